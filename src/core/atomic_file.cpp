@@ -1,0 +1,254 @@
+#include "core/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr std::string_view kWhere = "write";
+
+fs::path sibling(const fs::path& target, const std::string& suffix) {
+  return target.parent_path() / ("." + target.filename().string() + suffix);
+}
+
+// A trailing slash would make filename() empty.
+fs::path normal(const fs::path& path) {
+  auto absolute = fs::absolute(path).lexically_normal();
+  return absolute.has_filename() ? absolute : absolute.parent_path();
+}
+
+void sync_folder(const fs::path& folder) {
+  int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY);
+  if (fd >= 0) {
+    ::fsync(fd);  // best effort: some file systems refuse it
+    ::close(fd);
+  }
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(fs::path target) : target_(normal(target)) {
+  temporary_ = sibling(target_, ".part" + std::to_string(::getpid()));
+  fd_ = ::open(
+      temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) {
+    throw io_error(kWhere, "can't create", temporary_.string(), errno);
+  }
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ >= 0) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+}
+
+void AtomicFile::write(const void* data, size_t bytes) {
+  auto* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    // Linux writes at most 2 GiB at a time.
+    size_t chunk = std::min(bytes, size_t{1} << 30);
+    ssize_t written = ::pwrite(fd_, from, chunk, static_cast<off_t>(size_));
+    if (written < 0 && errno == EINTR) {
+      continue;
+    }
+    if (written <= 0) {
+      throw io_error(
+          kWhere, "can't write", target_.string(), written ? errno : ENOSPC);
+    }
+    from += written;
+    bytes -= static_cast<size_t>(written);
+    size_ += static_cast<uint64_t>(written);
+  }
+}
+
+void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
+  if (fd_ < 0 || offset + bytes > size_) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "write past the end of " + target_.string());
+  }
+  auto* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    ssize_t written = ::pwrite(fd_, from, bytes, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) {
+      continue;
+    }
+    if (written <= 0) {
+      throw io_error(
+          kWhere, "can't write", target_.string(), written ? errno : ENOSPC);
+    }
+    from += written;
+    bytes -= static_cast<size_t>(written);
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+void AtomicFile::commit() {
+  int failed = ::fsync(fd_) != 0 && errno != EINVAL ? errno : 0;
+  if (::close(fd_) != 0 && !failed) {
+    failed = errno;
+  }
+  fd_ = -1;
+  if (!failed && ::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    failed = errno;
+  }
+  if (failed) {
+    ::unlink(temporary_.c_str());
+    throw io_error(kWhere, "can't write", target_.string(), failed);
+  }
+  sync_folder(target_.parent_path());
+}
+
+void write_file(const fs::path& target, std::string_view text) {
+  AtomicFile file(target);
+  file.write(text);
+  file.commit();
+}
+
+void copy_file(const fs::path& from, const fs::path& to) {
+  int fd = ::open(from.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    throw io_error("read", "can't open", from.string(), errno);
+  }
+  std::vector<char> buffer(size_t{1} << 20);
+  try {
+    AtomicFile file(to);
+    for (;;) {
+      ssize_t got = ::read(fd, buffer.data(), buffer.size());
+      if (got < 0 && errno == EINTR) {
+        continue;
+      }
+      if (got < 0) {
+        throw io_error("read", "can't read", from.string(), errno);
+      }
+      if (got == 0) {
+        break;
+      }
+      file.write(buffer.data(), static_cast<size_t>(got));
+    }
+    file.commit();
+  } catch (...) {
+    ::close(fd);
+    throw;
+  }
+  ::close(fd);
+}
+
+std::string read_file(const fs::path& path, size_t limit) {
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    throw io_error("read", "can't open", path.string(), errno);
+  }
+  struct Closer {
+    int fd;
+    ~Closer() {
+      ::close(fd);
+    }
+  } closer{fd};
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    throw Error(
+        ErrorCode::corrupt, "read", path.string() + " is not a regular file");
+  }
+  if (static_cast<uint64_t>(info.st_size) > limit) {
+    throw Error(
+        ErrorCode::corrupt,
+        "read",
+        path.string() + " is larger than the " + std::to_string(limit) +
+            " bytes expected of such a file");
+  }
+  std::string text(static_cast<size_t>(info.st_size), '\0');
+  size_t done = 0;
+  while (done < text.size()) {
+    ssize_t got = ::pread(
+        fd, text.data() + done, text.size() - done, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      throw io_error("read", "can't read", path.string(), errno);
+    }
+    if (got == 0) {
+      break;  // shrunk meanwhile
+    }
+    done += static_cast<size_t>(got);
+  }
+  text.resize(done);
+  return text;
+}
+
+AtomicFolder::AtomicFolder(fs::path target, bool force)
+    : target_(normal(target)), force_(force) {
+  std::error_code ignored;
+  bool exists = fs::exists(fs::symlink_status(target_, ignored));
+  if (exists && !force) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "output",
+        target_.string() +
+            " already exists; choose another path or pass --force");
+  }
+  if (exists && !fs::is_empty(target_, ignored) &&
+      !(fs::is_directory(target_) && fs::exists(target_ / "config.json"))) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "output",
+        target_.string() +
+            " is not a model folder, so --force won't replace it");
+  }
+  work_ = sibling(target_, ".work" + std::to_string(::getpid()));
+  std::error_code failed;
+  fs::create_directories(target_.parent_path(), failed);
+  if (!failed) {
+    fs::remove_all(work_, failed);
+    fs::create_directory(work_, failed);
+  }
+  if (failed) {
+    throw io_error("output", "can't create", work_.string(), failed.value());
+  }
+}
+
+AtomicFolder::~AtomicFolder() {
+  if (!committed_) {
+    std::error_code ignored;
+    fs::remove_all(work_, ignored);
+  }
+}
+
+void AtomicFolder::commit() {
+  std::error_code failed;
+  fs::path old = sibling(target_, ".old" + std::to_string(::getpid()));
+  bool replaced = fs::exists(fs::symlink_status(target_, failed));
+  failed.clear();
+  if (replaced) {
+    fs::rename(target_, old, failed);
+  }
+  if (!failed) {
+    fs::rename(work_, target_, failed);
+    if (failed && replaced) {
+      std::error_code ignored;
+      fs::rename(old, target_, ignored);
+    }
+  }
+  if (failed) {
+    throw io_error("output", "can't rename", work_.string(), failed.value());
+  }
+  committed_ = true;
+  sync_folder(target_.parent_path());
+  if (replaced) {
+    fs::remove_all(old, failed);
+  }
+}
+
+}  // namespace pennyweight

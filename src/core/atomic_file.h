@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace pennyweight {
+
+namespace fs = std::filesystem;
+
+/// A file that appears under its name only when whole: written beside the
+/// target, flushed and fsynced, then renamed by commit(). Destroyed without
+/// commit, it leaves nothing. Every short write is an io Error that names the
+/// file (a full disk included).
+class AtomicFile {
+ public:
+  explicit AtomicFile(fs::path target);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* data, size_t bytes);
+  void write(std::string_view text) {
+    write(text.data(), text.size());
+  }
+  /// Overwrites `bytes` at `offset`, which must lie in what was written.
+  void write_at(uint64_t offset, const void* data, size_t bytes);
+  uint64_t size() const {
+    return size_;
+  }
+  void commit();
+
+ private:
+  fs::path target_;
+  fs::path temporary_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+/// Writes `text` to `target` by way of an AtomicFile.
+void write_file(const fs::path& target, std::string_view text);
+
+/// Copies a regular file by way of an AtomicFile.
+void copy_file(const fs::path& from, const fs::path& to);
+
+/// Reads a whole file of at most `limit` bytes.
+std::string read_file(const fs::path& path, size_t limit);
+
+/// An output folder that appears under its name only when whole: work goes
+/// to path(), a fresh hidden sibling of the target, which commit() renames to
+/// the target. An existing target is refused (invalid_argument) unless
+/// `force`; with it the old folder is replaced at commit, not before, and only
+/// if it is a folder that looks like a model (has config.json) or is empty.
+/// Destroyed without commit, nothing is left.
+class AtomicFolder {
+ public:
+  AtomicFolder(fs::path target, bool force);
+  ~AtomicFolder();
+  AtomicFolder(const AtomicFolder&) = delete;
+  AtomicFolder& operator=(const AtomicFolder&) = delete;
+
+  const fs::path& path() const {
+    return work_;
+  }
+  void commit();
+
+ private:
+  fs::path target_;
+  fs::path work_;
+  bool force_;
+  bool committed_ = false;
+};
+
+}  // namespace pennyweight

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace pennyweight {
+
+enum class ErrorCode {
+  invalid_argument,  // the caller asked for something that makes no sense
+  not_supported,     // sensible, but not something we can do
+  not_found,         // a file, tensor, revision that does not exist
+  corrupt,           // input that breaks its own format
+  io,                // the system refused: disk full, permission, network
+  numeric,           // non-finite or otherwise unusable numbers
+  cancelled,         // stopped by the user
+};
+
+std::string_view error_code_name(ErrorCode code);
+
+/// The one exception type. Its text is a single line,
+/// `[where] what is wrong; what to do`, fit to be shown to a user as it is.
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorCode code, std::string_view where, std::string_view what);
+
+  ErrorCode code() const {
+    return code_;
+  }
+
+ private:
+  ErrorCode code_;
+};
+
+/// `text` on one line and without control characters, at most `limit` bytes:
+/// for quoting untrusted names and messages inside an Error.
+std::string one_line(std::string_view text, size_t limit = 300);
+
+/// io Error for a failed system call on `path`, with errno's text and, for a
+/// full disk or missing permission, what to do about it.
+Error io_error(
+    std::string_view where,
+    std::string_view action,
+    const std::string& path,
+    int error_number);
+
+}  // namespace pennyweight

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pennyweight {
+
+/// Keeps the order of keys, so that a config is written as it was read.
+using Json = nlohmann::ordered_json;
+
+/// Parses untrusted text. Refuses (corrupt) what is not JSON, nests deeper
+/// than 64 levels or repeats a key; `name` is the file named in the Error.
+Json parse_json(std::string_view text, const std::string& name);
+
+/// Reads and parses a file of at most `limit` bytes (not_found, io, corrupt).
+Json read_json(
+    const std::filesystem::path& path,
+    size_t limit = size_t{256} << 20);
+
+/// A JSON object with its origin, whose getters check type and range and
+/// throw a corrupt Error that names origin and key. A JSON null counts as
+/// absent, as in transformers' configs.
+class JsonView {
+ public:
+  JsonView(const Json& object, std::string origin);
+
+  bool has(const std::string& key) const;
+  const Json* find(const std::string& key) const;
+
+  int64_t integer(const std::string& key, int64_t low, int64_t high) const;
+  int64_t integer_or(
+      const std::string& key,
+      int64_t fallback,
+      int64_t low,
+      int64_t high) const;
+  double number(const std::string& key) const;
+  double number_or(const std::string& key, double fallback) const;
+  bool boolean_or(const std::string& key, bool fallback) const;
+  std::string string(const std::string& key) const;
+  std::string string_or(const std::string& key, const std::string& fallback)
+      const;
+  std::vector<double> numbers(const std::string& key) const;
+  std::optional<JsonView> object(const std::string& key) const;
+
+  const std::string& origin() const {
+    return origin_;
+  }
+  const Json& json() const {
+    return *object_;
+  }
+
+ private:
+  [[noreturn]] void wrong(const std::string& key, const char* expected) const;
+  const Json& require(const std::string& key) const;
+
+  const Json* object_;
+  std::string origin_;
+};
+
+}  // namespace pennyweight
