@@ -1,0 +1,118 @@
+#pragma once
+
+#include <mlx/array.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace pennyweight {
+namespace mx = mlx::core;
+}
+
+/// What the model calls. On a GPU stream each function is MLX's own op; on a
+/// CPU stream it is an MLX primitive over kernels/, threaded, lazy like any
+/// MLX op. Floating inputs may be float32, bfloat16 or float16; all sums are
+/// kept in float32. A wrong shape or dtype is an invalid_argument Error.
+namespace pennyweight::ops {
+
+/// x [..., in] times weight [out, in] transposed, plus bias [out].
+/// The result is [..., out] in `out_dtype`, x's dtype when not given.
+mx::array linear(
+    const mx::array& x,
+    const mx::array& weight,
+    const std::optional<mx::array>& bias = std::nullopt,
+    std::optional<mx::Dtype> out_dtype = std::nullopt);
+
+/// A weight in MLX's packed layout: codes uint32 [out, in * bits / 32],
+/// scales [out, in / group_size] (uint8 for the fp modes), biases likewise
+/// (affine only). mode is "affine", "mxfp4", "mxfp8" or "nvfp4".
+struct QuantizedWeight {
+  mx::array codes;
+  mx::array scales;
+  std::optional<mx::array> biases;
+  int group_size;
+  int bits;
+  std::string mode;
+};
+
+/// The dense weight [out, in] of `weight` in `dtype`: scale * code + bias
+/// computed in float32 and rounded once.
+mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype);
+
+/// As linear(), from a packed weight, which is expanded a panel at a time.
+mx::array quantized_linear(
+    const mx::array& x,
+    const QuantizedWeight& weight,
+    const std::optional<mx::array>& bias = std::nullopt,
+    std::optional<mx::Dtype> out_dtype = std::nullopt);
+
+/// x / sqrt(mean(x^2) + eps) * weight over the last axis; the result is in
+/// `out_dtype`, x's dtype when not given (x may be a float32 residual stream
+/// and the result bfloat16).
+mx::array rms_norm(
+    const mx::array& x,
+    const mx::array& weight,
+    float eps,
+    std::optional<mx::Dtype> out_dtype = std::nullopt);
+
+/// Rotary embedding, as mx::fast::rope computes it. `frequencies` float32
+/// [dims / 2] are the angles per position, theta_i = position * frequencies_i
+/// (the reciprocal of what mx::fast::rope calls freqs).
+struct RopeTable {
+  mx::array frequencies;
+  int dims;                  // the first dims of each head are rotated
+  bool traditional = false;  // pairs (2i, 2i + 1) instead of (i, i + dims / 2)
+  float input_scale = 1.0f;  // multiplies the rotated part (yarn, longrope)
+};
+
+/// x [batch, length, heads, head_dim] at positions offset .. offset+length-1.
+mx::array rope(const mx::array& x, const RopeTable& table, int offset = 0);
+
+struct AttentionOptions {
+  float scale = 1.0f;
+  bool causal = true;
+  int window = 0;  // keys at distance >= window are masked; 0: no window
+};
+
+/// Softmax(scale * q k^T + mask) v, grouped-query: q [batch, length, heads,
+/// head_dim], k and v [batch, keys, kv_heads, head_dim], heads a multiple of
+/// kv_heads; the last query stands at the last key. Never holds more than a
+/// tile of the score matrix. Result [batch, length, heads, head_dim].
+mx::array attention(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionOptions& options);
+
+/// silu(gate) * up, elementwise.
+mx::array swiglu(const mx::array& gate, const mx::array& up);
+
+/// Softmax over the last axis, and log(sum(exp(x))) over it in float32.
+mx::array softmax(const mx::array& x);
+mx::array logsumexp(const mx::array& x);
+
+/// Running log-softmax statistics of rows whose vocabulary arrives in tiles,
+/// so that no logits beyond a tile are ever held. float32 [rows, kScoreState]
+/// per row; made by score_start, advanced by score_update for each tile
+/// (columns first .. first + n - 1 of the vocabulary), closed by score_finish.
+mx::array score_start(int rows);
+/// logits [rows, n]; reference [rows, n] likewise, or absent.
+/// targets int32 [rows]: the next token of each row.
+mx::array score_update(
+    const mx::array& state,
+    const mx::array& logits,
+    const std::optional<mx::array>& reference,
+    const mx::array& targets,
+    int first);
+
+struct Scores {
+  mx::array nll;  // float32 [rows], -log p(target)
+  mx::array kl;   // float32 [rows], KL(reference || model); 0 without reference
+  mx::array reference_nll;  // float32 [rows]; 0 without reference
+  mx::array agrees;         // bool [rows], same argmax; true without reference
+};
+Scores score_finish(const mx::array& state);
+
+}  // namespace pennyweight::ops
