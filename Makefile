@@ -1,0 +1,61 @@
+# Two commands do everything: `make quickstart` and `make check`.
+SHELL := /bin/bash
+PRESET ?= release
+BUILD := build/$(PRESET)
+PYTHON := .venv/bin/python
+BIN := $(BUILD)/src/pennyweight
+PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
+	PENNYWEIGHT_BUILD_DIR=$(CURDIR)/$(BUILD) \
+	PENNYWEIGHT_SANITIZE_BIN=$(CURDIR)/build/sanitize/src/pennyweight \
+	$(PYTHON) -m pytest -q -rs
+
+.PHONY: quickstart check setup setup-tests build sanitize lint format \
+	test-cpp test-sanitize test-python bench clean help
+
+quickstart: build ## set up, build, quantize the demo model, print the table
+	@tools/quickstart.sh $(BIN)
+
+check: lint build test-cpp test-sanitize test-python ## everything CI checks
+	@echo "make check: all passed"
+
+setup: ## system packages and the .venv that the build needs
+	@tools/setup.sh build
+
+setup-tests:
+	@tools/setup.sh tests
+
+build: setup
+	@cmake --preset $(PRESET) -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+		--log-level=WARNING > /dev/null
+	@cmake --build --preset $(PRESET)
+
+sanitize: setup
+	@cmake --preset sanitize -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+		--log-level=WARNING > /dev/null
+	@cmake --build --preset sanitize
+
+lint: setup-tests ## formatting and the order of rooms
+	@tools/lint.sh
+
+format: ## rewrite our sources with clang-format
+	@git ls-files -z '*.h' '*.cpp' | xargs -0 clang-format -i
+
+test-cpp: build setup-tests
+	@ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+
+test-sanitize: sanitize
+	@UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
+		ctest --test-dir build/sanitize --output-on-failure --no-tests=error
+
+test-python: build sanitize setup-tests
+	@$(PYTEST) tests
+
+bench: setup-tests build ## the figures of docs/performance.md
+	@tools/bench.sh $(BIN)
+
+clean:
+	rm -rf build out
+
+help:
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'

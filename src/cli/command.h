@@ -1,0 +1,36 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/bind.h"
+#include "cli/console.h"
+
+namespace pennyweight::cli {
+
+/// A subcommand: `add` declares its flags on the parser and returns what runs
+/// once they are parsed. One file a command; commands() lists them.
+struct Command {
+  std::string name;
+  std::string summary;
+  std::string examples;  // shown under --help
+  std::function<std::function<void(Console&)>(CLI::App&)> add;
+};
+
+Command convert_command();
+Command evaluate_command();
+Command inspect_command();
+
+inline std::vector<Command> commands() {
+  return {convert_command(), evaluate_command(), inspect_command()};
+}
+
+/// Parses and runs; returns the exit code: 0 done, 1 internal error, 2 wrong
+/// usage, 3 not found, 4 corrupt input, 5 the system refused (disk, network,
+/// permission), 6 not supported, 7 unusable numbers, 130 stopped by the user.
+int run(int argc, const char* const* argv);
+
+}  // namespace pennyweight::cli

@@ -1,0 +1,128 @@
+#include <list>
+
+#include "cli/command.h"
+#include "core/error.h"
+
+namespace pennyweight::cli {
+
+namespace {
+
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done, 1 internal error, 2 wrong usage, 3 not found, "
+    "4 corrupt input,\n5 the system refused (disk, network, permission), "
+    "6 not supported,\n7 unusable numbers (NaN weights), 130 stopped.";
+
+int exit_code(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::invalid_argument:
+      return 2;
+    case ErrorCode::not_found:
+      return 3;
+    case ErrorCode::corrupt:
+      return 4;
+    case ErrorCode::io:
+      return 5;
+    case ErrorCode::not_supported:
+      return 6;
+    case ErrorCode::numeric:
+      return 7;
+    case ErrorCode::cancelled:
+      return 130;
+  }
+  return 1;
+}
+
+// What every command takes beside its own options.
+struct Shared {
+  std::vector<std::string> json;
+  bool quiet = false;
+  CLI::Option* json_option = nullptr;
+
+  void add(CLI::App& app) {
+    json_option =
+        app.add_option(
+               "--json",
+               json,
+               "Write the result to FILE as JSON; without a FILE, progress "
+               "and result as JSON lines on stdout")
+            ->expected(0, 1)
+            ->type_name("[FILE]");
+    app.add_flag("--quiet", quiet, "No progress; warnings and errors only");
+  }
+
+  std::optional<std::string> json_target() const {
+    if (json_option->count() == 0) {
+      return std::nullopt;
+    }
+    return json.empty() ? "" : json.front();
+  }
+};
+
+struct Entry {
+  CLI::App* parser = nullptr;
+  Shared shared;
+  std::function<void(Console&)> body;
+};
+
+int guarded(Console& console, const std::function<void(Console&)>& body) {
+  try {
+    body(console);
+    return 0;
+  } catch (const Error& error) {
+    console.error(std::string(error_code_name(error.code())), error.what());
+    return exit_code(error.code());
+  } catch (const std::bad_alloc&) {
+    console.error("io", "[memory] out of memory; close other programs");
+    return exit_code(ErrorCode::io);
+  } catch (const std::exception& error) {
+    console.error(
+        "internal",
+        "[internal] " + one_line(error.what()) +
+            "; this is a bug in pennyweight, please report it");
+    return 1;
+  }
+}
+
+}  // namespace
+
+int run(int argc, const char* const* argv) {
+  install_interrupt_handler();
+  Console console;
+  CLI::App app(
+      "pennyweight quantizes language models for MLX: it reads a Hugging Face "
+      "checkpoint\nand writes one that stock mlx-lm loads.",
+      "pennyweight");
+  app.set_version_flag("--version", std::string(PENNYWEIGHT_VERSION));
+  app.require_subcommand(1);
+  app.footer(kExitCodes);
+
+  std::list<Entry> entries;  // the parser keeps references into them
+  for (const Command& command : commands()) {
+    Entry& entry = entries.emplace_back();
+    entry.parser = app.add_subcommand(command.name, command.summary);
+    entry.parser->footer("Examples:\n" + command.examples + "\n" + kExitCodes);
+    entry.body = command.add(*entry.parser);
+    entry.shared.add(*entry.parser);
+  }
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);  // --help, --version
+  } catch (const CLI::ParseError& error) {
+    std::string what = error.what();
+    console.error(
+        "invalid_argument",
+        "[usage] " + one_line(what) + "; see pennyweight --help");
+    return exit_code(ErrorCode::invalid_argument);
+  }
+  for (const Entry& entry : entries) {
+    if (entry.parser->parsed()) {
+      console.configure(entry.shared.json_target(), entry.shared.quiet);
+      return guarded(console, entry.body);
+    }
+  }
+  return 1;
+}
+
+}  // namespace pennyweight::cli

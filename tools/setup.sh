@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Brings what the build (`setup.sh build`) or also the tests (`setup.sh tests`)
+# need: system packages, through apt-get or Homebrew, and a .venv with pinned
+# Python packages. Does nothing, quickly, when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-build}
+
+die() {
+  echo "setup: $*" >&2
+  exit 1
+}
+
+debian_packages=(g++ cmake ninja-build make git python3-venv libdnnl-dev
+  libhwy-dev libopenblas-dev nlohmann-json3-dev libcli11-dev libgtest-dev)
+[ "$what" = tests ] && debian_packages+=(clang-format)
+brew_packages=(cmake ninja onednn highway nlohmann-json cli11 googletest libomp)
+[ "$what" = tests ] && brew_packages+=(clang-format)
+
+apt_setup() {
+  local missing=() package
+  for package in "${debian_packages[@]}"; do
+    # A python built from source has its own venv module.
+    if [ "$package" = python3-venv ] && python3 -c 'import ensurepip' \
+      2> /dev/null; then
+      continue
+    fi
+    dpkg-query -W -f='${Status}' "$package" 2> /dev/null |
+      grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo -n true 2> /dev/null ||
+      die "run this first: sudo apt-get install ${missing[*]}"
+    as_root=(sudo -n)
+  fi
+  echo "setup: installing ${missing[*]}"
+  "${as_root[@]}" apt-get update -qq > /dev/null ||
+    die "apt-get update failed; check the network"
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qq -y \
+    --no-install-recommends "${missing[@]}" > /dev/null ||
+    die "apt-get could not install: ${missing[*]}"
+}
+
+brew_setup() {
+  command -v brew > /dev/null ||
+    die "install Homebrew, then: brew install ${brew_packages[*]}"
+  local missing=() package have
+  have=$(brew list --formula -1)
+  for package in "${brew_packages[@]}"; do
+    grep -qx "$package" <<< "$have" || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] || brew install --quiet "${missing[@]}"
+}
+
+if command -v apt-get > /dev/null; then
+  apt_setup
+elif [ "$(uname)" = Darwin ]; then
+  brew_setup
+else
+  for tool in cmake ninja c++; do
+    command -v $tool > /dev/null ||
+      die "install cmake, ninja, a C++20 compiler, oneDNN, Highway, OpenBLAS," \
+        "nlohmann-json, CLI11 and GoogleTest with your package manager"
+  done
+fi
+
+# Cargo may be rustup's and not on the path of a non-login shell.
+PATH="$PATH:$HOME/.cargo/bin"
+command -v cargo > /dev/null ||
+  die "cargo is missing: install Rust 1.85 or newer (rustup.rs)"
+version=$(cargo --version | awk '{print $2}')
+printf '1.85.0\n%s\n' "$version" | sort -CV ||
+  die "cargo $version is too old: install Rust 1.85 or newer (rustup.rs)"
+
+requirements=(tools/requirements-build.txt)
+[ "$what" = tests ] && requirements+=(tools/requirements-tests.txt)
+for file in "${requirements[@]}"; do
+  stamp=".venv/$(basename "$file").stamp"
+  cmp -s "$file" "$stamp" && continue
+  [ -x .venv/bin/python ] || python3 -m venv .venv ||
+    die "python3 -m venv failed; install python3-venv"
+  echo "setup: installing $file into .venv"
+  .venv/bin/python -m pip install -q --disable-pip-version-check -r "$file" ||
+    die "pip could not install $file; check the network"
+  cp "$file" "$stamp"
+done
