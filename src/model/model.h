@@ -1,0 +1,48 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "format/quant_spec.h"
+#include "model/decoder_spec.h"
+
+namespace pennyweight {
+
+/// A checkpoint whose structure is known and whose every tensor is claimed.
+struct Model {
+  Checkpoint checkpoint;
+  DecoderSpec spec;
+  /// By module path; modules that are not here hold a float matrix.
+  std::map<std::string, QuantSpec> quantized;
+  /// The float type that holds most of the weights (the scales' type where
+  /// they are packed).
+  mx::Dtype dtype;
+};
+
+/// Opens a folder: config and tensor names give the spec, then each tensor of
+/// the checkpoint is claimed exactly once, by name, shape and type. corrupt
+/// Error for what is missing, left over or of another shape, naming it.
+Model open_model(const fs::path& folder);
+
+/// What a module's tensors take up.
+struct ModuleSize {
+  int64_t bytes = 0;       // all tensors, scales and biases included
+  int64_t parameters = 0;  // as if not quantized
+};
+
+/// Size of the module (embedding, linear, head or norm) at `path`.
+ModuleSize module_size(const Model& model, const std::string& path);
+
+struct ModelSize {
+  int64_t bytes = 0;
+  int64_t parameters = 0;
+  double bits_per_weight = 0;  // 8 * bytes / parameters, norms included
+};
+
+/// Of all claimed tensors (dropped ones are not counted).
+ModelSize model_size(const Model& model);
+
+}  // namespace pennyweight

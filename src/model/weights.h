@@ -1,0 +1,57 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "model/model.h"
+#include "ops/ops.h"
+
+namespace pennyweight {
+
+/// A linear's weights: dense [out, in], or packed.
+struct LinearWeights {
+  std::optional<mx::array> dense;
+  std::optional<ops::QuantizedWeight> packed;
+  std::optional<mx::array> bias;
+
+  /// x [..., in] to [..., out] in `out_dtype`, x's own when not given.
+  mx::array operator()(
+      const mx::array& x,
+      std::optional<mx::Dtype> out_dtype = std::nullopt) const;
+  /// Rows first .. first + count - 1 (output channels), without a copy.
+  LinearWeights rows(int first, int count) const;
+};
+
+/// The weights of one block, by module path: methods replace entries.
+struct BlockWeights {
+  std::map<std::string, LinearWeights> linears;
+  std::map<std::string, mx::array> norms;
+};
+
+/// A packed module either stays packed and is expanded in each call, or is
+/// expanded once when loaded, for many calls over the same block.
+enum class PackedWeights { keep, expand };
+
+/// Loads one module or block lazily: what is dense and already in `dtype` is
+/// a view of the mapped file.
+LinearWeights load_linear(
+    const Model& model,
+    const std::string& path,
+    mx::Dtype dtype,
+    PackedWeights packed = PackedWeights::keep);
+BlockWeights load_block(
+    const Model& model,
+    int block,
+    mx::Dtype dtype,
+    PackedWeights packed = PackedWeights::keep);
+
+/// Embedding, final norm and head.
+struct OuterWeights {
+  LinearWeights embedding;
+  mx::array final_norm;
+  LinearWeights head;  // the embedding again where they are tied
+};
+OuterWeights load_outer(const Model& model, mx::Dtype dtype);
+
+}  // namespace pennyweight
