@@ -98,7 +98,7 @@ struct ModuleSpec {
   int64_t in = 0;
   bool bias = false;
   /// Modules of equal input_id read the same activations (one Hessian). Empty
-  /// for the embedding, whose input are tokens.
+  /// for an embedding that is not the head too: its input are tokens.
   std::string input_id;
   /// The embedding is the head too.
   bool tied = false;
@@ -109,6 +109,11 @@ struct ModuleSpec {
 std::vector<ModuleSpec> list_modules(const DecoderSpec& spec);
 /// Those of one block.
 std::vector<ModuleSpec> list_modules(const BlockSpec& block);
+
+/// The input_id of q, k and v, and of gate and up; that of o and of down is
+/// their own path.
+std::string attention_input_id(const BlockSpec& block);
+std::string mlp_input_id(const BlockSpec& block);
 
 /// What can take over a scale of the input channels of `linears`: dividing
 /// the previous op's output channel c by s_c and multiplying each linear's

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "model/decoder_spec.h"
+
+namespace pennyweight {
+
+/// What a family reads its spec from.
+struct FamilyInput {
+  JsonView config;
+  std::function<bool(const std::string& tensor)> has_tensor;
+};
+
+/// A family turns a config into a spec, with mlx-lm's defaults: what it
+/// leaves out of the config, mlx-lm would leave out too.
+struct Family {
+  const char* model_type;
+  DecoderSpec (*read)(const FamilyInput& input);
+};
+
+/// One a file in families/; the registry lists them.
+DecoderSpec read_llama(const FamilyInput& input);
+DecoderSpec read_mistral(const FamilyInput& input);
+DecoderSpec read_qwen2(const FamilyInput& input);
+DecoderSpec read_qwen3(const FamilyInput& input);
+
+const std::vector<Family>& families();
+
+}  // namespace pennyweight

@@ -1,0 +1,94 @@
+#include "core/error.h"
+#include "model/config_keys.h"
+#include "model/families/family.h"
+#include "model/families/standard.h"
+
+namespace pennyweight {
+
+namespace {
+
+// layer_types names each layer full_attention or sliding_attention; the
+// window is sliding_window for the latter.
+std::vector<int>
+read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
+  int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);
+  const Json* types = config.find("layer_types");
+  if (!types) {
+    if (window > 0) {
+      spec.notes.push_back(
+          "sliding_window is not used, as in mlx-lm: sequences longer than " +
+          std::to_string(window) + " tokens attend to all of their past");
+    }
+    return {};
+  }
+  if (!types->is_array() || types->size() != static_cast<size_t>(layers)) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"layer_types\" must name " +
+            std::to_string(layers) + " layers");
+  }
+  std::vector<int> windows;
+  bool any_full = false;
+  for (const Json& type : *types) {
+    bool sliding = type == "sliding_attention";
+    if (!sliding && type != "full_attention") {
+      throw Error(
+          ErrorCode::not_supported,
+          "model",
+          config.origin() + ": layer type " + one_line(type.dump(), 60) +
+              " is not supported for this family");
+    }
+    any_full = any_full || !sliding;
+    windows.push_back(sliding ? static_cast<int>(window) : 0);
+  }
+  if (!any_full) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": every layer is sliding_attention, which mlx-lm cannot load");
+  }
+  return windows;
+}
+
+}  // namespace
+
+// mlx_lm/models/llama.py
+DecoderSpec read_llama(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  check_standard_config(config);
+  check_config_keys(
+      config,
+      {"hidden_size",
+       "num_hidden_layers",
+       "intermediate_size",
+       "num_attention_heads",
+       "num_key_value_heads",
+       "head_dim",
+       "vocab_size",
+       "rms_norm_eps",
+       "hidden_act",
+       "attention_bias",
+       "mlp_bias",
+       "rope_theta",
+       "rope_traditional",
+       "rope_scaling",
+       "rope_parameters",
+       "tie_word_embeddings",
+       "layer_types",
+       "sliding_window"});
+  DecoderSpec spec;
+  auto shape = read_standard_shape(config);
+  shape.qkv_bias = config.boolean_or("attention_bias", false);
+  shape.output_bias = shape.qkv_bias;
+  shape.mlp_bias = config.boolean_or("mlp_bias", false);
+  shape.rope.traditional = config.boolean_or("rope_traditional", false);
+  shape.tied = read_tied(input, true, spec);
+  shape.windows = read_windows(config, shape.layers, spec);
+  read_rope(config, 10000, true, shape.rope, spec);
+  fill_standard(shape, spec);
+  return spec;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,51 @@
+#include "core/error.h"
+#include "model/config_keys.h"
+#include "model/families/family.h"
+#include "model/families/standard.h"
+
+namespace pennyweight {
+
+// mlx_lm/models/qwen2.py
+DecoderSpec read_qwen2(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  check_standard_config(config);
+  check_config_keys(
+      config,
+      {"hidden_size",
+       "num_hidden_layers",
+       "intermediate_size",
+       "num_attention_heads",
+       "num_key_value_heads",
+       "head_dim",
+       "vocab_size",
+       "rms_norm_eps",
+       "hidden_act",
+       "rope_theta",
+       "rope_traditional",
+       "rope_scaling",
+       "rope_parameters",
+       "tie_word_embeddings",
+       "layer_types",
+       "sliding_window",
+       "use_sliding_window"});
+  DecoderSpec spec;
+  auto shape = read_standard_shape(config);
+  config.integer("num_key_value_heads", 1, shape.heads);
+  if (shape.head_dim != shape.hidden / shape.heads) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": a head_dim other than hidden_size / num_attention_heads, "
+            "which mlx-lm does not read for qwen2");
+  }
+  shape.qkv_bias = true;
+  shape.rope.traditional = config.boolean_or("rope_traditional", false);
+  shape.tied = read_tied(input, true, spec);
+  note_unused_windows(config, spec);
+  read_rope(config, 1000000, true, shape.rope, spec);
+  fill_standard(shape, spec);
+  return spec;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/families/family.h"
+
+namespace pennyweight {
+
+/// The layout that llama began and many families share: pre-norm blocks of
+/// self_attn.{q,k,v,o}_proj and mlp.{gate,up,down}_proj under model.layers.N.
+struct StandardShape {
+  int64_t hidden = 0;
+  int64_t intermediate = 0;
+  int64_t vocab = 0;
+  int layers = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  float eps = 0;
+  bool qkv_bias = false;
+  bool output_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;
+  bool tied = false;
+  RopeSpec rope;
+  std::vector<int> windows;  // by layer; empty: none
+};
+
+/// The sizes every such config has, range-checked (corrupt Error): hidden,
+/// intermediate, vocab, layers, heads, eps and, where given, kv_heads and
+/// head_dim with their usual defaults.
+StandardShape read_standard_shape(const JsonView& config);
+
+/// hidden_act must be silu, the architecture a causal language model.
+void check_standard_config(const JsonView& config);
+
+/// Whether the head is the embedding. mlx-lm's default is `fallback`; but a
+/// config that does not say, beside an lm_head.weight, means a head of its
+/// own, which goes to the spec's config_patch.
+bool read_tied(const FamilyInput& input, bool fallback, DecoderSpec& spec);
+
+/// Fills rope.base and the scaling from rope_theta and rope_scaling, or from
+/// rope_parameters, where transformers 5 keeps both. `patch_parameters`: this
+/// family's mlx-lm class does not read rope_parameters, so config_patch
+/// spells them out.
+void read_rope(
+    const JsonView& config,
+    std::optional<double> default_theta,
+    bool patch_parameters,
+    RopeSpec& rope,
+    DecoderSpec& spec);
+
+/// For families whose mlx-lm class has full attention only: tells in the
+/// spec's notes that windows the config asks for are not used. not_supported
+/// for layer types that are not attention.
+void note_unused_windows(const JsonView& config, DecoderSpec& spec);
+
+/// Blocks, norms, embedding and head from `shape` into `spec`.
+void fill_standard(const StandardShape& shape, DecoderSpec& spec);
+
+}  // namespace pennyweight

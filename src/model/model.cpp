@@ -1,0 +1,279 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kSuffixes[] = {".weight", ".bias", ".scales", ".biases"};
+
+bool is_float(mx::Dtype dtype) {
+  return dtype == mx::float32 || dtype == mx::bfloat16 || dtype == mx::float16;
+}
+
+std::string shape_text(const mx::Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    text += (i ? ", " : "") + std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+// Claims tensors one by one and says at the end what nobody asked for.
+class Claims {
+ public:
+  explicit Claims(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+
+  bool contains(const std::string& name) const {
+    return checkpoint_.contains(name);
+  }
+
+  const TensorInfo& claim(
+      const std::string& name,
+      const std::vector<int64_t>& shape) {
+    if (!checkpoint_.contains(name)) {
+      fail("tensor " + name + " is missing");
+    }
+    const auto& info = checkpoint_.info(name);
+    if (!std::ranges::equal(info.shape, shape)) {
+      std::string expected = "[";
+      for (size_t i = 0; i < shape.size(); ++i) {
+        expected += (i ? ", " : "") + std::to_string(shape[i]);
+      }
+      fail(
+          "tensor " + name + " has shape " + shape_text(info.shape) +
+          ", the config asks for " + expected + "]");
+    }
+    if (!claimed_.insert(name).second) {
+      fail("tensor " + name + " is claimed by two modules");
+    }
+    return info;
+  }
+
+  const TensorInfo& claim_float(
+      const std::string& name,
+      const std::vector<int64_t>& shape) {
+    const auto& info = claim(name, shape);
+    if (!is_float(info.dtype)) {
+      fail("tensor " + name + " is not of a floating type");
+    }
+    count_[info.dtype.val()] += info.bytes;
+    return info;
+  }
+
+  void drop(const std::string& name) {
+    if (checkpoint_.contains(name)) {
+      claimed_.insert(name);
+    }
+  }
+
+  void finish() const {
+    for (const auto& [name, info] : checkpoint_.tensors()) {
+      if (!claimed_.contains(name)) {
+        fail(
+            "tensor " + one_line(name, 120) +
+            " belongs to no module of this model");
+      }
+    }
+  }
+
+  mx::Dtype main_dtype() const {
+    auto most = std::ranges::max_element(
+        count_, {}, [](const auto& entry) { return entry.second; });
+    for (mx::Dtype dtype : {mx::float32, mx::bfloat16, mx::float16}) {
+      if (most != count_.end() && dtype.val() == most->first) {
+        return dtype;
+      }
+    }
+    return mx::float32;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        checkpoint_.folder().string() + ": " + what);
+  }
+
+ private:
+  const Checkpoint& checkpoint_;
+  std::set<std::string> claimed_;
+  std::map<mx::Dtype::Val, uint64_t> count_;
+};
+
+const Json* quantization(const Checkpoint& checkpoint) {
+  const Json& config = checkpoint.config();
+  if (auto it = config.find("quantization");
+      it != config.end() && it->is_object()) {
+    return &*it;
+  }
+  auto it = config.find("quantization_config");
+  if (it == config.end() || it->is_null()) {
+    return nullptr;
+  }
+  if (it->is_object() && it->contains("quant_method")) {
+    const Json& method = (*it)["quant_method"];
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        checkpoint.folder().string() + ": quantized by " +
+            one_line(method.dump(), 40) +
+            "; only plain and MLX-quantized checkpoints are read");
+  }
+  return it->is_object() ? &*it : nullptr;
+}
+
+// As mlx-lm: what the config says of this module by name, else what the
+// shapes say (the config's common entry may not hold for every module).
+QuantSpec stored_spec(
+    const Checkpoint& checkpoint,
+    const Json& common,
+    const ModuleSpec& module) {
+  if (auto it = common.find(module.path);
+      it != common.end() && it->is_object()) {
+    std::string origin = "config.json: quantization of " + module.path;
+    return quant_spec_from_json(JsonView(*it, origin));
+  }
+  const auto& weight = checkpoint.info(module.path + ".weight");
+  const auto& scales = checkpoint.info(module.path + ".scales");
+  int64_t words = weight.shape.empty() ? 0 : weight.shape.back();
+  int64_t groups = scales.shape.empty() ? 0 : scales.shape.back();
+  int group = groups > 0 ? static_cast<int>(module.in / groups) : 0;
+  int bits = static_cast<int>(words * 32 / module.in);
+  std::string mode = "affine";
+  if (scales.dtype == mx::uint8) {
+    mode = group == 16 ? "nvfp4" : bits == 4 ? "mxfp4" : "mxfp8";
+  }
+  try {
+    return make_quant_spec(mode, bits, group);
+  } catch (const Error&) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        module.path + ".weight and .scales have shapes " +
+            shape_text(weight.shape) + " and " + shape_text(scales.shape) +
+            ", which fit no MLX quantization of " + std::to_string(module.in) +
+            " inputs");
+  }
+}
+
+void claim_packed(
+    Claims& claims,
+    const ModuleSpec& module,
+    const QuantSpec& spec) {
+  if (!fits(spec, module.in)) {
+    claims.fail(
+        "module " + module.path + " is " + std::to_string(module.in) +
+        " wide, which groups of " + std::to_string(spec.group_size) +
+        " do not divide");
+  }
+  int64_t words = module.in * spec.bits / 32;
+  int64_t groups = module.in / spec.group_size;
+  const auto& weight =
+      claims.claim(module.path + ".weight", {module.out, words});
+  if (weight.dtype != mx::uint32) {
+    claims.fail("tensor " + weight.name + " must hold packed uint32");
+  }
+  if (spec.mode == "affine") {
+    claims.claim_float(module.path + ".scales", {module.out, groups});
+    claims.claim_float(module.path + ".biases", {module.out, groups});
+    return;
+  }
+  const auto& scales =
+      claims.claim(module.path + ".scales", {module.out, groups});
+  if (scales.dtype != mx::uint8) {
+    claims.fail("tensor " + scales.name + " must hold uint8");
+  }
+}
+
+void claim_module(Model& model, Claims& claims, const ModuleSpec& module) {
+  const Json* common = quantization(model.checkpoint);
+  if (common && claims.contains(module.path + ".scales") &&
+      claims.contains(module.path + ".weight")) {
+    auto spec = stored_spec(model.checkpoint, *common, module);
+    claim_packed(claims, module, spec);
+    model.quantized.emplace(module.path, spec);
+  } else {
+    claims.claim_float(module.path + ".weight", {module.out, module.in});
+  }
+  if (module.bias) {
+    claims.claim_float(module.path + ".bias", {module.out});
+  }
+}
+
+void claim_norm(Claims& claims, const NormSpec& norm) {
+  claims.claim_float(norm.path + ".weight", {norm.size});
+}
+
+}  // namespace
+
+Model open_model(const fs::path& folder) {
+  auto checkpoint = Checkpoint::open(folder);
+  auto spec = read_decoder_spec(checkpoint);
+  Model model{std::move(checkpoint), std::move(spec), {}, mx::float32};
+  Claims claims(model.checkpoint);
+  for (const ModuleSpec& module : list_modules(model.spec)) {
+    claim_module(model, claims, module);
+  }
+  for (const BlockSpec& block : model.spec.blocks) {
+    for (const NormSpec& norm : list_norms(block)) {
+      claim_norm(claims, norm);
+    }
+  }
+  claim_norm(claims, model.spec.final_norm);
+  for (const std::string& name : model.spec.dropped) {
+    claims.drop(name);
+  }
+  claims.finish();
+  model.dtype = claims.main_dtype();
+  return model;
+}
+
+ModuleSize module_size(const Model& model, const std::string& path) {
+  ModuleSize size;
+  auto packed = model.quantized.find(path);
+  for (const char* suffix : kSuffixes) {
+    std::string name = path + suffix;
+    if (!model.checkpoint.contains(name)) {
+      continue;
+    }
+    const auto& info = model.checkpoint.info(name);
+    size.bytes += static_cast<int64_t>(info.bytes);
+    int64_t items = static_cast<int64_t>(info.bytes) / size_of(info.dtype);
+    if (packed == model.quantized.end()) {
+      size.parameters += items;
+    } else if (suffix == std::string(".weight")) {
+      size.parameters += items * 32 / packed->second.bits;
+    } else if (suffix == std::string(".bias")) {
+      size.parameters += items;
+    }
+  }
+  return size;
+}
+
+ModelSize model_size(const Model& model) {
+  ModelSize total;
+  auto add = [&](const std::string& path) {
+    auto size = module_size(model, path);
+    total.bytes += size.bytes;
+    total.parameters += size.parameters;
+  };
+  for (const ModuleSpec& module : list_modules(model.spec)) {
+    add(module.path);
+  }
+  for (const BlockSpec& block : model.spec.blocks) {
+    for (const NormSpec& norm : list_norms(block)) {
+      add(norm.path);
+    }
+  }
+  add(model.spec.final_norm.path);
+  total.bits_per_weight =
+      8.0 * static_cast<double>(total.bytes) / total.parameters;
+  return total;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,119 @@
+#include "model/weights.h"
+
+#include <mlx/ops.h>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+mx::array load_as(const Model& model, const std::string& name, mx::Dtype to) {
+  auto tensor = model.checkpoint.load(name);
+  return tensor.dtype() == to ? tensor : mx::astype(tensor, to);
+}
+
+mx::array take_rows(const mx::array& matrix, int first, int count) {
+  auto start = mx::Shape(matrix.ndim(), 0);
+  auto stop = matrix.shape();
+  start[0] = first;
+  stop[0] = first + count;
+  return mx::slice(matrix, start, stop);
+}
+
+std::optional<mx::array>
+take_rows(const std::optional<mx::array>& matrix, int first, int count) {
+  if (!matrix) {
+    return std::nullopt;
+  }
+  return take_rows(*matrix, first, count);
+}
+
+}  // namespace
+
+mx::array LinearWeights::operator()(
+    const mx::array& x,
+    std::optional<mx::Dtype> out_dtype) const {
+  if (dense) {
+    return ops::linear(x, *dense, bias, out_dtype);
+  }
+  return ops::quantized_linear(x, *packed, bias, out_dtype);
+}
+
+LinearWeights LinearWeights::rows(int first, int count) const {
+  LinearWeights part;
+  part.dense = take_rows(dense, first, count);
+  part.bias = take_rows(bias, first, count);
+  if (packed) {
+    part.packed = ops::QuantizedWeight{
+        take_rows(packed->codes, first, count),
+        take_rows(packed->scales, first, count),
+        take_rows(packed->biases, first, count),
+        packed->group_size,
+        packed->bits,
+        packed->mode};
+  }
+  return part;
+}
+
+LinearWeights load_linear(
+    const Model& model,
+    const std::string& path,
+    mx::Dtype dtype,
+    PackedWeights packed) {
+  LinearWeights linear;
+  if (model.checkpoint.contains(path + ".bias")) {
+    linear.bias = load_as(model, path + ".bias", dtype);
+  }
+  auto spec = model.quantized.find(path);
+  if (spec == model.quantized.end()) {
+    linear.dense = load_as(model, path + ".weight", dtype);
+    return linear;
+  }
+  ops::QuantizedWeight weight{
+      model.checkpoint.load(path + ".weight"),
+      model.checkpoint.load(path + ".scales"),
+      std::nullopt,
+      spec->second.group_size,
+      spec->second.bits,
+      spec->second.mode};
+  if (spec->second.mode == "affine") {
+    weight.biases = model.checkpoint.load(path + ".biases");
+  }
+  if (packed == PackedWeights::expand) {
+    linear.dense = ops::dequantize(weight, dtype);
+  } else {
+    linear.packed = std::move(weight);
+  }
+  return linear;
+}
+
+BlockWeights load_block(
+    const Model& model,
+    int block,
+    mx::Dtype dtype,
+    PackedWeights packed) {
+  const BlockSpec& spec = model.spec.blocks.at(block);
+  BlockWeights weights;
+  for (const ModuleSpec& module : list_modules(spec)) {
+    weights.linears.emplace(
+        module.path, load_linear(model, module.path, dtype, packed));
+  }
+  for (const NormSpec& norm : list_norms(spec)) {
+    weights.norms.emplace(
+        norm.path, load_as(model, norm.path + ".weight", dtype));
+  }
+  return weights;
+}
+
+OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
+  auto embedding = load_linear(model, model.spec.embedding, dtype);
+  auto head = model.spec.head ? load_linear(model, model.spec.head->path, dtype)
+                              : embedding;
+  return {
+      std::move(embedding),
+      load_as(model, model.spec.final_norm.path + ".weight", dtype),
+      std::move(head)};
+}
+
+}  // namespace pennyweight
