@@ -21,9 +21,17 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 find_package(hwy REQUIRED)
-# oneDNN is the CPU's matmul; on a Metal Mac the ops call MLX's own.
-find_package(dnnl QUIET)
-if(NOT dnnl_FOUND AND NOT APPLE)
+# oneDNN is the CPU's matmul; on a Metal Mac the ops call MLX's own. Found by
+# hand: Debian's CMake package asks for OpenCL's headers, which we don't use.
+find_path(DNNL_INCLUDE_DIR NAMES oneapi/dnnl/dnnl.hpp)
+find_library(DNNL_LIBRARY NAMES dnnl)
+if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+  set(dnnl_FOUND TRUE)
+  add_library(DNNL::dnnl UNKNOWN IMPORTED)
+  set_target_properties(
+    DNNL::dnnl PROPERTIES IMPORTED_LOCATION "${DNNL_LIBRARY}"
+                          INTERFACE_INCLUDE_DIRECTORIES "${DNNL_INCLUDE_DIR}")
+elseif(NOT APPLE)
   message(FATAL_ERROR "oneDNN is missing: install libdnnl-dev (or onednn)")
 endif()
 if(PENNYWEIGHT_BUILD_TESTS)

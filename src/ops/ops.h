@@ -97,6 +97,7 @@ mx::array logsumexp(const mx::array& x);
 /// so that no logits beyond a tile are ever held. float32 [rows, kScoreState]
 /// per row; made by score_start, advanced by score_update for each tile
 /// (columns first .. first + n - 1 of the vocabulary), closed by score_finish.
+inline constexpr int kScoreState = 16;
 mx::array score_start(int rows);
 /// logits [rows, n]; reference [rows, n] likewise, or absent.
 /// targets int32 [rows]: the next token of each row.

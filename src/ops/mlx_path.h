@@ -1,0 +1,49 @@
+#pragma once
+
+#include "ops/ops.h"
+
+/// The functions of ops.h made of MLX's own ops: what runs on a GPU, and what
+/// the tests compare the CPU primitives with. Arguments are already checked.
+namespace pennyweight::ops::mlx_path {
+
+mx::array linear(
+    const mx::array& x,
+    const mx::array& weight,
+    const std::optional<mx::array>& bias,
+    mx::Dtype out_dtype);
+
+mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype);
+
+mx::array quantized_linear(
+    const mx::array& x,
+    const QuantizedWeight& weight,
+    const std::optional<mx::array>& bias,
+    mx::Dtype out_dtype);
+
+mx::array rms_norm(
+    const mx::array& x,
+    const mx::array& weight,
+    float eps,
+    mx::Dtype out_dtype);
+
+mx::array rope(const mx::array& x, const RopeTable& table, int offset);
+
+mx::array attention(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionOptions& options);
+
+mx::array swiglu(const mx::array& gate, const mx::array& up);
+mx::array softmax(const mx::array& x);
+mx::array logsumexp(const mx::array& x);
+
+mx::array score_update(
+    const mx::array& state,
+    const mx::array& logits,
+    const std::optional<mx::array>& reference,
+    const mx::array& targets,
+    int first);
+Scores score_finish(const mx::array& state);
+
+}  // namespace pennyweight::ops::mlx_path
