@@ -1,0 +1,266 @@
+#include "eval/evaluate.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "model/decoder.h"
+
+namespace pennyweight {
+
+namespace {
+
+// A tile of logits is kHeadRows x kHeadTile float32: 16 MB a model.
+constexpr int kHeadRows = 1024;
+constexpr int kHeadTile = 4096;
+
+// One model of the run. Hidden states go in and out per batch.
+struct Runner {
+  const Model& model;
+  mx::Dtype dtype;
+  OuterWeights outer;
+
+  Runner(const Model& of, std::optional<mx::Dtype> wanted)
+      : model(of),
+        dtype(wanted.value_or(of.dtype)),
+        outer(load_outer(of, dtype)) {}
+};
+
+class Ticker {
+ public:
+  // A token takes `steps`: each block of each model, and the head.
+  Ticker(const ProgressFn& progress, int64_t tokens, int64_t steps)
+      : progress_(progress), tokens_(tokens), steps_(steps) {}
+
+  void advance(int64_t amount) {
+    done_ += amount;
+    report(
+        progress_,
+        {.stage = "evaluate",
+         .done = done_ / steps_,
+         .total = tokens_,
+         .unit = "tokens"});
+  }
+
+ private:
+  const ProgressFn& progress_;
+  int64_t tokens_;
+  int64_t steps_;
+  int64_t done_ = 0;
+};
+
+mx::array pick_rows(const mx::array& x, const EvalBatch& batch) {
+  auto flat = mx::flatten(x, 0, 1);
+  return batch.picks ? mx::take(flat, *batch.picks, 0) : flat;
+}
+
+// The scored rows of each batch behind the final norm: [rows, hidden].
+std::vector<mx::array> run_blocks(
+    const Runner& runner,
+    std::span<const EvalBatch> batches,
+    Ticker& ticker) {
+  std::vector<mx::array> hidden;
+  for (const EvalBatch& batch : batches) {
+    hidden.push_back(embed(runner.outer, batch.tokens));
+    mx::eval(hidden.back());
+  }
+  ForwardContext context{.dtype = runner.dtype};
+  auto packed =
+      batches.size() > 1 ? PackedWeights::expand : PackedWeights::keep;
+  for (const BlockSpec& block : runner.model.spec.blocks) {
+    auto weights = load_block(runner.model, block.index, runner.dtype, packed);
+    for (size_t i = 0; i < batches.size(); ++i) {
+      hidden[i] = run_block(block, weights, hidden[i], context);
+      mx::eval(hidden[i]);
+      ticker.advance(batches[i].positions);
+    }
+  }
+  for (size_t i = 0; i < batches.size(); ++i) {
+    hidden[i] = final_norm(
+        runner.model.spec,
+        runner.outer,
+        pick_rows(hidden[i], batches[i]),
+        runner.dtype);
+    mx::eval(hidden[i]);
+  }
+  return hidden;
+}
+
+mx::array rows_of(const mx::array& x, int first, int count) {
+  auto start = mx::Shape(x.ndim(), 0);
+  auto stop = x.shape();
+  start[0] = first;
+  stop[0] = first + count;
+  return mx::slice(x, start, stop);
+}
+
+// Rows that go through the head together.
+struct HeadChunk {
+  mx::array x;
+  std::optional<mx::array> reference;
+  mx::array targets;
+  mx::array state;
+};
+
+std::vector<HeadChunk> make_chunks(
+    std::span<const EvalBatch> batches,
+    const std::vector<mx::array>& hidden,
+    const std::vector<mx::array>& reference) {
+  std::vector<HeadChunk> chunks;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    int rows = hidden[i].shape(0);
+    for (int first = 0; first < rows; first += kHeadRows) {
+      int count = std::min(kHeadRows, rows - first);
+      std::optional<mx::array> beside;
+      if (!reference.empty()) {
+        beside = rows_of(reference[i], first, count);
+      }
+      chunks.push_back(
+          {rows_of(hidden[i], first, count),
+           beside,
+           rows_of(batches[i].targets, first, count),
+           ops::score_start(count)});
+    }
+  }
+  return chunks;
+}
+
+// The head's rows of one tile, expanded once for all chunks if packed.
+LinearWeights head_rows(const Runner& runner, int first, int count) {
+  auto tile = runner.outer.head.rows(first, count);
+  if (tile.packed) {
+    tile.dense = ops::dequantize(*tile.packed, runner.dtype);
+    tile.packed.reset();
+  }
+  return tile;
+}
+
+void append(std::vector<float>& to, const mx::array& from) {
+  to.insert(to.end(), from.data<float>(), from.data<float>() + from.size());
+}
+
+void run_head(
+    const Runner& runner,
+    const Runner* reference,
+    std::vector<HeadChunk>& chunks,
+    int64_t positions,
+    Ticker& ticker,
+    TokenScores& scores) {
+  int vocab = static_cast<int>(runner.model.spec.vocab);
+  int64_t done = 0;
+  for (int first = 0; first < vocab; first += kHeadTile) {
+    int count = std::min(kHeadTile, vocab - first);
+    auto tile = head_rows(runner, first, count);
+    std::optional<LinearWeights> other;
+    if (reference) {
+      other = head_rows(*reference, first, count);
+    }
+    for (HeadChunk& chunk : chunks) {
+      auto logits = tile(chunk.x, mx::float32);
+      std::optional<mx::array> beside;
+      if (other) {
+        beside = (*other)(*chunk.reference, mx::float32);
+      }
+      chunk.state =
+          ops::score_update(chunk.state, logits, beside, chunk.targets, first);
+      mx::eval(chunk.state);
+    }
+    int64_t part = positions * (first + count) / vocab;
+    ticker.advance(part - done);
+    done = part;
+  }
+  for (const HeadChunk& chunk : chunks) {
+    auto result = ops::score_finish(chunk.state);
+    auto agrees = mx::astype(result.agrees, mx::float32);
+    mx::eval({result.nll, result.kl, result.reference_nll, agrees});
+    append(scores.nll, result.nll);
+    if (reference) {
+      append(scores.kl, result.kl);
+      append(scores.reference_nll, result.reference_nll);
+      append(scores.agrees, agrees);
+    }
+  }
+}
+
+int64_t batch_tokens(const Model& model, const EvalSettings& settings) {
+  if (settings.batch_tokens > 0) {
+    return settings.batch_tokens;
+  }
+  int64_t widest = model.spec.hidden;
+  for (const auto& module : list_modules(model.spec.blocks.front())) {
+    widest = std::max({widest, module.in, module.out});
+  }
+  // A few arrays of the widest kind, 16 MB each, so that they mostly stay in
+  // the caches between ops.
+  constexpr int64_t kBytes = 16 << 20;
+  return std::clamp<int64_t>(kBytes / (2 * widest), 512, 8192);
+}
+
+void check_pair(const Model& model, const Model& reference) {
+  if (model.spec.vocab != reference.spec.vocab) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "evaluate",
+        "the model has " + std::to_string(model.spec.vocab) +
+            " vocabulary entries and the reference " +
+            std::to_string(reference.spec.vocab) +
+            "; only models of one vocabulary can be compared");
+  }
+}
+
+}  // namespace
+
+Evaluation evaluate(
+    const Model& model,
+    const Model* reference,
+    const std::vector<ScoredSequence>& sequences,
+    const EvalSettings& settings,
+    const ProgressFn& progress) {
+  if (reference) {
+    check_pair(model, *reference);
+  }
+  auto batches =
+      make_batches(sequences, model.spec.vocab, batch_tokens(model, settings));
+  Runner runner(model, settings.dtype);
+  std::optional<Runner> other;
+  if (reference) {
+    other.emplace(*reference, settings.dtype);
+  }
+  int64_t steps = static_cast<int64_t>(model.spec.blocks.size()) + 1;
+  int64_t width = model.spec.hidden;
+  if (reference) {
+    steps += static_cast<int64_t>(reference->spec.blocks.size());
+    width += reference->spec.hidden;
+  }
+  int64_t positions = 0;
+  for (const EvalBatch& batch : batches) {
+    positions += batch.positions;
+  }
+  Ticker ticker(progress, positions, steps);
+  int64_t wave_positions =
+      settings.activation_bytes / (width * static_cast<int64_t>(sizeof(float)));
+
+  TokenScores scores;
+  for (size_t begin = 0; begin < batches.size();) {
+    int64_t held = 0;
+    size_t end = begin;
+    while (end < batches.size() &&
+           (end == begin || held + batches[end].positions <= wave_positions)) {
+      held += batches[end++].positions;
+    }
+    std::span<const EvalBatch> wave(&batches[begin], end - begin);
+    std::vector<mx::array> beside;
+    if (other) {
+      beside = run_blocks(*other, wave, ticker);
+    }
+    auto hidden = run_blocks(runner, wave, ticker);
+    auto chunks = make_chunks(wave, hidden, beside);
+    run_head(runner, other ? &*other : nullptr, chunks, held, ticker, scores);
+    begin = end;
+  }
+  return summarize(std::move(scores), static_cast<int64_t>(sequences.size()));
+}
+
+}  // namespace pennyweight
