@@ -36,12 +36,7 @@ class Ticker {
 
   void advance(int64_t amount) {
     done_ += amount;
-    report(
-        progress_,
-        {.stage = "evaluate",
-         .done = done_ / steps_,
-         .total = tokens_,
-         .unit = "tokens"});
+    report(progress_, {"evaluate", done_ / steps_, tokens_, "tokens", ""});
   }
 
  private:

@@ -1,0 +1,98 @@
+// Logits of a model for the parity tests:
+//
+//   probe_model FOLDER TOKENS BATCH LENGTH OUT DTYPE full|cached
+//
+// TOKENS holds int32 [BATCH, LENGTH]; OUT gets float32 [BATCH, LENGTH, vocab].
+// `cached` feeds the first half at once and the rest token by token.
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include "core/error.h"
+#include "model/decoder.h"
+
+namespace {
+
+using namespace pennyweight;
+
+mx::Dtype dtype_of(const std::string& name, const Model& model) {
+  if (name == "float32") {
+    return mx::float32;
+  }
+  if (name == "bfloat16") {
+    return mx::bfloat16;
+  }
+  return name == "float16" ? mx::float16 : model.dtype;
+}
+
+mx::array
+cached_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
+  auto outer = load_outer(model, dtype);
+  std::vector<BlockCache> caches(model.spec.blocks.size());
+  std::vector<mx::array> parts;
+  int length = tokens.shape(1);
+  for (int first = 0; first < length;) {
+    int count = first == 0 ? std::max(1, length / 2) : 1;
+    auto x = embed(
+        outer, mx::slice(tokens, {0, first}, {tokens.shape(0), first + count}));
+    for (const BlockSpec& block : model.spec.blocks) {
+      ForwardContext context{.dtype = dtype, .cache = &caches[block.index]};
+      x = run_block(block, load_block(model, block.index, dtype), x, context);
+    }
+    auto normal = final_norm(model.spec, outer, x, dtype);
+    int vocab = static_cast<int>(model.spec.vocab);
+    // Two tiles, so that the split of the vocabulary is tested too.
+    parts.push_back(mx::concatenate(
+        {head_tile(outer, normal, 0, vocab / 3),
+         head_tile(outer, normal, vocab / 3, vocab - vocab / 3)},
+        -1));
+    mx::eval(parts.back());
+    first += count;
+  }
+  return mx::concatenate(parts, 1);
+}
+
+int run(char** args) {
+  auto model = open_model(args[1]);
+  int batch = std::stoi(args[3]);
+  int length = std::stoi(args[4]);
+  std::vector<int32_t> ids(static_cast<size_t>(batch) * length);
+  std::ifstream in(args[2], std::ios::binary);
+  in.read(
+      reinterpret_cast<char*>(ids.data()),
+      static_cast<std::streamsize>(ids.size() * sizeof(int32_t)));
+  mx::array tokens(ids.begin(), {batch, length}, mx::int32);
+  auto dtype = dtype_of(args[6], model);
+  auto result = args[7] == std::string("cached")
+      ? cached_logits(model, tokens, dtype)
+      : logits(model, tokens, dtype);
+  result = mx::contiguous(mx::astype(result, mx::float32));
+  mx::eval(result);
+  std::ofstream out(args[5], std::ios::binary);
+  out.write(
+      reinterpret_cast<const char*>(result.data<float>()),
+      static_cast<std::streamsize>(result.nbytes()));
+  for (const auto& note : model.spec.notes) {
+    std::cout << note << "\n";
+  }
+  return out.good() ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 8) {
+    std::cerr << "probe_model FOLDER TOKENS BATCH LENGTH OUT DTYPE MODE\n";
+    return 2;
+  }
+  try {
+    return run(argv);
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}
