@@ -138,8 +138,8 @@ Sequences sample_sequences(
     for (int length = 1; length < sequence_length; ++length) {
       auto chances = generator.step(last);
       for (int i = 0; i < batch; ++i) {
-        bool ended =
-            settings.bos && std::ranges::count(settings.ends, last[i]) > 0;
+        bool ended = settings.bos && last[i] != *settings.bos &&
+            std::ranges::count(settings.ends, last[i]) > 0;
         const float* row = chances.data<float>() + int64_t{i} * vocab;
         int32_t next = pick(row, vocab, greedy, uniform(random));
         last[i] = ended ? *settings.bos : next;

@@ -1,0 +1,166 @@
+#include "model/decoder.h"
+
+#include <gtest/gtest.h>
+#include <mlx/ops.h>
+
+#include <set>
+
+#include "support/tiny_model.h"
+
+namespace pennyweight {
+namespace {
+
+using testing::random_tensors;
+using testing::tiny_config;
+using testing::TinyModel;
+
+mx::array some_tokens(int batch, int length) {
+  std::vector<int32_t> ids;
+  for (int i = 0; i < batch * length; ++i) {
+    ids.push_back((i * 37 + i * i) % 61);
+  }
+  return mx::array(ids.begin(), {batch, length}, mx::int32);
+}
+
+float largest(const mx::array& x) {
+  return mx::max(mx::abs(x)).item<float>();
+}
+
+float distance(const mx::array& a, const mx::array& b) {
+  return largest(mx::subtract(a, b)) / largest(b);
+}
+
+// The same float32 sums in another order, through two blocks.
+constexpr float kSame = 1e-5f;
+
+class EveryFamily : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(EveryFamily, RowsDoNotSeeEachOtherOrTheFuture) {
+  TinyModel tiny(tiny_config(GetParam()));
+  auto tokens = some_tokens(3, 12);
+  auto all = logits(tiny.model, tokens, mx::float32);
+  EXPECT_EQ(all.shape(), (mx::Shape{3, 12, 61}));
+  auto one = logits(tiny.model, mx::slice(tokens, {1, 0}, {2, 7}), mx::float32);
+  EXPECT_LT(distance(one, mx::slice(all, {1, 0, 0}, {2, 7, 61})), kSame);
+}
+
+TEST_P(EveryFamily, CaptureSeesEveryInputOnce) {
+  TinyModel tiny(tiny_config(GetParam()));
+  const auto& spec = tiny.model.spec.blocks[1];
+  auto outer = load_outer(tiny.model, mx::float32);
+  auto weights = load_block(tiny.model, 1, mx::float32);
+  std::map<std::string, int> widths;
+  ForwardContext context;
+  context.capture = [&](const std::string& id, const mx::array& x) {
+    EXPECT_TRUE(widths.emplace(id, x.shape(-1)).second) << id;
+    EXPECT_EQ(x.shape(0), 2);
+    EXPECT_EQ(x.shape(1), 5);
+  };
+  run_block(spec, weights, embed(outer, some_tokens(2, 5)), context);
+  std::set<std::string> ids;
+  for (const auto& module : list_modules(spec)) {
+    ids.insert(module.input_id);
+    ASSERT_TRUE(widths.contains(module.input_id)) << module.input_id;
+    EXPECT_EQ(widths.at(module.input_id), module.in);
+  }
+  EXPECT_EQ(ids.size(), widths.size());
+}
+
+TEST_P(EveryFamily, ScaleGroupsLeaveTheFunctionAsItWas) {
+  auto config = tiny_config(GetParam());
+  auto tensors = random_tensors(config);
+  TinyModel before(config, tensors);
+  auto tokens = some_tokens(2, 9);
+  auto expected = logits(before.model, tokens, mx::float32);
+  for (const auto& group : list_scale_groups(before.model.spec.blocks[0])) {
+    auto scaled = tensors;
+    auto channels = static_cast<int>(group.channels);
+    // 0.5 .. 1.5, equal over heads that share a channel of the previous op.
+    auto ramp = [](int count) {
+      return mx::add(
+          mx::divide(mx::arange(count), mx::array(static_cast<float>(count))),
+          mx::array(0.5f));
+    };
+    auto outputs = ramp(channels / group.repeat);
+    auto inputs = outputs;
+    if (group.repeat > 1) {
+      inputs = mx::flatten(mx::repeat(
+          mx::reshape(outputs, {-1, group.head_dim}), group.repeat, 0));
+    }
+    auto change = [&](const std::string& name, const mx::array& by) {
+      scaled.insert_or_assign(name, mx::multiply(scaled.at(name), by));
+    };
+    auto inverse = mx::reciprocal(outputs);
+    if (group.kind == ScaleGroup::Previous::norm) {
+      change(group.previous + ".weight", inverse);
+    } else {
+      change(group.previous + ".weight", mx::expand_dims(inverse, 1));
+      if (scaled.contains(group.previous + ".bias")) {
+        change(group.previous + ".bias", inverse);
+      }
+    }
+    for (const auto& linear : group.linears) {
+      change(linear + ".weight", inputs);
+    }
+    TinyModel after(config, scaled);
+    EXPECT_LT(
+        distance(logits(after.model, tokens, mx::float32), expected), kSame)
+        << group.previous;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families,
+    EveryFamily,
+    ::testing::Values("llama", "mistral", "qwen2", "qwen3"));
+
+TEST(Decoder, HeadTilesMakeUpTheLogits) {
+  auto config = tiny_config();
+  config["tie_word_embeddings"] = false;
+  TinyModel tiny(config);
+  auto outer = load_outer(tiny.model, mx::float32);
+  auto x = final_norm(
+      tiny.model.spec, outer, embed(outer, some_tokens(1, 6)), mx::float32);
+  auto whole = head_tile(outer, x, 0, 61);
+  auto parts = mx::concatenate(
+      {head_tile(outer, x, 0, 20), head_tile(outer, x, 20, 41)}, -1);
+  EXPECT_LT(distance(parts, whole), kSame);
+}
+
+TEST(Decoder, ExpandedAndPackedWeightsAgree) {
+  auto config = tiny_config();
+  auto tensors = random_tensors(config);
+  config["quantization"] = {{"group_size", 32}, {"bits", 4}};
+  std::string path = "model.layers.0.mlp.gate_proj";
+  auto packed = mx::quantize(tensors.at(path + ".weight"), 32, 4);
+  tensors.insert_or_assign(path + ".weight", packed[0]);
+  tensors.insert_or_assign(path + ".scales", packed[1]);
+  tensors.insert_or_assign(path + ".biases", packed[2]);
+  TinyModel tiny(config, tensors);
+  auto outer = load_outer(tiny.model, mx::float32);
+  auto x = embed(outer, some_tokens(2, 5));
+  const auto& spec = tiny.model.spec.blocks[0];
+  auto kept = load_block(tiny.model, 0, mx::float32);
+  auto expanded = load_block(tiny.model, 0, mx::float32, PackedWeights::expand);
+  EXPECT_TRUE(kept.linears.at(path).packed.has_value());
+  EXPECT_FALSE(expanded.linears.at(path).packed.has_value());
+  EXPECT_LT(
+      distance(run_block(spec, kept, x, {}), run_block(spec, expanded, x, {})),
+      kSame);
+}
+
+TEST(Decoder, ResidualStaysFloat32InSixteenBits) {
+  TinyModel tiny(tiny_config());
+  auto outer = load_outer(tiny.model, mx::bfloat16);
+  auto x = embed(outer, some_tokens(1, 4));
+  ForwardContext context{.dtype = mx::bfloat16};
+  context.capture = [](const std::string&, const mx::array& input) {
+    EXPECT_EQ(input.dtype(), mx::bfloat16);
+  };
+  auto weights = load_block(tiny.model, 0, mx::bfloat16);
+  auto y = run_block(tiny.model.spec.blocks[0], weights, x, context);
+  EXPECT_EQ(y.dtype(), mx::float32);
+}
+
+}  // namespace
+}  // namespace pennyweight

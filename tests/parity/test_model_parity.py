@@ -1,0 +1,427 @@
+"""Logits against mlx-lm's own model classes, on small random models of every
+family and option. Needs the program probe_model of the C++ test build."""
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+nn = pytest.importorskip("mlx.nn")
+mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+DTYPES = {
+    "float32": mx.float32,
+    "bfloat16": mx.bfloat16,
+    "float16": mx.float16,
+}
+# Unit round-off: half the spacing of the significand's last bit.
+ROUND_OFF = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+BASE = {
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 203,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+LONGROPE = {
+    "type": "longrope",
+    "original_max_position_embeddings": 32,
+    "short_factor": [1.0] * 8,
+    "long_factor": [1.0 + 0.4 * i for i in range(8)],
+}
+MROPE = {"type": "mrope", "mrope_section": [2, 3, 3]}
+
+
+def case(name, family, length=40, **changes):
+    return pytest.param(family, changes, length, id=f"{family}-{name}")
+
+
+def rope(name, scaling, length=40, family="llama", **changes):
+    return case(
+        f"rope-{name}", family, length, rope_scaling=scaling, **changes
+    )
+
+
+CASES = [
+    case("plain", "llama"),
+    case("mha", "llama", num_key_value_heads=None),
+    case("mqa", "llama", num_key_value_heads=1),
+    case("separate-head", "llama", tie_word_embeddings=False),
+    case("head-dim", "llama", head_dim=24),
+    case("attention-bias", "llama", attention_bias=True),
+    case("mlp-bias", "llama", mlp_bias=True, attention_bias=True),
+    case("rope-traditional", "llama", rope_traditional=True),
+    case("odd-mlp", "llama", intermediate_size=51),
+    case("long", "llama", length=600),
+    case(
+        "sliding",
+        "llama",
+        length=70,
+        num_hidden_layers=3,
+        sliding_window=16,
+        layer_types=[
+            "sliding_attention",
+            "full_attention",
+            "sliding_attention",
+        ],
+    ),
+    case(
+        "sliding-shorter-than-window",
+        "llama",
+        length=12,
+        sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    rope("default", {"rope_type": "default"}),
+    rope("linear", {"type": "linear", "factor": 3.0}),
+    rope("dynamic-short", {"type": "dynamic", "factor": 2.0}),
+    rope("dynamic-long", {"type": "dynamic", "factor": 2.0}, length=200),
+    rope("llama3", LLAMA3, length=200),
+    rope("llama3-traditional", LLAMA3, rope_traditional=True),
+    rope("yarn", YARN, length=200),
+    rope("yarn-all", YARN | {
+        "beta_fast": 16,
+        "beta_slow": 2,
+        "mscale": 0.8,
+        "mscale_all_dim": 0.5,
+    }),
+    rope("yarn-traditional", YARN, rope_traditional=True),
+    rope("longrope", LONGROPE, length=100),
+    rope("mrope", MROPE),
+    rope("proportional", {
+        "rope_type": "proportional",
+        "partial_rotary_factor": 0.5,
+        "factor": 2.0,
+    }),
+    case("plain", "mistral", sliding_window=8),
+    case("head-dim", "mistral", head_dim=32, tie_word_embeddings=False),
+    case("plain", "qwen2"),
+    case("separate-head", "qwen2", tie_word_embeddings=False),
+    case("defaults", "qwen2", rope_theta=None, tie_word_embeddings=None),
+    case(
+        "window-unused",
+        "qwen2",
+        use_sliding_window=True,
+        sliding_window=8,
+        max_window_layers=1,
+    ),
+    rope("yarn", YARN, family="qwen2"),
+    rope("mrope", MROPE, family="qwen2"),
+    case("plain", "qwen3", head_dim=16),
+    case("head-dim", "qwen3", head_dim=40, tie_word_embeddings=False),
+    rope("yarn", YARN, family="qwen3", head_dim=16),
+    rope("dynamic", {"type": "dynamic", "factor": 2.0}, family="qwen3",
+         head_dim=16, length=200),
+    case(
+        "rope-parameters",
+        "qwen3",
+        head_dim=16,
+        rope_theta=None,
+        rope_parameters={"rope_theta": 50000.0, **YARN},
+    ),
+]
+
+
+@pytest.fixture(scope="session")
+def probe():
+    folder = os.environ.get("PENNYWEIGHT_BUILD_DIR")
+    if not folder:
+        pytest.skip("PENNYWEIGHT_BUILD_DIR is not set")
+    program = Path(folder) / "tests" / "probe_model"
+    assert program.exists(), f"{program} is not built"
+    return program
+
+
+def run_probe(probe, folder, tokens, dtype="own", mode="full", kernel=None):
+    """Our logits and what the spec notes."""
+    ids = folder / "tokens.bin"
+    out = folder / "logits.bin"
+    np.asarray(tokens, np.int32).tofile(ids)
+    batch, length = tokens.shape
+    environment = dict(os.environ)
+    if kernel:
+        environment["PENNYWEIGHT_KERNEL"] = kernel
+    done = subprocess.run(
+        [probe, folder, ids, str(batch), str(length), out, dtype, mode],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    logits = np.fromfile(out, np.float32).reshape(batch, length, -1)
+    return logits, done.stdout
+
+
+def make_config(family, changes):
+    config = {"model_type": family} | BASE | changes
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def random_model(config, seed=0):
+    """mlx-lm's model of `config` with weights at which every part matters:
+    attention is not flat, norms and biases differ from their defaults."""
+    random = np.random.default_rng(seed)
+    model_class, args_class = mlx_lm_utils._get_classes(config)
+    model = model_class(args_class.from_dict(config))
+
+    def fill(path, value):
+        noise = random.standard_normal(value.shape)
+        if path.endswith(".bias"):
+            noise = 0.3 * noise
+        elif "norm" in path:
+            noise = 1 + 0.3 * noise
+        elif "embed" not in path:
+            noise = 1.5 * noise / math.sqrt(value.shape[-1])
+        return mx.array(noise.astype(np.float32))
+
+    model.update(tree_map_with_path(fill, model.parameters()))
+    return model
+
+
+def save(folder, model, config, extra=None):
+    weights = dict(tree_flatten(model.parameters())) | (extra or {})
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), weights, {"format": "mlx"}
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def make_tokens(config, batch, length, seed=1):
+    random = np.random.default_rng(seed)
+    return random.integers(0, config["vocab_size"], (batch, length))
+
+
+def their_logits(model, tokens):
+    return np.array(model(mx.array(tokens)).astype(mx.float32))
+
+
+def distance(ours, theirs):
+    """Largest difference relative to the largest logit."""
+    assert ours.shape == theirs.shape
+    assert np.isfinite(ours).all()
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("family, changes, length", CASES)
+def test_float32_logits(probe, tmp_path, family, changes, length):
+    config = make_config(family, changes)
+    model = random_model(config)
+    save(tmp_path, model, config)
+    tokens = make_tokens(config, 2, length)
+    theirs = their_logits(model, tokens)
+    ours, _ = run_probe(probe, tmp_path, tokens)
+    assert distance(ours, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("kernel", ["reference", "simd", "onednn"])
+@pytest.mark.parametrize("family, changes, length", [
+    case("plain", "llama"),
+    case("bias", "qwen2"),
+    case("norms", "qwen3", head_dim=24),
+    case("sliding", "llama", length=70, sliding_window=16,
+         layer_types=["sliding_attention", "full_attention"]),
+])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_kernel(
+    probe, tmp_path, family, changes, length, kernel, dtype
+):
+    config = make_config(family, changes)
+    model = random_model(config)
+    model.set_dtype(DTYPES[dtype])
+    save(tmp_path, model, config)
+    model.set_dtype(mx.float32)
+    tokens = make_tokens(config, 2, length)
+    ours, _ = run_probe(probe, tmp_path, tokens, kernel=kernel)
+    theirs = their_logits(model, tokens)
+    assert distance(ours, theirs) < tolerance(dtype, config)
+
+
+def tolerance(dtype, config):
+    """Relative to the largest logit. In a 16-bit type the weights are exact
+    and each activation is rounded once an op, the sums and the residual
+    stream stay float32. A block rounds 9 times on the way of a value (norm,
+    projection, rope, attention; norm, gate, up, their product), and the final
+    norm once. A rounding errs by u / sqrt(3) in the mean square; the errors
+    are independent and add in squares. The largest logit error stands to its
+    mean square as the largest logit to its own; the softmax multiplies an
+    error of the scores by their size, some 4 here, which 4 sqrt(3) u covers
+    with the rest."""
+    if dtype == "float32":
+        return 1e-4
+    roundings = 9 * config["num_hidden_layers"] + 1
+    return 4 * ROUND_OFF[dtype] * math.sqrt(roundings)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("family, changes", [
+    ("llama", {}),
+    ("llama", {"rope_scaling": LLAMA3, "tie_word_embeddings": False}),
+    ("mistral", {"head_dim": 32}),
+    ("qwen2", {}),
+    ("qwen3", {"head_dim": 16}),
+])
+def test_half_logits(probe, tmp_path, family, changes, dtype):
+    """Against mlx-lm in float32 with the same 16-bit weights."""
+    config = make_config(family, changes)
+    model = random_model(config)
+    model.set_dtype(DTYPES[dtype])
+    save(tmp_path, model, config)
+    model.set_dtype(mx.float32)
+    tokens = make_tokens(config, 2, 100)
+    theirs = their_logits(model, tokens)
+    ours, _ = run_probe(probe, tmp_path, tokens)
+    assert distance(ours, theirs) < tolerance(dtype, config)
+    # And the same weights computed in float32.
+    exact, _ = run_probe(probe, tmp_path, tokens, dtype="float32")
+    assert distance(exact, theirs) < 1e-4
+
+
+QUANTIZED = [
+    ("affine", bits, group)
+    for bits in (2, 3, 4, 5, 6, 8)
+    for group in (32, 64, 128)
+] + [("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]
+
+
+def quantize(model, config, mode, bits, group, predicate=None):
+    return mlx_lm_utils.quantize_model(
+        model, config, group, bits, mode=mode, quant_predicate=predicate
+    )
+
+
+def quantized_config(family, **changes):
+    wide = {"hidden_size": 128, "intermediate_size": 256}
+    return make_config(family, wide | changes)
+
+
+@pytest.mark.parametrize("mode, bits, group", QUANTIZED)
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_quantized_logits(probe, tmp_path, family, mode, bits, group):
+    config = quantized_config(family, tie_word_embeddings=family == "llama")
+    model, config = quantize(random_model(config), config, mode, bits, group)
+    save(tmp_path, model, config)
+    tokens = make_tokens(config, 2, 24)
+    theirs = their_logits(model, tokens)
+    ours, _ = run_probe(probe, tmp_path, tokens, dtype="float32")
+    assert distance(ours, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("mode, bits, group", [
+    ("affine", 4, 64), ("affine", 3, 32), ("mxfp4", 4, 32),
+    ("mxfp8", 8, 32), ("nvfp4", 4, 16),
+])
+def test_quantized_bfloat16(probe, tmp_path, mode, bits, group):
+    """Scales in bfloat16, matrices in bfloat16: the weight's own rounding is
+    one more a linear, of which a value passes four a block."""
+    config = quantized_config("llama")
+    model = random_model(config)
+    model.set_dtype(mx.bfloat16)
+    model, config = quantize(model, config, mode, bits, group)
+    save(tmp_path, model, config)
+    model.set_dtype(mx.float32)
+    tokens = make_tokens(config, 2, 40)
+    ours, _ = run_probe(probe, tmp_path, tokens)
+    theirs = their_logits(model, tokens)
+    assert distance(ours, theirs) < math.sqrt(2) * tolerance(
+        "bfloat16", config
+    )
+
+
+def test_quantized_with_overrides(probe, tmp_path):
+    """Mixed widths, and modules left as they are."""
+    config = quantized_config("llama", tie_word_embeddings=False)
+
+    def predicate(path, module):
+        if "k_proj" in path or path == "lm_head":
+            return False
+        if "down_proj" in path:
+            return {"group_size": 32, "bits": 8, "mode": "affine"}
+        return True
+
+    model, config = quantize(
+        random_model(config), config, "affine", 4, 64, predicate
+    )
+    save(tmp_path, model, config)
+    tokens = make_tokens(config, 2, 24)
+    ours, _ = run_probe(probe, tmp_path, tokens, dtype="float32")
+    assert distance(ours, their_logits(model, tokens)) < 1e-4
+
+
+@pytest.mark.parametrize("family, changes, length", [
+    case("plain", "llama", length=40),
+    case("past-a-cache-step", "llama", length=300),
+    case("sliding", "llama", length=70, sliding_window=16,
+         layer_types=["sliding_attention", "full_attention"]),
+    case("norms", "qwen3", head_dim=16),
+    rope("llama3", LLAMA3),
+    rope("longrope", LONGROPE),
+])
+def test_cached_equals_full(probe, tmp_path, family, changes, length):
+    config = make_config(family, changes)
+    save(tmp_path, random_model(config), config)
+    tokens = make_tokens(config, 3, length)
+    full, _ = run_probe(probe, tmp_path, tokens)
+    cached, _ = run_probe(probe, tmp_path, tokens, mode="cached")
+    # The same float32 sums in another order.
+    assert distance(cached, full) < 1e-5
+
+
+def test_tied_head_is_dropped(probe, tmp_path):
+    """As mlx-lm's sanitize: an lm_head beside a tied embedding, and rotary
+    frequencies, are no part of the model."""
+    config = make_config("llama", {})
+    model = random_model(config)
+    extra = {
+        "lm_head.weight": mx.zeros((203, 64)),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": mx.zeros((8,)),
+    }
+    save(tmp_path, model, config, extra)
+    tokens = make_tokens(config, 1, 20)
+    ours, notes = run_probe(probe, tmp_path, tokens)
+    assert distance(ours, their_logits(model, tokens)) < 1e-4
+    assert "lm_head.weight is dropped" in notes
+
+
+def test_rope_parameters_of_llama(probe, tmp_path):
+    """transformers 5 spells rope_theta and rope_scaling as rope_parameters,
+    which mlx-lm's llama does not read: the model that is meant is run, and a
+    note says what an output's config needs."""
+    parameters = {"rope_theta": 50000.0, **LLAMA3}
+    meant = make_config(
+        "llama", {"rope_theta": 50000.0, "rope_scaling": LLAMA3}
+    )
+    model = random_model(meant)
+    written = make_config(
+        "llama", {"rope_theta": None, "rope_parameters": parameters}
+    )
+    save(tmp_path, model, written)
+    tokens = make_tokens(meant, 1, 100)
+    ours, notes = run_probe(probe, tmp_path, tokens)
+    assert distance(ours, their_logits(model, tokens)) < 1e-4
+    assert "rope_parameters" in notes
