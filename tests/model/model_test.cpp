@@ -128,7 +128,7 @@ TEST(Model, DamagedPackedModulesAreNamed) {
       open_with(packed.config, tensors);
     });
   };
-  damaged(".weight", mx::zeros({48, 3}, mx::uint32));
+  damaged(".weight", mx::zeros({48, 7}, mx::uint32));
   damaged(".weight", mx::zeros({48, 4}, mx::int32));
   damaged(".scales", mx::zeros({48, 0}));
   damaged(".scales", mx::zeros({48, 7}));
