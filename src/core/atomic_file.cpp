@@ -116,7 +116,7 @@ void write_file(const fs::path& target, std::string_view text) {
   file.commit();
 }
 
-void copy_file(const fs::path& from, const fs::path& to) {
+void copy_whole_file(const fs::path& from, const fs::path& to) {
   int fd = ::open(from.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     throw io_error("read", "can't open", from.string(), errno);

@@ -42,7 +42,7 @@ class AtomicFile {
 void write_file(const fs::path& target, std::string_view text);
 
 /// Copies a regular file by way of an AtomicFile.
-void copy_file(const fs::path& from, const fs::path& to);
+void copy_whole_file(const fs::path& from, const fs::path& to);
 
 /// Reads a whole file of at most `limit` bytes.
 std::string read_file(const fs::path& path, size_t limit);

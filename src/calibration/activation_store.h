@@ -1,0 +1,63 @@
+#pragma once
+
+#include <mlx/array.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace pennyweight {
+
+/// Activations of calibration batches between two steps of the block walk. In
+/// memory up to a budget; the slots past it live in a scratch file, which is
+/// unlinked as soon as it is made, so that a killed process leaves nothing.
+class ActivationStore {
+ public:
+  /// `folder` takes the scratch file, which is made when first needed.
+  ActivationStore(
+      size_t slots,
+      int64_t memory_budget,
+      std::filesystem::path folder);
+  ~ActivationStore();
+  ActivationStore(const ActivationStore&) = delete;
+  ActivationStore& operator=(const ActivationStore&) = delete;
+
+  size_t size() const {
+    return slots_.size();
+  }
+  /// Evaluates `value` and keeps it. A slot's shape and dtype are those of
+  /// its first value (invalid_argument otherwise). io Error on a full disk.
+  void put(size_t slot, const mlx::core::array& value);
+  mlx::core::array get(size_t slot) const;
+  /// Gives everything back.
+  void clear();
+
+  int64_t memory_bytes() const {
+    return memory_bytes_;
+  }
+  int64_t scratch_bytes() const {
+    return scratch_bytes_;
+  }
+
+ private:
+  struct Slot {
+    std::optional<mlx::core::array> memory;
+    mlx::core::Shape shape;
+    mlx::core::Dtype dtype = mlx::core::float32;
+    int64_t offset = -1;  // in the scratch file; -1: not there
+  };
+
+  void open_scratch();
+
+  std::vector<Slot> slots_;
+  int64_t budget_;
+  std::filesystem::path folder_;
+  int fd_ = -1;
+  int64_t memory_bytes_ = 0;
+  int64_t scratch_bytes_ = 0;
+};
+
+}  // namespace pennyweight

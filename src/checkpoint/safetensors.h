@@ -1,0 +1,80 @@
+#pragma once
+
+#include <mlx/array.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pennyweight {
+
+namespace mx = mlx::core;
+
+/// A tensor as a safetensors header describes it; begin and end are offsets
+/// in the file.
+struct SafetensorsEntry {
+  std::string name;
+  mx::Dtype dtype;
+  mx::Shape shape;
+  uint64_t begin;
+  uint64_t end;
+};
+
+/// Longest header accepted, as in the reference implementation.
+inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
+
+/// Checks and reads a header (the JSON behind the 8-byte length). `file_size`
+/// is the whole file's; `file` is named in errors. corrupt Error for what is
+/// not the format: offsets outside the file, of the wrong extent, with holes
+/// or overlaps, shapes that overflow. not_supported for dtypes that MLX has
+/// not (F64, F8_*). Entries come in the order of their offsets.
+/// Format: https://github.com/huggingface/safetensors#format
+std::vector<SafetensorsEntry> parse_safetensors_header(
+    std::string_view header,
+    uint64_t file_size,
+    const std::string& file);
+
+/// The dtype's name in a safetensors header ("BF16"); not_supported for one
+/// that the format has not.
+std::string safetensors_dtype_name(mx::Dtype dtype);
+
+/// A mapped safetensors file. Tensors are views of the mapping, which lives
+/// as long as the last of them.
+class SafetensorsFile {
+ public:
+  static std::shared_ptr<SafetensorsFile> open(
+      const std::filesystem::path& path);
+  ~SafetensorsFile();
+  SafetensorsFile(const SafetensorsFile&) = delete;
+  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+
+  const std::filesystem::path& path() const {
+    return path_;
+  }
+  const std::vector<SafetensorsEntry>& entries() const {
+    return entries_;
+  }
+
+  /// A view without a copy where the data is aligned to its item size. Its
+  /// pages are handed back to the system when the array goes, so that
+  /// reading a model does not grow the process.
+  static mx::array load(
+      const std::shared_ptr<SafetensorsFile>& file,
+      const SafetensorsEntry& entry);
+
+ private:
+  explicit SafetensorsFile(std::filesystem::path path)
+      : path_(std::move(path)) {}
+  void give_back(const char* data, size_t bytes) const;
+
+  std::filesystem::path path_;
+  std::vector<SafetensorsEntry> entries_;
+  char* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace pennyweight

@@ -1,0 +1,187 @@
+#include "export/model_writer.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "checkpoint/safetensors.h"
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+uint64_t plan_bytes(const TensorPlan& tensor) {
+  uint64_t bytes = mx::size_of(tensor.dtype);
+  for (auto extent : tensor.shape) {
+    bytes *= static_cast<uint64_t>(extent);
+  }
+  return bytes;
+}
+
+std::string shard_name(size_t shard, size_t count) {
+  if (count == 1) {
+    return "model.safetensors";
+  }
+  char name[64];
+  std::snprintf(
+      name, sizeof(name), "model-%05zu-of-%05zu.safetensors", shard + 1, count);
+  return name;
+}
+
+// The 8-byte length and the JSON, padded with spaces so that the data behind
+// it is aligned for every dtype.
+std::string
+make_header(const std::vector<TensorPlan>& plan, size_t begin, size_t end) {
+  Json json;
+  json["__metadata__"]["format"] = "mlx";
+  uint64_t offset = 0;
+  for (size_t i = begin; i < end; ++i) {
+    Json& entry = json[plan[i].name];
+    entry["dtype"] = safetensors_dtype_name(plan[i].dtype);
+    entry["shape"] =
+        std::vector<int>(plan[i].shape.begin(), plan[i].shape.end());
+    entry["data_offsets"] = {offset, offset + plan_bytes(plan[i])};
+    offset += plan_bytes(plan[i]);
+  }
+  std::string text = json.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  uint64_t length = text.size();
+  std::string header(8, '\0');
+  for (int i = 0; i < 8; ++i) {
+    header[static_cast<size_t>(i)] = static_cast<char>(length >> (8 * i));
+  }
+  return header + text;
+}
+
+}  // namespace
+
+ModelWriter::ModelWriter(
+    fs::path folder,
+    std::vector<TensorPlan> plan,
+    uint64_t max_shard_bytes)
+    : folder_(std::move(folder)), plan_(std::move(plan)) {
+  uint64_t in_shard = 0;
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    uint64_t bytes = plan_bytes(plan_[i]);
+    if (i > 0 && in_shard + bytes > max_shard_bytes) {
+      shard_ends_.push_back(i);
+      in_shard = 0;
+    }
+    in_shard += bytes;
+    total_bytes_ += bytes;
+  }
+  shard_ends_.push_back(plan_.size());
+}
+
+ModelWriter::~ModelWriter() = default;
+
+void ModelWriter::open_shard() {
+  size_t begin = shard_ == 0 ? 0 : shard_ends_[shard_ - 1];
+  file_ = std::make_unique<AtomicFile>(
+      folder_ / shard_name(shard_, shard_ends_.size()));
+  file_->write(make_header(plan_, begin, shard_ends_[shard_]));
+}
+
+void ModelWriter::write(const std::string& name, const mx::array& value) {
+  if (next_ >= plan_.size() || plan_[next_].name != name ||
+      plan_[next_].dtype != value.dtype() ||
+      plan_[next_].shape != value.shape()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "export",
+        "tensor " + one_line(name, 120) + " is not what was planned next");
+  }
+  if (!file_) {
+    open_shard();
+  }
+  auto dense = mx::contiguous(value);
+  mx::eval(dense);
+  file_->write(dense.data<char>(), dense.nbytes());
+  ++next_;
+  if (next_ == shard_ends_[shard_]) {
+    file_->commit();
+    file_.reset();
+    ++shard_;
+  }
+}
+
+void ModelWriter::finish(int64_t parameters) {
+  if (next_ != plan_.size()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "export",
+        "tensor " + plan_[next_].name + " was never written");
+  }
+  std::map<std::string, std::string> weight_map;
+  size_t shard = 0;
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    shard += i == shard_ends_[shard];
+    weight_map[plan_[i].name] = shard_name(shard, shard_ends_.size());
+  }
+  Json index;
+  index["metadata"]["total_size"] = total_bytes_;
+  index["metadata"]["total_parameters"] = parameters;
+  index["weight_map"] = weight_map;
+  write_file(folder_ / "model.safetensors.index.json", index.dump(4));
+}
+
+std::vector<std::string> copy_side_files(
+    const fs::path& from,
+    const fs::path& to) {
+  auto belongs = [](const std::string& name) {
+    if (name.starts_with(".") || name == "config.json" ||
+        name.ends_with(".index.json")) {
+      return false;
+    }
+    return name.ends_with(".json") || name.ends_with(".jinja") ||
+        name.ends_with(".tiktoken") || name == "tokenizer.model" ||
+        name == "merges.txt" || name == "vocab.txt";
+  };
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(from)) {
+    auto name = entry.path().filename().string();
+    if (entry.is_regular_file() && belongs(name)) {
+      names.push_back(name);
+    }
+  }
+  std::ranges::sort(names);
+  for (const auto& name : names) {
+    copy_whole_file(from / name, to / name);
+  }
+  return names;
+}
+
+Json output_config(const Json& config, const Json& quantization) {
+  Json result = config;
+  // What transformers leaves of the machine that saved the model.
+  result.erase("_name_or_path");
+  result.erase("quantization");
+  result.erase("quantization_config");
+  if (!quantization.is_null()) {
+    result["quantization"] = quantization;
+    result["quantization_config"] = quantization;
+  }
+  return result;
+}
+
+std::string model_card(const std::string& source, const std::string& summary) {
+  // A hub id is a base model; a folder's path is nobody's business.
+  bool hub_id = std::ranges::count(source, '/') == 1 && source.front() != '/' &&
+      source.front() != '.' && !fs::exists(source);
+  std::string card = "---\nlibrary_name: mlx\npipeline_tag: text-generation\n";
+  if (hub_id) {
+    card += "base_model: " + source.substr(0, source.find('@')) + "\n";
+  }
+  card += "tags:\n- mlx\n---\n\n# " +
+      (hub_id ? source : fs::path(source).filename().string()) +
+      " for MLX\n\n" + summary +
+      "\n\nWritten by pennyweight. Use it with mlx-lm:\n\n"
+      "    pip install mlx-lm\n"
+      "    mlx_lm.generate --model <this folder> --prompt \"Hello\"\n";
+  return card;
+}
+
+}  // namespace pennyweight
