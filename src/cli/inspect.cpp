@@ -1,0 +1,70 @@
+#include "pipeline/inspect.h"
+
+#include "checkpoint/hub.h"
+#include "cli/command.h"
+
+namespace pennyweight::cli {
+
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text;
+  for (auto extent : shape) {
+    text += (text.empty() ? "" : " x ") + std::to_string(extent);
+  }
+  return text;
+}
+
+std::string describe(const InspectReport& report) {
+  std::string text = report.folder + ": " + report.family + ", " +
+      fixed(static_cast<double>(report.parameters) / 1e6, 1) +
+      " M parameters, " + std::to_string(report.blocks) + " blocks, hidden " +
+      std::to_string(report.hidden) + ", vocabulary " +
+      std::to_string(report.vocab) + (report.tied ? ", tied head" : "") + "\n" +
+      fixed(report.bits_per_weight, 3) + " bits a weight, " +
+      human_bytes(static_cast<double>(report.bytes)) + ", " + report.type +
+      "\n\n";
+  std::vector<std::vector<std::string>> rows{
+      {"module", "shape", "type", "bits", "group", "bytes", "share"}};
+  for (const auto& row : report.rows) {
+    const auto& quantized = row.quantized;
+    rows.push_back(
+        {row.path,
+         shape_text(row.shape),
+         row.type,
+         quantized ? std::to_string(quantized->bits)
+                   : fixed(row.bits_per_weight, 0),
+         quantized ? std::to_string(quantized->group_size) : "-",
+         std::to_string(row.bytes),
+         fixed(100 * row.share, 2) + "%"});
+  }
+  text += table(rows);
+  for (const auto& note : report.notes) {
+    text += "note: " + note + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+Command inspect_command() {
+  return {
+      "inspect",
+      "Family, parameters, and a table of modules",
+      "  pennyweight inspect Qwen/Qwen3-0.6B\n"
+      "  pennyweight inspect folder --json modules.json\n",
+      [](CLI::App& app) {
+        auto model = std::make_shared<std::string>();
+        app.add_option(
+               "model,--model",
+               *model,
+               "Folder of the model, or a hub id org/name[@revision]")
+            ->required();
+        return [model](Console& console) {
+          auto report = inspect(resolve_model(*model, console.progress()));
+          console.result(to_json(report), describe(report));
+        };
+      }};
+}
+
+}  // namespace pennyweight::cli
