@@ -1,0 +1,242 @@
+#include "checkpoint/safetensors.h"
+
+#include <gtest/gtest.h>
+#include <mlx/mlx.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "checkpoint/checkpoint.h"
+#include "core/atomic_file.h"
+#include "core/error.h"
+
+namespace pennyweight {
+namespace {
+
+ErrorCode parse_code(const std::string& header, uint64_t data_bytes) {
+  try {
+    parse_safetensors_header(header, 8 + header.size() + data_bytes, "m.st");
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("m.st"), std::string::npos);
+    return error.code();
+  }
+  ADD_FAILURE() << "accepted: " << header;
+  return ErrorCode::cancelled;
+}
+
+std::string entry(const std::string& body) {
+  return "{\"w\":{" + body + "}}";
+}
+
+TEST(SafetensorsHeader, ReadsInTheOrderOfOffsets) {
+  std::string header =
+      R"({"__metadata__":{"format":"pt"},)"
+      R"("b":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},)"
+      R"("a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+      R"("c":{"dtype":"U8","shape":[0],"data_offsets":[20,20]}}   )";
+  auto entries = parse_safetensors_header(header, 8 + header.size() + 20, "m");
+  ASSERT_EQ(entries.size(), 3u);
+  EXPECT_EQ(entries[0].name, "a");
+  EXPECT_EQ(entries[1].name, "b");
+  EXPECT_EQ(entries[1].dtype, mx::bfloat16);
+  EXPECT_EQ(entries[1].shape, (mx::Shape{2, 3}));
+  EXPECT_EQ(entries[1].begin, 8 + header.size() + 8);
+}
+
+TEST(SafetensorsHeader, RefusesWhatBreaksTheFormat) {
+  struct Case {
+    const char* body;
+    uint64_t bytes;
+  };
+  for (const Case& c : {
+           Case{R"("shape":[2],"data_offsets":[0,8])", 8},
+           Case{R"("dtype":"F31","shape":[2],"data_offsets":[0,8])", 8},
+           Case{R"("dtype":7,"shape":[2],"data_offsets":[0,8])", 8},
+           Case{R"("dtype":"F32","shape":[-2],"data_offsets":[0,8])", 8},
+           Case{R"("dtype":"F32","shape":[2.0],"data_offsets":[0,8])", 8},
+           Case{R"("dtype":"F32","shape":[3],"data_offsets":[0,8])", 8},
+           Case{R"("dtype":"F32","shape":[2],"data_offsets":[0,8])", 4},
+           Case{R"("dtype":"F32","shape":[2],"data_offsets":[0,8])", 9},
+           Case{R"("dtype":"F32","shape":[2],"data_offsets":[4,12])", 12},
+           Case{R"("dtype":"F32","shape":[2],"data_offsets":[8,0])", 8},
+           Case{R"("dtype":"F32","shape":[2],"data_offsets":[0])", 8},
+           Case{R"("dtype":"F32","shape":[2],"data_offsets":"0,8")", 8},
+           Case{
+               R"("dtype":"U8","shape":[2147483647,2147483647,2147483647],)"
+               R"("data_offsets":[0,8])",
+               8},
+           Case{R"("dtype":"U8","shape":[4294967296],"data_offsets":[0,8])", 8},
+           Case{
+               R"("dtype":"U8","shape":[1,1,1,1,1,1,1,1,8],)"
+               R"("data_offsets":[0,8])",
+               8},
+           Case{
+               R"("dtype":"U8","shape":[8],)"
+               R"("data_offsets":[18446744073709551608,18446744073709551616])",
+               8},
+       }) {
+    EXPECT_EQ(parse_code(entry(c.body), c.bytes), ErrorCode::corrupt) << c.body;
+  }
+  EXPECT_EQ(parse_code("[]", 0), ErrorCode::corrupt);
+  EXPECT_EQ(parse_code("{\"w\":3}", 0), ErrorCode::corrupt);
+  EXPECT_EQ(parse_code("{\"w\"", 0), ErrorCode::corrupt);
+}
+
+TEST(SafetensorsHeader, RefusesOverlapsAndRepeatedNames) {
+  std::string a = R"("dtype":"U8","shape":[8],"data_offsets":[0,8])";
+  std::string b = R"("dtype":"U8","shape":[8],"data_offsets":[4,12])";
+  EXPECT_EQ(
+      parse_code("{\"a\":{" + a + "},\"b\":{" + b + "}}", 12),
+      ErrorCode::corrupt);
+  EXPECT_EQ(
+      parse_code("{\"a\":{" + a + "},\"a\":{" + a + "}}", 8),
+      ErrorCode::corrupt);
+}
+
+TEST(SafetensorsHeader, NamesDtypesThatMlxLacks) {
+  for (const char* dtype : {"F64", "F8_E4M3", "F8_E5M2"}) {
+    std::string body = std::string(R"("dtype":")") + dtype +
+        R"(","shape":[1],"data_offsets":[0,8])";
+    EXPECT_EQ(parse_code(entry(body), 8), ErrorCode::not_supported) << dtype;
+  }
+}
+
+class CheckpointTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+    write_file(folder_ / "config.json", "{}");
+  }
+  void TearDown() override {
+    fs::remove_all(folder_);
+  }
+  void save(const std::string& file, const std::string& tensor) {
+    mx::save_safetensors(
+        (folder_ / file).string(), {{tensor, mx::full({4, 4}, 1.5f)}});
+  }
+  void index(const std::string& map) {
+    write_file(
+        folder_ / "model.safetensors.index.json",
+        "{\"metadata\":{},\"weight_map\":" + map + "}");
+  }
+  ErrorCode open_code() {
+    try {
+      Checkpoint::open(folder_);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    ADD_FAILURE() << "opened";
+    return ErrorCode::cancelled;
+  }
+  fs::path folder_;
+};
+
+TEST_F(CheckpointTest, LoadsEveryDtypeUnchangedAndOutlivesTheCheckpoint) {
+  std::unordered_map<std::string, mx::array> tensors;
+  for (mx::Dtype dtype :
+       {mx::float32,
+        mx::float16,
+        mx::bfloat16,
+        mx::uint8,
+        mx::uint32,
+        mx::int64,
+        mx::bool_}) {
+    auto name = "t" + safetensors_dtype_name(dtype);
+    // An odd count, so that what follows is not aligned by chance.
+    tensors.emplace(name, mx::astype(mx::arange(0, 13, 1), dtype));
+  }
+  mx::save_safetensors((folder_ / "model.safetensors").string(), tensors);
+  std::map<std::string, mx::array> loaded;
+  {
+    auto checkpoint = Checkpoint::open(folder_);
+    for (const auto& [name, info] : checkpoint.tensors()) {
+      loaded.emplace(name, checkpoint.load(name));
+      EXPECT_EQ(info.bytes, loaded.at(name).nbytes());
+    }
+  }
+  ASSERT_EQ(loaded.size(), tensors.size());
+  for (const auto& [name, value] : tensors) {
+    EXPECT_EQ(loaded.at(name).dtype(), value.dtype());
+    EXPECT_TRUE(mx::array_equal(loaded.at(name), value).item<bool>()) << name;
+  }
+}
+
+TEST_F(CheckpointTest, ReadsShardsByTheIndex) {
+  save("model-1.safetensors", "a");
+  save("model-2.safetensors", "b");
+  index(R"({"a":"model-1.safetensors","b":"model-2.safetensors"})");
+  auto checkpoint = Checkpoint::open(folder_);
+  EXPECT_EQ(checkpoint.tensors().size(), 2u);
+  EXPECT_EQ(checkpoint.info("b").file.filename(), "model-2.safetensors");
+  EXPECT_THROW(checkpoint.load("c"), Error);
+}
+
+TEST_F(CheckpointTest, RefusesAnIndexThatLeavesTheFolder) {
+  save("model-1.safetensors", "a");
+  for (const char* shard :
+       {"../model-1.safetensors",
+        "/etc/passwd",
+        "x/../../m.safetensors",
+        "..",
+        "",
+        "a\\\\b.safetensors",
+        "config.json"}) {
+    index(std::string(R"({"a":")") + shard + "\"}");
+    EXPECT_EQ(open_code(), ErrorCode::corrupt) << shard;
+  }
+}
+
+TEST_F(CheckpointTest, RefusesAnIndexThatDisagreesWithItsShards) {
+  save("model-1.safetensors", "a");
+  index(R"({"a":"model-1.safetensors","b":"model-1.safetensors"})");
+  EXPECT_EQ(open_code(), ErrorCode::corrupt);
+  save("model-2.safetensors", "extra");
+  index(R"({"a":"model-1.safetensors","b":"model-2.safetensors"})");
+  EXPECT_EQ(open_code(), ErrorCode::corrupt);
+  index(R"({"a":"model-3.safetensors"})");
+  EXPECT_EQ(open_code(), ErrorCode::not_found);
+  index("{}");
+  EXPECT_EQ(open_code(), ErrorCode::corrupt);
+  save("model-2.safetensors", "a");
+  index(R"({"a":"model-1.safetensors"})");
+  EXPECT_NO_THROW(Checkpoint::open(folder_));
+  fs::remove(folder_ / "model.safetensors.index.json");
+  EXPECT_EQ(open_code(), ErrorCode::corrupt) << "a stands in two shards";
+}
+
+TEST_F(CheckpointTest, EveryTruncationIsRefused) {
+  save("model.safetensors", "a");
+  auto whole = read_file(folder_ / "model.safetensors", 1 << 20);
+  for (size_t length = 0; length < whole.size(); ++length) {
+    write_file(folder_ / "model.safetensors", whole.substr(0, length));
+    EXPECT_EQ(open_code(), ErrorCode::corrupt) << length;
+  }
+}
+
+TEST_F(CheckpointTest, MissingPartsAreNotFound) {
+  EXPECT_EQ(open_code(), ErrorCode::not_found);
+  save("model.safetensors", "a");
+  fs::remove(folder_ / "config.json");
+  EXPECT_EQ(open_code(), ErrorCode::not_found);
+  EXPECT_THROW(Checkpoint::open(folder_ / "nowhere"), Error);
+}
+
+TEST(RequireFinite, CountsNanAndInfinityInEachType) {
+  for (mx::Dtype dtype : {mx::float32, mx::float16, mx::bfloat16}) {
+    auto good = mx::astype(mx::array({1.0f, -2.0f, 0.0f, 1e-6f}), dtype);
+    EXPECT_NO_THROW(require_finite(good, "w"));
+    auto bad = mx::astype(
+        mx::array({1.0f, INFINITY, -INFINITY, std::nanf("")}), dtype);
+    try {
+      require_finite(bad, "w");
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::numeric);
+      EXPECT_NE(std::string(error.what()).find("w holds 3"), std::string::npos);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pennyweight

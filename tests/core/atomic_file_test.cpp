@@ -1,0 +1,120 @@
+#include "core/atomic_file.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "core/error.h"
+
+namespace pennyweight {
+namespace {
+
+class AtomicTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+  }
+  void TearDown() override {
+    fs::remove_all(folder_);
+  }
+  size_t count() const {
+    size_t found = 0;
+    for ([[maybe_unused]] const auto& entry : fs::directory_iterator(folder_)) {
+      ++found;
+    }
+    return found;
+  }
+  fs::path folder_;
+};
+
+TEST_F(AtomicTest, AFileAppearsOnlyAtCommit) {
+  AtomicFile file(folder_ / "a");
+  file.write("hello ");
+  file.write("world");
+  file.write_at(0, "J", 1);
+  EXPECT_FALSE(fs::exists(folder_ / "a"));
+  file.commit();
+  EXPECT_EQ(read_file(folder_ / "a", 100), "Jello world");
+  EXPECT_EQ(count(), 1u);
+}
+
+TEST_F(AtomicTest, AnAbandonedFileLeavesNothing) {
+  {
+    AtomicFile file(folder_ / "a");
+    file.write("hello");
+  }
+  EXPECT_EQ(count(), 0u);
+}
+
+TEST_F(AtomicTest, AnOldFileSurvivesAnAbandonedNewOne) {
+  write_file(folder_ / "a", "old");
+  {
+    AtomicFile file(folder_ / "a");
+    file.write("new");
+  }
+  EXPECT_EQ(read_file(folder_ / "a", 100), "old");
+}
+
+TEST_F(AtomicTest, ReadFileRefusesWhatIsTooLargeMissingOrNoFile) {
+  write_file(folder_ / "a", "0123456789");
+  EXPECT_THROW(read_file(folder_ / "a", 9), Error);
+  EXPECT_THROW(read_file(folder_ / "b", 9), Error);
+  EXPECT_THROW(read_file(folder_, 9), Error);
+}
+
+TEST_F(AtomicTest, WritingPastTheEndIsRefused) {
+  AtomicFile file(folder_ / "a");
+  file.write("abc");
+  EXPECT_THROW(file.write_at(2, "xy", 2), Error);
+}
+
+TEST_F(AtomicTest, AFullDiskIsAnIoErrorThatNamesTheFile) {
+  if (!fs::exists("/dev/full")) {
+    GTEST_SKIP() << "no /dev/full on this system";
+  }
+  // AtomicFile writes beside its target, so the device can't be the target:
+  // the errno is what is tested here, the tests in Python fill a real disk.
+  auto error = io_error("write", "can't write", "/dev/full", ENOSPC);
+  EXPECT_EQ(error.code(), ErrorCode::io);
+  EXPECT_NE(std::string(error.what()).find("/dev/full"), std::string::npos);
+  EXPECT_NE(std::string(error.what()).find("space"), std::string::npos);
+}
+
+TEST_F(AtomicTest, AFolderAppearsOnlyAtCommit) {
+  {
+    AtomicFolder out(folder_ / "model", false);
+    write_file(out.path() / "config.json", "{}");
+    EXPECT_FALSE(fs::exists(folder_ / "model"));
+    out.commit();
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "model" / "config.json"));
+  EXPECT_EQ(count(), 1u);
+}
+
+TEST_F(AtomicTest, AnAbandonedFolderLeavesNothing) {
+  {
+    AtomicFolder out(folder_ / "model", false);
+    write_file(out.path() / "config.json", "{}");
+  }
+  EXPECT_EQ(count(), 0u);
+}
+
+TEST_F(AtomicTest, AnExistingFolderNeedsForceAndMustBeAModel) {
+  fs::create_directory(folder_ / "model");
+  write_file(folder_ / "model" / "thesis.txt", "years of work");
+  EXPECT_THROW(AtomicFolder(folder_ / "model", false), Error);
+  EXPECT_THROW(AtomicFolder(folder_ / "model", true), Error);
+  EXPECT_EQ(read_file(folder_ / "model" / "thesis.txt", 100), "years of work");
+
+  write_file(folder_ / "model" / "config.json", "{}");
+  AtomicFolder out(folder_ / "model/", true);
+  write_file(out.path() / "config.json", "{\"new\": 1}");
+  EXPECT_TRUE(fs::exists(folder_ / "model" / "thesis.txt"));
+  out.commit();
+  EXPECT_FALSE(fs::exists(folder_ / "model" / "thesis.txt"));
+  EXPECT_EQ(read_file(folder_ / "model" / "config.json", 99), "{\"new\": 1}");
+  EXPECT_EQ(count(), 1u);
+}
+
+}  // namespace
+}  // namespace pennyweight

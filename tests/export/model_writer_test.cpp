@@ -1,0 +1,129 @@
+#include "export/model_writer.h"
+
+#include <gtest/gtest.h>
+#include <mlx/mlx.h>
+#include <unistd.h>
+
+#include "checkpoint/checkpoint.h"
+#include "core/error.h"
+
+namespace pennyweight {
+namespace {
+
+class WriterTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+  }
+  void TearDown() override {
+    fs::remove_all(folder_);
+  }
+  fs::path folder_;
+};
+
+TEST_F(WriterTest, WhatIsWrittenIsReadByUsAndByMlx) {
+  auto a = mx::astype(mx::random::normal({3, 5}), mx::bfloat16);
+  auto b = mx::astype(mx::arange(0, 7, 1), mx::uint32);
+  std::vector<TensorPlan> plan{
+      {"a", mx::bfloat16, {3, 5}}, {"b", mx::uint32, {7}}};
+  ModelWriter writer(folder_, plan);
+  writer.write("a", mx::transpose(mx::transpose(a)));
+  writer.write("b", b);
+  writer.finish(22);
+  EXPECT_EQ(writer.total_bytes(), 30u + 28u);
+  write_file(folder_ / "config.json", "{}");
+  auto checkpoint = Checkpoint::open(folder_);
+  EXPECT_TRUE(mx::array_equal(checkpoint.load("a"), a).item<bool>());
+  auto [tensors, metadata] =
+      mx::load_safetensors((folder_ / "model.safetensors").string());
+  EXPECT_TRUE(mx::array_equal(tensors.at("b"), b).item<bool>());
+  EXPECT_EQ(metadata.at("format"), "mlx");
+  auto index = read_json(folder_ / "model.safetensors.index.json");
+  EXPECT_EQ(index["metadata"]["total_size"], 58);
+  EXPECT_EQ(index["metadata"]["total_parameters"], 22);
+}
+
+TEST_F(WriterTest, SplitsAtTheLimitAndIndexesTheShards) {
+  std::vector<TensorPlan> plan;
+  for (int i = 0; i < 5; ++i) {
+    plan.push_back({"t" + std::to_string(i), mx::float32, {16}});
+  }
+  ModelWriter writer(folder_, plan, 128);
+  for (int i = 0; i < 5; ++i) {
+    writer.write(
+        "t" + std::to_string(i), mx::full({16}, static_cast<float>(i)));
+  }
+  writer.finish(80);
+  write_file(folder_ / "config.json", "{}");
+  auto checkpoint = Checkpoint::open(folder_);
+  EXPECT_EQ(
+      checkpoint.info("t4").file.filename(),
+      "model-00003-of-00003.safetensors");
+  EXPECT_EQ(mx::max(checkpoint.load("t3")).item<float>(), 3.0f);
+}
+
+TEST_F(WriterTest, ATensorLargerThanTheLimitHasAShardOfItsOwn) {
+  ModelWriter writer(
+      folder_, {{"a", mx::float32, {64}}, {"b", mx::float32, {1}}}, 16);
+  writer.write("a", mx::zeros({64}));
+  writer.write("b", mx::zeros({1}));
+  writer.finish(65);
+  EXPECT_TRUE(fs::exists(folder_ / "model-00002-of-00002.safetensors"));
+}
+
+TEST_F(WriterTest, RefusesWhatWasNotPlanned) {
+  ModelWriter writer(folder_, {{"a", mx::float32, {4}}});
+  EXPECT_THROW(writer.write("b", mx::zeros({4})), Error);
+  EXPECT_THROW(writer.write("a", mx::zeros({5})), Error);
+  EXPECT_THROW(writer.write("a", mx::zeros({4}, mx::bfloat16)), Error);
+  EXPECT_THROW(writer.finish(4), Error);
+}
+
+TEST_F(WriterTest, SideFilesAreCarriedButNeverCode) {
+  fs::create_directory(folder_ / "from");
+  fs::create_directory(folder_ / "to");
+  for (const char* name :
+       {"tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "merges.txt",
+        "config.json",
+        "modeling.py",
+        "notes.txt",
+        ".hidden.json",
+        "model.safetensors.index.json"}) {
+    write_file(folder_ / "from" / name, "{}");
+  }
+  auto names = copy_side_files(folder_ / "from", folder_ / "to");
+  EXPECT_EQ(
+      names,
+      (std::vector<std::string>{
+          "chat_template.jinja",
+          "generation_config.json",
+          "merges.txt",
+          "tokenizer.json"}));
+  EXPECT_FALSE(fs::exists(folder_ / "to" / "modeling.py"));
+}
+
+TEST(OutputConfig, HoldsQuantizationTwiceOrNotAtAll) {
+  Json config = {{"model_type", "llama"}, {"_name_or_path", "/home/x"}};
+  Json quantization = {{"bits", 4}};
+  auto json = output_config(config, quantization);
+  EXPECT_EQ(json["quantization"], quantization);
+  EXPECT_EQ(json["quantization_config"], quantization);
+  EXPECT_FALSE(json.contains("_name_or_path"));
+  EXPECT_FALSE(output_config(json, nullptr).contains("quantization"));
+}
+
+TEST(ModelCard, NamesAHubModelButNoFolderOfThisMachine) {
+  EXPECT_NE(
+      model_card("org/name@main", "x").find("base_model: org/name\n"),
+      std::string::npos);
+  auto card = model_card("/home/someone/model", "x");
+  EXPECT_EQ(card.find("someone"), std::string::npos);
+  EXPECT_EQ(card.find("base_model"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace pennyweight
