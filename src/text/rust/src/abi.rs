@@ -6,6 +6,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// The values of `pennyweight::ErrorCode` plus one; 0 is success.
 #[repr(i32)]
+#[allow(dead_code)] // the whole of ErrorCode, used or not
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     InvalidArgument = 1,
@@ -106,6 +107,7 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 /// # Safety
 /// `error` is null or points to a writable `PwBytes` that owns nothing.
 pub unsafe fn guard(error: *mut PwBytes, body: impl FnOnce() -> Outcome<()>) -> i32 {
+    quiet_panics();
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         Err(Failure::corrupt(format!(
             "input that the reader can't handle ({})",
@@ -124,7 +126,7 @@ pub unsafe fn guard(error: *mut PwBytes, body: impl FnOnce() -> Outcome<()>) -> 
 }
 
 /// Keeps panics off stderr: `guard` reports their text.
-pub fn quiet_panics() {
+fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
 }

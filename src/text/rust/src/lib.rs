@@ -3,4 +3,9 @@
 //! owned message out.
 
 mod abi;
+mod http;
 mod hub;
+mod parquet;
+mod pyjson;
+mod template;
+mod tokenizer;
