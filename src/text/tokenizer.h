@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/json.h"
+
+namespace pennyweight {
+
+/// A model's tokenizer and chat template, with the ids and the text that
+/// transformers' AutoTokenizer gives for the same folder. Encoding is safe
+/// from several threads; rendering isn't.
+class Tokenizer {
+ public:
+  /// Reads tokenizer.json and, where they are, tokenizer_config.json,
+  /// special_tokens_map.json and the chat template. not_found where there is
+  /// no folder, not_supported where it has only a tokenizer of another kind,
+  /// corrupt for damaged files. A damaged template fails when rendering.
+  static Tokenizer load(const std::filesystem::path& folder);
+
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  /// `text` is UTF-8 (else invalid_argument) of any length.
+  std::vector<int32_t> encode(
+      std::string_view text,
+      bool add_special_tokens = true) const;
+  std::string decode(std::span<const int32_t> ids, bool skip_special = false)
+      const;
+
+  /// Tokens in all, added ones included; ids may have gaps.
+  int64_t vocab_size() const;
+  std::optional<int32_t> bos_id() const;
+  std::optional<int32_t> eos_id() const;
+
+  bool has_chat_template() const;
+  /// `messages` is a list of {"role", "content", ...}. corrupt with the
+  /// template's own words when it refuses them, and for a template that has
+  /// errors or doesn't end.
+  std::string render_chat(const Json& messages, bool add_generation_prompt)
+      const;
+
+ private:
+  struct Parts;
+  explicit Tokenizer(std::unique_ptr<Parts> parts);
+  std::optional<int32_t> named_id(const char* name) const;
+
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace pennyweight
