@@ -1,0 +1,47 @@
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace pennyweight::kernels {
+
+/// The implementations of kernels.h. reference is naive and is what the
+/// others are tested against; simd is Highway's, for the best target that the
+/// machine has; onednn is simd with oneDNN's matrix products.
+enum class Choice { reference, simd, onednn };
+
+std::string_view choice_name(Choice choice);
+
+/// What this build and machine can run, the best last.
+std::vector<Choice> available_choices();
+
+/// PENNYWEIGHT_KERNEL=reference|simd|onednn, else the best. Another value is
+/// an invalid_argument Error, onednn where it is not built in not_supported.
+Choice active_choice();
+
+/// Replaces what PENNYWEIGHT_KERNEL says, for tests and benchmarks; none
+/// gives way to it again.
+void override_choice(std::optional<Choice> choice);
+
+struct Implementation {
+  void (*matmul)(const MatmulArgs&);
+  void (*dequantize)(const DequantizeArgs&);
+  void (*quantized_matmul)(const QuantizedMatmulArgs&);
+  void (*rms_norm)(const RmsNormArgs&);
+  void (*rope)(const RopeArgs&);
+  void (*attention)(const AttentionArgs&);
+  void (*swiglu)(const SwigluArgs&);
+  void (*softmax)(const SoftmaxArgs&);
+  void (*logsumexp)(const LogSumExpArgs&);
+  void (*score_update)(const ScoreArgs&);
+};
+
+const Implementation& implementation(Choice choice);
+
+/// The name of the instruction set that `choice` runs on, such as "AVX3".
+std::string_view target_name(Choice choice);
+
+}  // namespace pennyweight::kernels

@@ -1,0 +1,197 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/types.h"
+
+/// CPU kernels on raw pointers. Strides count elements between rows; the last
+/// axis is contiguous. Inputs and outputs do not overlap unless a kernel says
+/// that they may. Threads are OpenMP's; a call from within a parallel region
+/// runs on its caller's thread alone. Shapes are the caller's to check.
+namespace pennyweight::kernels {
+
+struct ConstMatrix {
+  const void* data = nullptr;
+  DType type = DType::f32;
+  int64_t stride = 0;
+};
+
+struct Matrix {
+  void* data = nullptr;
+  DType type = DType::f32;
+  int64_t stride = 0;
+};
+
+/// A vector in any floating type; data may be null where it is optional.
+struct ConstVector {
+  const void* data = nullptr;
+  DType type = DType::f32;
+};
+
+/// out [m, n] = x [m, k] * weight [n, k]^T + bias [n] + residual [m, n]; with
+/// weight_by_depth the weight is [k, n] and not transposed.
+struct MatmulArgs {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  ConstMatrix x;
+  ConstMatrix weight;
+  ConstVector bias;      // optional
+  ConstMatrix residual;  // optional; may be `out` itself
+  Matrix out;
+  bool weight_by_depth = false;
+};
+
+enum class QuantMode : uint8_t { affine, mxfp4, mxfp8, nvfp4 };
+
+/// A weight [rows, columns] in MLX's packed layout: value i of a row is bits
+/// i * bits .. of its little-endian bit stream; scales and biases stand for
+/// `group` neighbours. The rows of codes, scales and biases are contiguous.
+/// Scales of the fp modes are bytes: e8m0 (mx, OCP MX 1.0), e4m3 (nvfp4).
+struct QuantizedMatrix {
+  QuantMode mode = QuantMode::affine;
+  int bits = 4;
+  int group = 64;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  const void* codes = nullptr;
+  const void* scales = nullptr;
+  const void* biases = nullptr;   // affine only
+  DType scale_type = DType::f32;  // of scales and biases, affine only
+};
+
+/// out [rows, columns] = scale * code + bias, in float32 and rounded once, of
+/// rows first_row .. first_row + rows - 1.
+struct DequantizeArgs {
+  QuantizedMatrix weight;
+  int64_t first_row = 0;
+  int64_t rows = 0;
+  Matrix out;
+};
+
+/// As MatmulArgs with a packed weight, which is expanded by panels to x's
+/// type (in float32 where m is small).
+struct QuantizedMatmulArgs {
+  int64_t m = 0;
+  ConstMatrix x;  // [m, weight.columns]
+  QuantizedMatrix weight;
+  ConstVector bias;      // optional
+  ConstMatrix residual;  // optional; may be `out` itself
+  Matrix out;            // [m, weight.rows]
+};
+
+/// out = x / sqrt(mean(x^2) + eps) * weight, by row.
+struct RmsNormArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  float eps = 0;
+  ConstMatrix x;
+  ConstVector weight;
+  Matrix out;
+};
+
+/// x and out [batch, length, heads, head_dim], heads and head_dim contiguous
+/// in out; x's strides are free but for the last axis. See ops::RopeTable.
+struct RopeArgs {
+  int64_t batch = 0;
+  int64_t length = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t dims = 0;
+  bool traditional = false;
+  float input_scale = 1;
+  int64_t offset = 0;
+  const float* frequencies = nullptr;  // [dims / 2]
+  DType type = DType::f32;
+  const void* x = nullptr;
+  int64_t x_batch_stride = 0;
+  int64_t x_row_stride = 0;
+  int64_t x_head_stride = 0;
+  void* out = nullptr;  // contiguous
+};
+
+/// A tensor [batch, length, heads, head_dim]; head_dim is contiguous.
+struct HeadsView {
+  const void* data = nullptr;
+  int64_t batch_stride = 0;
+  int64_t row_stride = 0;
+  int64_t head_stride = 0;
+};
+
+/// out = softmax(scale * q k^T + mask) v; see ops::attention. q and out have
+/// `heads` heads and `length` rows, k and v `kv_heads` and `keys`. A query
+/// that may see no key gives zeros.
+struct AttentionArgs {
+  int64_t batch = 0;
+  int64_t length = 0;
+  int64_t keys = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  float scale = 1;
+  bool causal = true;
+  int64_t window = 0;
+  DType type = DType::f32;
+  HeadsView q, k, v;
+  void* out = nullptr;  // contiguous
+};
+
+/// out = silu(gate) * up. `out` may be `gate` or `up` itself.
+struct SwigluArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  ConstMatrix gate;
+  ConstMatrix up;
+  Matrix out;
+};
+
+/// out [rows, columns] = softmax of x's rows. `out` may be x itself.
+struct SoftmaxArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  ConstMatrix x;
+  Matrix out;
+};
+
+/// out [rows] = log(sum(exp(x))) of x's rows.
+struct LogSumExpArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  ConstMatrix x;
+  float* out = nullptr;
+};
+
+/// Advances scoring state by a tile of columns first .. first + columns - 1;
+/// see ops::score_update and score_state.h.
+struct ScoreArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t first = 0;
+  ConstMatrix logits;
+  ConstMatrix reference;             // optional
+  const int32_t* targets = nullptr;  // [rows]
+  float* state = nullptr;            // [rows, state_stride], in place
+  int64_t state_stride = 0;
+};
+
+/// out [4, rows]: nll, kl, reference_nll, agrees (0 or 1).
+struct ScoreFinishArgs {
+  int64_t rows = 0;
+  const float* state = nullptr;
+  int64_t state_stride = 0;
+  float* out = nullptr;
+};
+
+void matmul(const MatmulArgs& args);
+void dequantize(const DequantizeArgs& args);
+void quantized_matmul(const QuantizedMatmulArgs& args);
+void rms_norm(const RmsNormArgs& args);
+void rope(const RopeArgs& args);
+void attention(const AttentionArgs& args);
+void swiglu(const SwigluArgs& args);
+void softmax(const SoftmaxArgs& args);
+void logsumexp(const LogSumExpArgs& args);
+void score_update(const ScoreArgs& args);
+void score_finish(const ScoreFinishArgs& args);
+
+}  // namespace pennyweight::kernels

@@ -1,0 +1,161 @@
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+
+#include <algorithm>
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "kernels/access.h"
+#include "kernels/onednn/onednn.h"
+#include "kernels/onednn/product.h"
+#include "kernels/scratch.h"
+#include "kernels/simd/simd.h"
+#include "kernels/threads.h"
+#include "kernels/tiles.h"
+
+namespace pennyweight::kernels::onednn {
+
+namespace {
+
+// Sizes of the copies of operands whose type oneDNN does not multiply.
+constexpr int64_t kCopyBytes = 8 << 20;
+constexpr int64_t kCopyStep = 64;
+
+int64_t rows_that_fit(int64_t columns, int64_t rows) {
+  const int64_t fitting = kCopyBytes / (4 * columns) / kCopyStep * kCopyStep;
+  return std::min(rows, std::max(kCopyStep, fitting));
+}
+
+void convert_rows(
+    int64_t rows,
+    int64_t columns,
+    const ConstMatrix& x,
+    const Matrix& out) {
+  parallel_ranges(rows, 1 + 16384 / columns, [&](int64_t begin, int64_t end) {
+    simd::convert(
+        {end - begin, columns, from_row(x, begin), from_row(out, begin)});
+  });
+}
+
+/// x as it is where it is of `type`, else a copy that is.
+ConstMatrix as_type(
+    const ConstMatrix& x,
+    DType type,
+    int64_t rows,
+    int64_t columns,
+    Scratch& scratch) {
+  if (x.type == type) {
+    return x;
+  }
+  const Matrix copy{scratch.get<float>(rows * columns), type, columns};
+  convert_rows(rows, columns, x, copy);
+  return {copy.data, copy.type, copy.stride};
+}
+
+bool is_native(const MatmulArgs& args) {
+  const bool bf16 = args.x.type == DType::bf16 && has_bfloat16();
+  return args.x.type == args.weight.type &&
+      (args.x.type == DType::f32 || bf16) &&
+      (args.out.type == DType::f32 || (bf16 && args.out.type == DType::bf16)) &&
+      (!args.residual.data || args.residual.type == args.out.type);
+}
+
+struct Copies {
+  Scratch x, weight, out;
+};
+
+/// One block of the result through copies in types that oneDNN multiplies.
+void convert_and_multiply(MatmulArgs args, Copies& copies) {
+  const bool bf16 = args.x.type == DType::bf16 &&
+      args.weight.type == DType::bf16 && has_bfloat16();
+  const auto type = bf16 ? DType::bf16 : DType::f32;
+  args.x = as_type(args.x, type, args.m, args.k, copies.x);
+  args.weight = args.weight_by_depth
+      ? as_type(args.weight, type, args.k, args.n, copies.weight)
+      : as_type(args.weight, type, args.n, args.k, copies.weight);
+  if (is_native(args)) {
+    return product(args);
+  }
+  const Matrix out = args.out;
+  args.out = {copies.out.get<float>(args.m * args.n), DType::f32, args.n};
+  if (args.residual.data && args.residual.type != DType::f32) {
+    convert_rows(args.m, args.n, args.residual, args.out);
+    args.residual = {args.out.data, args.out.type, args.out.stride};
+  }
+  product(args);
+  convert_rows(
+      args.m, args.n, {args.out.data, DType::f32, args.out.stride}, out);
+}
+
+void multiply_by_blocks(const MatmulArgs& args) {
+  thread_local Copies copies;
+  const int64_t columns = rows_that_fit(args.k, args.n);
+  const int64_t rows =
+      std::min(rows_that_fit(args.k, args.m), rows_that_fit(columns, args.m));
+  for (int64_t j = 0; j < args.n; j += columns) {
+    for (int64_t i = 0; i < args.m; i += rows) {
+      MatmulArgs block = args;
+      block.m = std::min(rows, args.m - i);
+      block.n = std::min(columns, args.n - j);
+      block.x = from_row(args.x, i);
+      block.weight = args.weight_by_depth ? from_column(args.weight, j)
+                                          : from_row(args.weight, j);
+      if (args.bias.data) {
+        block.bias.data = advance(args.bias.data, args.bias.type, j);
+      }
+      block.residual = from_column(from_row(args.residual, i), j);
+      block.out = from_column(from_row(args.out, i), j);
+      convert_and_multiply(block, copies);
+    }
+  }
+}
+
+DType panel_type(DType x) {
+  return x == DType::bf16 && has_bfloat16() ? DType::bf16 : DType::f32;
+}
+
+}  // namespace
+
+void matmul(const MatmulArgs& args) {
+  if (args.m == 0 || args.n == 0) {
+    return;
+  }
+  if (args.m <= simd::kFewRows && !args.weight_by_depth) {
+    return simd::matmul(args);  // bound by memory, and needs no compiling
+  }
+  if (is_native(args)) {
+    return product(args);
+  }
+  multiply_by_blocks(args);
+}
+
+void quantized_matmul(const QuantizedMatmulArgs& args) {
+  if (args.m <= simd::kFewRows) {
+    return simd::quantized_few_rows(args);
+  }
+  quantized_matmul_by_panels(args, matmul, panel_type(args.x.type));
+}
+
+void attention(const AttentionArgs& args) {
+  attention_by_tiles(args, matmul, panel_type(args.type));
+}
+
+std::string_view target_name() {
+  switch (dnnl::get_effective_cpu_isa()) {
+    case dnnl::cpu_isa::avx512_core_amx:
+      return "avx512_core_amx";
+    case dnnl::cpu_isa::avx512_core_bf16:
+      return "avx512_core_bf16";
+    case dnnl::cpu_isa::avx512_core_vnni:
+      return "avx512_core_vnni";
+    case dnnl::cpu_isa::avx512_core:
+      return "avx512_core";
+    case dnnl::cpu_isa::avx2:
+    case dnnl::cpu_isa::avx2_vnni:
+      return "avx2";
+    default:
+      return "below avx2";
+  }
+}
+
+}  // namespace pennyweight::kernels::onednn
+
+#endif

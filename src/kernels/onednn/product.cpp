@@ -1,0 +1,227 @@
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+
+#include "kernels/onednn/product.h"
+
+#include <omp.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+
+#include "core/error.h"
+#include "kernels/access.h"
+#include "kernels/scratch.h"
+#include "kernels/simd/simd.h"
+#include "kernels/threads.h"
+
+namespace pennyweight::kernels::onednn {
+
+namespace {
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+dnnl::memory::data_type type_of(DType type) {
+  return type == DType::bf16 ? dnnl::memory::data_type::bf16
+                             : dnnl::memory::data_type::f32;
+}
+
+/// What a compiled product depends on.
+struct Shape {
+  int64_t m, n, k;
+  int64_t x_stride, weight_stride, out_stride;
+  int64_t type, out_type;
+  int64_t by_depth, bias, accumulate;
+  int64_t threads;
+
+  bool operator==(const Shape&) const = default;
+};
+
+struct ShapeHash {
+  size_t operator()(const Shape& shape) const {
+    int64_t values[sizeof(Shape) / sizeof(int64_t)];
+    std::memcpy(values, &shape, sizeof(shape));
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int64_t value : values) {
+      hash = (hash ^ uint64_t(value)) * 0x9e3779b97f4a7c15u;
+      hash ^= hash >> 29;
+    }
+    return size_t(hash);
+  }
+};
+
+/// A compiled product; to be run by any number of threads at once.
+class Product {
+ public:
+  explicit Product(const Shape& shape) {
+    using Tag = dnnl::memory::desc;
+    const auto type = type_of(DType(shape.type));
+    x_ = Tag({shape.m, shape.k}, type, {shape.x_stride, 1});
+    weight_ = shape.by_depth
+        ? Tag({shape.k, shape.n}, type, {shape.weight_stride, 1})
+        : Tag({shape.k, shape.n}, type, {1, shape.weight_stride});
+    out_ =
+        Tag({shape.m, shape.n},
+            type_of(DType(shape.out_type)),
+            {shape.out_stride, 1});
+    bias_ = Tag({1, shape.n}, dnnl::memory::data_type::f32, {shape.n, 1});
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (shape.accumulate) {
+      dnnl::post_ops post_ops;
+      post_ops.append_sum(1.0f);
+      attributes.set_post_ops(post_ops);
+    }
+    const auto descriptor = shape.bias
+        ? dnnl::matmul::desc(x_, weight_, bias_, out_)
+        : dnnl::matmul::desc(x_, weight_, out_);
+    const dnnl::matmul::primitive_desc primitive(
+        descriptor, attributes, engine());
+    scratchpad_ = primitive.scratchpad_desc();
+    matmul_ = dnnl::matmul(primitive);
+  }
+
+  void run(const MatmulArgs& args, const float* bias) const {
+    thread_local dnnl::stream stream(engine());
+    thread_local Scratch scratch;
+    const auto memory = [](const dnnl::memory::desc& desc, const void* data) {
+      return dnnl::memory(desc, engine(), const_cast<void*>(data));
+    };
+    void* pad = scratch.get<char>(int64_t(scratchpad_.get_size()));
+    std::unordered_map<int, dnnl::memory> arguments{
+        {DNNL_ARG_SRC, memory(x_, args.x.data)},
+        {DNNL_ARG_WEIGHTS, memory(weight_, args.weight.data)},
+        {DNNL_ARG_DST, memory(out_, args.out.data)},
+        {DNNL_ARG_SCRATCHPAD, memory(scratchpad_, pad)}};
+    if (bias) {
+      arguments.emplace(DNNL_ARG_BIAS, memory(bias_, bias));
+    }
+    matmul_.execute(stream, arguments);
+    stream.wait();
+  }
+
+ private:
+  dnnl::memory::desc x_, weight_, out_, bias_, scratchpad_;
+  dnnl::matmul matmul_;
+};
+
+/// Compiling takes a millisecond or so, hence the cache.
+class ProductCache {
+ public:
+  std::shared_ptr<const Product> get(const Shape& shape) {
+    {
+      std::shared_lock lock(mutex_);
+      const auto found = products_.find(shape);
+      if (found != products_.end()) {
+        return found->second;
+      }
+    }
+    auto made = make(shape);
+    std::unique_lock lock(mutex_);
+    if (products_.size() >= kMost) {
+      products_.clear();
+    }
+    return products_.emplace(shape, std::move(made)).first->second;
+  }
+
+ private:
+  static constexpr size_t kMost = 1024;
+
+  /// oneDNN compiles for OpenMP's number of threads.
+  static std::shared_ptr<const Product> make(const Shape& shape) {
+    struct Restore {
+      int threads = omp_get_max_threads();
+      ~Restore() {
+        omp_set_num_threads(threads);
+      }
+    } restore;
+    omp_set_num_threads(int(shape.threads));
+    try {
+      return std::make_shared<const Product>(shape);
+    } catch (const dnnl::error& error) {
+      throw Error(
+          ErrorCode::not_supported,
+          "kernels",
+          "oneDNN has no product of this shape (" + std::string(error.what()) +
+              "); set PENNYWEIGHT_KERNEL to simd");
+    }
+  }
+
+  std::shared_mutex mutex_;
+  std::unordered_map<Shape, std::shared_ptr<const Product>, ShapeHash>
+      products_;
+};
+
+ProductCache& cache() {
+  static ProductCache products;
+  return products;
+}
+
+void copy_residual(const MatmulArgs& args) {
+  if (args.residual.data == args.out.data) {
+    return;
+  }
+  parallel_ranges(args.m, 1 + 16384 / args.n, [&](int64_t begin, int64_t end) {
+    simd::convert(
+        {end - begin,
+         args.n,
+         from_row(args.residual, begin),
+         from_row(args.out, begin)});
+  });
+}
+
+const float* wide_bias(const MatmulArgs& args) {
+  if (!args.bias.data || args.bias.type == DType::f32) {
+    return static_cast<const float*>(args.bias.data);
+  }
+  thread_local Scratch scratch;
+  float* bias = scratch.get<float>(args.n);
+  simd::convert(
+      {1,
+       args.n,
+       {args.bias.data, args.bias.type, args.n},
+       {bias, DType::f32, args.n}});
+  return bias;
+}
+
+}  // namespace
+
+bool has_bfloat16() {
+  static const bool has = [] {
+    const auto isa = unsigned(dnnl::get_effective_cpu_isa());
+    const auto bf16 = unsigned(dnnl::cpu_isa::avx512_core_bf16);
+    return (isa & bf16) == bf16;
+  }();
+  return has;
+}
+
+void product(const MatmulArgs& args) {
+  const bool accumulate = args.residual.data != nullptr;
+  if (accumulate) {
+    copy_residual(args);
+  }
+  const Shape shape{
+      args.m,
+      args.n,
+      args.k,
+      args.x.stride,
+      args.weight.stride,
+      args.out.stride,
+      int64_t(args.x.type),
+      int64_t(args.out.type),
+      args.weight_by_depth,
+      args.bias.data != nullptr,
+      accumulate,
+      thread_count()};
+  cache().get(shape)->run(args, wide_bias(args));
+}
+
+}  // namespace pennyweight::kernels::onednn
+
+#endif

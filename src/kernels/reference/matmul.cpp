@@ -1,0 +1,65 @@
+#include <vector>
+
+#include "kernels/access.h"
+#include "kernels/quant_codes.h"
+#include "kernels/reference/reference.h"
+
+namespace pennyweight::kernels::reference {
+
+void matmul(const MatmulArgs& args) {
+  for (int64_t i = 0; i < args.m; ++i) {
+    for (int64_t j = 0; j < args.n; ++j) {
+      double sum = 0;
+      for (int64_t l = 0; l < args.k; ++l) {
+        const float weight = args.weight_by_depth ? load_at(args.weight, l, j)
+                                                  : load_at(args.weight, j, l);
+        sum += double(load_at(args.x, i, l)) * weight;
+      }
+      if (args.bias.data) {
+        sum += load_at(args.bias.data, args.bias.type, j);
+      }
+      if (args.residual.data) {
+        sum += load_at(args.residual, i, j);
+      }
+      store_at(args.out, i, j, float(sum));
+    }
+  }
+}
+
+void dequantize(const DequantizeArgs& args) {
+  const auto& weight = args.weight;
+  const float* values = code_values(weight.mode);
+  const int64_t groups = weight.columns / weight.group;
+  for (int64_t i = 0; i < args.rows; ++i) {
+    const int64_t row = args.first_row + i;
+    const auto* codes = static_cast<const uint8_t*>(weight.codes) +
+        row * code_bytes_per_row(weight);
+    for (int64_t j = 0; j < weight.columns; ++j) {
+      const auto [scale, bias] =
+          group_scale(weight, row * groups + j / weight.group);
+      const uint32_t code = code_at(codes, weight.bits, j);
+      const float value = values ? values[code] * scale
+                                 : float(double(scale) * code + double(bias));
+      store_at(args.out, i, j, value);
+    }
+  }
+}
+
+void quantized_matmul(const QuantizedMatmulArgs& args) {
+  const auto& weight = args.weight;
+  std::vector<float> dense(size_t(weight.rows * weight.columns));
+  dequantize(
+      {weight, 0, weight.rows, {dense.data(), DType::f32, weight.columns}});
+  matmul(
+      {args.m,
+       weight.rows,
+       weight.columns,
+       args.x,
+       {dense.data(), DType::f32, weight.columns},
+       args.bias,
+       args.residual,
+       args.out,
+       false});
+}
+
+}  // namespace pennyweight::kernels::reference

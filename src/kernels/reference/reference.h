@@ -1,0 +1,19 @@
+#pragma once
+
+#include "kernels/kernels.h"
+
+/// Naive kernels, which sum in float64: the oracle of the tests.
+namespace pennyweight::kernels::reference {
+
+void matmul(const MatmulArgs& args);
+void dequantize(const DequantizeArgs& args);
+void quantized_matmul(const QuantizedMatmulArgs& args);
+void rms_norm(const RmsNormArgs& args);
+void rope(const RopeArgs& args);
+void attention(const AttentionArgs& args);
+void swiglu(const SwigluArgs& args);
+void softmax(const SoftmaxArgs& args);
+void logsumexp(const LogSumExpArgs& args);
+void score_update(const ScoreArgs& args);
+
+}  // namespace pennyweight::kernels::reference

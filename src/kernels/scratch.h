@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace pennyweight::kernels {
+
+/// Memory on cache-line boundaries that grows and is kept: kernels hold one
+/// a thread (thread_local), so that no call pays for fresh pages. Contents are
+/// undefined after a get().
+class Scratch {
+ public:
+  template <class T>
+  T* get(int64_t count) {
+    const size_t bytes = size_t(count) * sizeof(T);
+    if (bytes > size_) {
+      data_.reset();
+      data_.reset(static_cast<char*>(::operator new(bytes, kAlignment)));
+      size_ = bytes;
+    }
+    return reinterpret_cast<T*>(data_.get());
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(char* p) const {
+      ::operator delete(p, kAlignment);
+    }
+  };
+
+  std::unique_ptr<char, Free> data_;
+  size_t size_ = 0;
+};
+
+}  // namespace pennyweight::kernels

@@ -1,0 +1,205 @@
+#include "kernels/simd/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/attention.cpp"
+#include <hwy/foreach_target.h>
+// clang-format keeps the order: the targets come first.
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/access.h"
+#include "kernels/simd/simd.h"
+#include "kernels/simd/vec_inl.h"
+#include "kernels/tiles.h"
+
+HWY_BEFORE_NAMESPACE();
+
+namespace pennyweight::kernels::HWY_NAMESPACE {
+
+template <class T, class U>
+void scaled_row(const T* x, float factor, U* out, int64_t n) {
+  const Vec f = hn::Set(Floats(), factor);
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { store(hn::Mul(load(x + i), f), out + i); },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        store_some(hn::Mul(load_some(x + i, rest), f), out + i, rest);
+      });
+}
+
+template <class T, class U>
+void pack_rows(const simd::PackQueriesArgs& args) {
+  U* out = static_cast<U*>(args.out.data);
+  for (int64_t i = 0; i < args.queries; ++i) {
+    const T* q = static_cast<const T*>(args.q.data) + i * args.q.row_stride;
+    for (int64_t g = 0; g < args.group; ++g, out += args.out.stride) {
+      scaled_row(q + g * args.q.head_stride, args.scale, out, args.head_dim);
+    }
+  }
+}
+
+void pack_queries(const simd::PackQueriesArgs& args) {
+  visit_type(args.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    if (args.out.type == DType::bf16) {
+      pack_rows<T, BFloat16>(args);
+    } else {
+      pack_rows<T, float>(args);
+    }
+  });
+}
+
+float max_of_scores(const float* x, int64_t n) {
+  const Floats d;
+  const float none = -std::numeric_limits<float>::infinity();
+  Vec max = hn::Set(d, none);
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        const Vec v = hn::IfThenElse(
+            hn::FirstN(d, size_t(rest)),
+            load_some(x + i, rest),
+            hn::Set(d, none));
+        max = hn::Max(max, v);
+      });
+  return max_of(max);
+}
+
+/// out = exp(x - max); returns the sum. x and out may share their start.
+template <class U>
+float exp_scores(const float* x, float max, U* out, int64_t n) {
+  const Floats d;
+  const Vec shift = hn::Set(d, max);
+  Vec sum = hn::Zero(d);
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR {
+        const Vec v = exp_of(hn::Sub(load(x + i), shift));
+        sum = hn::Add(sum, v);
+        store(v, out + i);
+      },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        const Vec v = hn::IfThenElseZero(
+            hn::FirstN(d, size_t(rest)),
+            exp_of(hn::Sub(load_some(x + i, rest), shift)));
+        sum = hn::Add(sum, v);
+        store_some(v, out + i, rest);
+      });
+  return sum_of(sum);
+}
+
+template <class U>
+void weigh_row(const simd::WeightsArgs& args, int64_t row) {
+  float* scores = args.scores + row * args.stride;
+  // In bfloat16 the weights take the front half of the row's bytes.
+  U* out = reinterpret_cast<U*>(scores);
+  const int64_t query = row / args.group;
+  const int64_t begin = std::clamp<int64_t>(
+      query + std::max(args.lowest, -query), 0, args.columns);
+  const int64_t end = std::clamp<int64_t>(
+      query + std::min(args.highest, args.columns) + 1, begin, args.columns);
+  const float old_max = args.max[row];
+  float max = old_max;
+  if (begin < end) {
+    max = std::max(max, max_of_scores(scores + begin, end - begin));
+  }
+  const bool sees_none = max == -std::numeric_limits<float>::infinity();
+  float sum = 0;
+  float rescale = 1;
+  if (!sees_none) {
+    rescale = std::exp(old_max - max);
+    sum = exp_scores(scores + begin, max, out + begin, end - begin);
+  }
+  const int64_t done = sees_none ? begin : end;
+  std::memset(out, 0, size_t(begin) * sizeof(U));
+  std::memset(out + done, 0, size_t(args.padded - done) * sizeof(U));
+  args.max[row] = max;
+  args.rescale[row] = rescale;
+  args.sum[row] = args.sum[row] * rescale + sum;
+}
+
+void attention_weights(const simd::WeightsArgs& args) {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    if (args.out_type == DType::bf16) {
+      weigh_row<BFloat16>(args, row);
+    } else {
+      weigh_row<float>(args, row);
+    }
+  }
+}
+
+void scale_rows(
+    float* sums,
+    const float* factors,
+    int64_t rows,
+    int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i, sums += columns) {
+    scaled_row(sums, factors[i], sums, columns);
+  }
+}
+
+void store_rows(const simd::StoreRowsArgs& args) {
+  visit_type(args.out.type, [&](auto* to) {
+    using U = std::remove_pointer_t<decltype(to)>;
+    for (int64_t i = 0; i < args.queries; ++i) {
+      U* out = static_cast<U*>(args.out.data) + i * args.out.stride;
+      for (int64_t g = 0; g < args.group; ++g, out += args.head_dim) {
+        const int64_t row = i * args.group + g;
+        const float sum = args.sum[row];
+        scaled_row(
+            args.sums + row * args.head_dim,
+            sum == 0 ? 0.0f : 1.0f / sum,
+            out,
+            args.head_dim);
+      }
+    }
+  });
+}
+
+}  // namespace pennyweight::kernels::HWY_NAMESPACE
+
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace pennyweight::kernels {
+
+HWY_EXPORT(pack_queries);
+HWY_EXPORT(attention_weights);
+HWY_EXPORT(scale_rows);
+HWY_EXPORT(store_rows);
+
+namespace simd {
+
+void pack_queries(const PackQueriesArgs& args) {
+  HWY_DYNAMIC_DISPATCH(pack_queries)(args);
+}
+
+void attention_weights(const WeightsArgs& args) {
+  HWY_DYNAMIC_DISPATCH(attention_weights)(args);
+}
+
+void scale_rows(
+    float* sums,
+    const float* factors,
+    int64_t rows,
+    int64_t columns) {
+  HWY_DYNAMIC_DISPATCH(scale_rows)(sums, factors, rows, columns);
+}
+
+void store_rows(const StoreRowsArgs& args) {
+  HWY_DYNAMIC_DISPATCH(store_rows)(args);
+}
+
+void attention(const AttentionArgs& args) {
+  attention_by_tiles(args, simd::matmul, DType::f32);
+}
+
+}  // namespace simd
+
+}  // namespace pennyweight::kernels
+
+#endif

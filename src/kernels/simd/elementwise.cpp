@@ -1,0 +1,312 @@
+#include "kernels/simd/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/elementwise.cpp"
+#include <hwy/foreach_target.h>
+// clang-format keeps the order: the targets come first.
+#include <hwy/highway.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/access.h"
+#include "kernels/simd/simd.h"
+#include "kernels/simd/vec_inl.h"
+#include "kernels/threads.h"
+
+HWY_BEFORE_NAMESPACE();
+
+namespace pennyweight::kernels::HWY_NAMESPACE {
+
+/// Rows of `columns` values that are worth a thread.
+int64_t row_grain(int64_t columns) {
+  return 1 + 16384 / columns;
+}
+
+template <class T>
+const T* row_of(const ConstMatrix& x, int64_t row) {
+  return static_cast<const T*>(x.data) + row * x.stride;
+}
+
+template <class T>
+T* row_of(const Matrix& x, int64_t row) {
+  return static_cast<T*>(x.data) + row * x.stride;
+}
+
+template <class T, class U>
+void convert_row(const T* x, U* out, int64_t n) {
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { store(load(x + i), out + i); },
+      [&](int64_t i, int64_t rest)
+          HWY_ATTR { store_some(load_some(x + i, rest), out + i, rest); });
+}
+
+void convert(const simd::ConvertArgs& args) {
+  visit_type(args.x.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    visit_type(args.out.type, [&](auto* to) {
+      using U = std::remove_pointer_t<decltype(to)>;
+      for (int64_t i = 0; i < args.rows; ++i) {
+        convert_row(row_of<T>(args.x, i), row_of<U>(args.out, i), args.columns);
+      }
+    });
+  });
+}
+
+template <class T>
+float sum_of_squares(const T* x, int64_t n) {
+  const Floats d;
+  const int64_t step = lanes();
+  Vec sums[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+  int64_t i = 0;
+  for (; i + 4 * step <= n; i += 4 * step) {
+    for (int part = 0; part < 4; ++part) {
+      const Vec v = load(x + i + part * step);
+      sums[part] = hn::MulAdd(v, v, sums[part]);
+    }
+  }
+  for (; i < n; i += step) {
+    const Vec v = i + step <= n ? load(x + i) : load_some(x + i, n - i);
+    sums[0] = hn::MulAdd(v, v, sums[0]);
+  }
+  return sum_of(hn::Add(hn::Add(sums[0], sums[1]), hn::Add(sums[2], sums[3])));
+}
+
+template <class T, class U>
+void rms_norm_row(
+    const T* x,
+    const float* weight,
+    U* out,
+    int64_t n,
+    float eps) {
+  const float mean = sum_of_squares(x, n) / float(n);
+  const Vec factor = hn::Set(Floats(), 1.0f / std::sqrt(mean + eps));
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR {
+        store(hn::Mul(hn::Mul(load(x + i), factor), load(weight + i)), out + i);
+      },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        const Vec v = hn::Mul(load_some(x + i, rest), factor);
+        store_some(hn::Mul(v, load_some(weight + i, rest)), out + i, rest);
+      });
+}
+
+void rms_norm(const RmsNormArgs& args) {
+  std::vector<float> weight(size_t(args.columns));
+  convert(
+      {1,
+       args.columns,
+       {args.weight.data, args.weight.type, args.columns},
+       {weight.data(), DType::f32, args.columns}});
+  visit_type(args.x.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    visit_type(args.out.type, [&](auto* to) {
+      using U = std::remove_pointer_t<decltype(to)>;
+      parallel_ranges(
+          args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+              rms_norm_row(
+                  row_of<T>(args.x, i),
+                  weight.data(),
+                  row_of<U>(args.out, i),
+                  args.columns,
+                  args.eps);
+            }
+          });
+    });
+  });
+}
+
+HWY_INLINE Vec swiglu_of(Vec gate, Vec up) {
+  const Vec one = hn::Set(Floats(), 1.0f);
+  const Vec bottom = hn::Add(one, exp_of(hn::Neg(gate)));
+  return hn::Mul(hn::Div(gate, bottom), up);
+}
+
+template <class T, class U>
+void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
+  for_vectors(
+      n,
+      [&](int64_t i)
+          HWY_ATTR { store(swiglu_of(load(gate + i), load(up + i)), out + i); },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        const Vec g = load_some(gate + i, rest);
+        store_some(swiglu_of(g, load_some(up + i, rest)), out + i, rest);
+      });
+}
+
+void swiglu(const SwigluArgs& args) {
+  visit_type(args.gate.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    visit_type(args.out.type, [&](auto* to) {
+      using U = std::remove_pointer_t<decltype(to)>;
+      parallel_ranges(
+          args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+              swiglu_row(
+                  row_of<T>(args.gate, i),
+                  row_of<T>(args.up, i),
+                  row_of<U>(args.out, i),
+                  args.columns);
+            }
+          });
+    });
+  });
+}
+
+template <class T>
+float max_of_row(const T* x, int64_t n) {
+  Vec max = hn::Set(Floats(), -std::numeric_limits<float>::infinity());
+  float rest_max = -std::numeric_limits<float>::infinity();
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        for (int64_t j = i; j < i + rest; ++j) {
+          rest_max = std::max(rest_max, to_float(x[j]));
+        }
+      });
+  return std::max(rest_max, max_of(max));
+}
+
+/// The sum of exp(x - max), and where `out` is not null the terms.
+template <class T>
+double exp_row(const T* x, float max, float* out, int64_t n) {
+  constexpr int64_t kChunk = 1024;  // float32 sums no longer than this
+  const Vec shift = hn::Set(Floats(), max);
+  double total = 0;
+  for (int64_t from = 0; from < n; from += kChunk) {
+    Vec sum = hn::Zero(Floats());
+    for_vectors(
+        std::min(kChunk, n - from),
+        [&](int64_t i) HWY_ATTR {
+          const Vec v = exp_of(hn::Sub(load(x + from + i), shift));
+          sum = hn::Add(sum, v);
+          if (out) {
+            store(v, out + from + i);
+          }
+        },
+        [&](int64_t i, int64_t rest) HWY_ATTR {
+          const Vec v = exp_of(hn::Sub(load_some(x + from + i, rest), shift));
+          const auto mask = hn::FirstN(Floats(), size_t(rest));
+          sum = hn::Add(sum, hn::IfThenElseZero(mask, v));
+          if (out) {
+            store_some(v, out + from + i, rest);
+          }
+        });
+    total += sum_of(sum);
+  }
+  return total;
+}
+
+template <class T>
+void scale_row(const float* x, float factor, T* out, int64_t n) {
+  const Vec f = hn::Set(Floats(), factor);
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { store(hn::Mul(load(x + i), f), out + i); },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        store_some(hn::Mul(load_some(x + i, rest), f), out + i, rest);
+      });
+}
+
+void softmax(const SoftmaxArgs& args) {
+  visit_type(args.x.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    visit_type(args.out.type, [&](auto* to) {
+      using U = std::remove_pointer_t<decltype(to)>;
+      parallel_ranges(
+          args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
+            std::vector<float> terms(size_t(args.columns));
+            for (int64_t i = begin; i < end; ++i) {
+              const T* x = row_of<T>(args.x, i);
+              const float max = max_of_row(x, args.columns);
+              const double sum = exp_row(x, max, terms.data(), args.columns);
+              scale_row(
+                  terms.data(),
+                  float(1.0 / sum),
+                  row_of<U>(args.out, i),
+                  args.columns);
+            }
+          });
+    });
+  });
+}
+
+void logsumexp(const LogSumExpArgs& args) {
+  visit_type(args.x.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    parallel_ranges(
+        args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const T* x = row_of<T>(args.x, i);
+            const float max = max_of_row(x, args.columns);
+            const double sum = std::isinf(max)
+                ? 1.0
+                : exp_row<T>(x, max, nullptr, args.columns);
+            args.out[i] = float(double(max) + std::log(sum));
+          }
+        });
+  });
+}
+
+const char* target_name() {
+  return hwy::TargetName(HWY_TARGET);
+}
+
+}  // namespace pennyweight::kernels::HWY_NAMESPACE
+
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace pennyweight::kernels {
+
+HWY_EXPORT(convert);
+HWY_EXPORT(rms_norm);
+HWY_EXPORT(swiglu);
+HWY_EXPORT(softmax);
+HWY_EXPORT(logsumexp);
+HWY_EXPORT(target_name);
+
+namespace simd {
+
+void convert(const ConvertArgs& args) {
+  HWY_DYNAMIC_DISPATCH(convert)(args);
+}
+
+void rms_norm(const RmsNormArgs& args) {
+  HWY_DYNAMIC_DISPATCH(rms_norm)(args);
+}
+
+void swiglu(const SwigluArgs& args) {
+  HWY_DYNAMIC_DISPATCH(swiglu)(args);
+}
+
+void softmax(const SoftmaxArgs& args) {
+  HWY_DYNAMIC_DISPATCH(softmax)(args);
+}
+
+void logsumexp(const LogSumExpArgs& args) {
+  HWY_DYNAMIC_DISPATCH(logsumexp)(args);
+}
+
+bool available() {
+#if defined(__x86_64__)
+  return (hwy::SupportedTargets() & HWY_TARGETS) != 0;
+#else
+  return true;
+#endif
+}
+
+std::string_view target_name() {
+  return HWY_DYNAMIC_DISPATCH(target_name)();
+}
+
+}  // namespace simd
+
+}  // namespace pennyweight::kernels
+
+#endif

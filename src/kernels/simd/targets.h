@@ -1,0 +1,9 @@
+#pragma once
+
+// Before Highway's own headers. On x86 the kernels are compiled for AVX2 and
+// AVX-512 (which Highway calls AVX3); below AVX2 only reference/ runs, see
+// simd::available().
+#if defined(__x86_64__)
+#define HWY_BASELINE_TARGETS HWY_AVX2
+#define HWY_DISABLED_TARGETS HWY_AVX3_DL
+#endif
