@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/options.h"
+#include "core/progress.h"
+#include "text/tokenizer.h"
+
+namespace pennyweight {
+
+struct LoadDataOptions {
+  /// A file, a folder of text files, a hub data set `org/name`, `self`, or
+  /// empty for the default calibration text.
+  std::string data_path;
+  /// -1: all there are.
+  int num_samples = -1;
+  int sequence_length = 512;
+  uint64_t seed = 123;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "data-path",
+         .help = "Text: a file or folder of text, .json, .jsonl or .parquet "
+                 "rows, a hub data set org/name, or self (sampled from the "
+                 "model). Without it: mlx-lm's calibration text, else self"},
+        self.data_path);
+    option(
+        {.name = "num-samples",
+         .help = "Sequences to use, chosen by --seed; -1 for all"},
+        self.num_samples);
+    option(
+        {.name = "sequence-length", .help = "Tokens a sequence"},
+        self.sequence_length);
+    option({.name = "seed", .help = "Seed of the choice"}, self.seed);
+  }
+};
+
+struct TokenData {
+  /// Plain text: all of sequence_length tokens. Chat rows: that many at most.
+  std::vector<std::vector<int32_t>> sequences;
+  /// Empty, or a flag a token: whether it counts as a target.
+  std::vector<std::vector<uint8_t>> masks;
+  int sequence_length = 0;
+  int64_t tokens = 0;
+  /// Distinct files, rows or sampled texts that the sequences come from.
+  int64_t sources = 0;
+  /// In words, for a report.
+  std::string source;
+  /// Each was also reported as a warning event.
+  std::vector<std::string> warnings;
+};
+
+using SampleSelfFn = std::function<std::vector<
+    std::vector<int32_t>>(int num_samples, int sequence_length, uint64_t seed)>;
+/// A hub data set's id to a local folder of its files.
+using FetchDatasetFn =
+    std::function<std::filesystem::path(const std::string& id)>;
+
+/// Token sequences for calibration and evaluation. Plain text (and rows with
+/// `text`) as mlx-lm's load_data: each text tokenized whole, cut into
+/// sequences that don't overlap, the rest dropped; a folder's files are cut
+/// one by one; rows of one file follow each other in its sequences, each
+/// tokenized by itself. Chat rows are rendered by the model's template and
+/// truncated. num_samples of them are chosen by the seed, the same on every
+/// machine, and kept in that order.
+///
+/// Errors: not_found (path), corrupt (not UTF-8, with file and byte; a bad
+/// row, with file and line), invalid_argument (no text, or too little for one
+/// sequence; options out of range), what the callbacks throw. Fewer sequences
+/// than asked for, and every fallback, is a warning.
+TokenData load_data(
+    const Tokenizer& tokenizer,
+    const LoadDataOptions& options,
+    const SampleSelfFn& sample_self,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress = {});
+
+}  // namespace pennyweight
