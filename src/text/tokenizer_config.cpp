@@ -73,6 +73,8 @@ bool flag_of(const Json& json, const char* key, bool fallback) {
   return it != json.end() && it->is_boolean() ? it->get<bool>() : fallback;
 }
 
+/// The choice of AutoTokenizer.from_pretrained (transformers 5.23), which
+/// builds some classes' pipelines itself and takes all others' from the file.
 Pipeline pipeline_of(
     const Json& config,
     const std::string& family,
@@ -81,10 +83,26 @@ Pipeline pipeline_of(
   if (name.ends_with("Fast")) {
     name.resize(name.size() - 4);
   }
+  bool qwen = family == "qwen2" || family == "qwen3" || family == "qwen2_moe" ||
+      family == "qwen3_moe";
+  // Qwen2 folders name wrong classes, so there the family decides.
+  if (family == "qwen2" || (qwen && name.empty())) {
+    return Pipeline::qwen2;
+  }
   bool plain =
       std::find(kPlainFamilies.begin(), kPlainFamilies.end(), family) !=
       kPlainFamilies.end();
-  if (name != "LlamaTokenizer" || plain ||
+  if (plain) {
+    return Pipeline::file;
+  }
+  if (name == "Qwen2Tokenizer") {
+    return Pipeline::qwen2;
+  }
+  if (name == "GPT2Tokenizer") {
+    return flag_of(config, "add_prefix_space", false) ? Pipeline::gpt2_prefix
+                                                      : Pipeline::gpt2;
+  }
+  if (name != "LlamaTokenizer" ||
       tokenizer_json.find("\"ByteLevel\"") != std::string_view::npos) {
     return Pipeline::file;
   }
@@ -93,6 +111,23 @@ Pipeline pipeline_of(
   }
   return flag_of(config, "legacy", false) ? Pipeline::metaspace_always
                                           : Pipeline::metaspace_first;
+}
+
+/// What the class of a pipeline takes for tokens that no file names.
+Json class_tokens(Pipeline pipeline) {
+  constexpr const char* kEnd = "<|endoftext|>";
+  switch (pipeline) {
+    case Pipeline::file:
+      return Json::object();
+    case Pipeline::gpt2:
+    case Pipeline::gpt2_prefix:
+      return {{"bos_token", kEnd}, {"eos_token", kEnd}, {"unk_token", kEnd}};
+    case Pipeline::qwen2:
+      return {{"eos_token", kEnd}, {"unk_token", kEnd}, {"pad_token", kEnd}};
+    default:
+      return {
+          {"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}};
+  }
 }
 
 /// A token in a config is its content or an object of content and flags.
@@ -223,15 +258,10 @@ TokenizerConfig read_tokenizer_config(
   std::string family =
       text_of(read_object(folder / "config.json"), "model_type");
   result.pipeline = pipeline_of(config, family, tokenizer_json);
-  if (result.pipeline != Pipeline::file) {
-    // The class's own defaults.
-    for (auto [key, token] :
-         {std::pair{"bos_token", "<s>"},
-          std::pair{"eos_token", "</s>"},
-          std::pair{"unk_token", "<unk>"}}) {
-      if (!config.contains(key)) {
-        config[key] = token;
-      }
+  const Json defaults = class_tokens(result.pipeline);
+  for (const auto& [key, token] : defaults.items()) {
+    if (!config.contains(key)) {
+      config[key] = token;
     }
   }
   add_decoder(result, config);

@@ -15,6 +15,9 @@ enum class Pipeline {
   metaspace_first = 1,
   metaspace_always = 2,
   metaspace_never = 3,
+  gpt2 = 4,
+  gpt2_prefix = 5,
+  qwen2 = 6,
 };
 
 /// What the files beside tokenizer.json say, as transformers 5's

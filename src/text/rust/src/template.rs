@@ -44,6 +44,28 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     Ok(out)
 }
 
+/// Python's `str.title`, where every letter after a non-letter is a capital.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside = false;
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        inside = c.is_alphabetic();
+    }
+    out
+}
+
+fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    match value.as_str() {
+        Some(text) if name == "title" && args.is_empty() => Ok(Value::from(title(text))),
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args),
+    }
+}
+
 /// `{% generation %}` becomes `{% if true %}`: the same whitespace rules, and
 /// the body as it is. Tags in string literals don't occur in practice.
 fn plain_generation(source: &str) -> String {
@@ -121,7 +143,7 @@ fn load(source: &str) -> Outcome<PwTemplate> {
         .map_err(failure)?;
     env.set_syntax(syntax);
     env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_unknown_method_callback(method);
     env.set_recursion_limit(200);
     env.add_filter("tojson", tojson);
     env.add_function("raise_exception", raise_exception);

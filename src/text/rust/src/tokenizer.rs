@@ -8,41 +8,85 @@ pub struct PwTokenizer(Tokenizer);
 
 /// How much of the file's own pipeline is kept; `text/tokenizer_config.h` says
 /// when transformers replaces it.
-const KEEP: i32 = 0;
 const METASPACE_FIRST: i32 = 1;
 const METASPACE_ALWAYS: i32 = 2;
 const METASPACE_NEVER: i32 = 3;
+const GPT2: i32 = 4;
+const GPT2_PREFIX: i32 = 5;
+const QWEN2: i32 = 6;
 
-/// The pipeline of transformers' LlamaTokenizer around the file's vocabulary.
-fn use_metaspace(file: &mut Value, scheme: i32) {
-    if file["model"]["type"] != "BPE" {
-        return;
-    }
-    let name = match scheme {
-        METASPACE_FIRST => "first",
-        METASPACE_ALWAYS => "always",
-        METASPACE_NEVER => "never",
-        _ => return,
-    };
+const QWEN2_PATTERN: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+fn byte_level(prefix: bool, regex: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": prefix,
+        "trim_offsets": true, "use_regex": regex})
+}
+
+/// Normalizer, pre-tokenizer and decoder of transformers' LlamaTokenizer.
+fn metaspace(scheme: &str) -> [Value; 3] {
     let mut decoders = vec![
         json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
         json!({"type": "ByteFallback"}),
         json!({"type": "Fuse"}),
     ];
-    if scheme != METASPACE_NEVER {
+    if scheme != "never" {
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
-    file["normalizer"] = Value::Null;
-    file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁",
-        "prepend_scheme": name, "split": false});
-    file["decoder"] = json!({"type": "Sequence", "decoders": decoders});
+    [
+        Value::Null,
+        json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme,
+            "split": false}),
+        json!({"type": "Sequence", "decoders": decoders}),
+    ]
+}
+
+fn gpt2(prefix: bool) -> [Value; 3] {
+    [
+        Value::Null,
+        byte_level(prefix, true),
+        byte_level(true, true),
+    ]
+}
+
+fn qwen2() -> [Value; 3] {
+    let split = json!({"type": "Split", "pattern": {"Regex": QWEN2_PATTERN},
+        "behavior": "Isolated", "invert": false});
+    [
+        json!({"type": "NFC"}),
+        json!({"type": "Sequence", "pretokenizers": [split, byte_level(false, false)]}),
+        byte_level(true, true),
+    ]
+}
+
+/// The pipeline of a class of transformers around the file's vocabulary.
+fn use_class(file: &mut Value, scheme: i32) {
+    let parts = match scheme {
+        METASPACE_FIRST => metaspace("first"),
+        METASPACE_ALWAYS => metaspace("always"),
+        METASPACE_NEVER => metaspace("never"),
+        GPT2 => gpt2(false),
+        GPT2_PREFIX => gpt2(true),
+        QWEN2 => qwen2(),
+        _ => return,
+    };
+    if file["model"]["type"] != "BPE" {
+        return;
+    }
+    let [normalizer, pre_tokenizer, decoder] = parts;
+    file["normalizer"] = normalizer;
+    file["pre_tokenizer"] = pre_tokenizer;
+    file["decoder"] = decoder;
+    let llama = scheme <= METASPACE_NEVER;
     for (key, value) in [
         ("unk_token", Value::Null),
         ("dropout", Value::Null),
         ("continuing_subword_prefix", Value::Null),
         ("end_of_word_suffix", Value::Null),
-        ("fuse_unk", json!(true)),
-        ("byte_fallback", json!(true)),
+        ("fuse_unk", json!(llama)),
+        ("byte_fallback", json!(llama)),
         ("ignore_merges", json!(false)),
     ] {
         file["model"][key] = value;
@@ -88,9 +132,7 @@ fn load(json: &[u8], scheme: i32, added: &[u8]) -> Outcome<PwTokenizer> {
         return Err(Failure::corrupt("\"model\" is missing"));
     }
     check_ids(&file)?;
-    if scheme != KEEP {
-        use_metaspace(&mut file, scheme);
-    }
+    use_class(&mut file, scheme);
     // transformers encodes without the file's truncation and padding.
     file["truncation"] = Value::Null;
     file["padding"] = Value::Null;
