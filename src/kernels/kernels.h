@@ -34,11 +34,11 @@ struct MatmulArgs {
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
-  ConstMatrix x;
-  ConstMatrix weight;
-  ConstVector bias;      // optional
-  ConstMatrix residual;  // optional; may be `out` itself
-  Matrix out;
+  ConstMatrix x{};
+  ConstMatrix weight{};
+  ConstVector bias{};      // optional
+  ConstMatrix residual{};  // optional; may be `out` itself
+  Matrix out{};
   bool weight_by_depth = false;
 };
 
@@ -63,21 +63,21 @@ struct QuantizedMatrix {
 /// out [rows, columns] = scale * code + bias, in float32 and rounded once, of
 /// rows first_row .. first_row + rows - 1.
 struct DequantizeArgs {
-  QuantizedMatrix weight;
+  QuantizedMatrix weight{};
   int64_t first_row = 0;
   int64_t rows = 0;
-  Matrix out;
+  Matrix out{};
 };
 
 /// As MatmulArgs with a packed weight, which is expanded by panels to x's
 /// type (in float32 where m is small).
 struct QuantizedMatmulArgs {
   int64_t m = 0;
-  ConstMatrix x;  // [m, weight.columns]
-  QuantizedMatrix weight;
-  ConstVector bias;      // optional
-  ConstMatrix residual;  // optional; may be `out` itself
-  Matrix out;            // [m, weight.rows]
+  ConstMatrix x{};  // [m, weight.columns]
+  QuantizedMatrix weight{};
+  ConstVector bias{};      // optional
+  ConstMatrix residual{};  // optional; may be `out` itself
+  Matrix out{};            // [m, weight.rows]
 };
 
 /// out = x / sqrt(mean(x^2) + eps) * weight, by row.
@@ -85,9 +85,9 @@ struct RmsNormArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   float eps = 0;
-  ConstMatrix x;
-  ConstVector weight;
-  Matrix out;
+  ConstMatrix x{};
+  ConstVector weight{};
+  Matrix out{};
 };
 
 /// x and out [batch, length, heads, head_dim], heads and head_dim contiguous
@@ -132,7 +132,7 @@ struct AttentionArgs {
   bool causal = true;
   int64_t window = 0;
   DType type = DType::f32;
-  HeadsView q, k, v;
+  HeadsView q{}, k{}, v{};
   void* out = nullptr;  // contiguous
 };
 
@@ -140,24 +140,24 @@ struct AttentionArgs {
 struct SwigluArgs {
   int64_t rows = 0;
   int64_t columns = 0;
-  ConstMatrix gate;
-  ConstMatrix up;
-  Matrix out;
+  ConstMatrix gate{};
+  ConstMatrix up{};
+  Matrix out{};
 };
 
 /// out [rows, columns] = softmax of x's rows. `out` may be x itself.
 struct SoftmaxArgs {
   int64_t rows = 0;
   int64_t columns = 0;
-  ConstMatrix x;
-  Matrix out;
+  ConstMatrix x{};
+  Matrix out{};
 };
 
 /// out [rows] = log(sum(exp(x))) of x's rows.
 struct LogSumExpArgs {
   int64_t rows = 0;
   int64_t columns = 0;
-  ConstMatrix x;
+  ConstMatrix x{};
   float* out = nullptr;
 };
 
@@ -167,8 +167,28 @@ struct ScoreArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t first = 0;
-  ConstMatrix logits;
-  ConstMatrix reference;             // optional
+  ConstMatrix logits{};
+  ConstMatrix reference{};           // optional
+  const int32_t* targets = nullptr;  // [rows]
+  float* state = nullptr;            // [rows, state_stride], in place
+  int64_t state_stride = 0;
+};
+
+/// Logits [rows, columns] = x [rows, k] * weight [columns, k]^T + bias.
+struct ScoreSide {
+  int64_t k = 0;
+  ConstMatrix x{};
+  ConstMatrix weight{};
+  ConstVector bias{};  // optional
+};
+
+/// score_update on logits that are made a tile at a time and never stored.
+struct ScoreMatmulArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t first = 0;
+  ScoreSide logits{};
+  ScoreSide reference{};             // optional: its x.data is null
   const int32_t* targets = nullptr;  // [rows]
   float* state = nullptr;            // [rows, state_stride], in place
   int64_t state_stride = 0;
@@ -192,6 +212,8 @@ void swiglu(const SwigluArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);
 void score_update(const ScoreArgs& args);
+/// Made of matmul and score_update of the same implementation.
+void score_matmul(const ScoreMatmulArgs& args);
 void score_finish(const ScoreFinishArgs& args);
 
 }  // namespace pennyweight::kernels

@@ -145,6 +145,21 @@ void check_quantized_linear(
   require_bias(bias, weight.codes.shape(0), where);
 }
 
+void check_residual(
+    const mx::array& residual,
+    const mx::array& x,
+    int out,
+    const char* where) {
+  require_floating(residual, where, "residual");
+  auto shape = x.shape();
+  shape.back() = out;
+  require(
+      residual.shape() == shape,
+      where,
+      "the residual " + describe(residual) + " does not have the shape of " +
+          std::to_string(out) + " outputs of x " + describe(x));
+}
+
 void check_rms_norm(const mx::array& x, const mx::array& weight) {
   const char* where = "rms_norm";
   require_floating(x, where, "x");
@@ -224,6 +239,24 @@ void check_score_state(const mx::array& state) {
       "the state is " + describe(state) + "; it is made by score_start");
 }
 
+namespace {
+
+void check_score_place(
+    const mx::array& state,
+    const mx::array& targets,
+    int first) {
+  check_score_state(state);
+  require(first >= 0, "score", "the tile's first column is negative");
+  require(
+      targets.dtype() == mx::int32 &&
+          targets.shape() == mx::Shape{state.shape(0)},
+      "score",
+      "the targets are " + describe(targets) +
+          "; they have to be int32, one a row");
+}
+
+}  // namespace
+
 void check_score(
     const mx::array& state,
     const mx::array& logits,
@@ -231,20 +264,14 @@ void check_score(
     const mx::array& targets,
     int first) {
   const char* where = "score";
-  check_score_state(state);
+  check_score_place(state, targets, first);
   require_floating(logits, where, "logits");
   require(
       logits.ndim() == 2 && logits.shape(0) == state.shape(0) &&
-          logits.shape(1) > 0 && first >= 0,
+          logits.shape(1) > 0,
       where,
       "logits " + describe(logits) + " do not fit the state " +
           describe(state));
-  require(
-      targets.dtype() == mx::int32 &&
-          targets.shape() == mx::Shape{state.shape(0)},
-      where,
-      "the targets are " + describe(targets) +
-          "; they have to be int32, one a row");
   if (reference) {
     require_floating(*reference, where, "reference");
     require(
@@ -252,6 +279,29 @@ void check_score(
         where,
         "the reference " + describe(*reference) + " and the logits " +
             describe(logits) + " differ");
+  }
+}
+
+void check_score_linear(
+    const mx::array& state,
+    const HeadRows& head,
+    const std::optional<HeadRows>& reference,
+    const mx::array& targets,
+    int first) {
+  const char* where = "score";
+  check_score_place(state, targets, first);
+  const auto check_side = [&](const HeadRows& side) {
+    check_linear(side.x, side.weight, side.bias);
+    require(
+        side.x.ndim() == 2 && side.x.shape(0) == state.shape(0) &&
+            side.weight.shape(0) == head.weight.shape(0),
+        where,
+        "x " + describe(side.x) + " and the head's rows " +
+            describe(side.weight) + " do not fit the state " + describe(state));
+  };
+  check_side(head);
+  if (reference) {
+    check_side(*reference);
   }
 }
 

@@ -23,6 +23,11 @@ void check_quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,
     const std::optional<mx::array>& bias);
+void check_residual(
+    const mx::array& residual,
+    const mx::array& x,
+    int out,
+    const char* where);
 void check_rms_norm(const mx::array& x, const mx::array& weight);
 void check_rope(const mx::array& x, const RopeTable& table, int offset);
 void check_attention(
@@ -36,6 +41,12 @@ void check_score(
     const mx::array& state,
     const mx::array& logits,
     const std::optional<mx::array>& reference,
+    const mx::array& targets,
+    int first);
+void check_score_linear(
+    const mx::array& state,
+    const HeadRows& head,
+    const std::optional<HeadRows>& reference,
     const mx::array& targets,
     int first);
 void check_score_state(const mx::array& state);

@@ -6,7 +6,9 @@
 
 #include "kernels/score_state.h"
 #include "ops/check.h"
+#include "ops/cpu_path.h"
 #include "ops/mlx_path.h"
+#include "ops/primitive.h"
 
 namespace pennyweight::ops {
 
@@ -20,12 +22,33 @@ mx::array linear(
   check_linear(x, weight, bias);
   const auto type = out_dtype.value_or(x.dtype());
   require_floating(type, "linear");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::linear(x, weight, bias, std::nullopt, type, *cpu);
+  }
   return mlx_path::linear(x, weight, bias, type);
+}
+
+mx::array linear_add(
+    const mx::array& residual,
+    const mx::array& x,
+    const mx::array& weight,
+    const std::optional<mx::array>& bias) {
+  check_linear(x, weight, bias);
+  check_residual(residual, x, weight.shape(0), "linear_add");
+  const auto type = residual.dtype();
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::linear(x, weight, bias, residual, type, *cpu);
+  }
+  const auto sum = mlx_path::linear(x, weight, bias, mx::float32);
+  return mx::astype(mx::add(residual, sum), type);
 }
 
 mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype) {
   check_quantized(weight, "dequantize");
   require_floating(dtype, "dequantize");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::dequantize(weight, dtype, *cpu);
+  }
   return mlx_path::dequantize(weight, dtype);
 }
 
@@ -37,7 +60,26 @@ mx::array quantized_linear(
   check_quantized_linear(x, weight, bias);
   const auto type = out_dtype.value_or(x.dtype());
   require_floating(type, "quantized_linear");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::quantized_linear(
+        x, weight, bias, std::nullopt, type, *cpu);
+  }
   return mlx_path::quantized_linear(x, weight, bias, type);
+}
+
+mx::array quantized_linear_add(
+    const mx::array& residual,
+    const mx::array& x,
+    const QuantizedWeight& weight,
+    const std::optional<mx::array>& bias) {
+  check_quantized_linear(x, weight, bias);
+  check_residual(residual, x, weight.codes.shape(0), "quantized_linear_add");
+  const auto type = residual.dtype();
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::quantized_linear(x, weight, bias, residual, type, *cpu);
+  }
+  const auto sum = mlx_path::quantized_linear(x, weight, bias, mx::float32);
+  return mx::astype(mx::add(residual, sum), type);
 }
 
 mx::array rms_norm(
@@ -48,11 +90,17 @@ mx::array rms_norm(
   check_rms_norm(x, weight);
   const auto type = out_dtype.value_or(x.dtype());
   require_floating(type, "rms_norm");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::rms_norm(x, weight, eps, type, *cpu);
+  }
   return mlx_path::rms_norm(x, weight, eps, type);
 }
 
 mx::array rope(const mx::array& x, const RopeTable& table, int offset) {
   check_rope(x, table, offset);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::rope(x, table, offset, *cpu);
+  }
   return mlx_path::rope(x, table, offset);
 }
 
@@ -62,21 +110,33 @@ mx::array attention(
     const mx::array& v,
     const AttentionOptions& options) {
   check_attention(q, k, v, options);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::attention(q, k, v, options, *cpu);
+  }
   return mlx_path::attention(q, k, v, options);
 }
 
 mx::array swiglu(const mx::array& gate, const mx::array& up) {
   check_swiglu(gate, up);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::swiglu(gate, up, *cpu);
+  }
   return mlx_path::swiglu(gate, up);
 }
 
 mx::array softmax(const mx::array& x) {
   check_rows(x, "softmax");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::softmax(x, *cpu);
+  }
   return mlx_path::softmax(x);
 }
 
 mx::array logsumexp(const mx::array& x) {
   check_rows(x, "logsumexp");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::logsumexp(x, *cpu);
+  }
   return mlx_path::logsumexp(x);
 }
 
@@ -98,11 +158,38 @@ mx::array score_update(
     const mx::array& targets,
     int first) {
   check_score(state, logits, reference, targets, first);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::score_update(
+        state, logits, reference, targets, first, *cpu);
+  }
   return mlx_path::score_update(state, logits, reference, targets, first);
+}
+
+mx::array score_linear(
+    const mx::array& state,
+    const HeadRows& head,
+    const std::optional<HeadRows>& reference,
+    const mx::array& targets,
+    int first) {
+  check_score_linear(state, head, reference, targets, first);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::score_linear(state, head, reference, targets, first, *cpu);
+  }
+  const auto logits_of = [](const HeadRows& side) {
+    return mlx_path::linear(side.x, side.weight, side.bias, mx::float32);
+  };
+  std::optional<mx::array> beside;
+  if (reference) {
+    beside = logits_of(*reference);
+  }
+  return mlx_path::score_update(state, logits_of(head), beside, targets, first);
 }
 
 Scores score_finish(const mx::array& state) {
   check_score_state(state);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::score_finish(state, *cpu);
+  }
   return mlx_path::score_finish(state);
 }
 

@@ -48,6 +48,20 @@ mx::array quantized_linear(
     const std::optional<mx::array>& bias = std::nullopt,
     std::optional<mx::Dtype> out_dtype = std::nullopt);
 
+/// residual [..., out] + linear(x, weight, bias), in residual's type with one
+/// rounding; on a CPU in the residual's own memory where nothing else needs
+/// it.
+mx::array linear_add(
+    const mx::array& residual,
+    const mx::array& x,
+    const mx::array& weight,
+    const std::optional<mx::array>& bias = std::nullopt);
+mx::array quantized_linear_add(
+    const mx::array& residual,
+    const mx::array& x,
+    const QuantizedWeight& weight,
+    const std::optional<mx::array>& bias = std::nullopt);
+
 /// x / sqrt(mean(x^2) + eps) * weight over the last axis; the result is in
 /// `out_dtype`, x's dtype when not given (x may be a float32 residual stream
 /// and the result bfloat16).
@@ -105,6 +119,21 @@ mx::array score_update(
     const mx::array& state,
     const mx::array& logits,
     const std::optional<mx::array>& reference,
+    const mx::array& targets,
+    int first);
+
+/// score_update on the logits of rows of a head, linear(x, weight, bias) in
+/// float32, of which only a cache-sized tile exists at a time.
+/// x [rows, in], weight [n, in]: the head's rows first .. first + n - 1.
+struct HeadRows {
+  mx::array x;
+  mx::array weight;
+  std::optional<mx::array> bias = std::nullopt;
+};
+mx::array score_linear(
+    const mx::array& state,
+    const HeadRows& head,
+    const std::optional<HeadRows>& reference,
     const mx::array& targets,
     int first);
 

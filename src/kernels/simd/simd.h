@@ -27,8 +27,8 @@ std::string_view target_name();
 struct ConvertArgs {
   int64_t rows = 0;
   int64_t columns = 0;
-  ConstMatrix x;
-  Matrix out;
+  ConstMatrix x{};
+  Matrix out{};
 };
 void convert(const ConvertArgs& args);
 
@@ -47,8 +47,8 @@ struct PackQueriesArgs {
   int64_t head_dim = 0;
   float scale = 1;
   DType type = DType::f32;
-  HeadsView q;  // the tile's first query and head
-  Matrix out;   // float32 or bfloat16
+  HeadsView q{};  // the tile's first query and head
+  Matrix out{};   // float32 or bfloat16
 };
 void pack_queries(const PackQueriesArgs& args);
 
@@ -88,7 +88,7 @@ struct StoreRowsArgs {
   int64_t head_dim = 0;
   const float* sums = nullptr;
   const float* sum = nullptr;
-  Matrix out;
+  Matrix out{};
 };
 void store_rows(const StoreRowsArgs& args);
 

@@ -1,0 +1,65 @@
+#pragma once
+
+#include "ops/ops.h"
+
+/// The functions of ops.h as primitives over kernels/, for a CPU's stream.
+/// Arguments are already checked.
+namespace pennyweight::ops::cpu_path {
+
+mx::array linear(
+    const mx::array& x,
+    const mx::array& weight,
+    const std::optional<mx::array>& bias,
+    const std::optional<mx::array>& residual,
+    mx::Dtype out_dtype,
+    mx::Stream stream);
+
+mx::array
+dequantize(const QuantizedWeight& weight, mx::Dtype dtype, mx::Stream stream);
+
+mx::array quantized_linear(
+    const mx::array& x,
+    const QuantizedWeight& weight,
+    const std::optional<mx::array>& bias,
+    const std::optional<mx::array>& residual,
+    mx::Dtype out_dtype,
+    mx::Stream stream);
+
+mx::array rms_norm(
+    const mx::array& x,
+    const mx::array& weight,
+    float eps,
+    mx::Dtype out_dtype,
+    mx::Stream stream);
+
+mx::array
+rope(const mx::array& x, const RopeTable& table, int offset, mx::Stream stream);
+
+mx::array attention(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const AttentionOptions& options,
+    mx::Stream stream);
+
+mx::array swiglu(const mx::array& gate, const mx::array& up, mx::Stream stream);
+mx::array softmax(const mx::array& x, mx::Stream stream);
+mx::array logsumexp(const mx::array& x, mx::Stream stream);
+
+mx::array score_update(
+    const mx::array& state,
+    const mx::array& logits,
+    const std::optional<mx::array>& reference,
+    const mx::array& targets,
+    int first,
+    mx::Stream stream);
+mx::array score_linear(
+    const mx::array& state,
+    const HeadRows& head,
+    const std::optional<HeadRows>& reference,
+    const mx::array& targets,
+    int first,
+    mx::Stream stream);
+Scores score_finish(const mx::array& state, mx::Stream stream);
+
+}  // namespace pennyweight::ops::cpu_path

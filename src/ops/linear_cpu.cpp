@@ -1,0 +1,240 @@
+#include <utility>
+
+#include "ops/cpu_path.h"
+#include "ops/primitive.h"
+
+namespace pennyweight::ops::cpu_path {
+
+namespace {
+
+using Arrays = std::vector<mx::array>;
+
+/// bias and residual are the last inputs, where they are present.
+struct Extras {
+  bool bias = false;
+  bool residual = false;
+};
+
+Extras append_extras(
+    Arrays& inputs,
+    const std::optional<mx::array>& bias,
+    const std::optional<mx::array>& residual) {
+  for (const auto& extra : {bias, residual}) {
+    if (extra) {
+      inputs.push_back(*extra);
+    }
+  }
+  return {bias.has_value(), residual.has_value()};
+}
+
+/// What both kinds of weight share.
+class LinearBase : public CpuPrimitive {
+ public:
+  LinearBase(mx::Stream stream, Extras extras)
+      : CpuPrimitive(stream), extras_(extras) {}
+
+ protected:
+  kernels::ConstVector bias_of(const Arrays& inputs) {
+    if (!extras_.bias) {
+      return {};
+    }
+    const size_t index = inputs.size() - (extras_.residual ? 2 : 1);
+    return vector_of(without_gaps(inputs[index]));
+  }
+
+  /// Gives `out` memory, the residual's own where that is free for it.
+  kernels::ConstMatrix residual_of(const Arrays& inputs, mx::array& out) {
+    if (!extras_.residual) {
+      allocate(out);
+      return {};
+    }
+    const auto& residual = inputs.back();
+    if (residual.is_donatable() && residual.flags().row_contiguous &&
+        residual.dtype() == out.dtype()) {
+      out.copy_shared_buffer(residual);
+      return matrix_of(residual);
+    }
+    allocate(out);
+    return matrix_of(with_even_rows(residual));
+  }
+
+ private:
+  Extras extras_;
+};
+
+class Linear : public LinearBase {
+ public:
+  using LinearBase::LinearBase;
+
+  const char* name() const override {
+    return "pennyweight::Linear";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto x = with_even_rows(inputs[0]);
+    const auto weight = with_even_rows(inputs[1]);
+    kernels::MatmulArgs args{
+        .m = row_count(x),
+        .n = weight.shape(0),
+        .k = weight.shape(1),
+        .x = matrix_of(x),
+        .weight = matrix_of(weight),
+        .bias = bias_of(inputs),
+        .residual = residual_of(inputs, out)};
+    args.out = matrix_of(out);
+    return [args] { kernels::matmul(args); };
+  }
+};
+
+struct PackedFormat {
+  kernels::QuantMode mode;
+  int bits;
+  int group;
+};
+
+PackedFormat format_of(const QuantizedWeight& weight) {
+  const auto mode = weight.mode == "mxfp4" ? kernels::QuantMode::mxfp4
+      : weight.mode == "mxfp8"             ? kernels::QuantMode::mxfp8
+      : weight.mode == "nvfp4"             ? kernels::QuantMode::nvfp4
+                                           : kernels::QuantMode::affine;
+  return {mode, weight.bits, weight.group_size};
+}
+
+void append_weight(Arrays& inputs, const QuantizedWeight& weight) {
+  inputs.push_back(weight.codes);
+  inputs.push_back(weight.scales);
+  if (weight.biases) {
+    inputs.push_back(*weight.biases);
+  }
+}
+
+/// The weight whose arrays begin at `first`, all without gaps.
+kernels::QuantizedMatrix packed_view(
+    const PackedFormat& format,
+    const mx::array* first) {
+  kernels::QuantizedMatrix view{
+      .mode = format.mode,
+      .bits = format.bits,
+      .group = format.group,
+      .rows = first->shape(0),
+      .columns = int64_t(first->shape(1)) * 32 / format.bits,
+      .codes = first->data<void>(),
+      .scales = first[1].data<void>()};
+  if (format.mode == kernels::QuantMode::affine) {
+    view.scale_type = kernel_type(first[1].dtype());
+    view.biases = first[2].data<void>();
+  }
+  return view;
+}
+
+class QuantizedLinear : public LinearBase {
+ public:
+  QuantizedLinear(mx::Stream stream, Extras extras, PackedFormat format)
+      : LinearBase(stream, extras), format_(format) {}
+
+  const char* name() const override {
+    return "pennyweight::QuantizedLinear";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto x = with_even_rows(inputs[0]);
+    Arrays weight;
+    const bool affine = format_.mode == kernels::QuantMode::affine;
+    for (int i = 1; i <= (affine ? 3 : 2); ++i) {
+      weight.push_back(without_gaps(inputs[i]));
+    }
+    kernels::QuantizedMatmulArgs args{
+        .m = row_count(x),
+        .x = matrix_of(x),
+        .weight = packed_view(format_, weight.data()),
+        .bias = bias_of(inputs),
+        .residual = residual_of(inputs, out)};
+    args.out = matrix_of(out);
+    return [args] { kernels::quantized_matmul(args); };
+  }
+
+ private:
+  PackedFormat format_;
+};
+
+class Dequantize : public CpuPrimitive {
+ public:
+  Dequantize(mx::Stream stream, PackedFormat format)
+      : CpuPrimitive(stream), format_(format) {}
+
+  const char* name() const override {
+    return "pennyweight::Dequantize";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    Arrays weight;
+    for (const auto& input : inputs) {
+      weight.push_back(without_gaps(input));
+    }
+    allocate(out);
+    const auto view = packed_view(format_, weight.data());
+    const kernels::DequantizeArgs args{view, 0, view.rows, matrix_of(out)};
+    return [args] { kernels::dequantize(args); };
+  }
+
+ private:
+  PackedFormat format_;
+};
+
+mx::Shape result_shape(const mx::array& x, int out) {
+  auto shape = x.shape();
+  shape.back() = out;
+  return shape;
+}
+
+}  // namespace
+
+mx::array linear(
+    const mx::array& x,
+    const mx::array& weight,
+    const std::optional<mx::array>& bias,
+    const std::optional<mx::array>& residual,
+    mx::Dtype out_dtype,
+    mx::Stream stream) {
+  Arrays inputs{x, weight};
+  const auto extras = append_extras(inputs, bias, residual);
+  return mx::array(
+      result_shape(x, weight.shape(0)),
+      out_dtype,
+      std::make_shared<Linear>(stream, extras),
+      std::move(inputs));
+}
+
+mx::array
+dequantize(const QuantizedWeight& weight, mx::Dtype dtype, mx::Stream stream) {
+  Arrays inputs;
+  append_weight(inputs, weight);
+  const int columns = int(int64_t(weight.codes.shape(1)) * 32 / weight.bits);
+  return mx::array(
+      {weight.codes.shape(0), columns},
+      dtype,
+      std::make_shared<Dequantize>(stream, format_of(weight)),
+      std::move(inputs));
+}
+
+mx::array quantized_linear(
+    const mx::array& x,
+    const QuantizedWeight& weight,
+    const std::optional<mx::array>& bias,
+    const std::optional<mx::array>& residual,
+    mx::Dtype out_dtype,
+    mx::Stream stream) {
+  Arrays inputs{x};
+  append_weight(inputs, weight);
+  const auto extras = append_extras(inputs, bias, residual);
+  return mx::array(
+      result_shape(x, weight.codes.shape(0)),
+      out_dtype,
+      std::make_shared<QuantizedLinear>(stream, extras, format_of(weight)),
+      std::move(inputs));
+}
+
+}  // namespace pennyweight::ops::cpu_path

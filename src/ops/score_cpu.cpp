@@ -1,0 +1,212 @@
+#include <mlx/ops.h>
+
+#include <cstring>
+
+#include "ops/cpu_path.h"
+#include "ops/primitive.h"
+
+namespace pennyweight::ops::cpu_path {
+
+namespace {
+
+using Arrays = std::vector<mx::array>;
+
+/// The state goes on in its own memory where that is free, else in a copy.
+struct StatePlace {
+  const float* from;
+  float* to;
+  int64_t rows;
+
+  void copy() const {
+    if (from != to) {
+      std::memcpy(to, from, size_t(rows) * kScoreState * sizeof(float));
+    }
+  }
+};
+
+StatePlace place_state(const mx::array& given, bool donatable, mx::array& out) {
+  if (donatable) {
+    out.copy_shared_buffer(given);
+  } else {
+    allocate(out);
+  }
+  return {given.data<float>(), out.data<float>(), given.shape(0)};
+}
+
+bool is_free(const mx::array& state) {
+  return state.is_donatable() && state.flags().row_contiguous;
+}
+
+class ScoreUpdate : public CpuPrimitive {
+ public:
+  ScoreUpdate(mx::Stream stream, int first)
+      : CpuPrimitive(stream), first_(first) {}
+
+  const char* name() const override {
+    return "pennyweight::ScoreUpdate";
+  }
+
+ protected:
+  // Inputs are state, targets, logits and perhaps reference.
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const bool donatable = is_free(inputs[0]);
+    const auto state = without_gaps(inputs[0]);
+    const auto targets = without_gaps(inputs[1]);
+    const auto logits = with_even_rows(inputs[2]);
+    const auto place = place_state(state, donatable, out);
+    kernels::ScoreArgs args{
+        .rows = logits.shape(0),
+        .columns = logits.shape(1),
+        .first = first_,
+        .logits = matrix_of(logits),
+        .targets = targets.data<int32_t>(),
+        .state = place.to,
+        .state_stride = kScoreState};
+    if (inputs.size() > 3) {
+      args.reference = matrix_of(with_even_rows(inputs[3]));
+    }
+    return [args, place] {
+      place.copy();
+      kernels::score_update(args);
+    };
+  }
+
+ private:
+  int first_;
+};
+
+struct SideParts {
+  bool present = false;
+  bool bias = false;
+};
+
+class ScoreLinear : public CpuPrimitive {
+ public:
+  ScoreLinear(mx::Stream stream, SideParts head, SideParts reference, int first)
+      : CpuPrimitive(stream), parts_{head, reference}, first_(first) {}
+
+  const char* name() const override {
+    return "pennyweight::ScoreLinear";
+  }
+
+ protected:
+  // Inputs are state, targets, then x, weight and perhaps bias of each side.
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const bool donatable = is_free(inputs[0]);
+    const auto state = without_gaps(inputs[0]);
+    const auto targets = without_gaps(inputs[1]);
+    const auto place = place_state(state, donatable, out);
+    kernels::ScoreMatmulArgs args{
+        .rows = state.shape(0),
+        .columns = inputs[3].shape(0),
+        .first = first_,
+        .targets = targets.data<int32_t>(),
+        .state = place.to,
+        .state_stride = kScoreState};
+    size_t next = 2;
+    args.logits = side_of(parts_[0], inputs, next);
+    args.reference = side_of(parts_[1], inputs, next);
+    return [args, place] {
+      place.copy();
+      kernels::score_matmul(args);
+    };
+  }
+
+ private:
+  kernels::ScoreSide
+  side_of(const SideParts& parts, const Arrays& inputs, size_t& next) {
+    if (!parts.present) {
+      return {};
+    }
+    const auto x = with_even_rows(inputs[next++]);
+    const auto weight = with_even_rows(inputs[next++]);
+    kernels::ScoreSide side{
+        .k = x.shape(1), .x = matrix_of(x), .weight = matrix_of(weight)};
+    if (parts.bias) {
+      side.bias = vector_of(without_gaps(inputs[next++]));
+    }
+    return side;
+  }
+
+  SideParts parts_[2];
+  int first_;
+};
+
+class ScoreFinish : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override {
+    return "pennyweight::ScoreFinish";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto state = without_gaps(inputs[0]);
+    allocate(out);
+    const kernels::ScoreFinishArgs args{
+        state.shape(0), state.data<float>(), kScoreState, out.data<float>()};
+    return [args] { kernels::score_finish(args); };
+  }
+};
+
+SideParts append_side(Arrays& inputs, const std::optional<HeadRows>& side) {
+  if (!side) {
+    return {};
+  }
+  inputs.push_back(side->x);
+  inputs.push_back(side->weight);
+  if (side->bias) {
+    inputs.push_back(*side->bias);
+  }
+  return {true, side->bias.has_value()};
+}
+
+}  // namespace
+
+mx::array score_update(
+    const mx::array& state,
+    const mx::array& logits,
+    const std::optional<mx::array>& reference,
+    const mx::array& targets,
+    int first,
+    mx::Stream stream) {
+  Arrays inputs{state, targets, logits};
+  if (reference) {
+    inputs.push_back(*reference);
+  }
+  return mx::array(
+      state.shape(),
+      mx::float32,
+      std::make_shared<ScoreUpdate>(stream, first),
+      std::move(inputs));
+}
+
+mx::array score_linear(
+    const mx::array& state,
+    const HeadRows& head,
+    const std::optional<HeadRows>& reference,
+    const mx::array& targets,
+    int first,
+    mx::Stream stream) {
+  Arrays inputs{state, targets};
+  const auto parts = append_side(inputs, head);
+  const auto reference_parts = append_side(inputs, reference);
+  return mx::array(
+      state.shape(),
+      mx::float32,
+      std::make_shared<ScoreLinear>(stream, parts, reference_parts, first),
+      std::move(inputs));
+}
+
+Scores score_finish(const mx::array& state, mx::Stream stream) {
+  const int rows = state.shape(0);
+  const auto all = mx::array(
+      {4, rows}, mx::float32, std::make_shared<ScoreFinish>(stream), {state});
+  const auto part = [&](int index) {
+    return mx::squeeze(mx::slice(all, {index, 0}, {index + 1, rows}), 0);
+  };
+  return {part(0), part(1), part(2), mx::astype(part(3), mx::bool_)};
+}
+
+}  // namespace pennyweight::ops::cpu_path
