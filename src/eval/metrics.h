@@ -34,10 +34,10 @@ KlSummary summarize_kl(std::vector<float> kl);
 
 /// Figures of every scored token, in no particular order.
 struct TokenScores {
-  std::vector<float> nll;
-  std::vector<float> reference_nll;  // empty without a reference
-  std::vector<float> kl;             // likewise
-  std::vector<float> agrees;         // likewise; 1 where the argmax is equal
+  std::vector<float> nll{};
+  std::vector<float> reference_nll{};  // empty without a reference
+  std::vector<float> kl{};             // likewise
+  std::vector<float> agrees{};         // likewise; 1 where the argmax is equal
 };
 
 struct Evaluation {
