@@ -12,9 +12,10 @@ namespace pennyweight {
 
 namespace {
 
-// A tile of logits is kHeadRows x kHeadTile float32: 16 MB a model.
-constexpr int kHeadRows = 1024;
-constexpr int kHeadTile = 4096;
+// Rows that share one pass over a tile of the head, and the tile's width:
+// what a packed head is expanded to at a time. No logits of this size are held.
+constexpr int kHeadRows = 4096;
+constexpr int kHeadTile = 16384;
 
 // One model of the run. Hidden states go in and out per batch.
 struct Runner {
@@ -153,13 +154,16 @@ void run_head(
       other = head_rows(*reference, first, count);
     }
     for (HeadChunk& chunk : chunks) {
-      auto logits = tile(chunk.x, mx::float32);
-      std::optional<mx::array> beside;
+      std::optional<ops::HeadRows> beside;
       if (other) {
-        beside = (*other)(*chunk.reference, mx::float32);
+        beside = ops::HeadRows{*chunk.reference, *other->dense, other->bias};
       }
-      chunk.state =
-          ops::score_update(chunk.state, logits, beside, chunk.targets, first);
+      chunk.state = ops::score_linear(
+          chunk.state,
+          {chunk.x, *tile.dense, tile.bias},
+          beside,
+          chunk.targets,
+          first);
       mx::eval(chunk.state);
     }
     int64_t part = positions * (first + count) / vocab;

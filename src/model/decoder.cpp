@@ -104,7 +104,7 @@ mx::array run_attention(
   mixed = mx::reshape(
       mixed, {x.shape(0), length, attention.heads * attention.head_dim});
   capture(context, attention.o.path, mixed);
-  return mx::add(x, weights.linears.at(attention.o.path)(mixed, mx::float32));
+  return weights.linears.at(attention.o.path).add_to(x, mixed);
 }
 
 mx::array run_mlp(
@@ -119,7 +119,7 @@ mx::array run_mlp(
   auto up = weights.linears.at(mlp.up.path)(input);
   auto wide = ops::swiglu(gate, up);
   capture(context, mlp.down.path, wide);
-  return mx::add(x, weights.linears.at(mlp.down.path)(wide, mx::float32));
+  return weights.linears.at(mlp.down.path).add_to(x, wide);
 }
 
 mx::array run_block(

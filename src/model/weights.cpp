@@ -40,6 +40,14 @@ mx::array LinearWeights::operator()(
   return ops::quantized_linear(x, *packed, bias, out_dtype);
 }
 
+mx::array LinearWeights::add_to(const mx::array& residual, const mx::array& x)
+    const {
+  if (dense) {
+    return ops::linear_add(residual, x, *dense, bias);
+  }
+  return ops::quantized_linear_add(residual, x, *packed, bias);
+}
+
 LinearWeights LinearWeights::rows(int first, int count) const {
   LinearWeights part;
   part.dense = take_rows(dense, first, count);

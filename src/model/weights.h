@@ -19,6 +19,8 @@ struct LinearWeights {
   mx::array operator()(
       const mx::array& x,
       std::optional<mx::Dtype> out_dtype = std::nullopt) const;
+  /// residual [..., out] plus what the linear makes of x, in residual's type.
+  mx::array add_to(const mx::array& residual, const mx::array& x) const;
   /// Rows first .. first + count - 1 (output channels), without a copy.
   LinearWeights rows(int first, int count) const;
 };
