@@ -15,7 +15,9 @@ namespace pennyweight {
 
 /// A model's tokenizer and chat template, with the ids and the text that
 /// transformers' AutoTokenizer gives for the same folder. Encoding is safe
-/// from several threads; rendering isn't.
+/// from several threads; rendering isn't. Known difference: a run of over a
+/// million blanks meets the regex crate's backtracking limit, and what follows
+/// it is split otherwise.
 class Tokenizer {
  public:
   /// Reads tokenizer.json and, where they are, tokenizer_config.json,
