@@ -8,17 +8,23 @@ namespace pennyweight::cli {
 namespace {
 
 std::string describe(const ConvertReport& report) {
-  std::string text = report.family + ", " + std::to_string(report.quantized) +
-      " modules quantized, " + std::to_string(report.kept.size()) +
-      " kept in their type\n";
-  text += fixed(report.bits_per_weight, 3) + " bits a weight: " +
-      human_bytes(static_cast<double>(report.bytes_before)) + " -> " +
-      human_bytes(static_cast<double>(report.bytes_after)) + ", in " +
+  int64_t quantized = 0;
+  std::string kept;
+  for (const auto& module : report.modules) {
+    quantized += module.spec.has_value();
+    if (!module.reason.empty()) {
+      kept += "  kept in " + report.dtype + ": " + module.path + " (" +
+          module.reason + ")\n";
+    }
+  }
+  std::string text = std::to_string(quantized) + " of " +
+      std::to_string(report.modules.size()) +
+      " modules quantized, the rest in " + report.dtype + "\n" + kept;
+  text += fixed(report.bits_per_weight, 3) +
+      " bits a weight: " + human_bytes(static_cast<double>(report.bytes_in)) +
+      " -> " + human_bytes(static_cast<double>(report.bytes_out)) + ", in " +
       fixed(report.seconds, 1) + " s, peak memory " +
       human_bytes(static_cast<double>(report.peak_rss)) + "\n";
-  for (const auto& kept : report.kept) {
-    text += "  kept: " + kept.path + " (" + kept.reason + ")\n";
-  }
   return text + "written to " + report.output + "\n";
 }
 

@@ -15,8 +15,8 @@ struct ProgressEvent {
   std::string stage;
   int64_t done = 0;
   int64_t total = 0;
-  std::string unit;
-  std::string message;
+  std::string unit{};
+  std::string message{};
   /// Something was skipped, clamped or fell back: always shown.
   bool warning = false;
 };

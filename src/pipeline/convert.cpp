@@ -35,6 +35,12 @@ std::optional<mx::Dtype> dtype_by_name(const std::string& name) {
   return std::nullopt;
 }
 
+std::string dtype_name(mx::Dtype dtype) {
+  return dtype == mx::float32 ? "float32"
+      : dtype == mx::float16  ? "float16"
+                              : "bfloat16";
+}
+
 int64_t peak_rss() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -132,7 +138,7 @@ class Conversion {
   // As mlx_lm.convert: --dtype, else the config's torch_dtype if it is one of
   // the three, else every tensor as stored.
   void choose_dtype() {
-    std::string name = options_.dtype;
+    std::string name = options_.dtype.value_or("");
     const Json& config = model_.checkpoint.config();
     if (auto it = config.find("torch_dtype");
         name.empty() && it != config.end() && it->is_string()) {
@@ -159,7 +165,7 @@ class Conversion {
     plan_ = make_plan(
         modules,
         common,
-        options_.quant_predicate,
+        options_.quant_predicate.value_or(""),
         static_cast<int>(model_.spec.blocks.size()));
   }
 
@@ -266,14 +272,14 @@ void check_options(const ConvertOptions& options) {
         kWhere,
         "choose either --quantize or --dequantize");
   }
-  if (!options.quant_predicate.empty() && options.q_mode != "affine") {
+  if (options.quant_predicate && options.q_mode != "affine") {
     throw Error(
         ErrorCode::invalid_argument,
         kWhere,
         "--quant-predicate works with --q-mode affine only");
   }
   bool shaped = options.q_bits || options.q_group_size ||
-      !options.quant_predicate.empty() || options.q_mode != "affine";
+      options.quant_predicate || options.q_mode != "affine";
   if (shaped && !options.quantize) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -290,10 +296,8 @@ Json config_of(const Model& model, const Conversion& conversion, bool cast) {
     config[key] = value;
   }
   if (cast && conversion.dtype()) {
-    auto name = *conversion.dtype() == mx::float32 ? "float32"
-        : *conversion.dtype() == mx::float16       ? "float16"
-                                                   : "bfloat16";
-    config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name;
+    config[config.contains("dtype") ? "dtype" : "torch_dtype"] =
+        dtype_name(*conversion.dtype());
   }
   return config;
 }
@@ -307,37 +311,57 @@ std::string summary_of(const ConvertOptions& options, double bpw) {
       " bits a weight, scales included.";
 }
 
+// The modules as the report lists them; one that was to be quantized and is
+// not is a warning, too.
+std::vector<ConvertedModule> list_converted(
+    const Model& model,
+    const Conversion& conversion,
+    bool dequantize,
+    const ProgressFn& progress) {
+  std::vector<ConvertedModule> modules;
+  for (const auto& module : list_modules(model.spec)) {
+    ConvertedModule entry{module.path, std::nullopt, ""};
+    if (conversion.plan()) {
+      const auto& planned = conversion.plan()->at(module.path);
+      entry.spec = planned.spec;
+      entry.reason = planned.reason;
+    } else if (auto it = model.quantized.find(module.path);
+               it != model.quantized.end() && !dequantize) {
+      entry.spec = it->second;
+    }
+    if (!entry.reason.empty()) {
+      warn(
+          progress, kWhere, module.path + " is not quantized: " + entry.reason);
+    }
+    modules.push_back(std::move(entry));
+  }
+  return modules;
+}
+
 }  // namespace
 
 ConvertReport convert(
-    const fs::path& folder,
+    const fs::path& model_folder,
     const ConvertOptions& options,
     const ProgressFn& progress) {
   auto start = std::chrono::steady_clock::now();
   check_options(options);
-  Model model = open_model(folder);
+  Model model = open_model(model_folder);
   Conversion conversion(model, options);
   AtomicFolder output(options.mlx_path, options.force);
 
   ConvertReport report;
   report.output = options.mlx_path;
-  report.family = model.spec.family;
+  report.dtype = dtype_name(conversion.dtype().value_or(model.dtype));
   report.notes = model.spec.notes;
   ModelSize before = model_size(model);
   report.parameters = before.parameters;
-  report.bytes_before = before.bytes;
+  report.bytes_in = before.bytes;
   for (const auto& note : model.spec.notes) {
     warn(progress, kWhere, note);
   }
-  if (conversion.plan()) {
-    for (const auto& [path, entry] : conversion.plan()->modules) {
-      report.quantized += entry.spec.has_value();
-      if (!entry.spec) {
-        report.kept.push_back({path, entry.reason});
-        warn(progress, kWhere, path + " is not quantized: " + entry.reason);
-      }
-    }
-  }
+  report.modules =
+      list_converted(model, conversion, options.dequantize, progress);
 
   ModelWriter writer(output.path(), conversion.tensors());
   int64_t done = 0;
@@ -345,16 +369,17 @@ ConvertReport convert(
     conversion.run(name, writer);
     done += static_cast<int64_t>(info.bytes);
     pennyweight::report(
-        progress, {kWhere, done, report.bytes_before, "bytes", ""});
+        progress,
+        {kWhere, std::min(done, before.bytes), before.bytes, "bytes"});
   }
   writer.finish(report.parameters);
 
-  report.bytes_after = static_cast<int64_t>(writer.total_bytes());
-  report.bits_per_weight = 8.0 * static_cast<double>(report.bytes_after) /
+  report.bytes_out = static_cast<int64_t>(writer.total_bytes());
+  report.bits_per_weight = 8.0 * static_cast<double>(report.bytes_out) /
       static_cast<double>(report.parameters);
-  auto config = config_of(model, conversion, !options.dtype.empty());
+  auto config = config_of(model, conversion, options.dtype.has_value());
   write_file(output.path() / "config.json", config.dump(4) + "\n");
-  copy_side_files(folder, output.path());
+  report.side_files = copy_side_files(model_folder, output.path());
   write_file(
       output.path() / "README.md",
       model_card(options.model, summary_of(options, report.bits_per_weight)));
@@ -369,19 +394,25 @@ ConvertReport convert(
 Json to_json(const ConvertReport& report) {
   Json json;
   json["output"] = report.output;
-  json["family"] = report.family;
-  json["quantized_modules"] = report.quantized;
-  json["kept_modules"] = Json::array();
-  for (const auto& kept : report.kept) {
-    json["kept_modules"].push_back(
-        {{"path", kept.path}, {"reason", kept.reason}});
+  json["dtype"] = report.dtype;
+  json["modules"] = Json::array();
+  for (const auto& module : report.modules) {
+    Json entry{{"path", module.path}};
+    if (module.spec) {
+      entry["quantization"] = to_json(*module.spec);
+    }
+    if (!module.reason.empty()) {
+      entry["kept_because"] = module.reason;
+    }
+    json["modules"].push_back(std::move(entry));
   }
   json["parameters"] = report.parameters;
-  json["bytes_before"] = report.bytes_before;
-  json["bytes"] = report.bytes_after;
+  json["bytes_in"] = report.bytes_in;
+  json["bytes"] = report.bytes_out;
   json["bits_per_weight"] = report.bits_per_weight;
   json["seconds"] = report.seconds;
   json["peak_rss"] = report.peak_rss;
+  json["side_files"] = report.side_files;
   json["notes"] = report.notes;
   return json;
 }
