@@ -1,0 +1,28 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "core/progress.h"
+
+namespace pennyweight {
+
+/// The local folder of a model. An existing folder is used as it is; else
+/// `org/name[@revision]` (a branch, tag or commit; main where none is given)
+/// is fetched into the standard Hugging Face cache: HF_HOME, HF_HUB_CACHE,
+/// HF_ENDPOINT, HF_TOKEN (or the token file) and HF_HUB_OFFLINE mean what they
+/// mean to huggingface_hub. A cut download is resumed; sizes, and checksums
+/// where the hub gives a SHA-256, are verified. Code is never fetched.
+/// not_found for what is neither folder nor on the hub, io for a network or
+/// disk that fails, corrupt for bytes that are not the hub's. Without a
+/// network, a snapshot in the cache is used, with a warning.
+std::filesystem::path resolve_model(
+    const std::string& model,
+    const ProgressFn& progress = {});
+
+/// Likewise for a data set: its json, jsonl, parquet and txt files.
+std::filesystem::path resolve_dataset(
+    const std::string& id,
+    const ProgressFn& progress = {});
+
+}  // namespace pennyweight
