@@ -158,6 +158,11 @@ def token_stream(documents, tokenizer):
 def split_stream(stream):
     """(training tokens, held-out tokens), cut in stretches of a fixed size."""
     count = len(stream) // HOLD_OUT_TOKENS
+    if count < HOLD_OUT_EVERY:
+        need = HOLD_OUT_EVERY * HOLD_OUT_TOKENS
+        raise SystemExit(
+            f"the text has {len(stream)} tokens; give at least {need}"
+        )
     stretches = np.split(stream, np.arange(1, count + 1) * HOLD_OUT_TOKENS)
     held_out = stretches[HOLD_OUT_EVERY // 2 :: HOLD_OUT_EVERY]
     train = [
