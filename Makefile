@@ -10,12 +10,12 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	$(PYTHON) -m pytest -q -rs
 
 .PHONY: quickstart check setup setup-tests build sanitize lint format \
-	test-cpp test-sanitize test-python bench clean help
+	test-cpp test-rust test-sanitize test-python bench clean help
 
 quickstart: build ## set up, build, quantize the demo model, print the table
 	@tools/quickstart.sh $(BIN)
 
-check: lint build test-cpp test-sanitize test-python ## everything CI checks
+check: lint build test-cpp test-rust test-sanitize test-python ## everything CI checks
 	@echo "make check: all passed"
 
 setup: ## system packages and the .venv that the build needs
@@ -42,6 +42,10 @@ format: ## rewrite our sources with clang-format
 
 test-cpp: build setup-tests
 	@ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+
+test-rust: build
+	@PATH="$$PATH:$$HOME/.cargo/bin" cargo test --quiet --release --locked \
+		--manifest-path src/text/rust/Cargo.toml --target-dir build/rust
 
 test-sanitize: sanitize
 	@UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \

@@ -3,7 +3,7 @@
 
 find_program(CARGO_PROGRAM cargo HINTS "$ENV{HOME}/.cargo/bin")
 if(NOT CARGO_PROGRAM)
-  message(FATAL_ERROR "cargo is missing: install Rust (cargo 1.80 or newer)")
+  message(FATAL_ERROR "cargo is missing: install Rust (cargo 1.85 or newer)")
 endif()
 
 set(PENNYWEIGHT_CARGO_TARGET_DIR

@@ -47,7 +47,7 @@ def main():
         line = (f"{name:20} {report['bits_per_weight']:11.3f} "
                 f"{report['bytes'] / 1e6:5.2f} MB {report['perplexity']:10.2f}")
         if kl:
-            line += f" {kl['mean']:9.4f} {100 * report['top1']:9.1f}%"
+            line += f" {kl['mean']:9.4f} {100 * report['top1']['mean']:9.1f}%"
         print(line)
     print(f"\n{time.time() - start:.0f} seconds. The quantized models lie in "
           f"{OUT.relative_to(ROOT)}/; try one in mlx-lm:")
