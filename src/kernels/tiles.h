@@ -14,9 +14,44 @@ void quantized_matmul_by_panels(
     ProductFn product,
     DType panel_type);
 
+/// Keys `from` .. `from + count - 1` of one batch row and kv head. Both are
+/// multiples of kKeyStep; what lies beyond the last key counts as zeros.
+struct KeyBlock {
+  int64_t batch = 0;
+  int64_t kv_head = 0;
+  int64_t from = 0;
+  int64_t count = 0;
+};
+inline constexpr int64_t kKeyStep = 64;
+
+/// The two products of attention. Called by several threads at once.
+class AttentionProducts {
+ public:
+  virtual ~AttentionProducts() = default;
+  /// out [rows, count] = q [rows, head_dim] * k^T.
+  virtual void scores(
+      const KeyBlock& block,
+      int64_t rows,
+      const ConstMatrix& q,
+      const Matrix& out) const = 0;
+  /// sums [rows, head_dim] = weights [rows, count] * v, or += with `add`.
+  virtual void mix(
+      const KeyBlock& block,
+      int64_t rows,
+      const ConstMatrix& weights,
+      float* sums,
+      bool add) const = 0;
+};
+
 /// Tiles of queries against blocks of keys, weights as running softmax sums
 /// (arXiv 2205.14135); a tile's scores stay in the second-level cache. Tiles
 /// of queries and weights are of `tile_type`, float32 or bfloat16.
+void attention_by_tiles(
+    const AttentionArgs& args,
+    const AttentionProducts& products,
+    DType tile_type);
+
+/// The same with k and v as they lie.
 void attention_by_tiles(
     const AttentionArgs& args,
     ProductFn product,

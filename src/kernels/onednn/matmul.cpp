@@ -134,10 +134,6 @@ void quantized_matmul(const QuantizedMatmulArgs& args) {
   quantized_matmul_by_panels(args, matmul, panel_type(args.x.type));
 }
 
-void attention(const AttentionArgs& args) {
-  attention_by_tiles(args, matmul, panel_type(args.type));
-}
-
 std::string_view target_name() {
   switch (dnnl::get_effective_cpu_isa()) {
     case dnnl::cpu_isa::avx512_core_amx:

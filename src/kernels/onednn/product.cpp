@@ -37,7 +37,7 @@ struct Shape {
   int64_t m, n, k;
   int64_t x_stride, weight_stride, out_stride;
   int64_t type, out_type;
-  int64_t by_depth, bias, accumulate;
+  int64_t by_depth, packed, bias, accumulate;
   int64_t threads;
 
   bool operator==(const Shape&) const = default;
@@ -56,6 +56,20 @@ struct ShapeHash {
   }
 };
 
+dnnl::memory::format_tag packed_tag(int64_t n) {
+  using Tag = dnnl::memory::format_tag;
+  switch (packed_columns(n)) {
+    case 16:
+      return Tag::BA16a16b2a;
+    case 32:
+      return Tag::BA16a32b2a;
+    case 48:
+      return Tag::BA16a48b2a;
+    default:
+      return Tag::BA16a64b2a;
+  }
+}
+
 /// A compiled product; to be run by any number of threads at once.
 class Product {
  public:
@@ -63,7 +77,8 @@ class Product {
     using Tag = dnnl::memory::desc;
     const auto type = type_of(DType(shape.type));
     x_ = Tag({shape.m, shape.k}, type, {shape.x_stride, 1});
-    weight_ = shape.by_depth
+    weight_ = shape.packed ? Tag({shape.k, shape.n}, type, packed_tag(shape.n))
+        : shape.by_depth
         ? Tag({shape.k, shape.n}, type, {shape.weight_stride, 1})
         : Tag({shape.k, shape.n}, type, {1, shape.weight_stride});
     out_ =
@@ -84,6 +99,7 @@ class Product {
     const dnnl::matmul::primitive_desc primitive(
         descriptor, attributes, engine());
     scratchpad_ = primitive.scratchpad_desc();
+    is_brgemm_ = std::strncmp(primitive.impl_info_str(), "brg", 3) == 0;
     matmul_ = dnnl::matmul(primitive);
   }
 
@@ -106,7 +122,13 @@ class Product {
     stream.wait();
   }
 
+  /// oneDNN's fast kernel, not its naive one for odd layouts.
+  bool is_brgemm() const {
+    return is_brgemm_;
+  }
+
  private:
+  bool is_brgemm_ = false;
   dnnl::memory::desc x_, weight_, out_, bias_, scratchpad_;
   dnnl::matmul matmul_;
 };
@@ -201,25 +223,55 @@ bool has_bfloat16() {
   return has;
 }
 
-void product(const MatmulArgs& args) {
-  const bool accumulate = args.residual.data != nullptr;
-  if (accumulate) {
-    copy_residual(args);
-  }
-  const Shape shape{
+int64_t packed_columns(int64_t n) {
+  return n >= kPackedColumns ? kPackedColumns : (n + 15) / 16 * 16;
+}
+
+namespace {
+
+Shape shape_of(const MatmulArgs& args, bool packed) {
+  return {
       args.m,
       args.n,
       args.k,
       args.x.stride,
-      args.weight.stride,
+      packed ? 0 : args.weight.stride,
       args.out.stride,
       int64_t(args.x.type),
       int64_t(args.out.type),
       args.weight_by_depth,
+      packed,
       args.bias.data != nullptr,
-      accumulate,
+      args.residual.data != nullptr,
       thread_count()};
-  cache().get(shape)->run(args, wide_bias(args));
+}
+
+void run_product(const MatmulArgs& args, bool packed) {
+  if (args.residual.data) {
+    copy_residual(args);
+  }
+  cache().get(shape_of(args, packed))->run(args, wide_bias(args));
+}
+
+}  // namespace
+
+void product(const MatmulArgs& args) {
+  run_product(args, false);
+}
+
+void packed_product(const MatmulArgs& args) {
+  run_product(args, true);
+}
+
+bool packed_product_works(int64_t n, int64_t k) {
+  MatmulArgs args{.m = 64, .n = n, .k = k};
+  args.x = {nullptr, DType::bf16, k};
+  args.out = {nullptr, DType::f32, n};
+  try {
+    return cache().get(shape_of(args, true))->is_brgemm();
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace pennyweight::kernels::onednn

@@ -21,12 +21,8 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 template <class T, class U>
 void scaled_row(const T* x, float factor, U* out, int64_t n) {
   const Vec f = hn::Set(Floats(), factor);
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { store(hn::Mul(load(x + i), f), out + i); },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        store_some(hn::Mul(load_some(x + i, rest), f), out + i, rest);
-      });
+  map_row(
+      n, out, [&](Vec v) HWY_ATTR { return hn::Mul(v, f); }, x);
 }
 
 template <class T, class U>
@@ -68,34 +64,52 @@ float max_of_scores(const float* x, int64_t n) {
   return max_of(max);
 }
 
+HWY_INLINE void store_weights(Vec v0, Vec v1, float* p) {
+  store_two(v0, v1, p);
+}
+
+/// Ties go up instead of to even: of 65536 weights one is a tie.
+HWY_INLINE void store_weights(Vec v0, Vec v1, BFloat16* p) {
+  const Words words;
+  const auto half = hn::Set(words, 0x8000u);
+  store_halves(
+      hn::Add(hn::BitCast(words, v0), half),
+      hn::Add(hn::BitCast(words, v1), half),
+      p);
+}
+
 /// out = exp(x - max); returns the sum. x and out may share their start.
 template <class U>
 float exp_scores(const float* x, float max, U* out, int64_t n) {
   const Floats d;
+  const int64_t step = lanes();
   const Vec shift = hn::Set(d, max);
-  Vec sum = hn::Zero(d);
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR {
-        const Vec v = exp_of(hn::Sub(load(x + i), shift));
-        sum = hn::Add(sum, v);
-        store(v, out + i);
-      },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        const Vec v = hn::IfThenElseZero(
-            hn::FirstN(d, size_t(rest)),
-            exp_of(hn::Sub(load_some(x + i, rest), shift)));
-        sum = hn::Add(sum, v);
-        store_some(v, out + i, rest);
-      });
-  return sum_of(sum);
+  Vec sum0 = hn::Zero(d), sum1 = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    const Vec v0 = exp_of_negative(hn::Sub(load(x + i), shift));
+    const Vec v1 = exp_of_negative(hn::Sub(load(x + i + step), shift));
+    sum0 = hn::Add(sum0, v0);
+    sum1 = hn::Add(sum1, v1);
+    store_weights(v0, v1, out + i);
+  }
+  for (; i < n; i += step) {
+    const int64_t rest = std::min(step, n - i);
+    const Vec v = hn::IfThenElseZero(
+        hn::FirstN(d, size_t(rest)),
+        exp_of_negative(hn::Sub(load_some(x + i, rest), shift)));
+    sum0 = hn::Add(sum0, v);
+    store_some(v, out + i, rest);
+  }
+  return sum_of(hn::Add(sum0, sum1));
 }
 
 template <class U>
 void weigh_row(const simd::WeightsArgs& args, int64_t row) {
   float* scores = args.scores + row * args.stride;
-  // In bfloat16 the weights take the front half of the row's bytes.
-  U* out = reinterpret_cast<U*>(scores);
+  // In bfloat16 they take half the room: the rows move up, over rows of
+  // scores that are done with.
+  U* out = reinterpret_cast<U*>(args.scores) + row * args.stride;
   const int64_t query = row / args.group;
   const int64_t begin = std::clamp<int64_t>(
       query + std::max(args.lowest, -query), 0, args.columns);
@@ -110,7 +124,7 @@ void weigh_row(const simd::WeightsArgs& args, int64_t row) {
   float sum = 0;
   float rescale = 1;
   if (!sees_none) {
-    rescale = std::exp(old_max - max);
+    rescale = max > old_max ? std::exp(old_max - max) : 1.0f;
     sum = exp_scores(scores + begin, max, out + begin, end - begin);
   }
   const int64_t done = sees_none ? begin : end;

@@ -35,11 +35,16 @@ T* row_of(const Matrix& x, int64_t row) {
 
 template <class T, class U>
 void convert_row(const T* x, U* out, int64_t n) {
-  for_vectors(
+  const Floats d;
+  map_row(
       n,
-      [&](int64_t i) HWY_ATTR { store(load(x + i), out + i); },
-      [&](int64_t i, int64_t rest)
-          HWY_ATTR { store_some(load_some(x + i, rest), out + i, rest); });
+      out,
+      [&](Vec v) HWY_ATTR {
+        // A NaN becomes one that survives any rounding of its bits.
+        return hn::IfThenElse(
+            hn::IsNaN(v), hn::BitCast(d, hn::Set(Words(), 0x7fc00000u)), v);
+      },
+      x);
 }
 
 void convert(const simd::ConvertArgs& args) {
@@ -82,15 +87,12 @@ void rms_norm_row(
     float eps) {
   const float mean = sum_of_squares(x, n) / float(n);
   const Vec factor = hn::Set(Floats(), 1.0f / std::sqrt(mean + eps));
-  for_vectors(
+  map_row(
       n,
-      [&](int64_t i) HWY_ATTR {
-        store(hn::Mul(hn::Mul(load(x + i), factor), load(weight + i)), out + i);
-      },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        const Vec v = hn::Mul(load_some(x + i, rest), factor);
-        store_some(hn::Mul(v, load_some(weight + i, rest)), out + i, rest);
-      });
+      out,
+      [&](Vec v, Vec w) HWY_ATTR { return hn::Mul(hn::Mul(v, factor), w); },
+      x,
+      weight);
 }
 
 void rms_norm(const RmsNormArgs& args) {
@@ -119,22 +121,18 @@ void rms_norm(const RmsNormArgs& args) {
   });
 }
 
-HWY_INLINE Vec swiglu_of(Vec gate, Vec up) {
-  const Vec one = hn::Set(Floats(), 1.0f);
-  const Vec bottom = hn::Add(one, exp_of(hn::Neg(gate)));
-  return hn::Mul(hn::Div(gate, bottom), up);
-}
-
 template <class T, class U>
 void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
-  for_vectors(
+  const Vec one = hn::Set(Floats(), 1.0f);
+  map_row(
       n,
-      [&](int64_t i)
-          HWY_ATTR { store(swiglu_of(load(gate + i), load(up + i)), out + i); },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        const Vec g = load_some(gate + i, rest);
-        store_some(swiglu_of(g, load_some(up + i, rest)), out + i, rest);
-      });
+      out,
+      [&](Vec g, Vec u) HWY_ATTR {
+        const Vec bottom = hn::Add(one, exp_of(hn::Neg(g)));
+        return hn::Mul(hn::Mul(g, reciprocal(bottom)), u);
+      },
+      gate,
+      up);
 }
 
 void swiglu(const SwigluArgs& args) {
@@ -182,14 +180,15 @@ double exp_row(const T* x, float max, float* out, int64_t n) {
     for_vectors(
         std::min(kChunk, n - from),
         [&](int64_t i) HWY_ATTR {
-          const Vec v = exp_of(hn::Sub(load(x + from + i), shift));
+          const Vec v = exp_of_negative(hn::Sub(load(x + from + i), shift));
           sum = hn::Add(sum, v);
           if (out) {
             store(v, out + from + i);
           }
         },
         [&](int64_t i, int64_t rest) HWY_ATTR {
-          const Vec v = exp_of(hn::Sub(load_some(x + from + i, rest), shift));
+          const Vec v =
+              exp_of_negative(hn::Sub(load_some(x + from + i, rest), shift));
           const auto mask = hn::FirstN(Floats(), size_t(rest));
           sum = hn::Add(sum, hn::IfThenElseZero(mask, v));
           if (out) {
@@ -204,12 +203,8 @@ double exp_row(const T* x, float max, float* out, int64_t n) {
 template <class T>
 void scale_row(const float* x, float factor, T* out, int64_t n) {
   const Vec f = hn::Set(Floats(), factor);
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { store(hn::Mul(load(x + i), f), out + i); },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        store_some(hn::Mul(load_some(x + i, rest), f), out + i, rest);
-      });
+  map_row(
+      n, out, [&](Vec v) HWY_ATTR { return hn::Mul(v, f); }, x);
 }
 
 void softmax(const SoftmaxArgs& args) {
@@ -295,7 +290,9 @@ void logsumexp(const LogSumExpArgs& args) {
 
 bool available() {
 #if defined(__x86_64__)
-  return (hwy::SupportedTargets() & HWY_TARGETS) != 0;
+  // Asked once: on a virtual machine the CPUID instruction takes long.
+  static const bool any = (hwy::SupportedTargets() & HWY_TARGETS) != 0;
+  return any;
 #else
   return true;
 #endif

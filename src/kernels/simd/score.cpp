@@ -90,10 +90,11 @@ double chunk_sum(const T* x, float max, int64_t n) {
   Vec sum = hn::Zero(d);
   for_vectors(
       n,
-      [&](int64_t i)
-          HWY_ATTR { sum = hn::Add(sum, exp_of(hn::Sub(load(x + i), shift))); },
+      [&](int64_t i) HWY_ATTR {
+        sum = hn::Add(sum, exp_of_negative(hn::Sub(load(x + i), shift)));
+      },
       [&](int64_t i, int64_t rest) HWY_ATTR {
-        const Vec v = exp_of(hn::Sub(load_some(x + i, rest), shift));
+        const Vec v = exp_of_negative(hn::Sub(load_some(x + i, rest), shift));
         const auto mask = hn::FirstN(d, size_t(rest));
         sum = hn::Add(sum, hn::IfThenElseZero(mask, v));
       });
@@ -123,12 +124,13 @@ DifferenceSums chunk_difference(const U* r, const T* c, float max, int64_t n) {
       n,
       [&](int64_t i) HWY_ATTR {
         const Vec rv = load(r + i);
-        add(rv, load(c + i), exp_of(hn::Sub(rv, shift)));
+        add(rv, load(c + i), exp_of_negative(hn::Sub(rv, shift)));
       },
       [&](int64_t i, int64_t rest) HWY_ATTR {
         const Vec rv = load_some(r + i, rest);
         const auto mask = hn::FirstN(d, size_t(rest));
-        const Vec weight = hn::IfThenElseZero(mask, exp_of(hn::Sub(rv, shift)));
+        const Vec weight =
+            hn::IfThenElseZero(mask, exp_of_negative(hn::Sub(rv, shift)));
         add(rv, load_some(c + i, rest), weight);
       });
   return {sum_of(weights), sum_of(differences)};

@@ -52,8 +52,8 @@ struct PackQueriesArgs {
 };
 void pack_queries(const PackQueriesArgs& args);
 
-/// Turns scores into weights exp(score - max), in place as float32 or as
-/// bfloat16 at the front of each row, while max and sum of each row go on
+/// Turns scores into weights exp(score - max) in the same memory, as float32
+/// or bfloat16 rows of `stride` elements, while max and sum of each row go on
 /// from earlier blocks of keys. Row r sees column j where lowest <= j - r /
 /// group <= highest and j < columns; other weights, to `padded` columns, are
 /// 0. Of what was summed so far, `rescale` [rows] is what remains.

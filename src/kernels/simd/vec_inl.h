@@ -8,6 +8,7 @@
 
 #include <hwy/highway.h>
 
+#include <cstdint>
 #include <cstring>
 
 #include "kernels/kernels.h"
@@ -51,21 +52,47 @@ HWY_INLINE void store(Vec v, float* p) {
   hn::StoreU(v, Floats(), p);
 }
 
-HWY_INLINE void store(Vec v, BFloat16* p) {
+/// The bits of v, rounded so that the upper half is the nearest bfloat16. A
+/// NaN whose payload fills all lower bits would overflow: arithmetic makes
+/// none, convert() screens them out.
+HWY_INLINE hn::Vec<Words> rounded_bits(Vec v) {
   const Words words;
   const auto bits = hn::BitCast(words, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(words, 1u));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(words, 0x7fffu)));
-  const auto quiet = hn::Or(bits, hn::Set(words, 0x400000u));
-  const auto is_nan = hn::RebindMask(words, hn::IsNaN(v));
-  const auto high = hn::ShiftRight<16>(hn::IfThenElse(is_nan, quiet, rounded));
+  return hn::Add(bits, hn::Add(odd, hn::Set(words, 0x7fffu)));
+}
+
+HWY_INLINE void store(Vec v, BFloat16* p) {
   const hn::Rebind<uint16_t, Floats> d16;
-  hn::StoreU(hn::TruncateTo(d16, high), d16, reinterpret_cast<uint16_t*>(p));
+  const auto high = hn::TruncateTo(d16, hn::ShiftRight<16>(rounded_bits(v)));
+  hn::StoreU(high, d16, reinterpret_cast<uint16_t*>(p));
 }
 
 HWY_INLINE void store(Vec v, Float16* p) {
   const hn::Rebind<hwy::float16_t, Floats> d16;
   hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
+}
+
+/// Two neighbouring vectors at once, which is cheaper in bfloat16.
+template <class T>
+HWY_INLINE void store_two(Vec v0, Vec v1, T* p) {
+  store(v0, p);
+  store(v1, p + hn::Lanes(Floats()));
+}
+
+/// The upper halves of the words of two vectors, to p.
+HWY_INLINE void
+store_halves(hn::Vec<Words> v0, hn::Vec<Words> v1, BFloat16* p) {
+  const hn::Repartition<uint16_t, Floats> d16;
+  hn::StoreU(
+      hn::ConcatOdd(d16, hn::BitCast(d16, v1), hn::BitCast(d16, v0)),
+      d16,
+      reinterpret_cast<uint16_t*>(p));
+}
+
+template <>
+HWY_INLINE void store_two(Vec v0, Vec v1, BFloat16* p) {
+  store_halves(rounded_bits(v0), rounded_bits(v1), p);
 }
 
 /// The first n values at p, then zeros.
@@ -104,28 +131,77 @@ HWY_INLINE void for_vectors(int64_t n, const Body& body, const Rest& rest) {
   }
 }
 
-/// exp(x), within 2 ulp; 0 below -87.3, where the result would be subnormal,
-/// capped at exp(88.3). NaN stays NaN.
+/// out[i] = f(in[i]...) for i < n. Inputs may be of several types, and one
+/// may be `out` itself.
+template <class F, class U, class... T>
+HWY_INLINE void map_row(int64_t n, U* out, const F& f, const T*... in) {
+  const int64_t step = lanes();
+  int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    const Vec v0 = f(load(in + i)...);
+    const Vec v1 = f(load(in + i + step)...);
+    store_two(v0, v1, out + i);
+  }
+  for (; i < n; i += step) {
+    if (i + step <= n) {
+      store(f(load(in + i)...), out + i);
+    } else {
+      store_some(f(load_some(in + i, n - i)...), out + i, n - i);
+    }
+  }
+}
+
+// exp(x) below these is subnormal, above them near infinity.
+constexpr float kExpLowest = -87.33f;
+constexpr float kExpHighest = 88.37f;
+
+/// exp(x) for kExpLowest <= x <= kExpHighest or NaN, within 2 units in the
+/// last place. x = n ln 2 + r, and exp(r) by the polynomial of degree 5 whose
+/// largest relative error on |r| <= ln(2) / 2 is least, 0x1.8p-24.
+HWY_INLINE Vec exp_within(Vec x) {
+  const Floats d;
+  const Ints ints;
+  // Adding 1.5 * 2^23 leaves n, the nearest integer, in the lowest bits.
+  const Vec magic = hn::Set(d, 12582912.0f);
+  const Vec shifted = hn::MulAdd(x, hn::Set(d, 1.44269504f), magic);
+  const Vec n = hn::Sub(shifted, magic);
+  const Vec r = hn::NegMulAdd(n, hn::Set(d, 0.693147181f), x);
+  Vec p = hn::Set(d, 0.008290229365f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0.041898388416f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.166676402092f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.499991446733f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.999999701977f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(ints, shifted));
+  return hn::BitCast(d, hn::Add(hn::BitCast(ints, p), exponent));
+}
+
+/// exp(x); beyond kExpHighest as there, below kExpLowest 0. NaN stays NaN.
 HWY_INLINE Vec exp_of(Vec x) {
   const Floats d;
-  const Vec lowest = hn::Set(d, -87.33f);
-  // The order of operands lets a NaN through.
-  const Vec y = hn::Min(hn::Set(d, 88.37f), hn::Max(lowest, x));
-  const Vec n = hn::Round(hn::Mul(y, hn::Set(d, 1.44269504f)));
-  // ln 2 in two parts, of which n times the first is exact.
-  Vec r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), y);
-  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
-  // exp(r) = 1 + r + r^2 p(r), |r| <= ln(2) / 2 (Cephes, expf).
-  Vec p = hn::Set(d, 1.9875691500e-4f);
-  p = hn::MulAdd(p, r, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
-  p = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(d, 1.0f));
-  const auto biased = hn::Add(hn::ConvertTo(Ints(), n), hn::Set(Ints(), 127));
-  const Vec power = hn::BitCast(d, hn::ShiftLeft<23>(biased));
-  return hn::IfThenZeroElse(hn::Lt(x, lowest), hn::Mul(p, power));
+  const Vec lowest = hn::Set(d, kExpLowest);
+  // This order of operands lets a NaN through.
+  const Vec y = hn::Min(hn::Set(d, kExpHighest), hn::Max(lowest, x));
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(y));
+}
+
+/// exp_of for x that are at most 0 or NaN.
+HWY_INLINE Vec exp_of_negative(Vec x) {
+  const Vec lowest = hn::Set(Floats(), kExpLowest);
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(hn::Max(lowest, x)));
+}
+
+/// 1 / x for 1 <= x <= 2^127, within 2 units in the last place; 0 beyond
+/// 2^126, where it is subnormal.
+HWY_INLINE Vec reciprocal(Vec x) {
+  const Floats d;
+#if HWY_TARGET == HWY_AVX3
+  // 14 good bits, doubled by a step of Newton's; division takes longer.
+  const Vec y = hn::ApproximateReciprocal(x);
+  return hn::Mul(y, hn::NegMulAdd(x, y, hn::Set(d, 2.0f)));
+#else
+  return hn::Div(hn::Set(d, 1.0f), x);
+#endif
 }
 
 }  // namespace pennyweight::kernels::HWY_NAMESPACE
