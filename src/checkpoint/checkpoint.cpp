@@ -1,13 +1,10 @@
 #include "checkpoint/checkpoint.h"
 
-#include <mlx/ops.h>
-#include <mlx/transforms.h>
-
-#include <cmath>
 #include <set>
 #include <unordered_map>
 
 #include "checkpoint/safetensors.h"
+#include "core/atomic_file.h"
 #include "core/error.h"
 
 namespace pennyweight {
@@ -16,6 +13,8 @@ namespace {
 
 constexpr const char* kWhere = "checkpoint";
 constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr size_t kMaxIndex = size_t{256} << 20;
+constexpr size_t kMaxConfig = size_t{16} << 20;
 
 [[noreturn]] void corrupt(const std::string& what) {
   throw Error(ErrorCode::corrupt, kWhere, what);
@@ -41,22 +40,33 @@ void check_shard_name(const std::string& name, const std::string& index) {
 
 // Tensor name -> shard, from the index.
 std::map<std::string, std::string> read_weight_map(const fs::path& path) {
-  Json json = read_json(path);
-  auto view = JsonView(json, path.string()).object("weight_map");
-  if (!view || view->json().empty()) {
-    corrupt(path.string() + ": \"weight_map\" is missing or empty");
+  auto name = path.string();
+  auto json = parse_sorted_json(read_file(path, kMaxIndex), name);
+  if (!json.is_object() || !json.contains("weight_map") ||
+      !json["weight_map"].is_object() || json["weight_map"].empty()) {
+    corrupt(name + ": \"weight_map\" is missing or empty");
   }
   std::map<std::string, std::string> weight_map;
-  for (const auto& [name, shard] : view->json().items()) {
+  for (const auto& [tensor, shard] : json["weight_map"].items()) {
     if (!shard.is_string()) {
       corrupt(
-          path.string() + ": the shard of " + one_line(name, 120) +
-          " is not a name");
+          name + ": the shard of " + one_line(tensor, 120) + " is not a name");
     }
-    check_shard_name(shard.get<std::string>(), path.string());
-    weight_map.emplace(name, shard.get<std::string>());
+    check_shard_name(shard.get_ref<const std::string&>(), name);
+    weight_map.emplace(tensor, shard.get<std::string>());
   }
   return weight_map;
+}
+
+// A count of what is not finite, by the exponent bits: all ones.
+template <class Word>
+int64_t count_non_finite(const mx::array& tensor, Word exponent) {
+  const Word* data = tensor.data<Word>();
+  int64_t count = 0;
+  for (size_t i = 0; i < tensor.size(); ++i) {
+    count += (data[i] & exponent) == exponent;
+  }
+  return count;
 }
 
 }  // namespace
@@ -147,6 +157,14 @@ Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
 
 Checkpoint Checkpoint::open(const fs::path& folder) {
+  try {
+    return open_folder(folder);
+  } catch (const fs::filesystem_error& error) {
+    throw io_error(kWhere, "can't read", folder.string(), error.code().value());
+  }
+}
+
+Checkpoint Checkpoint::open_folder(const fs::path& folder) {
   auto impl = std::make_unique<Impl>();
   impl->folder = folder;
   std::error_code ignored;
@@ -156,7 +174,7 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
         kWhere,
         "there is no model folder " + folder.string());
   }
-  impl->config = read_json(folder / "config.json", size_t{16} << 20);
+  impl->config = read_json(folder / "config.json", kMaxConfig);
   if (!impl->config.is_object()) {
     corrupt((folder / "config.json").string() + " is not a JSON object");
   }
@@ -202,33 +220,20 @@ mx::array Checkpoint::load(const std::string& name) const {
   return SafetensorsFile::load(source.file, source.entry);
 }
 
-namespace {
-
-// Counts what is not finite by the exponent bits: all ones.
-template <class Word>
-int64_t count_non_finite(const Word* data, size_t size, Word exponent) {
-  int64_t count = 0;
-  for (size_t i = 0; i < size; ++i) {
-    count += (data[i] & exponent) == exponent;
-  }
-  return count;
-}
-
-}  // namespace
-
 void require_finite(const mx::array& tensor, const std::string& name) {
-  auto dense = mx::contiguous(tensor);
-  mx::eval(dense);
+  if (!tensor.is_available() || !tensor.flags().row_contiguous) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "tensor " + one_line(name, 120) + " must be evaluated and contiguous");
+  }
   int64_t count = 0;
-  if (dense.dtype() == mx::bfloat16) {
-    count = count_non_finite<uint16_t>(
-        dense.data<uint16_t>(), dense.size(), 0x7f80);
-  } else if (dense.dtype() == mx::float16) {
-    count = count_non_finite<uint16_t>(
-        dense.data<uint16_t>(), dense.size(), 0x7c00);
-  } else if (dense.dtype() == mx::float32) {
-    count = count_non_finite<uint32_t>(
-        dense.data<uint32_t>(), dense.size(), 0x7f800000);
+  if (tensor.dtype() == mx::bfloat16) {
+    count = count_non_finite<uint16_t>(tensor, 0x7f80);
+  } else if (tensor.dtype() == mx::float16) {
+    count = count_non_finite<uint16_t>(tensor, 0x7c00);
+  } else if (tensor.dtype() == mx::float32) {
+    count = count_non_finite<uint32_t>(tensor, 0x7f800000);
   }
   if (count > 0) {
     throw Error(

@@ -16,7 +16,7 @@ namespace mx = mlx::core;
 namespace fs = std::filesystem;
 
 /// What a safetensors header says of a tensor, already checked: the dtype is
-/// one MLX has (F32, F16, BF16, F64 excluded; I8..I64, U8..U64, BOOL), shape
+/// one MLX has (F32, F16, BF16; I8..I64, U8..U64, BOOL), shape
 /// times item size equals the extent, which lies in the file and overlaps no
 /// other.
 struct TensorInfo {
@@ -53,12 +53,13 @@ class Checkpoint {
 
  private:
   struct Impl;
+  static Checkpoint open_folder(const fs::path& folder);
   explicit Checkpoint(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 
-/// numeric Error that names `name` and the count when a floating tensor holds
-/// NaN or infinities.
+/// numeric Error that names `name` and the count when a floating tensor,
+/// evaluated and row-contiguous, holds NaN or infinities.
 void require_finite(const mx::array& tensor, const std::string& name);
 
 }  // namespace pennyweight

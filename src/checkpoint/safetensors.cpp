@@ -5,13 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 
 #include "core/error.h"
-#include "core/json.h"
 
 namespace pennyweight {
 
@@ -19,187 +16,14 @@ namespace {
 
 constexpr const char* kWhere = "safetensors";
 
-struct DtypeName {
-  const char* name;
-  mx::Dtype dtype;
-};
-
-const DtypeName kDtypes[] = {
-    {"F32", mx::float32},
-    {"F16", mx::float16},
-    {"BF16", mx::bfloat16},
-    {"U8", mx::uint8},
-    {"I8", mx::int8},
-    {"U16", mx::uint16},
-    {"I16", mx::int16},
-    {"U32", mx::uint32},
-    {"I32", mx::int32},
-    {"U64", mx::uint64},
-    {"I64", mx::int64},
-    {"BOOL", mx::bool_},
-};
-
-// Names are quoted in errors, and they are untrusted.
-[[noreturn]] void broken(
-    const std::string& file,
-    const std::string& name,
-    const std::string& what) {
-  throw Error(
-      ErrorCode::corrupt,
-      kWhere,
-      file + ": tensor \"" + one_line(name, 120) + "\" " + what);
-}
-
-mx::Dtype read_dtype(
-    const Json& value,
-    const std::string& file,
-    const std::string& name) {
-  if (!value.is_string()) {
-    broken(file, name, "has no dtype");
-  }
-  const auto& text = value.get_ref<const std::string&>();
-  for (const auto& known : kDtypes) {
-    if (text == known.name) {
-      return known.dtype;
-    }
-  }
-  if (text == "F64" || text.starts_with("F8") || text.starts_with("F4") ||
-      text.starts_with("F6") || text == "C64") {
-    throw Error(
-        ErrorCode::not_supported,
-        kWhere,
-        file + ": tensor \"" + one_line(name, 120) + "\" is " +
-            one_line(text, 20) +
-            ", which MLX can't hold as weights; convert it to BF16 first");
-  }
-  broken(file, name, "has the unknown dtype \"" + one_line(text, 20) + "\"");
-}
-
-uint64_t read_offset(
-    const Json& value,
-    const std::string& file,
-    const std::string& name) {
-  if (!value.is_number_unsigned()) {
-    broken(file, name, "has an offset that is not a natural number");
-  }
-  return value.get<uint64_t>();
-}
-
-mx::Shape read_shape(
-    const Json& value,
-    const std::string& file,
-    const std::string& name,
-    uint64_t& items) {
-  if (!value.is_array() || value.size() > 8) {
-    broken(file, name, "has no shape of at most 8 dimensions");
-  }
-  mx::Shape shape;
-  items = 1;
-  for (const Json& extent : value) {
-    if (!extent.is_number_unsigned() ||
-        extent.get<uint64_t>() > std::numeric_limits<int32_t>::max()) {
-      broken(file, name, "has a dimension out of range");
-    }
-    auto size = extent.get<uint64_t>();
-    // MLX counts items in size_t, but strides in 64 bits and shapes in 32.
-    if (size != 0 && items > (uint64_t{1} << 48) / size) {
-      broken(file, name, "is too large");
-    }
-    items *= size;
-    shape.push_back(static_cast<int32_t>(size));
-  }
-  return shape;
-}
-
-SafetensorsEntry read_entry(
-    const std::string& name,
-    const Json& value,
-    uint64_t data_start,
-    uint64_t data_size,
-    const std::string& file) {
-  if (!value.is_object() || !value.contains("dtype") ||
-      !value.contains("shape") || !value.contains("data_offsets")) {
-    broken(file, name, "lacks dtype, shape or data_offsets");
-  }
-  auto dtype = read_dtype(value["dtype"], file, name);
-  uint64_t items = 0;
-  auto shape = read_shape(value["shape"], file, name, items);
-  const Json& offsets = value["data_offsets"];
-  if (!offsets.is_array() || offsets.size() != 2) {
-    broken(file, name, "has no pair of data_offsets");
-  }
-  uint64_t begin = read_offset(offsets[0], file, name);
-  uint64_t end = read_offset(offsets[1], file, name);
-  if (begin > end || end > data_size) {
-    broken(
-        file,
-        name,
-        "lies outside the file; the file is cut short or damaged, fetch it "
-        "again");
-  }
-  if (end - begin != items * mx::size_of(dtype)) {
-    broken(file, name, "has an extent that is not its shape's");
-  }
-  return {name, dtype, std::move(shape), data_start + begin, data_start + end};
-}
-
 }  // namespace
-
-std::vector<SafetensorsEntry> parse_safetensors_header(
-    std::string_view header,
-    uint64_t file_size,
-    const std::string& file) {
-  Json json = parse_json(header, file + ": its header");
-  if (!json.is_object()) {
-    throw Error(
-        ErrorCode::corrupt, kWhere, file + ": the header is not an object");
-  }
-  uint64_t data_start = 8 + header.size();
-  uint64_t data_size = file_size > data_start ? file_size - data_start : 0;
-  std::vector<SafetensorsEntry> entries;
-  for (const auto& [name, value] : json.items()) {
-    if (name == "__metadata__") {
-      continue;
-    }
-    if (name.empty() || name.size() > 1024) {
-      broken(file, name, "has an unusable name");
-    }
-    entries.push_back(read_entry(name, value, data_start, data_size, file));
-  }
-  std::ranges::sort(entries, {}, [](const SafetensorsEntry& entry) {
-    return std::pair(entry.begin, entry.end);
-  });
-  uint64_t expected = data_start;
-  for (const auto& entry : entries) {
-    if (entry.begin != expected) {
-      broken(file, entry.name, "overlaps another, or follows a hole");
-    }
-    expected = entry.end;
-  }
-  if (expected != data_start + data_size) {
-    throw Error(
-        ErrorCode::corrupt,
-        kWhere,
-        file + ": holds bytes that belong to no tensor");
-  }
-  return entries;
-}
-
-std::string safetensors_dtype_name(mx::Dtype dtype) {
-  for (const auto& known : kDtypes) {
-    if (known.dtype == dtype) {
-      return known.name;
-    }
-  }
-  throw Error(
-      ErrorCode::not_supported, kWhere, "a dtype that safetensors can't hold");
-}
 
 std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
     const std::filesystem::path& path) {
   std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(path));
   std::string name = path.string();
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Not to wait where the name is a pipe's.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     throw io_error(kWhere, "can't open", name, errno);
   }

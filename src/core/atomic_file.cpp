@@ -1,11 +1,15 @@
 #include "core/atomic_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
@@ -15,6 +19,8 @@ namespace pennyweight {
 namespace {
 
 constexpr std::string_view kWhere = "write";
+constexpr const char* kWorkSuffix = ".work";
+constexpr const char* kOldSuffix = ".old";
 
 fs::path sibling(const fs::path& target, const std::string& suffix) {
   return target.parent_path() / ("." + target.filename().string() + suffix);
@@ -24,6 +30,69 @@ fs::path sibling(const fs::path& target, const std::string& suffix) {
 fs::path normal(const fs::path& path) {
   auto absolute = fs::absolute(path).lexically_normal();
   return absolute.has_filename() ? absolute : absolute.parent_path();
+}
+
+// The process that named a sibling of target with `kind`, if `name` is such.
+std::optional<pid_t> owner_of(
+    const std::string& name,
+    const fs::path& target,
+    const std::string& kind) {
+  std::string prefix = "." + target.filename().string() + kind;
+  if (!name.starts_with(prefix)) {
+    return std::nullopt;
+  }
+  pid_t pid = 0;
+  const char* end = name.data() + name.size();
+  auto [stop, error] = std::from_chars(name.data() + prefix.size(), end, pid);
+  bool whole = error == std::errc() && stop == end && pid > 0;
+  return whole ? std::optional(pid) : std::nullopt;
+}
+
+bool is_gone(pid_t pid) {
+  return ::kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+// What processes that were killed left beside the target. One killed amid the
+// two renames of a replacement left the old folder under another name: it
+// goes back.
+void clean_up_after_the_dead(const fs::path& target) {
+  std::error_code ignored;
+  std::vector<fs::path> leftovers;
+  for (const auto& entry :
+       fs::directory_iterator(target.parent_path(), ignored)) {
+    auto name = entry.path().filename().string();
+    for (const char* kind : {kWorkSuffix, kOldSuffix}) {
+      auto pid = owner_of(name, target, kind);
+      if (!pid || !is_gone(*pid)) {
+        continue;
+      }
+      bool lost = kind == kOldSuffix &&
+          !fs::exists(fs::symlink_status(target, ignored));
+      if (lost) {
+        fs::rename(entry.path(), target, ignored);
+      } else {
+        leftovers.push_back(entry.path());
+      }
+    }
+  }
+  for (const auto& leftover : leftovers) {
+    fs::remove_all(leftover, ignored);
+  }
+}
+
+// Swaps two folders in one step, so that the target is never missing; false
+// where the system or file system can't.
+bool exchange(const fs::path& a, const fs::path& b) {
+#if defined(__linux__) && defined(RENAME_EXCHANGE)
+  return ::renameat2(
+             AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+#elif defined(__APPLE__) && defined(RENAME_SWAP)
+  return ::renamex_np(a.c_str(), b.c_str(), RENAME_SWAP) == 0;
+#else
+  (void)a;
+  (void)b;
+  return false;
+#endif
 }
 
 void sync_folder(const fs::path& folder) {
@@ -146,7 +215,8 @@ void copy_whole_file(const fs::path& from, const fs::path& to) {
 }
 
 std::string read_file(const fs::path& path, size_t limit) {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Not to wait where the name is a pipe's.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     throw io_error("read", "can't open", path.string(), errno);
   }
@@ -190,31 +260,17 @@ std::string read_file(const fs::path& path, size_t limit) {
 
 AtomicFolder::AtomicFolder(fs::path target, bool force)
     : target_(normal(target)), force_(force) {
-  std::error_code ignored;
-  bool exists = fs::exists(fs::symlink_status(target_, ignored));
-  if (exists && !force) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "output",
-        target_.string() +
-            " already exists; choose another path or pass --force");
-  }
-  if (exists && !fs::is_empty(target_, ignored) &&
-      !(fs::is_directory(target_) && fs::exists(target_ / "config.json"))) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "output",
-        target_.string() +
-            " is not a model folder, so --force won't replace it");
-  }
-  work_ = sibling(target_, ".work" + std::to_string(::getpid()));
+  make_parents();
+  clean_up_after_the_dead(target_);
+  check_target();
+  work_ = sibling(target_, kWorkSuffix + std::to_string(::getpid()));
   std::error_code failed;
-  fs::create_directories(target_.parent_path(), failed);
+  fs::remove_all(work_, failed);
   if (!failed) {
-    fs::remove_all(work_, failed);
     fs::create_directory(work_, failed);
   }
   if (failed) {
+    remove_parents();
     throw io_error("output", "can't create", work_.string(), failed.value());
   }
 }
@@ -223,32 +279,89 @@ AtomicFolder::~AtomicFolder() {
   if (!committed_) {
     std::error_code ignored;
     fs::remove_all(work_, ignored);
+    remove_parents();
+  }
+}
+
+void AtomicFolder::make_parents() {
+  std::error_code failed;
+  auto parent = target_.parent_path();
+  for (auto path = parent; !fs::exists(path, failed) && path.has_filename();
+       path = path.parent_path()) {
+    made_.push_back(path);
+  }
+  failed.clear();
+  fs::create_directories(parent, failed);
+  if (failed) {
+    remove_parents();
+    throw io_error("output", "can't create", parent.string(), failed.value());
+  }
+}
+
+void AtomicFolder::remove_parents() const {
+  std::error_code ignored;
+  for (const auto& path : made_) {
+    fs::remove(path, ignored);  // refused where it is not empty
+  }
+}
+
+void AtomicFolder::check_target() const {
+  std::error_code failed;
+  if (!fs::exists(fs::symlink_status(target_, failed))) {
+    return;
+  }
+  if (!force_) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "output",
+        target_.string() +
+            " already exists; choose another path or pass --force");
+  }
+  bool replaceable = fs::is_directory(target_, failed) &&
+      (fs::is_empty(target_, failed) ||
+       fs::exists(target_ / "config.json", failed));
+  if (!replaceable) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "output",
+        target_.string() +
+            " is not a model folder, so --force won't replace it");
   }
 }
 
 void AtomicFolder::commit() {
+  check_target();  // it may have appeared meanwhile
   std::error_code failed;
-  fs::path old = sibling(target_, ".old" + std::to_string(::getpid()));
-  bool replaced = fs::exists(fs::symlink_status(target_, failed));
-  failed.clear();
-  if (replaced) {
-    fs::rename(target_, old, failed);
-  }
-  if (!failed) {
+  if (!fs::exists(fs::symlink_status(target_, failed))) {
     fs::rename(work_, target_, failed);
-    if (failed && replaced) {
-      std::error_code ignored;
-      fs::rename(old, target_, ignored);
-    }
+  } else if (exchange(work_, target_)) {
+    committed_ = true;
+    fs::remove_all(work_, failed);
+    failed.clear();
+  } else {
+    replace(failed);
   }
   if (failed) {
     throw io_error("output", "can't rename", work_.string(), failed.value());
   }
   committed_ = true;
   sync_folder(target_.parent_path());
-  if (replaced) {
-    fs::remove_all(old, failed);
+}
+
+void AtomicFolder::replace(std::error_code& failed) {
+  std::error_code ignored;
+  fs::path old = sibling(target_, kOldSuffix + std::to_string(::getpid()));
+  fs::remove_all(old, ignored);
+  fs::rename(target_, old, failed);
+  if (failed) {
+    return;
   }
+  fs::rename(work_, target_, failed);
+  if (failed) {
+    fs::rename(old, target_, ignored);
+    return;
+  }
+  fs::remove_all(old, ignored);
 }
 
 }  // namespace pennyweight

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <vector>
 
 namespace pennyweight {
 
@@ -52,7 +54,8 @@ std::string read_file(const fs::path& path, size_t limit);
 /// the target. An existing target is refused (invalid_argument) unless
 /// `force`; with it the old folder is replaced at commit, not before, and only
 /// if it is a folder that looks like a model (has config.json) or is empty.
-/// Destroyed without commit, nothing is left.
+/// Destroyed without commit, nothing is left; what a process that was killed
+/// left beside the target goes when the next one begins.
 class AtomicFolder {
  public:
   AtomicFolder(fs::path target, bool force);
@@ -66,8 +69,15 @@ class AtomicFolder {
   void commit();
 
  private:
+  void check_target() const;
+  void replace(std::error_code& failed);
+
+  void make_parents();
+  void remove_parents() const;
+
   fs::path target_;
   fs::path work_;
+  std::vector<fs::path> made_;  // parents that did not exist, inner first
   bool force_;
   bool committed_ = false;
 };

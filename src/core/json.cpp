@@ -12,13 +12,20 @@ namespace pennyweight {
 namespace {
 
 constexpr int kMaxDepth = 64;
+constexpr size_t kMaxOrderedKeys = 20000;
 
 // Refuses deep nesting and repeated keys while the parser runs, so hostile
 // text can neither exhaust the stack nor hide a second value.
 class Guard {
  public:
-  bool operator()(int depth, Json::parse_event_t event, Json& parsed) {
-    using Event = Json::parse_event_t;
+  explicit Guard(size_t max_keys) : max_keys_(max_keys) {}
+
+  template <class AnyJson>
+  bool operator()(
+      int depth,
+      typename AnyJson::parse_event_t event,
+      AnyJson& parsed) {
+    using Event = typename AnyJson::parse_event_t;
     if (depth > kMaxDepth) {
       throw std::runtime_error("nests deeper than 64 levels");
     }
@@ -30,7 +37,10 @@ class Guard {
         keys_.pop_back();
         break;
       case Event::key: {
-        auto key = parsed.get<std::string>();
+        auto key = parsed.template get<std::string>();
+        if (keys_.back().size() == max_keys_) {
+          throw std::runtime_error("has an object of too many keys");
+        }
         if (!keys_.back().insert(key).second) {
           throw std::runtime_error("repeats the key \"" + one_line(key) + "\"");
         }
@@ -43,18 +53,20 @@ class Guard {
   }
 
  private:
+  size_t max_keys_;
   std::vector<std::set<std::string>> keys_;
 };
 
-}  // namespace
-
-Json parse_json(std::string_view text, const std::string& name) {
-  Guard guard;
+template <class AnyJson>
+AnyJson
+parse_guarded(std::string_view text, const std::string& name, size_t max_keys) {
+  Guard guard(max_keys);
   try {
-    return Json::parse(
+    return AnyJson::parse(
         text.begin(),
         text.end(),
-        [&guard](int depth, Json::parse_event_t event, Json& parsed) {
+        [&guard](
+            int depth, typename AnyJson::parse_event_t event, AnyJson& parsed) {
           return guard(depth, event, parsed);
         });
   } catch (const nlohmann::json::exception&) {
@@ -65,6 +77,16 @@ Json parse_json(std::string_view text, const std::string& name) {
   } catch (const std::runtime_error& error) {
     throw Error(ErrorCode::corrupt, "json", name + " " + error.what());
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& name) {
+  return parse_guarded<Json>(text, name, kMaxOrderedKeys);
+}
+
+SortedJson parse_sorted_json(std::string_view text, const std::string& name) {
+  return parse_guarded<SortedJson>(text, name, SIZE_MAX);
 }
 
 Json read_json(const std::filesystem::path& path, size_t limit) {

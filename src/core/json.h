@@ -13,8 +13,14 @@ namespace pennyweight {
 using Json = nlohmann::ordered_json;
 
 /// Parses untrusted text. Refuses (corrupt) what is not JSON, nests deeper
-/// than 64 levels or repeats a key; `name` is the file named in the Error.
+/// than 64 levels, repeats a key or has more than 20,000 in an object (finding
+/// one in a Json takes a walk past the others); `name` is the file named in
+/// the Error.
 Json parse_json(std::string_view text, const std::string& name);
+
+/// For an object of any number of keys, such as an index of tensors.
+using SortedJson = nlohmann::json;
+SortedJson parse_sorted_json(std::string_view text, const std::string& name);
 
 /// Reads and parses a file of at most `limit` bytes (not_found, io, corrupt).
 Json read_json(

@@ -1,6 +1,8 @@
 #include "core/atomic_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -99,6 +101,19 @@ TEST_F(AtomicTest, AnAbandonedFolderLeavesNothing) {
   EXPECT_EQ(count(), 0u);
 }
 
+TEST_F(AtomicTest, FoldersMadeOnTheWayGoWithAnAbandonedOne) {
+  {
+    AtomicFolder out(folder_ / "a/b/model", false);
+    EXPECT_TRUE(fs::exists(folder_ / "a/b"));
+  }
+  EXPECT_EQ(count(), 0u);
+  {
+    AtomicFolder out(folder_ / "a/b/model", false);
+    out.commit();
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "a/b/model"));
+}
+
 TEST_F(AtomicTest, AnExistingFolderNeedsForceAndMustBeAModel) {
   fs::create_directory(folder_ / "model");
   write_file(folder_ / "model" / "thesis.txt", "years of work");
@@ -114,6 +129,61 @@ TEST_F(AtomicTest, AnExistingFolderNeedsForceAndMustBeAModel) {
   EXPECT_FALSE(fs::exists(folder_ / "model" / "thesis.txt"));
   EXPECT_EQ(read_file(folder_ / "model" / "config.json", 99), "{\"new\": 1}");
   EXPECT_EQ(count(), 1u);
+}
+
+// A process id that is certainly not in use: a child that was waited for.
+pid_t dead_process() {
+  pid_t child = ::fork();
+  if (child == 0) {
+    ::_exit(0);
+  }
+  ::waitpid(child, nullptr, 0);
+  return child;
+}
+
+TEST_F(AtomicTest, WhatAKilledProcessLeftGoesAndALiveOnesStays) {
+  auto dead = folder_ / (".model.work" + std::to_string(dead_process()));
+  auto alive = folder_ / (".model.work" + std::to_string(::getppid()));
+  auto other = folder_ / ".model.work12x";
+  for (const auto& path : {dead, alive, other}) {
+    fs::create_directory(path);
+    write_file(path / "model.safetensors", "half");
+  }
+  AtomicFolder out(folder_ / "model", false);
+  EXPECT_FALSE(fs::exists(dead));
+  EXPECT_TRUE(fs::exists(alive));
+  EXPECT_TRUE(fs::exists(other));
+}
+
+TEST_F(AtomicTest, AFolderLostBetweenTwoRenamesComesBack) {
+  auto old = folder_ / (".model.old" + std::to_string(dead_process()));
+  fs::create_directory(old);
+  write_file(old / "config.json", "{\"old\": 1}");
+  EXPECT_THROW(AtomicFolder(folder_ / "model", false), Error);
+  EXPECT_EQ(read_file(folder_ / "model" / "config.json", 99), "{\"old\": 1}");
+  EXPECT_EQ(count(), 1u);
+}
+
+TEST_F(AtomicTest, ATargetThatAppearedMeanwhileIsNotReplaced) {
+  AtomicFolder out(folder_ / "model", false);
+  write_file(out.path() / "config.json", "{}");
+  fs::create_directory(folder_ / "model");
+  EXPECT_THROW(out.commit(), Error);
+}
+
+TEST_F(AtomicTest, AFolderThatCantBeWrittenIsAnIoError) {
+  write_file(folder_ / "file", "x");
+  try {
+    AtomicFolder out(folder_ / "file" / "model", false);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::io);
+  }
+}
+
+TEST_F(AtomicTest, APipeIsNotWaitedFor) {
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  EXPECT_THROW(read_file(folder_ / "pipe", 9), Error);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "core/error.h"
 
 namespace pennyweight {
@@ -41,6 +43,17 @@ TEST(Json, RefusesWhatIsDamagedOrHostile) {
 TEST(Json, DepthLimitAllowsWhatConfigsHold) {
   std::string deep = std::string(60, '[') + std::string(60, ']');
   EXPECT_NO_THROW(parse_json(deep, "x.json"));
+}
+
+// Each key of an ordered object costs a walk past those before it.
+TEST(Json, AMillionKeysEndSoon) {
+  std::string text = "{";
+  for (int i = 0; i < 1000000; ++i) {
+    text += (i ? ",\"" : "\"") + std::to_string(i) + "\":0";
+  }
+  text += "}";
+  EXPECT_EQ(code_of([&] { parse_json(text, "x.json"); }), ErrorCode::corrupt);
+  EXPECT_EQ(parse_sorted_json(text, "x.json").size(), 1000000u);
 }
 
 TEST(JsonView, ChecksTypesAndRanges) {
