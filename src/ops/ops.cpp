@@ -1,5 +1,6 @@
 #include "ops/ops.h"
 
+#include <mlx/memory.h>
 #include <mlx/ops.h>
 
 #include <limits>
@@ -13,6 +14,12 @@
 namespace pennyweight::ops {
 
 static_assert(kernels::kScoreColumns <= kScoreState);
+
+void keep_freed_memory(size_t bytes) {
+  if (cpu_stream()) {
+    mx::set_cache_limit(bytes);
+  }
+}
 
 mx::array linear(
     const mx::array& x,

@@ -2,6 +2,7 @@
 
 #include <mlx/array.h>
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,6 +17,10 @@ namespace mx = mlx::core;
 /// MLX op. Floating inputs may be float32, bfloat16 or float16; all sums are
 /// kept in float32. A wrong shape or dtype is an invalid_argument Error.
 namespace pennyweight::ops {
+
+/// Lets MLX keep this many bytes of freed results on a CPU: fresh pages for a
+/// result cost more than most of these functions do. Once, at the start.
+void keep_freed_memory(size_t bytes = size_t(256) << 20);
 
 /// x [..., in] times weight [out, in] transposed, plus bias [out].
 /// The result is [..., out] in `out_dtype`, x's dtype when not given.

@@ -1,0 +1,474 @@
+// How fast the ops of a SmolLM2-135M block are on this CPU, each beside what
+// the machine gives in the same run: oneDNN's own matmul on the same shape
+// and type (plain, 64-byte aligned buffers), or memcpy of as many bytes.
+//
+//   kernels_bench [tokens a batch = 2048] [sequence length = 512] [repeats]
+//
+// On a machine that others use, OMP_NUM_THREADS=1 PENNYWEIGHT_BENCH_CPU=1
+// counts the processor's time instead of the clock's.
+
+#include <mlx/mlx.h>
+
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/dispatch.h"
+#include "kernels/scratch.h"
+#include "kernels/threads.h"
+#include "ops/ops.h"
+
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
+
+namespace {
+
+using namespace pennyweight;
+
+constexpr int kHidden = 576, kMlp = 1536, kVocabulary = 49152, kBlocks = 30;
+constexpr int kHeads = 9, kKvHeads = 3, kHeadDim = 64;
+
+struct Settings {
+  int tokens = 2048;
+  int length = 512;
+  int repeats = 15;
+};
+Settings settings;
+
+double now() {
+  static const bool cpu = std::getenv("PENNYWEIGHT_BENCH_CPU") != nullptr;
+  timespec t;
+  clock_gettime(cpu ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+/// Seconds a call, the median of the repeats after one call to warm up.
+double median_seconds(const std::function<void()>& call) {
+  call();
+  std::vector<double> seconds;
+  for (int i = 0; i < settings.repeats; ++i) {
+    const double start = now();
+    call();
+    seconds.push_back(now() - start);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+/// Seconds to evaluate what `make` builds, its inputs being evaluated before.
+double eval_seconds(const std::function<mx::array()>& make) {
+  return median_seconds([&] {
+    auto result = make();
+    mx::eval(result);
+  });
+}
+
+/// Made by an op of ours, since in a model that is where x comes from: its
+/// memory begins at a cache line.
+mx::array random(const mx::Shape& shape, mx::Dtype dtype, float scale = 1) {
+  auto x = ops::rms_norm(
+      mx::random::normal(shape), mx::full({shape.back()}, scale), 0, dtype);
+  mx::eval(x);
+  return x;
+}
+
+// ---- What the machine gives ----------------------------------------------
+
+double onednn_seconds(int m, int n, int k, bool bf16, bool float_out) {
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+  using dnnl::memory;
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  static dnnl::stream stream(engine);
+  const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+  const auto out_type = float_out ? memory::data_type::f32 : type;
+  kernels::Scratch x, w, y;
+  const auto fill = [](kernels::Scratch& scratch, const memory::desc& desc) {
+    // Numbers as a model's: on zeros AMX is faster than it ever is in use.
+    const size_t size = desc.get_size();
+    char* p = scratch.get<char>(int64_t(size));
+    const bool narrow = desc.data_type() == memory::data_type::bf16;
+    const auto x = mx::astype(
+        mx::random::normal({int(size / (narrow ? 2 : 4))}),
+        narrow ? mx::bfloat16 : mx::float32);
+    mx::eval(x);
+    std::memcpy(p, x.data<char>(), size);
+    return memory(desc, engine, p);
+  };
+  const memory::desc xd({m, k}, type, {k, 1}), wd({k, n}, type, {1, k});
+  const memory::desc yd({m, n}, out_type, {n, 1});
+  const dnnl::matmul::primitive_desc primitive({xd, wd, yd}, engine);
+  const dnnl::matmul matmul(primitive);
+  const std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, fill(x, xd)},
+      {DNNL_ARG_WEIGHTS, fill(w, wd)},
+      {DNNL_ARG_DST, fill(y, yd)}};
+  return median_seconds([&] {
+    matmul.execute(stream, args);
+    stream.wait();
+  });
+#else
+  (void)m, (void)n, (void)k, (void)bf16, (void)float_out;
+  return 0;
+#endif
+}
+
+/// memcpy on all threads, bytes read and written a second.
+double copy_rate(double bytes) {
+  static std::map<double, double> known;
+  if (known.count(bytes)) {
+    return known[bytes];
+  }
+  const auto half = int64_t(bytes / 2);
+  kernels::Scratch from, to;
+  char* source = from.get<char>(half);
+  char* target = to.get<char>(half);
+  std::memset(source, 1, size_t(half));
+  std::memset(target, 1, size_t(half));
+  const double seconds = median_seconds([&] {
+    kernels::parallel_ranges(half, 1 << 16, [&](int64_t begin, int64_t end) {
+      std::memcpy(target + begin, source + begin, size_t(end - begin));
+    });
+  });
+  return known[bytes] = bytes / seconds;
+}
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.rfind("model name", 0) == 0) {
+      return line.substr(line.find(':') + 2);
+    }
+  }
+  return "unknown processor";
+}
+
+// ---- Tables ---------------------------------------------------------------
+
+void print_products(
+    const char* title,
+    double seconds,
+    double flops,
+    double own) {
+  std::printf(
+      "  %-34s %8.3f ms %7.0f GF/s",
+      title,
+      seconds * 1e3,
+      flops / seconds / 1e9);
+  if (own > 0) {
+    std::printf(
+        "   oneDNN %7.0f GF/s   %3.0f %%",
+        flops / own / 1e9,
+        own / seconds * 100);
+  }
+  std::printf("\n");
+}
+
+void print_bytes(const char* title, double seconds, double bytes) {
+  const double copy = copy_rate(bytes);
+  std::printf(
+      "  %-34s %8.3f ms %7.1f GB/s   memcpy %7.1f GB/s   %3.0f %%\n",
+      title,
+      seconds * 1e3,
+      bytes / seconds / 1e9,
+      copy / 1e9,
+      bytes / seconds / copy * 100);
+}
+
+struct Shape {
+  const char* name;
+  int out, in;
+  bool float_out;
+};
+
+const Shape kShapes[] = {
+    {"q_proj", kHidden, kHidden, false},
+    {"k_proj, v_proj", kKvHeads* kHeadDim, kHidden, false},
+    {"o_proj", kHidden, kHidden, true},
+    {"gate_proj, up_proj", kMlp, kHidden, false},
+    {"down_proj", kHidden, kMlp, true},
+};
+
+double flops_of(int tokens, int out, int in) {
+  return 2.0 * tokens * out * in;
+}
+
+void bench_linears(mx::Dtype dtype) {
+  const int tokens = settings.tokens;
+  const bool bf16 = dtype == mx::bfloat16;
+  std::printf("ops::linear, %s\n", bf16 ? "bfloat16" : "float32");
+  for (const Shape& shape : kShapes) {
+    const auto x = random({tokens, shape.in}, dtype);
+    const auto w = random({shape.out, shape.in}, dtype);
+    const auto out = shape.float_out ? mx::float32 : dtype;
+    const double seconds =
+        eval_seconds([&] { return ops::linear(x, w, std::nullopt, out); });
+    print_products(
+        (std::string(shape.name) + " " + std::to_string(shape.out) + " x " +
+         std::to_string(shape.in))
+            .c_str(),
+        seconds,
+        flops_of(tokens, shape.out, shape.in),
+        onednn_seconds(tokens, shape.out, shape.in, bf16, shape.float_out));
+  }
+}
+
+ops::QuantizedWeight quantized(int out, int in, int group, int bits) {
+  auto parts = mx::quantize(random({out, in}, mx::bfloat16), group, bits);
+  mx::eval(parts);
+  return {parts[0], parts[1], parts[2], group, bits, "affine"};
+}
+
+void bench_quantized() {
+  const int tokens = settings.tokens;
+  std::printf("quantized, bfloat16, groups of 64\n");
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    const auto w = quantized(kMlp, kHidden, 64, bits);
+    const double values = double(kMlp) * kHidden;
+    const auto name = [bits](const char* op) {
+      return std::string(op) + ", " + std::to_string(bits) + " bits";
+    };
+    print_bytes(
+        name("dequantize").c_str(),
+        eval_seconds([&] { return ops::dequantize(w, mx::bfloat16); }),
+        values * (2 + bits / 8.0));
+    const auto x = random({tokens, kHidden}, mx::bfloat16);
+    print_products(
+        name("quantized_linear").c_str(),
+        eval_seconds([&] { return ops::quantized_linear(x, w); }),
+        flops_of(tokens, kMlp, kHidden),
+        onednn_seconds(tokens, kMlp, kHidden, true, false));
+    const auto row = random({1, kHidden}, mx::bfloat16);
+    print_bytes(
+        name("quantized_linear of 1 row").c_str(),
+        eval_seconds([&] { return ops::quantized_linear(row, w); }),
+        values * bits / 8.0);
+  }
+}
+
+void bench_elementwise() {
+  const int tokens = settings.tokens;
+  const double t = tokens;
+  std::printf("elementwise\n");
+  const auto x = random({tokens, kHidden}, mx::float32);
+  const auto weight = random({kHidden}, mx::bfloat16);
+  print_bytes(
+      "rms_norm float32 to bfloat16",
+      eval_seconds(
+          [&] { return ops::rms_norm(x, weight, 1e-5f, mx::bfloat16); }),
+      t * kHidden * 6);
+  const auto gate = random({tokens, kMlp}, mx::bfloat16);
+  const auto up = random({tokens, kMlp}, mx::bfloat16);
+  print_bytes(
+      "swiglu",
+      eval_seconds([&] { return ops::swiglu(gate, up); }),
+      t * kMlp * 6);
+  const int batch = std::max(1, tokens / settings.length);
+  const auto q =
+      random({batch, settings.length, kHeads, kHeadDim}, mx::bfloat16);
+  const ops::RopeTable table{mx::ones({kHeadDim / 2}), kHeadDim};
+  print_bytes(
+      "rope of q",
+      eval_seconds([&] { return ops::rope(q, table); }),
+      double(q.size()) * 4);
+  const auto logits = random({256, kVocabulary}, mx::float32);
+  print_bytes(
+      "softmax 256 x 49152 float32",
+      eval_seconds([&] { return ops::softmax(logits); }),
+      double(logits.size()) * 8);
+  print_bytes(
+      "logsumexp 256 x 49152 float32",
+      eval_seconds([&] { return ops::logsumexp(logits); }),
+      double(logits.size()) * 4);
+}
+
+void bench_scores() {
+  const int rows = 1024, columns = 4096;
+  std::printf("scores, 1024 rows against 4096 of the vocabulary\n");
+  const auto logits = random({rows, columns}, mx::float32);
+  const auto beside = random({rows, columns}, mx::float32);
+  const auto targets = mx::zeros({rows}, mx::int32);
+  auto state = mx::contiguous(ops::score_start(rows));
+  mx::eval(targets, state);
+  const double count = double(rows) * columns;
+  const double alone = eval_seconds([&] {
+    return ops::score_update(state, logits, std::nullopt, targets, 0);
+  });
+  std::printf(
+      "  %-34s %8.3f ms %7.2f G logits/s\n",
+      "score_update",
+      alone * 1e3,
+      count / alone / 1e9);
+  const double both = eval_seconds(
+      [&] { return ops::score_update(state, logits, beside, targets, 0); });
+  std::printf(
+      "  %-34s %8.3f ms %7.2f G logits/s\n",
+      "score_update with a reference",
+      both * 1e3,
+      count / both / 1e9);
+  const auto x = random({rows, kHidden}, mx::bfloat16);
+  const auto head = random({columns, kHidden}, mx::bfloat16, 0.1f);
+  const double own = onednn_seconds(rows, columns, kHidden, true, true);
+  const double flops = flops_of(rows, columns, kHidden);
+  print_products(
+      "linear, then score_update",
+      eval_seconds([&] {
+        const auto tile = ops::linear(x, head, std::nullopt, mx::float32);
+        return ops::score_update(state, tile, std::nullopt, targets, 0);
+      }),
+      flops,
+      own);
+  print_products(
+      "score_linear",
+      eval_seconds([&] {
+        return ops::score_linear(state, {x, head}, std::nullopt, targets, 0);
+      }),
+      flops,
+      own);
+  print_products(
+      "score_linear with a reference",
+      eval_seconds([&] {
+        return ops::score_linear(
+            state, {x, head}, ops::HeadRows{x, head}, targets, 0);
+      }),
+      2 * flops,
+      2 * own);
+}
+
+// ---- A block, and a forward pass ------------------------------------------
+
+struct Block {
+  mx::array norm, q, k, v, o, gate, up, down;
+};
+
+Block random_block(mx::Dtype dtype) {
+  const auto weight = [&](int out, int in) {
+    return random({out, in}, dtype, 0.05f);
+  };
+  return {
+      random({kHidden}, dtype),
+      weight(kHidden, kHidden),
+      weight(kKvHeads * kHeadDim, kHidden),
+      weight(kKvHeads * kHeadDim, kHidden),
+      weight(kHidden, kHidden),
+      weight(kMlp, kHidden),
+      weight(kMlp, kHidden),
+      weight(kHidden, kMlp)};
+}
+
+mx::array run_block(const Block& block, mx::array x, mx::Dtype dtype) {
+  const int batch = x.shape(0), length = x.shape(1);
+  const auto split = [&](const mx::array& y, int heads) {
+    return mx::reshape(y, {batch, length, heads, kHeadDim});
+  };
+  const ops::RopeTable table{mx::full({kHeadDim / 2}, 0.01f), kHeadDim};
+  auto input = ops::rms_norm(x, block.norm, 1e-5f, dtype);
+  const auto q = ops::rope(split(ops::linear(input, block.q), kHeads), table);
+  const auto k = ops::rope(split(ops::linear(input, block.k), kKvHeads), table);
+  const auto v = split(ops::linear(input, block.v), kKvHeads);
+  const auto mixed = ops::attention(q, k, v, {.scale = 0.125f});
+  x = ops::linear_add(x, mx::reshape(mixed, {batch, length, kHidden}), block.o);
+  input = ops::rms_norm(x, block.norm, 1e-5f, dtype);
+  const auto wide =
+      ops::swiglu(ops::linear(input, block.gate), ops::linear(input, block.up));
+  return ops::linear_add(x, wide, block.down);
+}
+
+double attention_seconds(mx::Dtype dtype, double& flops) {
+  const int length = settings.length;
+  const int batch = std::max(1, settings.tokens / length);
+  const auto q = random({batch, length, kHeads, kHeadDim}, dtype);
+  const auto k = random({batch, length, kKvHeads, kHeadDim}, dtype);
+  const auto v = random({batch, length, kKvHeads, kHeadDim}, dtype);
+  // Two products over the visible half of the scores.
+  flops = 2.0 * batch * kHeads * double(length) * length * kHeadDim;
+  return eval_seconds(
+      [&] { return ops::attention(q, k, v, {.scale = 0.125f}); });
+}
+
+void bench_forward(mx::Dtype dtype) {
+  const bool bf16 = dtype == mx::bfloat16;
+  const int length = settings.length;
+  const int batch = std::max(1, settings.tokens / length);
+  const int tokens = batch * length;
+  std::printf(
+      "forward pass of %d x %d tokens, %s\n",
+      batch,
+      length,
+      bf16 ? "bfloat16" : "float32");
+  double own = 0, flops = 0;
+  for (const Shape& shape : kShapes) {
+    const int count = std::strchr(shape.name, ',') ? 2 : 1;
+    own += count *
+        onednn_seconds(tokens, shape.out, shape.in, bf16, shape.float_out);
+    flops += count * flops_of(tokens, shape.out, shape.in);
+  }
+  double attention_flops = 0;
+  const double attention = attention_seconds(dtype, attention_flops);
+  const auto block = random_block(dtype);
+  const auto x = random({batch, length, kHidden}, mx::float32);
+  const double seconds =
+      eval_seconds([&] { return run_block(block, x, dtype); });
+  print_products("attention", attention, attention_flops, 0);
+  print_products("block", seconds, flops, own);
+  std::printf(
+      "  %-34s %8.0f %% of the block\n",
+      "attention's share",
+      attention / seconds * 100);
+
+  const auto targets = mx::zeros({tokens}, mx::int32);
+  const auto rows = random({tokens, kHidden}, dtype);
+  const auto head = random({kVocabulary, kHidden}, dtype, 0.05f);
+  auto state = mx::contiguous(ops::score_start(tokens));
+  mx::eval(targets, state);
+  const double head_seconds = eval_seconds([&] {
+    return ops::score_linear(state, {rows, head}, std::nullopt, targets, 0);
+  });
+  const double head_flops = flops_of(tokens, kVocabulary, kHidden);
+  // oneDNN's rate on a tile, as it would not hold all logits either.
+  const double head_own =
+      onednn_seconds(tokens, 4096, kHidden, bf16, true) * kVocabulary / 4096;
+  print_products("head with scores", head_seconds, head_flops, head_own);
+  print_products(
+      "30 blocks and the head",
+      kBlocks * seconds + head_seconds,
+      kBlocks * flops + head_flops,
+      kBlocks * own + head_own);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int* const values[] = {&settings.tokens, &settings.length, &settings.repeats};
+  for (int i = 1; i < argc && i <= 3; ++i) {
+    *values[i - 1] = std::max(1, std::atoi(argv[i]));
+  }
+  mx::set_default_device(mx::Device::cpu);
+  ops::keep_freed_memory();
+  const auto choice = kernels::active_choice();
+  std::printf(
+      "%s, %d threads; kernels %s on %s; batches of %d tokens, median of %d\n",
+      processor().c_str(),
+      kernels::thread_count(),
+      std::string(kernels::choice_name(choice)).c_str(),
+      std::string(kernels::target_name(choice)).c_str(),
+      settings.tokens,
+      settings.repeats);
+  bench_linears(mx::bfloat16);
+  bench_linears(mx::float32);
+  bench_quantized();
+  bench_elementwise();
+  bench_scores();
+  bench_forward(mx::bfloat16);
+  bench_forward(mx::float32);
+  return 0;
+}
