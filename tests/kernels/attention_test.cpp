@@ -149,6 +149,16 @@ TEST_P(Attention, TilesAndTails) {
   }
 }
 
+TEST_P(Attention, HeadSizes) {
+  for (DType type : kAll) {
+    for (int64_t dim : {33, 48, 80, 96, 128}) {
+      check(
+          {.length = 70, .keys = 83, .heads = 4, .kv_heads = 2, .dim = dim},
+          type);
+    }
+  }
+}
+
 TEST_P(Attention, CachedKeys) {
   for (DType type : kAll) {
     for (int64_t length : {1, 3, 20}) {

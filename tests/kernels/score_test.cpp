@@ -123,6 +123,60 @@ TEST_P(Score, TilesOfEverySize) {
   }
 }
 
+// Logits made a tile at a time give what logits at once give, to the last bit
+// but for the order of the products' sums.
+TEST_P(Score, OfAProduct) {
+  const int64_t rows = 70, columns = 1200, first = 30;
+  const int64_t k = 40, reference_k = 24;
+  for (DType type : {DType::f32, DType::bf16}) {
+    const auto x = Tensor::random(type, rows, k, 1, 0.5, 3);
+    const auto w = Tensor::random(type, columns, k, 2);
+    const auto bias = Tensor::random(type, 1, columns, 3);
+    const auto rx = Tensor::random(type, rows, reference_k, 4, 0.5);
+    const auto rw = Tensor::random(type, columns, reference_k, 5);
+    Tensor c(DType::f32, rows, columns), r(DType::f32, rows, columns);
+    const ConstVector b{bias.data(), type};
+    kernels().matmul(
+        {rows, columns, k, x.view(), w.view(), b, {}, c.out(), false});
+    kernels().matmul(
+        {rows,
+         columns,
+         reference_k,
+         rx.view(),
+         rw.view(),
+         {},
+         {},
+         r.out(),
+         false});
+    std::vector<int32_t> targets(rows);
+    for (int64_t i = 0; i < rows; ++i) {
+      targets[i] = int32_t(first + i * 17);
+    }
+    auto state = start(rows);
+    override_choice(GetParam().choice);
+    score_matmul(
+        {rows,
+         columns,
+         first,
+         {k, x.view(), w.view(), b},
+         {reference_k, rx.view(), rw.view(), {}},
+         targets.data(),
+         state.data(),
+         kStride});
+    override_choice({});
+    std::vector<float> out(size_t(4 * rows));
+    score_finish({rows, state.data(), kStride, out.data()});
+    std::vector<Result> results;
+    std::vector<int32_t> columns_of_targets;
+    for (int64_t i = 0; i < rows; ++i) {
+      results.push_back(
+          {out[i], out[rows + i], out[2 * rows + i], out[3 * rows + i]});
+      columns_of_targets.push_back(targets[i] - int32_t(first));
+    }
+    expect_match(results, c, r, columns_of_targets);
+  }
+}
+
 // Small divergences are what high widths are told apart by.
 TEST_P(Score, NearlyEqualModels) {
   const int64_t rows = 4, vocabulary = 4096;
