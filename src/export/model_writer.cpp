@@ -1,8 +1,5 @@
 #include "export/model_writer.h"
 
-#include <mlx/ops.h>
-#include <mlx/transforms.h>
-
 #include <algorithm>
 #include <cstdio>
 
@@ -12,6 +9,8 @@
 namespace pennyweight {
 
 namespace {
+
+constexpr size_t kMaxSideFile = size_t{1} << 30;
 
 uint64_t plan_bytes(const TensorPlan& tensor) {
   uint64_t bytes = mx::size_of(tensor.dtype);
@@ -32,21 +31,22 @@ std::string shard_name(size_t shard, size_t count) {
 }
 
 // The 8-byte length and the JSON, padded with spaces so that the data behind
-// it is aligned for every dtype.
+// it is aligned for every dtype. Entries come in the order of their data, which
+// a Json object would have to search for each name.
 std::string
 make_header(const std::vector<TensorPlan>& plan, size_t begin, size_t end) {
-  Json json;
-  json["__metadata__"]["format"] = "mlx";
+  std::string text = R"({"__metadata__":{"format":"mlx"})";
   uint64_t offset = 0;
   for (size_t i = begin; i < end; ++i) {
-    Json& entry = json[plan[i].name];
+    Json entry;
     entry["dtype"] = safetensors_dtype_name(plan[i].dtype);
     entry["shape"] =
         std::vector<int>(plan[i].shape.begin(), plan[i].shape.end());
     entry["data_offsets"] = {offset, offset + plan_bytes(plan[i])};
+    text += "," + Json(plan[i].name).dump() + ":" + entry.dump();
     offset += plan_bytes(plan[i]);
   }
-  std::string text = json.dump();
+  text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   uint64_t length = text.size();
   std::string header(8, '\0');
@@ -54,6 +54,18 @@ make_header(const std::vector<TensorPlan>& plan, size_t begin, size_t end) {
     header[static_cast<size_t>(i)] = static_cast<char>(length >> (8 * i));
   }
   return header + text;
+}
+
+// Only whether it is JSON: a vocabulary may be large, and nothing is kept.
+void check_json(const fs::path& path) {
+  auto text = read_file(path, kMaxSideFile);
+  if (!nlohmann::json::accept(text)) {
+    throw Error(
+        ErrorCode::corrupt,
+        "export",
+        path.string() +
+            " is not valid JSON (cut short or damaged); fetch it again");
+  }
 }
 
 }  // namespace
@@ -94,12 +106,16 @@ void ModelWriter::write(const std::string& name, const mx::array& value) {
         "export",
         "tensor " + one_line(name, 120) + " is not what was planned next");
   }
+  if (!value.is_available() || !value.flags().row_contiguous) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "export",
+        "tensor " + one_line(name, 120) + " must be evaluated and contiguous");
+  }
   if (!file_) {
     open_shard();
   }
-  auto dense = mx::contiguous(value);
-  mx::eval(dense);
-  file_->write(dense.data<char>(), dense.nbytes());
+  file_->write(value.data<char>(), value.nbytes());
   ++next_;
   if (next_ == shard_ends_[shard_]) {
     file_->commit();
@@ -141,14 +157,22 @@ std::vector<std::string> copy_side_files(
         name == "merges.txt" || name == "vocab.txt";
   };
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(from)) {
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(from, failed)) {
     auto name = entry.path().filename().string();
-    if (entry.is_regular_file() && belongs(name)) {
+    std::error_code ignored;
+    if (entry.is_regular_file(ignored) && belongs(name)) {
       names.push_back(name);
     }
   }
+  if (failed) {
+    throw io_error("export", "can't read", from.string(), failed.value());
+  }
   std::ranges::sort(names);
   for (const auto& name : names) {
+    if (name.ends_with(".json")) {
+      check_json(from / name);
+    }
     copy_whole_file(from / name, to / name);
   }
   return names;

@@ -37,8 +37,8 @@ class ModelWriter {
       uint64_t max_shard_bytes = kMaxShardBytes);
   ~ModelWriter();
 
-  /// The next tensor of the plan: name, dtype and shape must be as planned
-  /// (invalid_argument).
+  /// The next tensor of the plan: name, dtype and shape must be as planned,
+  /// the value evaluated and row-contiguous (invalid_argument).
   void write(const std::string& name, const mx::array& value);
 
   /// Closes the last shard and writes the index. `parameters` is the count of
@@ -62,8 +62,9 @@ class ModelWriter {
 };
 
 /// Copies what belongs to a model beside its weights and config: tokenizer,
-/// chat template, generation config, processor. Code is never copied. Returns
-/// the names.
+/// chat template, generation config, processor. Code is never copied, though
+/// mlx-lm does: an output should run nothing. corrupt for a .json that is
+/// none. Returns the names.
 std::vector<std::string> copy_side_files(
     const fs::path& from,
     const fs::path& to);

@@ -10,6 +10,12 @@
 namespace pennyweight {
 namespace {
 
+mx::array evaluated(mx::array array) {
+  array = mx::contiguous(array);
+  mx::eval(array);
+  return array;
+}
+
 class WriterTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -28,7 +34,9 @@ TEST_F(WriterTest, WhatIsWrittenIsReadByUsAndByMlx) {
   std::vector<TensorPlan> plan{
       {"a", mx::bfloat16, {3, 5}}, {"b", mx::uint32, {7}}};
   ModelWriter writer(folder_, plan);
-  writer.write("a", mx::transpose(mx::transpose(a)));
+  mx::eval(a, b);
+  EXPECT_THROW(writer.write("a", mx::add(a, a)), Error) << "not evaluated";
+  writer.write("a", a);
   writer.write("b", b);
   writer.finish(22);
   EXPECT_EQ(writer.total_bytes(), 30u + 28u);
@@ -52,7 +60,8 @@ TEST_F(WriterTest, SplitsAtTheLimitAndIndexesTheShards) {
   ModelWriter writer(folder_, plan, 128);
   for (int i = 0; i < 5; ++i) {
     writer.write(
-        "t" + std::to_string(i), mx::full({16}, static_cast<float>(i)));
+        "t" + std::to_string(i),
+        evaluated(mx::full({16}, static_cast<float>(i))));
   }
   writer.finish(80);
   write_file(folder_ / "config.json", "{}");
@@ -66,8 +75,8 @@ TEST_F(WriterTest, SplitsAtTheLimitAndIndexesTheShards) {
 TEST_F(WriterTest, ATensorLargerThanTheLimitHasAShardOfItsOwn) {
   ModelWriter writer(
       folder_, {{"a", mx::float32, {64}}, {"b", mx::float32, {1}}}, 16);
-  writer.write("a", mx::zeros({64}));
-  writer.write("b", mx::zeros({1}));
+  writer.write("a", evaluated(mx::zeros({64})));
+  writer.write("b", evaluated(mx::zeros({1})));
   writer.finish(65);
   EXPECT_TRUE(fs::exists(folder_ / "model-00002-of-00002.safetensors"));
 }
@@ -104,6 +113,19 @@ TEST_F(WriterTest, SideFilesAreCarriedButNeverCode) {
           "merges.txt",
           "tokenizer.json"}));
   EXPECT_FALSE(fs::exists(folder_ / "to" / "modeling.py"));
+}
+
+TEST_F(WriterTest, ADamagedSideFileIsRefused) {
+  fs::create_directory(folder_ / "from");
+  fs::create_directory(folder_ / "to");
+  write_file(folder_ / "from/tokenizer_config.json", "{\"a\": 1");
+  try {
+    copy_side_files(folder_ / "from", folder_ / "to");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::corrupt);
+  }
+  EXPECT_THROW(copy_side_files(folder_ / "none", folder_ / "to"), Error);
 }
 
 TEST(OutputConfig, HoldsQuantizationTwiceOrNotAtAll) {

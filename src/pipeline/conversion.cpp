@@ -1,0 +1,278 @@
+#include "pipeline/conversion.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "convert";
+// MLX expands odd widths by way of 32 words a word; blocks of rows bound that.
+constexpr int64_t kExpandedAtOnce = int64_t{1} << 20;
+
+bool is_float(mx::Dtype dtype) {
+  return mx::issubdtype(dtype, mx::floating);
+}
+
+std::optional<mx::Dtype> float_by_name(const std::string& name) {
+  for (mx::Dtype dtype : {mx::float32, mx::float16, mx::bfloat16}) {
+    if (name == float_name(dtype)) {
+      return dtype;
+    }
+  }
+  return std::nullopt;
+}
+
+std::string module_of(const std::string& name) {
+  return name.substr(0, name.rfind('.'));
+}
+
+mx::array evaluated(const mx::array& array) {
+  auto dense = mx::contiguous(array);
+  mx::eval(dense);
+  return dense;
+}
+
+mx::array rows(const mx::array& matrix, int begin, int end) {
+  auto stop = matrix.shape();
+  stop[0] = end;
+  mx::Shape start(stop.size(), 0);
+  start[0] = begin;
+  return mx::slice(matrix, start, stop);
+}
+
+}  // namespace
+
+std::string float_name(mx::Dtype dtype) {
+  return dtype == mx::float32 ? "float32"
+      : dtype == mx::float16  ? "float16"
+                              : "bfloat16";
+}
+
+Conversion::Conversion(const Model& model, const ConvertOptions& options)
+    : model_(model),
+      options_(options),
+      dropped_(model.spec.dropped.begin(), model.spec.dropped.end()) {
+  if (options.dequantize && model.quantized.empty()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        model.checkpoint.folder().string() +
+            " is not quantized; leave out --dequantize");
+  }
+  choose_dtype();
+  if (options.quantize) {
+    choose_plan();
+  }
+  for (const auto& [name, info] : model.checkpoint.tensors()) {
+    if (!dropped_.contains(name)) {
+      plan_tensor(name, info);
+    }
+  }
+}
+
+// As mlx_lm.convert: --dtype, else the config's torch_dtype if it is one of
+// the three, else every tensor as stored.
+void Conversion::choose_dtype() {
+  std::string name = options_.dtype.value_or("");
+  const Json& config = model_.checkpoint.config();
+  if (auto it = config.find("torch_dtype");
+      name.empty() && it != config.end() && it->is_string()) {
+    name = it->get<std::string>();
+  }
+  dtype_ = float_by_name(name);
+  if (options_.dtype && !dtype_) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "--dtype " + one_line(name, 40) +
+            " is none of float16, bfloat16, float32");
+  }
+}
+
+void Conversion::choose_plan() {
+  if (!model_.quantized.empty()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        model_.checkpoint.folder().string() +
+            " is quantized already; start from the full-precision model, or "
+            "expand it first with --dequantize");
+  }
+  std::vector<PlannedModule> modules;
+  for (const auto& module : list_modules(model_.spec)) {
+    modules.push_back({module.path, module.in});
+  }
+  plan_ = make_plan(
+      modules,
+      make_quant_spec(options_.q_mode, options_.q_bits, options_.q_group_size),
+      options_.quant_predicate.value_or(""),
+      static_cast<int>(model_.spec.blocks.size()));
+}
+
+void Conversion::plan_tensor(const std::string& name, const TensorInfo& info) {
+  auto module = module_of(name);
+  bool part = name == module + ".scales" || name == module + ".biases";
+  if (expands(module) && (part || name.ends_with(".weight"))) {
+    if (!part) {
+      plan_expanded(module, info);
+    }
+    return;
+  }
+  auto dtype = cast(info.dtype);
+  const QuantSpec* spec = spec_of(name);
+  if (!spec) {
+    tensors_.push_back({name, dtype, info.shape});
+    return;
+  }
+  auto codes = info.shape;
+  codes.back() = static_cast<int>(int64_t{codes.back()} * spec->bits / 32);
+  auto groups = info.shape;
+  groups.back() /= spec->group_size;
+  bool affine = spec->mode == "affine";
+  tensors_.push_back({name, mx::uint32, codes});
+  tensors_.push_back({module + ".scales", affine ? dtype : mx::uint8, groups});
+  if (affine) {
+    tensors_.push_back({module + ".biases", dtype, groups});
+  }
+}
+
+void Conversion::plan_expanded(
+    const std::string& module,
+    const TensorInfo& info) {
+  const QuantSpec& spec = model_.quantized.at(module);
+  auto shape = info.shape;
+  shape.back() = static_cast<int>(int64_t{shape.back()} * 32 / spec.bits);
+  auto scales = model_.checkpoint.info(module + ".scales").dtype;
+  // The fp modes hold no float type; MLX expands them to bfloat16.
+  auto dtype = is_float(scales) ? cast(scales) : mx::bfloat16;
+  tensors_.push_back({module + ".weight", dtype, shape});
+}
+
+void Conversion::run(const std::string& name, ModelWriter& writer) const {
+  if (dropped_.contains(name)) {
+    return;
+  }
+  auto module = module_of(name);
+  if (expands(module) && !name.ends_with(".bias")) {
+    if (name.ends_with(".weight")) {
+      writer.write(name, expand(module));
+    }
+    return;
+  }
+  auto tensor = load_cast(name);
+  const QuantSpec* spec = spec_of(name);
+  if (!spec) {
+    writer.write(name, tensor);
+    return;
+  }
+  auto packed = pennyweight::quantize(tensor, *spec);
+  writer.write(name, evaluated(packed.codes));
+  writer.write(module + ".scales", evaluated(packed.scales));
+  if (packed.biases) {
+    writer.write(module + ".biases", evaluated(*packed.biases));
+  }
+}
+
+bool Conversion::expands(const std::string& module) const {
+  return options_.dequantize && model_.quantized.contains(module);
+}
+
+const QuantSpec* Conversion::spec_of(const std::string& name) const {
+  if (!plan_ || !name.ends_with(".weight")) {
+    return nullptr;
+  }
+  auto it = plan_->modules.find(module_of(name));
+  bool planned = it != plan_->modules.end() && it->second.spec;
+  return planned ? &*it->second.spec : nullptr;
+}
+
+mx::Dtype Conversion::cast(mx::Dtype stored) const {
+  return dtype_ && is_float(stored) ? *dtype_ : stored;
+}
+
+mx::array Conversion::load_cast(const std::string& name) const {
+  auto stored = model_.checkpoint.load(name);
+  auto to = cast(stored.dtype());
+  require_finite(stored, name);
+  if (stored.dtype() == to) {
+    return stored;
+  }
+  auto tensor = evaluated(mx::astype(stored, to));
+  try {
+    require_finite(tensor, name);
+  } catch (const Error&) {
+    throw Error(
+        ErrorCode::numeric,
+        kWhere,
+        "tensor " + one_line(name, 120) + " holds values too large for " +
+            float_name(to) + "; choose --dtype bfloat16");
+  }
+  return tensor;
+}
+
+// As mlx_lm.convert: the scales are cast first, then MLX expands.
+mx::array Conversion::expand(const std::string& module) const {
+  const QuantSpec& spec = model_.quantized.at(module);
+  auto codes = model_.checkpoint.load(module + ".weight");
+  auto scales = load_cast(module + ".scales");
+  std::optional<mx::array> biases;
+  if (spec.mode == "affine") {
+    biases = load_cast(module + ".biases");
+  }
+  int64_t row = int64_t{codes.shape(-1)} * 32 / spec.bits;
+  int step = static_cast<int>(std::max<int64_t>(1, kExpandedAtOnce / row));
+  std::vector<mx::array> parts;
+  for (int begin = 0; begin < codes.shape(0); begin += step) {
+    int end = std::min(begin + step, codes.shape(0));
+    auto part = mx::dequantize(
+        rows(codes, begin, end),
+        rows(scales, begin, end),
+        biases ? std::optional(rows(*biases, begin, end)) : std::nullopt,
+        spec.group_size,
+        spec.bits,
+        spec.mode);
+    mx::eval(part);
+    parts.push_back(std::move(part));
+  }
+  auto dense = evaluated(mx::concatenate(std::move(parts), 0));
+  require_finite(dense, module);
+  return dense;
+}
+
+Json Conversion::quantization() const {
+  if (plan_) {
+    return to_json(*plan_);
+  }
+  const Json& config = model_.checkpoint.config();
+  if (options_.dequantize || model_.quantized.empty()) {
+    return nullptr;
+  }
+  return config.contains("quantization") ? config["quantization"]
+                                         : config["quantization_config"];
+}
+
+Json Conversion::config() const {
+  auto config = output_config(model_.checkpoint.config(), quantization());
+  for (const auto& [key, value] : model_.spec.config_patch.items()) {
+    config[key] = value;
+  }
+  if (options_.dtype) {
+    // Both spellings are read, by different versions of transformers.
+    bool has_dtype = config.contains("dtype");
+    if (has_dtype) {
+      config["dtype"] = *options_.dtype;
+    }
+    if (!has_dtype || config.contains("torch_dtype")) {
+      config["torch_dtype"] = *options_.dtype;
+    }
+  }
+  return config;
+}
+
+}  // namespace pennyweight
