@@ -44,18 +44,22 @@ void multiply_tile(
   const Floats d;
   const int64_t step = lanes();
   Vec left[kRows], right[kRows];
+  // Unrolled, or the accumulators would not live in registers.
+  HWY_UNROLL(12)
   for (int r = 0; r < kRows; ++r) {
     left[r] = fresh ? hn::Zero(d) : load(sums + r * stride);
     right[r] = fresh ? hn::Zero(d) : load(sums + r * stride + step);
   }
   for (int64_t l = 0; l < depth; ++l, strip += 2 * step) {
     const Vec a = load(strip), b = load(strip + step);
+    HWY_UNROLL(12)
     for (int r = 0; r < kRows; ++r) {
       const Vec v = hn::Set(d, x[r * x_stride + l]);
       left[r] = hn::MulAdd(v, a, left[r]);
       right[r] = hn::MulAdd(v, b, right[r]);
     }
   }
+  HWY_UNROLL(12)
   for (int r = 0; r < kRows; ++r) {
     store(left[r], sums + r * stride);
     store(right[r], sums + r * stride + step);
@@ -220,6 +224,7 @@ void dot_range(
         args.k,
         [&](int64_t i) HWY_ATTR {
           const Vec w = load(weight + i);
+          HWY_UNROLL(4)
           for (int r = 0; r < kRows; ++r) {
             sums[r] = hn::MulAdd(w, load(x + r * args.k + i), sums[r]);
           }
