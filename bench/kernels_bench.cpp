@@ -7,71 +7,22 @@
 // On a machine that others use, OMP_NUM_THREADS=1 PENNYWEIGHT_BENCH_CPU=1
 // counts the processor's time instead of the clock's.
 
-#include <mlx/mlx.h>
-
-#include <time.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <functional>
-#include <map>
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "kernels/dispatch.h"
-#include "kernels/scratch.h"
-#include "kernels/threads.h"
-#include "ops/ops.h"
-
-#ifdef PENNYWEIGHT_HAVE_ONEDNN
-#include <oneapi/dnnl/dnnl.hpp>
-#endif
+#include "measure.h"
 
 namespace {
 
 using namespace pennyweight;
+using namespace pennyweight::bench;
 
 constexpr int kHidden = 576, kMlp = 1536, kVocabulary = 49152, kBlocks = 30;
 constexpr int kHeads = 9, kKvHeads = 3, kHeadDim = 64;
-
-struct Settings {
-  int tokens = 2048;
-  int length = 512;
-  int repeats = 15;
-};
-Settings settings;
-
-double now() {
-  static const bool cpu = std::getenv("PENNYWEIGHT_BENCH_CPU") != nullptr;
-  timespec t;
-  clock_gettime(cpu ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
-
-/// Seconds a call, the median of the repeats after one call to warm up.
-double median_seconds(const std::function<void()>& call) {
-  call();
-  std::vector<double> seconds;
-  for (int i = 0; i < settings.repeats; ++i) {
-    const double start = now();
-    call();
-    seconds.push_back(now() - start);
-  }
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[seconds.size() / 2];
-}
-
-/// Seconds to evaluate what `make` builds, its inputs being evaluated before.
-double eval_seconds(const std::function<mx::array()>& make) {
-  return median_seconds([&] {
-    auto result = make();
-    mx::eval(result);
-  });
-}
 
 /// Made by an op of ours, since in a model that is where x comes from: its
 /// memory begins at a cache line.
@@ -80,76 +31,6 @@ mx::array random(const mx::Shape& shape, mx::Dtype dtype, float scale = 1) {
       mx::random::normal(shape), mx::full({shape.back()}, scale), 0, dtype);
   mx::eval(x);
   return x;
-}
-
-// ---- What the machine gives ----------------------------------------------
-
-double onednn_seconds(int m, int n, int k, bool bf16, bool float_out) {
-#ifdef PENNYWEIGHT_HAVE_ONEDNN
-  using dnnl::memory;
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  static dnnl::stream stream(engine);
-  const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
-  const auto out_type = float_out ? memory::data_type::f32 : type;
-  kernels::Scratch x, w, y;
-  const auto fill = [](kernels::Scratch& scratch, const memory::desc& desc) {
-    // Numbers as a model's: on zeros AMX is faster than it ever is in use.
-    const size_t size = desc.get_size();
-    char* p = scratch.get<char>(int64_t(size));
-    const bool narrow = desc.data_type() == memory::data_type::bf16;
-    const auto x = mx::astype(
-        mx::random::normal({int(size / (narrow ? 2 : 4))}),
-        narrow ? mx::bfloat16 : mx::float32);
-    mx::eval(x);
-    std::memcpy(p, x.data<char>(), size);
-    return memory(desc, engine, p);
-  };
-  const memory::desc xd({m, k}, type, {k, 1}), wd({k, n}, type, {1, k});
-  const memory::desc yd({m, n}, out_type, {n, 1});
-  const dnnl::matmul::primitive_desc primitive({xd, wd, yd}, engine);
-  const dnnl::matmul matmul(primitive);
-  const std::unordered_map<int, memory> args{
-      {DNNL_ARG_SRC, fill(x, xd)},
-      {DNNL_ARG_WEIGHTS, fill(w, wd)},
-      {DNNL_ARG_DST, fill(y, yd)}};
-  return median_seconds([&] {
-    matmul.execute(stream, args);
-    stream.wait();
-  });
-#else
-  (void)m, (void)n, (void)k, (void)bf16, (void)float_out;
-  return 0;
-#endif
-}
-
-/// memcpy on all threads, bytes read and written a second.
-double copy_rate(double bytes) {
-  static std::map<double, double> known;
-  if (known.count(bytes)) {
-    return known[bytes];
-  }
-  const auto half = int64_t(bytes / 2);
-  kernels::Scratch from, to;
-  char* source = from.get<char>(half);
-  char* target = to.get<char>(half);
-  std::memset(source, 1, size_t(half));
-  std::memset(target, 1, size_t(half));
-  const double seconds = median_seconds([&] {
-    kernels::parallel_ranges(half, 1 << 16, [&](int64_t begin, int64_t end) {
-      std::memcpy(target + begin, source + begin, size_t(end - begin));
-    });
-  });
-  return known[bytes] = bytes / seconds;
-}
-
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("model name", 0) == 0) {
-      return line.substr(line.find(':') + 2);
-    }
-  }
-  return "unknown processor";
 }
 
 // ---- Tables ---------------------------------------------------------------
