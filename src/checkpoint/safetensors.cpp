@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -77,14 +78,18 @@ SafetensorsFile::~SafetensorsFile() {
 }
 
 void SafetensorsFile::give_back(const char* data, size_t bytes) const {
-  // Whole pages only: those at the ends may hold a neighbour in use, which
-  // would be read again from the file, at a cost but not in error.
+  // Linux maps the pages around a fault with it, in windows of 64 KiB. Whole
+  // windows go back: what a neighbour still needs is mapped again from the
+  // file, at a cost but not in error.
+  constexpr uintptr_t kWindow = 64 << 10;
   auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  auto first = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-  auto last = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
-  if (last > first) {
-    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-  }
+  auto window = std::max(kWindow, page);
+  auto begin = reinterpret_cast<uintptr_t>(data_);
+  auto end = begin + size_;
+  auto at = reinterpret_cast<uintptr_t>(data);
+  auto first = std::max(begin, at / window * window);
+  auto last = std::min(end, (at + bytes + window - 1) / window * window);
+  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 mx::array SafetensorsFile::load(

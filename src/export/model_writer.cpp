@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 
 #include "checkpoint/safetensors.h"
 #include "core/error.h"
@@ -148,7 +149,16 @@ std::vector<std::string> copy_side_files(
     const fs::path& from,
     const fs::path& to) {
   auto belongs = [](const std::string& name) {
-    if (name.starts_with(".") || name == "config.json" ||
+    // Another quantizer's settings would speak of weights that are not there.
+    static const std::set<std::string> kOthers{
+        "config.json",
+        "hf_quant_config.json",
+        "quantize_config.json",
+        "quant_config.json",
+        "adapter_config.json",
+        "trainer_state.json",
+    };
+    if (name.starts_with(".") || kOthers.contains(name) ||
         name.ends_with(".index.json")) {
       return false;
     }

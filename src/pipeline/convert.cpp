@@ -1,11 +1,10 @@
 #include "pipeline/convert.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 
 #include "core/error.h"
+#include "core/process.h"
 #include "pipeline/conversion.h"
 #include "text/tokenizer.h"
 
@@ -14,16 +13,6 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "convert";
-
-int64_t peak_rss() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-#ifdef __APPLE__
-  return usage.ru_maxrss;
-#else
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-#endif
-}
 
 void check_options(const ConvertOptions& options) {
   if (options.quantize && options.dequantize) {

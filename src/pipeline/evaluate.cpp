@@ -1,11 +1,10 @@
 #include "pipeline/evaluate.h"
 
-#include <sys/resource.h>
-
 #include <chrono>
 
 #include "calibration/sample.h"
 #include "core/error.h"
+#include "core/process.h"
 #include "eval/evaluate.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
@@ -37,16 +36,6 @@ std::string dtype_name(mx::Dtype dtype) {
     return "bfloat16";
   }
   return dtype == mx::float16 ? "float16" : "float32";
-}
-
-int64_t peak_rss() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-#ifdef __APPLE__
-  return usage.ru_maxrss;
-#else
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-#endif
 }
 
 // Text for `self`: from the better of the models.

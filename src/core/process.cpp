@@ -1,0 +1,28 @@
+#include "core/process.h"
+
+#include <sys/resource.h>
+
+#include <fstream>
+#include <string>
+
+namespace pennyweight {
+
+int64_t peak_rss() {
+  // Linux's getrusage counts what the process was before it became this
+  // program, the copy of a large parent for instance; /proc does not.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) {
+      return std::stoll(line.substr(6)) * 1024;
+    }
+  }
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+  return usage.ru_maxrss;
+#else
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+}  // namespace pennyweight
