@@ -1,0 +1,154 @@
+// GPTQ (arXiv 2210.17323) in the form of QuIP's LDLQ (arXiv 2307.13304),
+// which is the same pass: for rows w of W, H = sum x x^T + lambda I,
+//   min_Q tr((T - Q) H (T - Q)^T),   H = (A + I)^T D^2 (A + I),
+//   q_i = round to grid(t_i + sum_{j<i} A_ij (t_j - q_j)),
+//   loss = sum_i D_i^2 (rounding error of step i)^2.
+// T = W, or what GPTAQ's objective (arXiv 2504.02692) comes to when its square
+// is completed: |W X_full - Q X|^2 + lambda |W - Q|^2 is that loss and a
+// constant with T = W + W (X_full - X) X^T H^-1.
+
+#include "method/gptq.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "kernels/threads.h"
+#include "method/gptq_factor.h"
+#include "method/gptq_tile.h"
+
+namespace pennyweight {
+
+namespace {
+
+void check(const GptqHessian& hessian, const QuantSpec& spec, int64_t rows) {
+  if (spec.mode != "affine" || spec.bits < 1 || spec.bits > 8) {
+    throw Error(
+        ErrorCode::not_supported,
+        "gptq",
+        "mode " + spec.mode + " at " + std::to_string(spec.bits) +
+            " bits; GPTQ rounds to affine grids of at most 8 bits");
+  }
+  if (rows <= 0 || spec.group_size <= 0 ||
+      hessian.columns() % spec.group_size != 0) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "gptq",
+        std::to_string(rows) + " x " + std::to_string(hessian.columns()) +
+            " weights don't divide into groups of " +
+            std::to_string(spec.group_size));
+  }
+}
+
+/// H 1_g for each group g; H is symmetric, so sums along rows.
+std::vector<float> sum_groups(
+    const GptqHessian::Factor& factor,
+    int64_t group_size) {
+  const int64_t n = factor.columns;
+  const int64_t groups = n / group_size;
+  std::vector<float> sums(size_t(groups * n));
+  kernels::parallel_ranges(groups, 1, [&](int64_t first, int64_t last) {
+    for (int64_t g = first; g < last; ++g) {
+      float* out = sums.data() + g * n;
+      for (int64_t i = g * group_size; i < (g + 1) * group_size; ++i) {
+        const float* row = factor.damped.data() + i * n;
+        for (int64_t j = 0; j < n; ++j) {
+          out[j] += row[j];
+        }
+      }
+    }
+  });
+  return sums;
+}
+
+void add(GptqFigures& figures, const gptq::TileFigures& tile) {
+  figures.loss_nearest += tile.loss_nearest;
+  figures.loss_rounded += tile.loss_rounded;
+  figures.loss += tile.loss;
+  figures.rounds = std::max(figures.rounds, tile.rounds);
+}
+
+void check_finite(const GptqResult& result) {
+  const auto bad = [](float value) { return !std::isfinite(value); };
+  if (std::any_of(result.scales.begin(), result.scales.end(), bad) ||
+      std::any_of(result.biases.begin(), result.biases.end(), bad)) {
+    throw Error(
+        ErrorCode::numeric,
+        "gptq",
+        "a scale or bias is not finite in the output type; the weight holds "
+        "values that are not finite or too large for it");
+  }
+}
+
+}  // namespace
+
+GptqResult gptq_quantize(
+    const float* weight,
+    int64_t rows,
+    const GptqHessian& hessian,
+    const QuantSpec& spec,
+    kernels::DType dtype,
+    const GptqOptions& options,
+    const GptqShift& shift) {
+  check(hessian, spec, rows);
+  const GptqHessian::Factor& factor = hessian.factor();
+  const int64_t columns = factor.columns;
+  const int64_t groups = columns / spec.group_size;
+  gptq::TileSetup setup{
+      .factor = &factor,
+      .bits = spec.bits,
+      .group_size = spec.group_size,
+      .dtype = dtype,
+      .options = &options,
+      .group_sums = {},
+      .importance = std::vector<float>(size_t(columns))};
+  if (!options.plain && options.refit) {
+    setup.group_sums = sum_groups(factor, spec.group_size);
+  }
+  for (int64_t i = 0; i < columns; ++i) {
+    setup.importance[size_t(i)] = factor.damped[size_t(i * columns + i)];
+  }
+
+  GptqResult result;
+  result.codes.resize(size_t(rows * columns));
+  result.scales.resize(size_t(rows * groups));
+  result.biases.resize(size_t(rows * groups));
+  const int64_t tiles = (rows + gptq::kLanes - 1) / gptq::kLanes;
+  std::vector<gptq::TileFigures> figures(static_cast<size_t>(tiles));
+  kernels::parallel_tasks(tiles, [&](int64_t t) {
+    const int64_t first = t * gptq::kLanes;
+    const int64_t count = std::min(gptq::kLanes, rows - first);
+    GptqShift here = shift;
+    if (here.output != nullptr) {
+      here.output += first * columns;
+    }
+    gptq::RowTile tile(setup);
+    tile.load(
+        weight + first * columns, count, options.plain ? GptqShift{} : here);
+    figures[size_t(t)] = tile.run();
+    tile.store(
+        count,
+        result.codes.data() + first * columns,
+        result.scales.data() + first * groups,
+        result.biases.data() + first * groups);
+  });
+  check_finite(result);
+
+  GptqFigures& all = result.figures;
+  double weight_energy = 0;
+  double shift_energy = 0;
+  int64_t moved = 0;
+  for (const gptq::TileFigures& tile : figures) {
+    add(all, tile);
+    weight_energy += tile.weight;
+    shift_energy += tile.shift;
+    moved += tile.moved;
+  }
+  all.shift = weight_energy > 0 ? std::sqrt(shift_energy / weight_energy) : 0;
+  all.codes_moved = double(moved) / double(rows * columns);
+  all.lambda = factor.lambda;
+  all.dead_inputs = factor.dead_inputs;
+  return result;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+
+/// The inner loops of GPTQ, on kLanes rows at a time side by side: element
+/// [i][lane] of a buffer is column i of a row. Each lane's result depends on
+/// that lane alone. All buffers are float32; codes are whole floats.
+namespace pennyweight::gptq {
+
+inline constexpr int64_t kLanes = 64;
+
+/// The grids of a tile's rows, [groups][kLanes] each.
+struct Grids {
+  float* scales;
+  float* biases;
+  float top;  // 2^bits - 1, the largest code
+};
+
+/// One block of columns, rounded one after the other with feedback:
+///   u_i = t_i + sum_{j<i} A_ij e_j,  q_i = round((u_i - b) / s) in 0 .. top,
+///   e_i = t_i - (s q_i + b).
+struct RoundBlock {
+  int64_t columns;
+  const float* feedback;  // A of the block, [columns][columns] by stride
+  int64_t feedback_stride;
+  const int64_t* groups;  // [columns]
+  Grids grids;
+  const float* target;  // t
+  float* moved;         // u without the block's own errors; overwritten
+  float* codes;         // out: q
+  float* error;         // out: e
+};
+void round_block(const RoundBlock& block);
+
+/// One block of columns of coordinate descent. With G = (T - Q) H, the best
+/// code of column c while all others stay is q + G_c / (s H_cc), rounded;
+/// the move then changes G of the block's later columns.
+struct DescendBlock {
+  int64_t columns;
+  const float* hessian;  // H of the block, by stride
+  int64_t hessian_stride;
+  const int64_t* groups;  // [columns]
+  Grids grids;
+  float* gradient;  // G, overwritten
+  float* codes;     // q, in place
+  float* moves;     // out: weight before less weight after
+};
+/// Returns how many codes have changed.
+int64_t descend_block(const DescendBlock& block);
+
+/// Sums over one group of a grid's codes q and weighted errors, each [kLanes]:
+/// loss = sum h (w - s q - b)^2, and with those codes the sums of the normal
+/// equations of s and b.
+struct GridSums {
+  float loss[kLanes];
+  float qq[kLanes], q[kLanes];  // sum h q^2, sum h q
+  float qw[kLanes], w[kLanes];  // sum h q w, sum h w
+};
+void grid_sums(
+    const float* weight,
+    const float* importance,  // h [size]
+    int64_t size,
+    const float* scale,
+    const float* bias,
+    float top,
+    GridSums& sums);
+
+/// out[lane] = sum_i x[i][lane] and sum_i x[i][lane] y[i][lane].
+void lane_sums(const float* x, int64_t count, float* out);
+void lane_dots(const float* x, const float* y, int64_t count, float* out);
+
+/// x_j -= sum_{i>j} A_ij x_i for j = columns-1 .. 0 (transposed), or
+/// x_i -= sum_{j<i} A_ij x_j for i = 0 .. columns-1.
+void solve_block(
+    const float* feedback,
+    int64_t stride,
+    int64_t columns,
+    bool transposed,
+    float* x);
+
+}  // namespace pennyweight::gptq

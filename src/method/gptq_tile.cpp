@@ -1,0 +1,462 @@
+// One tile of rows, each row w [n] on its own; H is damped throughout.
+//   T   = W + C H^-1, C = sum (y - W x) x^T           (the shift, GptqShift)
+//   q   = GPTQ's pass over T                           (round_block)
+//   s,b = argmin |T - s q - b|_H, rounded              (gptq_refit.cpp)
+//   q   = coordinate descent on |T - s q - b|_H        (descend_block)
+// The last two repeat. G = (T - Q) H is kept in step with the codes.
+
+#include "method/gptq_tile.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/kernels.h"
+#include "method/gptq_grid.h"
+
+namespace pennyweight::gptq {
+
+namespace {
+
+using kernels::DType;
+
+constexpr int64_t kBlock = 128;  // columns between lazy updates
+
+size_t lanes_of(int64_t count) {
+  return size_t(count * kLanes);
+}
+
+/// [columns][lane] from rows of stride `stride`, and back.
+void rows_to_lanes(
+    const float* rows,
+    int64_t stride,
+    int64_t count,
+    int64_t columns,
+    float* lanes) {
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      lanes[c * kLanes + r] = rows[r * stride + c];
+    }
+  }
+}
+
+void lanes_to_rows(
+    const float* lanes,
+    int64_t stride,
+    int64_t columns,
+    float sign,
+    float* rows) {
+  for (int64_t r = 0; r < kLanes; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      rows[r * stride + c] = sign * lanes[c * kLanes + r];
+    }
+  }
+}
+
+/// Sum over all lanes of x[i] y[i], in float64 above short runs.
+double total_dot(const float* x, const float* y, int64_t count) {
+  double total = 0;
+  float part[kLanes];
+  for (int64_t i = 0; i < count; i += kBlock) {
+    const int64_t run = std::min(kBlock, count - i);
+    lane_dots(x + i * kLanes, y + i * kLanes, run, part);
+    for (float value : part) {
+      total += value;
+    }
+  }
+  return total;
+}
+
+}  // namespace
+
+void add_product(
+    const float* x,
+    int64_t stride,
+    int64_t m,
+    int64_t k,
+    const float* y,
+    float* out) {
+  kernels::matmul(
+      {.m = m,
+       .n = kLanes,
+       .k = k,
+       .x = {x, DType::f32, stride},
+       .weight = {y, DType::f32, kLanes},
+       .bias = {},
+       .residual = {out, DType::f32, kLanes},
+       .out = {out, DType::f32, kLanes},
+       .weight_by_depth = true});
+}
+
+RowTile::RowTile(const TileSetup& setup)
+    : setup_(setup),
+      factor_(*setup.factor),
+      columns_(setup.factor->columns),
+      groups_(columns_ / setup.group_size),
+      top_(float((1 << setup.bits) - 1)),
+      group_of_(size_t(columns_)),
+      target_(lanes_of(columns_)),
+      codes_(lanes_of(columns_)),
+      error_(lanes_of(columns_)),
+      gradient_(lanes_of(columns_)),
+      scales_(lanes_of(groups_)),
+      biases_(lanes_of(groups_)),
+      work_(lanes_of(columns_)),
+      more_(lanes_of(columns_)) {
+  for (int64_t i = 0; i < columns_; ++i) {
+    group_of_[size_t(i)] = i / setup.group_size;
+  }
+}
+
+Grids RowTile::grids() {
+  return {scales_.data(), biases_.data(), top_};
+}
+
+void RowTile::load(const float* weight, int64_t rows, const GptqShift& shift) {
+  std::fill(target_.begin(), target_.end(), 0.0f);
+  rows_to_lanes(weight, columns_, rows, columns_, target_.data());
+  weight_energy_ = total_dot(target_.data(), target_.data(), columns_);
+  shift_energy_ = 0;
+  if (shift.input != nullptr || shift.output != nullptr) {
+    apply_shift(weight, rows, shift);
+  }
+}
+
+/// T = W + share * C H^-1.
+void RowTile::apply_shift(
+    const float* weight,
+    int64_t rows,
+    const GptqShift& shift) {
+  std::vector<float> cross(lanes_of(columns_));
+  if (shift.output != nullptr) {
+    std::copy_n(shift.output, rows * columns_, cross.data());
+  }
+  if (shift.input != nullptr) {
+    kernels::matmul(
+        {.m = rows,
+         .n = columns_,
+         .k = columns_,
+         .x = {weight, DType::f32, columns_},
+         .weight = {shift.input, DType::f32, columns_},
+         .bias = {},
+         .residual = {cross.data(), DType::f32, columns_},
+         .out = {cross.data(), DType::f32, columns_},
+         .weight_by_depth = true});
+  }
+  std::vector<float> permuted(lanes_of(columns_));
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < columns_; ++i) {
+      permuted[size_t(r * columns_ + i)] =
+          cross[size_t(r * columns_ + factor_.order[size_t(i)])];
+    }
+  }
+  solve(permuted);
+  const auto share = float(setup_.options->shift);
+  for (int64_t i = 0; i < columns_; ++i) {
+    float* lane = target_.data() + factor_.order[size_t(i)] * kLanes;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float move = share * permuted[size_t(r * columns_ + i)];
+      shift_energy_ += double(move) * double(move);
+      lane[r] += move;
+    }
+  }
+}
+
+/// rows [kLanes, columns] in the order of rounding: C becomes C H^-1, with
+/// Z (A + I) = C from the last column back, then X (A + I)^T = Z D^-2.
+/// Solved blocks are kept negated, as the products only add.
+void RowTile::solve(std::vector<float>& rows) {
+  const int64_t n = columns_;
+  const float* a = factor_.feedback.data();
+  const auto lanes = [&] { return work_.data(); };
+  const auto update = [&](int64_t begin,
+                          int64_t size,
+                          int64_t from,
+                          int64_t count,
+                          const float* weight,
+                          bool by_depth) {
+    if (count == 0) {
+      return;
+    }
+    float* out = rows.data() + begin;
+    kernels::matmul(
+        {.m = kLanes,
+         .n = size,
+         .k = count,
+         .x = {rows.data() + from, DType::f32, n},
+         .weight = {weight, DType::f32, n},
+         .bias = {},
+         .residual = {out, DType::f32, n},
+         .out = {out, DType::f32, n},
+         .weight_by_depth = by_depth});
+  };
+  const int64_t last = (n - 1) / kBlock * kBlock;
+  for (int64_t begin = last; begin >= 0; begin -= kBlock) {
+    const int64_t end = std::min(n, begin + kBlock);
+    const int64_t size = end - begin;
+    update(begin, size, end, n - end, a + end * n + begin, true);
+    rows_to_lanes(rows.data() + begin, n, kLanes, size, lanes());
+    solve_block(a + begin * n + begin, n, size, true, lanes());
+    lanes_to_rows(lanes(), n, size, -1.0f, rows.data() + begin);
+  }
+  for (int64_t r = 0; r < kLanes; ++r) {
+    for (int64_t i = 0; i < n; ++i) {
+      rows[size_t(r * n + i)] /= -factor_.pivots[size_t(i)];
+    }
+  }
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t size = std::min(n, begin + kBlock) - begin;
+    update(begin, size, 0, begin, a + begin * n, false);
+    rows_to_lanes(rows.data() + begin, n, kLanes, size, lanes());
+    solve_block(a + begin * n + begin, n, size, false, lanes());
+    lanes_to_rows(lanes(), n, size, -1.0f, rows.data() + begin);
+  }
+  for (float& value : rows) {
+    value = -value;
+  }
+}
+
+/// Round to nearest on MLX's grids: the yardstick.
+void RowTile::nearest() {
+  const int64_t size = setup_.group_size;
+  for (int64_t g = 0; g < groups_; ++g) {
+    float* s = scales_.data() + g * kLanes;
+    float* b = biases_.data() + g * kLanes;
+    const float* t = target_.data() + g * size * kLanes;
+    minmax_grid(t, size, top_, s, b);
+    round_to(setup_.dtype, s, kLanes);
+    round_to(setup_.dtype, b, kLanes);
+    const int64_t at = g * size * kLanes;
+    // Without feedback every column is its own block.
+    for (int64_t i = 0; i < size; ++i) {
+      const int64_t c = at + i * kLanes;
+      round_block(
+          {.columns = 1,
+           .feedback = nullptr,
+           .feedback_stride = 0,
+           .groups = &group_of_[size_t(g * size + i)],
+           .grids = grids(),
+           .target = target_.data() + c,
+           .moved = target_.data() + c,
+           .codes = codes_.data() + c,
+           .error = error_.data() + c});
+    }
+  }
+}
+
+void RowTile::fit_grids() {
+  const int64_t size = setup_.group_size;
+  for (int64_t g = 0; g < groups_; ++g) {
+    float* s = scales_.data() + g * kLanes;
+    float* b = biases_.data() + g * kLanes;
+    const float* t = target_.data() + g * size * kLanes;
+    if (setup_.options->grid_search) {
+      search_grid(
+          t,
+          setup_.importance.data() + g * size,
+          size,
+          top_,
+          setup_.dtype,
+          s,
+          b);
+    } else {
+      minmax_grid(t, size, top_, s, b);
+      round_to(setup_.dtype, s, kLanes);
+      round_to(setup_.dtype, b, kLanes);
+    }
+  }
+}
+
+/// Plain GPTQ's grids, of the weights w' as the errors of earlier columns
+/// have moved them. u is not yet that: w'_i is u_i had the block's columns
+/// before it been "rounded" to their w', hence (I + A)(w' - t) = u - t.
+void RowTile::take_grids(
+    int64_t first,
+    int64_t columns,
+    const float* target,
+    const float* moved) {
+  const int64_t size = setup_.group_size;
+  std::vector<float> weight(lanes_of(columns));
+  for (size_t i = 0; i < weight.size(); ++i) {
+    weight[i] = moved[i] - target[i];
+  }
+  solve_block(
+      factor_.feedback.data() + first * columns_ + first,
+      columns_,
+      columns,
+      false,
+      weight.data());
+  for (size_t i = 0; i < weight.size(); ++i) {
+    weight[i] += target[i];
+  }
+  for (int64_t c = 0; c < columns; c += size) {
+    const int64_t at = (first + c) / size * kLanes;
+    minmax_grid(
+        weight.data() + c * kLanes,
+        size,
+        top_,
+        scales_.data() + at,
+        biases_.data() + at);
+  }
+}
+
+/// u_i = t_i + sum_{j<i} A_ij e_j; the sum over earlier blocks as a product.
+void RowTile::round_all() {
+  const int64_t n = columns_;
+  // A plain pass sees a group's grid only when it gets there.
+  const int64_t block = setup_.options->plain ? setup_.group_size : kBlock;
+  std::vector<int64_t> groups(static_cast<size_t>(n));
+  std::vector<float> ordered(lanes_of(n));
+  std::vector<float> codes(lanes_of(block));
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t column = factor_.order[size_t(i)];
+    groups[size_t(i)] = group_of_[size_t(column)];
+    std::copy_n(
+        target_.data() + column * kLanes, kLanes, ordered.data() + i * kLanes);
+  }
+  float* errors = work_.data();
+  float* moved = more_.data();
+  for (int64_t begin = 0; begin < n; begin += block) {
+    const int64_t size = std::min(n, begin + block) - begin;
+    const float* target = ordered.data() + begin * kLanes;
+    const float* feedback = factor_.feedback.data() + begin * n;
+    std::copy_n(target, size * kLanes, moved);
+    if (begin > 0) {
+      add_product(feedback, n, size, begin, errors, moved);
+    }
+    if (setup_.options->plain) {
+      take_grids(begin, size, target, moved);
+    }
+    round_block(
+        {.columns = size,
+         .feedback = feedback + begin,
+         .feedback_stride = n,
+         .groups = groups.data() + begin,
+         .grids = grids(),
+         .target = target,
+         .moved = moved,
+         .codes = codes.data(),
+         .error = errors + begin * kLanes});
+    for (int64_t i = 0; i < size; ++i) {
+      std::copy_n(
+          codes.data() + i * kLanes,
+          kLanes,
+          codes_.data() + factor_.order[size_t(begin + i)] * kLanes);
+    }
+  }
+  // Only now: plain GPTQ rounds with float32 grids, as mlx-lm does.
+  round_to(setup_.dtype, scales_.data(), groups_ * kLanes);
+  round_to(setup_.dtype, biases_.data(), groups_ * kLanes);
+}
+
+void RowTile::take_gradient() {
+  for (int64_t i = 0; i < columns_; ++i) {
+    const int64_t at = i * kLanes;
+    const int64_t grid = group_of_[size_t(i)] * kLanes;
+    for (int64_t l = 0; l < kLanes; ++l) {
+      const float value = codes_[size_t(at + l)] * scales_[size_t(grid + l)] +
+          biases_[size_t(grid + l)];
+      error_[size_t(at + l)] = target_[size_t(at + l)] - value;
+    }
+  }
+  std::fill(gradient_.begin(), gradient_.end(), 0.0f);
+  add_product(
+      factor_.damped.data(),
+      columns_,
+      columns_,
+      columns_,
+      error_.data(),
+      gradient_.data());
+}
+
+double RowTile::loss() const {
+  const float* e = error_.data();
+  const double damped = total_dot(e, gradient_.data(), columns_);
+  return std::max(0.0, damped - factor_.lambda * total_dot(e, e, columns_));
+}
+
+int64_t RowTile::descend() {
+  const int64_t n = columns_;
+  const float* h = factor_.damped.data();
+  int64_t changed = 0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t size = std::min(n, begin + kBlock) - begin;
+    const int64_t at = begin * kLanes;
+    // The block works on a copy, as the product below updates all of G.
+    std::copy_n(gradient_.data() + at, size * kLanes, work_.data());
+    const int64_t moved = descend_block(
+        {.columns = size,
+         .hessian = h + begin * n + begin,
+         .hessian_stride = n,
+         .groups = group_of_.data() + begin,
+         .grids = grids(),
+         .gradient = work_.data(),
+         .codes = codes_.data() + at,
+         .moves = more_.data()});
+    if (moved > 0) {
+      add_product(h + begin, n, n, size, more_.data(), gradient_.data());
+      for (int64_t i = 0; i < size * kLanes; ++i) {
+        error_[size_t(at + i)] += more_[size_t(i)];
+      }
+    }
+    changed += moved;
+  }
+  return changed;
+}
+
+TileFigures RowTile::run() {
+  const GptqOptions& options = *setup_.options;
+  TileFigures figures;
+  figures.weight = weight_energy_;
+  figures.shift = shift_energy_;
+  nearest();
+  take_gradient();
+  figures.loss_nearest = loss();
+  if (!options.plain) {
+    fit_grids();
+  }
+  round_all();
+  take_gradient();
+  figures.loss_rounded = loss();
+  figures.loss = figures.loss_rounded;
+  if (options.plain) {
+    return figures;
+  }
+  // A round that gains less than this is the last.
+  constexpr double kLeastGain = 1e-3;
+  double best = total_dot(error_.data(), gradient_.data(), columns_);
+  while (figures.rounds < options.rounds) {
+    ++figures.rounds;
+    if (options.refit) {
+      refit();
+    }
+    if (options.descend) {
+      figures.moved += descend();
+    }
+    const double now = total_dot(error_.data(), gradient_.data(), columns_);
+    const bool gained = now < best * (1 - kLeastGain);
+    best = now;
+    if (!gained) {
+      break;
+    }
+  }
+  if (options.refit && options.rounds > 0) {
+    refit();
+  }
+  figures.loss = loss();
+  return figures;
+}
+
+void RowTile::store(int64_t rows, uint8_t* codes, float* scales, float* biases)
+    const {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < columns_; ++i) {
+      codes[r * columns_ + i] = uint8_t(codes_[size_t(i * kLanes + r)]);
+    }
+    for (int64_t g = 0; g < groups_; ++g) {
+      scales[r * groups_ + g] = scales_[size_t(g * kLanes + r)];
+      biases[r * groups_ + g] = biases_[size_t(g * kLanes + r)];
+    }
+  }
+}
+
+}  // namespace pennyweight::gptq

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "method/gptq_factor.h"
+#include "method/gptq_lanes.h"
+
+namespace pennyweight::gptq {
+
+/// Sums over a tile's rows, and counts.
+struct TileFigures {
+  double loss_nearest = 0;
+  double loss_rounded = 0;
+  double loss = 0;
+  double weight = 0;  // |W|^2
+  double shift = 0;   // |T - W|^2
+  int64_t moved = 0;
+  int rounds = 0;
+};
+
+/// What all tiles of one gptq_quantize share.
+struct TileSetup {
+  const GptqHessian::Factor* factor;
+  int bits;
+  int64_t group_size;
+  kernels::DType dtype;
+  const GptqOptions* options;
+  std::vector<float> group_sums;  // H 1_g [groups, columns], with the damping
+  std::vector<float> importance;  // H_ii, damped [columns]
+};
+
+/// kLanes rows of a weight on their way to codes; buffers are [column][lane].
+class RowTile {
+ public:
+  explicit RowTile(const TileSetup& setup);
+
+  /// The tile's weight [rows <= kLanes, columns]; the shift's `output` stands
+  /// at the tile's first row. Lanes without a row are zero.
+  void load(const float* weight, int64_t rows, const GptqShift& shift);
+  /// The whole method.
+  TileFigures run();
+  /// Writes the tile's rows; scales and biases as rounded to the dtype.
+  void store(int64_t rows, uint8_t* codes, float* scales, float* biases) const;
+
+ private:
+  void apply_shift(const float* weight, int64_t rows, const GptqShift& shift);
+  void solve(std::vector<float>& rows);
+  void nearest();
+  void fit_grids();
+  void round_all();
+  void take_grids(
+      int64_t first,
+      int64_t columns,
+      const float* target,
+      const float* moved);
+  bool refit();
+  bool refit_window(int64_t first, int64_t last);
+  int64_t descend();
+  /// E = T - Q and G = H E.
+  void take_gradient();
+  /// tr over the undamped Hessian; needs error_ and gradient_ in step.
+  double loss() const;
+  Grids grids();
+
+  const TileSetup& setup_;
+  const GptqHessian::Factor& factor_;
+  const int64_t columns_;
+  const int64_t groups_;
+  const float top_;
+  std::vector<int64_t> group_of_;  // of each column, file order
+  std::vector<float> target_;      // T
+  std::vector<float> codes_;
+  std::vector<float> error_;
+  std::vector<float> gradient_;
+  std::vector<float> scales_;  // [groups][lane]
+  std::vector<float> biases_;
+  std::vector<float> work_, more_;
+  double weight_energy_ = 0, shift_energy_ = 0;
+};
+
+/// out [m][kLanes] = x [m, k] by stride times y [k][kLanes], plus out.
+void add_product(
+    const float* x,
+    int64_t stride,
+    int64_t m,
+    int64_t k,
+    const float* y,
+    float* out);
+
+}  // namespace pennyweight::gptq
