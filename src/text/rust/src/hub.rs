@@ -1,156 +1,111 @@
 //! Snapshots of hub repositories in the cache that huggingface_hub uses too
-//! (`models--org--name/{blobs,refs,snapshots}`). hf-hub fetches and resumes;
-//! added here: the choice of files, offline use, tokens from the environment,
-//! checksums, and names that can't leave the cache.
+//! (`models--org--name/{blobs,refs,snapshots}`). hf-hub knows the addresses and
+//! the layout. It can't resume a whole part, verify what arrives, work offline,
+//! stop while the network is silent, or keep the token from the file store;
+//! `link` and `blob` can.
+
+mod blob;
+mod link;
+mod names;
 
 use crate::abi::{guard, text, Code, Failure, Outcome, PwBytes};
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::api::Progress;
+use blob::{disk, Remote};
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
-use sha2::{Digest, Sha256};
+use link::{ask, Client, Trouble};
+use names::{escaped, is_commit, is_plain, is_safe, is_wanted, shards_of};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::ffi::c_void;
-use std::io::Read;
-use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-/// Told of a file's bytes; false stops the download.
+/// Told of bytes done of all (0: not known); false stops the download.
 type OnProgress =
     extern "C" fn(context: *mut c_void, name: *const u8, size: usize, done: u64, total: u64) -> bool;
 
-/// What a progress callback throws through hf-hub to stop it.
-struct Stopped;
-
-struct Meter {
+pub struct Meter {
     call: OnProgress,
     context: *mut c_void,
     name: String,
+    base: u64,
     done: u64,
     total: u64,
 }
 
 impl Meter {
-    fn tell(&self) {
-        let name = self.name.as_bytes();
-        if !(self.call)(self.context, name.as_ptr(), name.len(), self.done, self.total) {
-            resume_unwind(Box::new(Stopped));
+    fn note(&self, text: &str) -> Outcome<()> {
+        let text = text.as_bytes();
+        if (self.call)(self.context, text.as_ptr(), text.len(), self.done, self.total) {
+            return Ok(());
         }
+        Err(Failure::new(Code::Cancelled, "stopped by the user"))
     }
-}
-
-impl Progress for Meter {
-    fn init(&mut self, size: usize, _filename: &str) {
-        self.total = size as u64;
-        self.tell();
+    fn tell(&self) -> Outcome<()> {
+        self.note(&self.name)
     }
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        self.tell();
+    /// `bytes` of the current file are there.
+    fn at(&mut self, bytes: u64) -> Outcome<()> {
+        self.done = self.base + bytes;
+        self.tell()
     }
-    fn finish(&mut self) {
-        self.done = self.total;
-        self.tell();
-    }
-}
-
-fn is_set(name: &str) -> bool {
-    let value = std::env::var(name).unwrap_or_default().to_lowercase();
-    matches!(value.as_str(), "1" | "true" | "yes" | "on")
 }
 
 fn non_empty(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn open_cache() -> Cache {
-    match non_empty("HF_HUB_CACHE") {
-        Some(path) => Cache::new(PathBuf::from(path)),
-        None => Cache::from_env(),
+fn is_set(name: &str) -> bool {
+    let value = non_empty(name).unwrap_or_default().to_lowercase();
+    matches!(value.as_str(), "1" | "true" | "yes" | "on")
+}
+
+/// A folder that a variable names, `~` being the home folder.
+fn folder_of(name: &str) -> Option<PathBuf> {
+    let value = non_empty(name)?;
+    match (value.strip_prefix("~/"), non_empty("HOME")) {
+        (Some(rest), Some(home)) => Some(Path::new(&home).join(rest)),
+        _ => Some(value.into()),
     }
 }
 
-fn open_api(cache: &Cache) -> Outcome<Api> {
-    let token = non_empty("HF_TOKEN").or_else(|| cache.token());
-    let mut builder = ApiBuilder::from_cache(cache.clone())
-        .with_progress(false)
-        .with_retries(3)
-        .with_token(token);
-    if let Some(endpoint) = non_empty("HF_ENDPOINT") {
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_string());
-    }
-    builder.build().map_err(failure)
+/// The folder that HF_HOME stands for.
+fn home() -> PathBuf {
+    folder_of("HF_HOME")
+        .or_else(|| folder_of("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
+        .unwrap_or_else(|| {
+            let cache = Cache::default();
+            cache.path().parent().unwrap_or(cache.path()).to_path_buf()
+        })
 }
 
-fn failure(error: ApiError) -> Failure {
-    match error {
-        ApiError::RequestError(request) => match *request {
-            ureq::Error::StatusCode(status @ (401 | 403)) => Failure::new(
-                Code::Io,
-                format!("the hub refuses access ({status}); set HF_TOKEN, or check the name and that you accepted the model's terms"),
-            ),
-            ureq::Error::StatusCode(404) => Failure::new(
-                Code::NotFound,
-                "there is no such repository, revision or file on the hub",
-            ),
-            ureq::Error::StatusCode(status) => {
-                Failure::io(format!("the hub answered {status}; try again later"))
-            }
-            error => Failure::io(format!("can't reach the hub ({error}); check the network, or set HF_HUB_OFFLINE=1 to use what is cached")),
-        },
-        ApiError::TooManyRetries(inner) => failure(*inner),
-        ApiError::LockAcquisition(_) => {
-            Failure::io("another process is fetching this file; wait for it and run again")
-        }
-        ApiError::IoError(error) if error.raw_os_error() == Some(28) => {
-            Failure::io("the disk of the cache is full; free some space and run again, the download goes on where it stopped")
-        }
-        error => Failure::io(error),
-    }
+fn open_cache() -> Outcome<Cache> {
+    let path = folder_of("HF_HUB_CACHE")
+        .or_else(|| folder_of("HUGGINGFACE_HUB_CACHE"))
+        .unwrap_or_else(|| home().join("hub"));
+    Ok(Cache::new(std::path::absolute(&path).map_err(|error| disk(&path, error))?))
 }
 
-/// Whether a name from a listing stays inside its folder.
-fn is_safe(name: &str) -> bool {
-    let path = Path::new(name);
-    !name.is_empty()
-        && name.len() < 512
-        && !name.contains(['\\', '\0'])
-        && path.components().all(|part| matches!(part, Component::Normal(_)))
+fn token() -> Option<String> {
+    let clean = |text: String| Some(text.trim().to_string()).filter(|token| !token.is_empty());
+    let file = || {
+        let path = folder_of("HF_TOKEN_PATH").unwrap_or_else(|| home().join("token"));
+        std::fs::read_to_string(path).ok()
+    };
+    non_empty("HF_TOKEN")
+        .and_then(clean)
+        .or_else(|| non_empty("HUGGING_FACE_HUB_TOKEN").and_then(clean))
+        .or_else(|| file().and_then(clean))
 }
 
-/// An etag or commit, which becomes a file name.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 128
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+fn make_parent(path: &Path) -> Outcome<()> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(|error| disk(folder, error))
 }
 
-/// What mlx-lm fetches of a model, but for code; what can hold rows of a data
-/// set.
-fn is_wanted(name: &str, kind: RepoType) -> bool {
-    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    match kind {
-        RepoType::Dataset => ends(&[".json", ".jsonl", ".parquet", ".txt"]),
-        _ => {
-            !name.contains('/')
-                && (ends(&[".json", ".jsonl", ".jinja", ".tiktoken", ".txt"])
-                    || name == "tokenizer.model"
-                    || (name.starts_with("model") && name.ends_with(".safetensors")))
-        }
-    }
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-    }
-    let digest = hasher.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+struct Listing {
+    commit: String,
+    /// Wanted files, weights last, with their size where the hub says it.
+    files: Vec<(String, Option<u64>)>,
 }
 
 struct Snapshot<'a> {
@@ -165,88 +120,178 @@ impl Snapshot<'_> {
         Repo::with_revision(self.id.to_string(), self.kind, revision.to_string())
     }
 
+    /// `models--org--name`
+    fn root(&self) -> PathBuf {
+        self.cache.path().join(self.repo(self.revision).folder_name())
+    }
+
     fn folder(&self, commit: &str) -> PathBuf {
         self.cache.repo(self.repo(self.revision)).pointer_path(commit)
     }
 
-    /// The cached snapshot that the revision stands for, if any.
-    fn cached(&self) -> Option<PathBuf> {
-        let root = self.cache.path().join(self.repo(self.revision).folder_name());
-        let commit = std::fs::read_to_string(root.join("refs").join(self.revision))
+    /// The commit that the revision stood for when it was fetched last.
+    fn known_commit(&self) -> Option<String> {
+        std::fs::read_to_string(self.root().join("refs").join(self.revision))
+            .ok()
             .map(|text| text.trim().to_string())
-            .unwrap_or_else(|_| self.revision.to_string());
-        let folder = root.join("snapshots").join(&commit);
-        (is_plain(&commit) && folder.is_dir()).then_some(folder)
+            .filter(|commit| is_plain(commit))
     }
 
-    fn fetch(&self, api: &Api, call: OnProgress, context: *mut c_void) -> Outcome<PathBuf> {
-        let info = api.repo(self.repo(self.revision)).info().map_err(failure)?;
-        if !is_plain(&info.sha) {
-            return Err(Failure::corrupt("the hub names an unusable commit"));
+    /// A file that a snapshot should have and has not. A cut download leaves a
+    /// folder that only looks like a snapshot.
+    fn missing(&self, commit: &str) -> Option<String> {
+        let folder = self.folder(commit);
+        let mut names = BTreeSet::new();
+        // huggingface_hub's record of what the commit holds.
+        let tree = self.root().join("trees").join(format!("{commit}.json"));
+        if let Some(Value::Object(files)) = read_json(&tree).map(|mut tree| tree["files"].take()) {
+            names.extend(files.keys().filter(|name| is_wanted(name, self.kind)).cloned());
         }
-        let repo = api.repo(self.repo(&info.sha));
-        for file in &info.siblings {
-            let name = file.rfilename.as_str();
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let there: Vec<String> = entries.filter_map(|e| e.file_name().into_string().ok()).collect();
+        names.extend(there.iter().cloned());
+        if !matches!(self.kind, RepoType::Dataset) {
+            names.insert("config.json".to_string());
+            names.extend(there.iter().filter_map(|name| shards_of(name)).flatten());
+            let index = read_json(&folder.join("model.safetensors.index.json"));
+            let map = index.as_ref().and_then(|index| index["weight_map"].as_object());
+            let shards = map.into_iter().flat_map(|map| map.values());
+            names.extend(shards.filter_map(Value::as_str).map(str::to_string));
+            if !names.iter().any(|name| name.ends_with(".safetensors")) {
+                names.insert("model.safetensors".to_string());
+            }
+        } else if there.is_empty() {
+            return Some("every file".to_string());
+        }
+        names.into_iter().find(|name| !is_safe(name) || !folder.join(name).exists())
+    }
+
+    /// The cached snapshot that the revision stands for. Err says what it lacks.
+    fn cached(&self) -> Outcome<PathBuf> {
+        let commit = self.known_commit().unwrap_or_else(|| self.revision.to_string());
+        if !is_plain(&commit) || !self.folder(&commit).is_dir() {
+            return Err(Failure::new(Code::NotFound, "it is not in the cache"));
+        }
+        match self.missing(&commit) {
+            None => Ok(self.folder(&commit)),
+            Some(name) => Err(Failure::new(
+                Code::NotFound,
+                format!("its copy in the cache is incomplete ({name} is missing)"),
+            )),
+        }
+    }
+
+    fn list(
+        &self,
+        client: &Client,
+        repo: &ApiRepo,
+        tries: u32,
+        meter: &Meter,
+    ) -> Result<Listing, Trouble> {
+        let request = repo.info_request();
+        let url = request.uri_ref().map(|uri| uri.to_string()).unwrap_or_default() + "?blobs=true";
+        let client = client.clone();
+        let bytes = ask(meter, tries, move || {
+            let mut response = client.get(&url, 0)?;
+            let body = response.body_mut().with_config().limit(64 << 20);
+            body.read_to_vec().map_err(|error| {
+                Trouble::passing(Failure::io(format!("the hub's listing broke off ({error})")))
+            })
+        })?;
+        let nonsense = || Failure::corrupt("the hub's listing makes no sense");
+        let info: Value = serde_json::from_slice(&bytes).map_err(|_| nonsense())?;
+        let commit = info["sha"].as_str().filter(|sha| is_plain(sha)).ok_or_else(nonsense)?;
+        let mut files = Vec::new();
+        for file in info["siblings"].as_array().ok_or_else(nonsense)? {
+            let name = file["rfilename"].as_str().ok_or_else(nonsense)?;
             if !is_safe(name) {
                 return Err(Failure::corrupt(format!(
                     "the hub lists a file outside the repository: {name:?}"
-                )));
+                ))
+                .into());
             }
-            if is_wanted(name, self.kind) && !self.folder(&info.sha).join(name).exists() {
-                let meter = Meter {
-                    call,
-                    context,
-                    name: name.to_string(),
-                    done: 0,
-                    total: 0,
-                };
-                self.fetch_file(&repo, api, name, meter)?;
+            if is_wanted(name, self.kind) {
+                files.push((name.to_string(), file["size"].as_u64()));
             }
         }
-        let folder = self.folder(&info.sha);
-        if !folder.is_dir() {
+        files.sort_by_key(|(name, _)| name.ends_with(".safetensors"));
+        Ok(Listing { commit: commit.to_string(), files })
+    }
+
+    fn fetch(
+        &self,
+        client: &Client,
+        repo: &ApiRepo,
+        listing: Listing,
+        meter: &mut Meter,
+    ) -> Outcome<PathBuf> {
+        let folder = self.folder(&listing.commit);
+        if listing.files.is_empty() {
             return Err(Failure::new(
                 Code::NotFound,
                 "the repository holds no file that is of use here",
             ));
         }
+        let mut remotes = Vec::new();
+        for (name, size) in listing.files {
+            let found = std::fs::metadata(folder.join(&name)).ok();
+            if found.is_some_and(|file| size.map_or(true, |size| size == file.len())) {
+                continue;
+            }
+            let (worker, url) = (client.clone(), repo.url(&escaped(&name)));
+            let address = url.clone();
+            let facts = ask(meter, 3, move || worker.head(&address)).map_err(|t| t.failure)?;
+            if !is_plain(&facts.etag) {
+                return Err(Failure::corrupt(format!("the hub sends an unusable etag for {name}")));
+            }
+            let size = facts.size.or(size);
+            meter.total += size.unwrap_or(0);
+            remotes.push(Remote { name, url, etag: facts.etag, size });
+        }
+        for remote in remotes {
+            meter.name = remote.name.clone();
+            let blob = self.root().join("blobs").join(&remote.etag);
+            let locks = self.cache.path().join(".locks");
+            let lock = locks.join(self.repo(self.revision).folder_name());
+            let lock = lock.join(format!("{}.lock", remote.etag));
+            blob::fetch(client, &remote, &blob, &lock, meter)?;
+            place(&blob, &folder, &remote)?;
+            meter.base = meter.done;
+        }
         // Last, so that a ref stands for a whole snapshot only.
-        self.cache
-            .repo(self.repo(self.revision))
-            .create_ref(&info.sha)
-            .map_err(Failure::io)?;
+        self.write_ref(&listing.commit)?;
         Ok(folder)
     }
 
-    fn fetch_file(&self, repo: &ApiRepo, api: &Api, name: &str, meter: Meter) -> Outcome<()> {
-        let metadata = api.metadata(&repo.url(name)).map_err(failure)?;
-        if !is_plain(metadata.etag()) || !is_plain(metadata.commit_hash()) {
-            return Err(Failure::corrupt(format!("the hub sends an unusable etag for {name}")));
-        }
-        let blob = self.cache.repo(self.repo(self.revision)).blob_path(metadata.etag());
-        let result = catch_unwind(AssertUnwindSafe(|| repo.download_with_progress(name, meter)));
-        let pointer = match result {
-            Ok(done) => done.map_err(failure)?,
-            Err(payload) if payload.is::<Stopped>() => {
-                return Err(Failure::new(Code::Cancelled, "stopped by the user"))
-            }
-            Err(payload) => resume_unwind(payload),
-        };
-        let size = std::fs::metadata(&pointer).map_err(Failure::io)?.len();
-        let mut whole = size == metadata.size() as u64;
-        if whole && metadata.etag().len() == 64 {
-            whole = sha256(&pointer).map_err(Failure::io)? == metadata.etag();
-        }
-        if !whole {
-            // Neither is of use, and a resume would go on from bad bytes.
-            let _ = std::fs::remove_file(&pointer);
-            let _ = std::fs::remove_file(&blob);
-            return Err(Failure::corrupt(format!(
-                "{name} arrived damaged (its size or checksum is not the hub's); run again to fetch it anew"
-            )));
-        }
-        Ok(())
+    fn write_ref(&self, commit: &str) -> Outcome<()> {
+        let path = self.root().join("refs").join(self.revision);
+        make_parent(&path)?;
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".{}.tmp", std::process::id()));
+        std::fs::write(&draft, commit)
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .map_err(|error| disk(&path, error))
     }
+}
+
+fn read_json(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// The name in the snapshot: a relative link to the blob, or a copy on a file
+/// system without links.
+fn place(blob: &Path, folder: &Path, remote: &Remote) -> Outcome<()> {
+    let path = folder.join(&remote.name);
+    make_parent(&path)?;
+    if path.symlink_metadata().is_ok() {
+        std::fs::remove_file(&path).map_err(|error| disk(&path, error))?;
+    }
+    // From the file's folder up to the root, over `snapshots` and the commit.
+    let depth = Path::new(&remote.name).components().count() + 1;
+    let target = Path::new(&"../".repeat(depth)).join("blobs").join(&remote.etag);
+    std::os::unix::fs::symlink(target, &path)
+        .or_else(|_| std::fs::copy(blob, &path).map(drop))
+        .map_err(|error| disk(&path, error))
 }
 
 fn snapshot(
@@ -256,22 +301,49 @@ fn snapshot(
     call: OnProgress,
     context: *mut c_void,
 ) -> Outcome<(PathBuf, String)> {
-    let cache = open_cache();
+    if !is_safe(id) || !is_safe(revision) {
+        return Err(Failure::invalid("this is not a name that the hub could have"));
+    }
+    let cache = open_cache()?;
     let kind = if dataset { RepoType::Dataset } else { RepoType::Model };
     let snapshot = Snapshot { cache: &cache, id, kind, revision };
-    if is_set("HF_HUB_OFFLINE") {
-        let folder = snapshot.cached().ok_or_else(|| {
-            Failure::new(Code::NotFound, "not in the cache, and HF_HUB_OFFLINE is set")
+    let cached = snapshot.cached();
+    if is_set("HF_HUB_OFFLINE") || is_set("TRANSFORMERS_OFFLINE") {
+        let folder = cached.map_err(|lack| {
+            Failure::new(lack.code, format!("{}, and HF_HUB_OFFLINE is set", lack.message))
         })?;
         return Ok((folder, String::new()));
     }
-    match snapshot.fetch(&open_api(&cache)?, call, context) {
-        Ok(folder) => Ok((folder, String::new())),
-        Err(error) if error.code == Code::Io && snapshot.cached().is_some() => {
-            let note = format!("{}; using the snapshot in the cache", error.message);
-            Ok((snapshot.cached().unwrap_or_default(), note))
+    if is_commit(revision) && snapshot.known_commit().is_some() && cached.is_ok() {
+        return Ok((cached?, String::new())); // it can't have changed
+    }
+    let mut builder = ApiBuilder::from_cache(cache.clone()).with_token(None);
+    if let Some(endpoint) = non_empty("HF_ENDPOINT") {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_string());
+    }
+    let api = builder.build().map_err(Failure::io)?;
+    let repo = api.repo(snapshot.repo(revision));
+    let client = Client::new(&repo.url(""), token())?;
+    let mut meter = Meter {
+        call,
+        context,
+        name: "asking the hub".to_string(),
+        base: 0,
+        done: 0,
+        total: 0,
+    };
+    let tries = if cached.is_ok() { 2 } else { 4 };
+    match snapshot.list(&client, &repo, tries, &meter) {
+        Ok(listing) => {
+            let repo = api.repo(snapshot.repo(&listing.commit));
+            let folder = snapshot.fetch(&client, &repo, listing, &mut meter)?;
+            Ok((folder, String::new()))
         }
-        Err(error) => Err(error),
+        Err(trouble) if trouble.passing && cached.is_ok() => {
+            let note = format!("{}; using the snapshot in the cache", trouble.failure.message);
+            Ok((cached?, note))
+        }
+        Err(trouble) => Err(trouble.failure),
     }
 }
 
@@ -302,26 +374,4 @@ pub unsafe extern "C" fn pw_hub_snapshot(
         note.write(PwBytes::from_vec(words.into_bytes()));
         Ok(())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stay_inside() {
-        for name in ["../x", "/etc/passwd", "a/../../b", "a\\b", "", "..", "."] {
-            assert!(!is_safe(name), "{name}");
-        }
-        assert!(is_safe("data/train.parquet"));
-    }
-
-    #[test]
-    fn code_is_never_wanted() {
-        assert!(!is_wanted("modeling.py", RepoType::Model));
-        assert!(!is_wanted("pytorch_model.bin", RepoType::Model));
-        assert!(is_wanted("model-00001-of-00002.safetensors", RepoType::Model));
-        assert!(!is_wanted("onnx/config.json", RepoType::Model));
-        assert!(is_wanted("data/train.parquet", RepoType::Dataset));
-    }
 }
