@@ -21,14 +21,24 @@ namespace pennyweight {
 
 namespace {
 
-void check(const GptqHessian& hessian, const QuantSpec& spec, int64_t rows) {
+kernels::QuantMode mode_of(const QuantSpec& spec) {
+  using kernels::QuantMode;
+  if (spec.mode == "mxfp4" || spec.mode == "nvfp4") {
+    return spec.mode == "mxfp4" ? QuantMode::mxfp4 : QuantMode::nvfp4;
+  }
+  if (spec.mode == "mxfp8") {
+    return QuantMode::mxfp8;
+  }
   if (spec.mode != "affine" || spec.bits < 1 || spec.bits > 8) {
     throw Error(
         ErrorCode::not_supported,
         "gptq",
-        "mode " + spec.mode + " at " + std::to_string(spec.bits) +
-            " bits; GPTQ rounds to affine grids of at most 8 bits");
+        "mode " + spec.mode + " at " + std::to_string(spec.bits) + " bits");
   }
+  return QuantMode::affine;
+}
+
+void check(const GptqHessian& hessian, const QuantSpec& spec, int64_t rows) {
   if (rows <= 0 || spec.group_size <= 0 ||
       hessian.columns() % spec.group_size != 0) {
     throw Error(
@@ -61,11 +71,24 @@ std::vector<float> sum_groups(
   return sums;
 }
 
-void add(GptqFigures& figures, const gptq::TileFigures& tile) {
-  figures.loss_nearest += tile.loss_nearest;
-  figures.loss_rounded += tile.loss_rounded;
-  figures.loss += tile.loss;
-  figures.rounds = std::max(figures.rounds, tile.rounds);
+void sum_up(
+    const std::vector<gptq::TileFigures>& tiles,
+    int64_t weights,
+    GptqFigures& all) {
+  double weight_energy = 0;
+  double shift_energy = 0;
+  int64_t moved = 0;
+  for (const gptq::TileFigures& tile : tiles) {
+    all.loss_nearest += tile.loss_nearest;
+    all.loss_rounded += tile.loss_rounded;
+    all.loss += tile.loss;
+    all.rounds = std::max(all.rounds, tile.rounds);
+    weight_energy += tile.weight;
+    shift_energy += tile.shift;
+    moved += tile.moved;
+  }
+  all.shift = weight_energy > 0 ? std::sqrt(shift_energy / weight_energy) : 0;
+  all.codes_moved = double(moved) / double(weights);
 }
 
 void check_finite(const GptqResult& result) {
@@ -96,9 +119,8 @@ GptqResult gptq_quantize(
   const int64_t groups = columns / spec.group_size;
   gptq::TileSetup setup{
       .factor = &factor,
-      .bits = spec.bits,
+      .format = gptq::make_grid_format(mode_of(spec), spec.bits, dtype),
       .group_size = spec.group_size,
-      .dtype = dtype,
       .options = &options,
       .group_sums = {},
       .importance = std::vector<float>(size_t(columns))};
@@ -109,6 +131,7 @@ GptqResult gptq_quantize(
     setup.importance[size_t(i)] = factor.damped[size_t(i * columns + i)];
   }
 
+  const bool affine = setup.format.levels == gptq::Levels::affine;
   GptqResult result;
   result.codes.resize(size_t(rows * columns));
   result.scales.resize(size_t(rows * groups));
@@ -133,21 +156,16 @@ GptqResult gptq_quantize(
         result.biases.data() + first * groups);
   });
   check_finite(result);
-
-  GptqFigures& all = result.figures;
-  double weight_energy = 0;
-  double shift_energy = 0;
-  int64_t moved = 0;
-  for (const gptq::TileFigures& tile : figures) {
-    add(all, tile);
-    weight_energy += tile.weight;
-    shift_energy += tile.shift;
-    moved += tile.moved;
+  if (!affine) {
+    result.biases.clear();
+    for (float scale : result.scales) {
+      result.scale_codes.push_back(gptq::scale_code(setup.format.mode, scale));
+    }
   }
-  all.shift = weight_energy > 0 ? std::sqrt(shift_energy / weight_energy) : 0;
-  all.codes_moved = double(moved) / double(rows * columns);
-  all.lambda = factor.lambda;
-  all.dead_inputs = factor.dead_inputs;
+
+  sum_up(figures, rows * columns, result.figures);
+  result.figures.lambda = factor.lambda;
+  result.figures.dead_inputs = factor.dead_inputs;
   return result;
 }
 

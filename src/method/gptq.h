@@ -132,20 +132,23 @@ struct GptqFigures {
   int64_t dead_inputs = 0;
 };
 
-/// weight = scales * codes + biases, by group of spec.group_size columns.
+/// weight = scales * codes + biases, by group of spec.group_size columns. In
+/// the fp modes a code is that of an e2m1 or e4m3 number, there are no biases,
+/// and scale_codes are the scales as they are stored (e8m0 or e4m3).
 struct GptqResult {
-  std::vector<uint8_t> codes;  // [rows, columns], 0 .. 2^bits - 1
+  std::vector<uint8_t> codes;  // [rows, columns], below 2^bits
   std::vector<float> scales;   // [rows, columns / group], exact in the dtype
-  std::vector<float> biases;   // likewise
+  std::vector<float> biases;   // likewise; affine only
+  std::vector<uint8_t> scale_codes;  // fp modes only
   GptqFigures figures;
 };
 
-/// Rounds weight [rows, columns] float32 to `spec`, which must be affine, with
-/// scales and biases of type `dtype`. Several linears that share a GptqHessian
-/// may be stacked along rows. Rows are independent of each other and the
-/// result is the same for any number of threads. Every stage after GPTQ's
-/// pass lowers a row's loss (over the damped Hessian) or leaves the row as it
-/// was. numeric Error when the weight or a scale is not finite.
+/// Rounds weight [rows, columns] float32 to `spec`, with affine scales and
+/// biases of type `dtype`. (In the fp modes there is no refit.) Several linears
+/// that share a GptqHessian may be stacked along rows. Rows are independent of
+/// each other and the result is the same for any number of threads. Every stage
+/// after GPTQ's pass lowers a row's loss (over the damped Hessian) or leaves
+/// the row as it was. numeric Error when the weight or a scale is not finite.
 GptqResult gptq_quantize(
     const float* weight,
     int64_t rows,

@@ -82,7 +82,7 @@ bool factor_panel(
     std::fill(row + size, matrix + (begin + i + 1) * n, 0.0f);
   }
   // Then the columns before the block: row i after all rows below it.
-  kernels::parallel_ranges(begin, 64, [&](int64_t first, int64_t last) {
+  kernels::parallel_ranges(begin, 256, [&](int64_t first, int64_t last) {
     for (int64_t i = size - 1; i >= 0; --i) {
       float* row = matrix + (begin + i) * n;
       for (int64_t k = i + 1; k < size; ++k) {
@@ -112,7 +112,7 @@ void update_earlier(
   using kernels::DType;
   const int64_t size = end - begin;
   scratch.resize(size_t(begin * size));
-  kernels::parallel_ranges(begin, 64, [&](int64_t first, int64_t last) {
+  kernels::parallel_ranges(begin, 256, [&](int64_t first, int64_t last) {
     for (int64_t k = 0; k < size; ++k) {
       const float* row = matrix + (begin + k) * n;
       for (int64_t j = first; j < last; ++j) {

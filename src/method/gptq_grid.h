@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "kernels/types.h"
+#include "kernels/kernels.h"
 #include "method/gptq_lanes.h"
 
 namespace pennyweight::gptq {
@@ -10,27 +10,50 @@ namespace pennyweight::gptq {
 /// Rounds each value to what `dtype` can hold.
 void round_to(kernels::DType dtype, float* values, int64_t count);
 
-/// The affine grid that MLX makes of a group weight [size][kLanes]: from the
+/// What a group's grids are made of.
+struct GridFormat {
+  kernels::QuantMode mode = kernels::QuantMode::affine;
+  float top = 15;  // see Grids
+  Levels levels = Levels::affine;
+  kernels::DType dtype = kernels::DType::bf16;  // of affine scales and biases
+};
+GridFormat
+make_grid_format(kernels::QuantMode mode, int bits, kernels::DType dtype);
+
+/// The grid that MLX makes of a group weight [size][kLanes]. Affine: from the
 /// smallest to the largest, shifted so that the end with the larger magnitude
-/// is hit exactly and 0 is a code. Float32, not rounded to an output type.
-void minmax_grid(
+/// is hit exactly and 0 is a code; float32, not rounded to the output type.
+/// Fp modes: the scale that brings the largest magnitude to the largest level.
+void nearest_grid(
+    const GridFormat& format,
     const float* weight,
     int64_t size,
-    float top,
     float* scale,
     float* bias);
 
-/// The grid with the least sum h (w - s q - b)^2 of those tried: MLX's, and
-/// its range cut by shares at either end, the best then fitted to its codes
-/// by least squares a few times. Scales and biases are rounded to `dtype`
-/// before their loss is taken. importance: h [size].
+/// Rounds affine scales and biases to the output type; the fp modes' scales
+/// are ones that can be stored already.
+void round_grids(
+    const GridFormat& format,
+    float* scales,
+    float* biases,
+    int64_t count);
+
+/// The grid with the least sum h (w - s q - b)^2 of those tried, h [size]
+/// being `importance`. Affine: MLX's, and its range cut by shares at either
+/// end, the best then fitted to its codes by least squares a few times; all
+/// rounded to the output type before their loss is taken. Fp modes: MLX's
+/// scale and its neighbours among the scales that can be stored.
 void search_grid(
+    const GridFormat& format,
     const float* weight,
     const float* importance,
     int64_t size,
-    float top,
-    kernels::DType dtype,
     float* scale,
     float* bias);
+
+/// Codes of the fp modes: of a level, and of a scale.
+uint8_t level_code(Levels levels, float level);
+uint8_t scale_code(kernels::QuantMode mode, float scale);
 
 }  // namespace pennyweight::gptq

@@ -29,13 +29,40 @@ HWY_INLINE int64_t step() {
   return int64_t(hn::Lanes(Floats()));
 }
 
-/// round((u - b) / s) in 0 .. top; 0 where s is 0.
+/// The level nearest to x, ties to the even code; x is within the levels.
+template <Levels levels>
+HWY_INLINE Vec nearest_level(Vec x) {
+  if constexpr (levels == Levels::affine) {
+    return hn::Round(x);
+  }
+  // The levels around x stand `step` apart.
+  Vec step = hn::Set(Floats(), 0.5f);
+  if constexpr (levels == Levels::e2m1) {
+    const Vec size = hn::Abs(x);
+    const Vec one = hn::Set(Floats(), 1.0f);
+    const Vec two = hn::Set(Floats(), 2.0f);
+    step = hn::IfThenElse(hn::Ge(size, two), one, step);
+    step = hn::IfThenElse(hn::Ge(size, hn::Add(two, two)), two, step);
+  } else {  // e4m3: three bits below the leading one, subnormals below 2^-6
+    const hn::RebindToUnsigned<Floats> words;
+    const Vec power = hn::BitCast(
+        Floats(), hn::And(hn::BitCast(words, x), hn::Set(words, 0x7f800000u)));
+    step = hn::Mul(
+        hn::Max(power, hn::Set(Floats(), 0x1p-6f)), hn::Set(Floats(), 0.125f));
+  }
+  return hn::Mul(hn::Round(hn::Div(x, step)), step);
+}
+
+/// The level nearest to (u - b) / s; 0 where s is 0.
+template <Levels levels>
 HWY_INLINE Vec nearest_code(Vec u, Vec scale, Vec bias, Vec top) {
   const Vec zero = hn::Zero(Floats());
+  const Vec least = levels == Levels::affine ? zero : hn::Neg(top);
   const auto flat = hn::Eq(scale, zero);
   const Vec safe = hn::IfThenElse(flat, hn::Set(Floats(), 1.0f), scale);
-  const Vec code = hn::Round(hn::Div(hn::Sub(u, bias), safe));
-  return hn::IfThenZeroElse(flat, hn::Min(hn::Max(code, zero), top));
+  const Vec code = hn::Div(hn::Sub(u, bias), safe);
+  const Vec kept = hn::Min(hn::Max(code, least), top);
+  return hn::IfThenZeroElse(flat, nearest_level<levels>(kept));
 }
 
 /// y += a * x on all lanes.
@@ -46,7 +73,8 @@ HWY_INLINE void add_scaled(float a, const float* x, float* y) {
   }
 }
 
-void round_block(const RoundBlock& b) {
+template <Levels levels>
+void round_levels(const RoundBlock& b) {
   const Vec top = hn::Set(Floats(), b.grids.top);
   for (int64_t i = 0; i < b.columns; ++i) {
     const float* scales = b.grids.scales + b.groups[i] * kLanes;
@@ -55,7 +83,8 @@ void round_block(const RoundBlock& b) {
     for (int64_t l = 0; l < kLanes; l += step()) {
       const Vec scale = load(scales + l);
       const Vec bias = load(biases + l);
-      const Vec code = nearest_code(load(b.moved + at + l), scale, bias, top);
+      const Vec code =
+          nearest_code<levels>(load(b.moved + at + l), scale, bias, top);
       store(code, b.codes + at + l);
       const Vec value = hn::MulAdd(code, scale, bias);
       store(hn::Sub(load(b.target + at + l), value), b.error + at + l);
@@ -69,7 +98,8 @@ void round_block(const RoundBlock& b) {
   }
 }
 
-int64_t descend_block(const DescendBlock& b) {
+template <Levels levels>
+int64_t descend_levels(const DescendBlock& b) {
   const Vec top = hn::Set(Floats(), b.grids.top);
   int64_t changed = 0;
   for (int64_t i = 0; i < b.columns; ++i) {
@@ -85,7 +115,7 @@ int64_t descend_block(const DescendBlock& b) {
       const Vec old = load(b.codes + at + l);
       const Vec value = hn::MulAdd(old, scale, bias);
       const Vec wish = hn::MulAdd(load(b.gradient + at + l), inverse, value);
-      const Vec code = nearest_code(wish, scale, bias, top);
+      const Vec code = nearest_code<levels>(wish, scale, bias, top);
       store(code, b.codes + at + l);
       store(hn::Mul(hn::Sub(old, code), scale), b.moves + at + l);
       moved += int64_t(hn::CountTrue(Floats(), hn::Ne(old, code)));
@@ -100,24 +130,23 @@ int64_t descend_block(const DescendBlock& b) {
   return changed;
 }
 
-void grid_sums(
+template <Levels levels>
+void sum_levels(
     const float* weight,
     const float* importance,
     int64_t size,
-    const float* scales,
-    const float* biases,
-    float top,
+    const Grids& grid,
     GridSums& sums) {
-  const Vec most = hn::Set(Floats(), top);
+  const Vec most = hn::Set(Floats(), grid.top);
   for (int64_t l = 0; l < kLanes; l += step()) {
-    const Vec scale = load(scales + l);
-    const Vec bias = load(biases + l);
+    const Vec scale = load(grid.scales + l);
+    const Vec bias = load(grid.biases + l);
     Vec loss = hn::Zero(Floats());
     Vec qq = loss, q = loss, qw = loss, w = loss;
     for (int64_t i = 0; i < size; ++i) {
       const Vec h = hn::Set(Floats(), importance[i]);
       const Vec x = load(weight + i * kLanes + l);
-      const Vec code = nearest_code(x, scale, bias, most);
+      const Vec code = nearest_code<levels>(x, scale, bias, most);
       const Vec error = hn::Sub(x, hn::MulAdd(code, scale, bias));
       const Vec weighted = hn::Mul(h, code);
       loss = hn::MulAdd(hn::Mul(h, error), error, loss);
@@ -131,6 +160,44 @@ void grid_sums(
     store(q, sums.q + l);
     store(qw, sums.qw + l);
     store(w, sums.w + l);
+  }
+}
+
+void round_block(const RoundBlock& block) {
+  switch (block.grids.levels) {
+    case Levels::e2m1:
+      return round_levels<Levels::e2m1>(block);
+    case Levels::e4m3:
+      return round_levels<Levels::e4m3>(block);
+    default:
+      return round_levels<Levels::affine>(block);
+  }
+}
+
+int64_t descend_block(const DescendBlock& block) {
+  switch (block.grids.levels) {
+    case Levels::e2m1:
+      return descend_levels<Levels::e2m1>(block);
+    case Levels::e4m3:
+      return descend_levels<Levels::e4m3>(block);
+    default:
+      return descend_levels<Levels::affine>(block);
+  }
+}
+
+void grid_sums(
+    const float* weight,
+    const float* importance,
+    int64_t size,
+    const Grids& grid,
+    GridSums& sums) {
+  switch (grid.levels) {
+    case Levels::e2m1:
+      return sum_levels<Levels::e2m1>(weight, importance, size, grid, sums);
+    case Levels::e4m3:
+      return sum_levels<Levels::e4m3>(weight, importance, size, grid, sums);
+    default:
+      return sum_levels<Levels::affine>(weight, importance, size, grid, sums);
   }
 }
 
@@ -203,12 +270,9 @@ void grid_sums(
     const float* weight,
     const float* importance,
     int64_t size,
-    const float* scale,
-    const float* bias,
-    float top,
+    const Grids& grid,
     GridSums& sums) {
-  HWY_DYNAMIC_DISPATCH(grid_sums)
-  (weight, importance, size, scale, bias, top, sums);
+  HWY_DYNAMIC_DISPATCH(grid_sums)(weight, importance, size, grid, sums);
 }
 
 void lane_sums(const float* x, int64_t count, float* out) {

@@ -4,16 +4,21 @@
 
 /// The inner loops of GPTQ, on kLanes rows at a time side by side: element
 /// [i][lane] of a buffer is column i of a row. Each lane's result depends on
-/// that lane alone. All buffers are float32; codes are whole floats.
+/// that lane alone. All buffers are float32. A code is held as the number
+/// that it stands for: 0 .. top, or a value of e2m1 or e4m3.
 namespace pennyweight::gptq {
 
 inline constexpr int64_t kLanes = 64;
 
+/// The numbers that codes stand for.
+enum class Levels : uint8_t { affine, e2m1, e4m3 };
+
 /// The grids of a tile's rows, [groups][kLanes] each.
 struct Grids {
-  float* scales;
-  float* biases;
-  float top;  // 2^bits - 1, the largest code
+  const float* scales;
+  const float* biases;  // zeros for the fp levels
+  float top;            // the largest level: 2^bits - 1, 6 or 448
+  Levels levels;
 };
 
 /// One block of columns, rounded one after the other with feedback:
@@ -50,7 +55,7 @@ int64_t descend_block(const DescendBlock& block);
 
 /// Sums over one group of a grid's codes q and weighted errors, each [kLanes]:
 /// loss = sum h (w - s q - b)^2, and with those codes the sums of the normal
-/// equations of s and b.
+/// equations of s and b. `grid` is the group's own.
 struct GridSums {
   float loss[kLanes];
   float qq[kLanes], q[kLanes];  // sum h q^2, sum h q
@@ -60,9 +65,7 @@ void grid_sums(
     const float* weight,
     const float* importance,  // h [size]
     int64_t size,
-    const float* scale,
-    const float* bias,
-    float top,
+    const Grids& grid,
     GridSums& sums);
 
 /// out[lane] = sum_i x[i][lane] and sum_i x[i][lane] y[i][lane].

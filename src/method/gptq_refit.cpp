@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "method/gptq_grid.h"
 #include "method/gptq_tile.h"
 
 namespace pennyweight::gptq {
@@ -272,7 +271,7 @@ bool RowTile::refit_window(int64_t first, int64_t last) {
         normal,
         count,
         lane,
-        setup_.dtype,
+        setup_.format.dtype,
         scales_.data() + first * kLanes,
         biases_.data() + first * kLanes,
         steps.data());

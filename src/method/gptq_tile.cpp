@@ -11,48 +11,11 @@
 #include <cmath>
 
 #include "kernels/kernels.h"
-#include "method/gptq_grid.h"
 
 namespace pennyweight::gptq {
 
-namespace {
-
 using kernels::DType;
 
-constexpr int64_t kBlock = 128;  // columns between lazy updates
-
-size_t lanes_of(int64_t count) {
-  return size_t(count * kLanes);
-}
-
-/// [columns][lane] from rows of stride `stride`, and back.
-void rows_to_lanes(
-    const float* rows,
-    int64_t stride,
-    int64_t count,
-    int64_t columns,
-    float* lanes) {
-  for (int64_t r = 0; r < count; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      lanes[c * kLanes + r] = rows[r * stride + c];
-    }
-  }
-}
-
-void lanes_to_rows(
-    const float* lanes,
-    int64_t stride,
-    int64_t columns,
-    float sign,
-    float* rows) {
-  for (int64_t r = 0; r < kLanes; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      rows[r * stride + c] = sign * lanes[c * kLanes + r];
-    }
-  }
-}
-
-/// Sum over all lanes of x[i] y[i], in float64 above short runs.
 double total_dot(const float* x, const float* y, int64_t count) {
   double total = 0;
   float part[kLanes];
@@ -65,8 +28,6 @@ double total_dot(const float* x, const float* y, int64_t count) {
   }
   return total;
 }
-
-}  // namespace
 
 void add_product(
     const float* x,
@@ -92,7 +53,6 @@ RowTile::RowTile(const TileSetup& setup)
       factor_(*setup.factor),
       columns_(setup.factor->columns),
       groups_(columns_ / setup.group_size),
-      top_(float((1 << setup.bits) - 1)),
       group_of_(size_t(columns_)),
       target_(lanes_of(columns_)),
       codes_(lanes_of(columns_)),
@@ -108,111 +68,8 @@ RowTile::RowTile(const TileSetup& setup)
 }
 
 Grids RowTile::grids() {
-  return {scales_.data(), biases_.data(), top_};
-}
-
-void RowTile::load(const float* weight, int64_t rows, const GptqShift& shift) {
-  std::fill(target_.begin(), target_.end(), 0.0f);
-  rows_to_lanes(weight, columns_, rows, columns_, target_.data());
-  weight_energy_ = total_dot(target_.data(), target_.data(), columns_);
-  shift_energy_ = 0;
-  if (shift.input != nullptr || shift.output != nullptr) {
-    apply_shift(weight, rows, shift);
-  }
-}
-
-/// T = W + share * C H^-1.
-void RowTile::apply_shift(
-    const float* weight,
-    int64_t rows,
-    const GptqShift& shift) {
-  std::vector<float> cross(lanes_of(columns_));
-  if (shift.output != nullptr) {
-    std::copy_n(shift.output, rows * columns_, cross.data());
-  }
-  if (shift.input != nullptr) {
-    kernels::matmul(
-        {.m = rows,
-         .n = columns_,
-         .k = columns_,
-         .x = {weight, DType::f32, columns_},
-         .weight = {shift.input, DType::f32, columns_},
-         .bias = {},
-         .residual = {cross.data(), DType::f32, columns_},
-         .out = {cross.data(), DType::f32, columns_},
-         .weight_by_depth = true});
-  }
-  std::vector<float> permuted(lanes_of(columns_));
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < columns_; ++i) {
-      permuted[size_t(r * columns_ + i)] =
-          cross[size_t(r * columns_ + factor_.order[size_t(i)])];
-    }
-  }
-  solve(permuted);
-  const auto share = float(setup_.options->shift);
-  for (int64_t i = 0; i < columns_; ++i) {
-    float* lane = target_.data() + factor_.order[size_t(i)] * kLanes;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float move = share * permuted[size_t(r * columns_ + i)];
-      shift_energy_ += double(move) * double(move);
-      lane[r] += move;
-    }
-  }
-}
-
-/// rows [kLanes, columns] in the order of rounding: C becomes C H^-1, with
-/// Z (A + I) = C from the last column back, then X (A + I)^T = Z D^-2.
-/// Solved blocks are kept negated, as the products only add.
-void RowTile::solve(std::vector<float>& rows) {
-  const int64_t n = columns_;
-  const float* a = factor_.feedback.data();
-  const auto lanes = [&] { return work_.data(); };
-  const auto update = [&](int64_t begin,
-                          int64_t size,
-                          int64_t from,
-                          int64_t count,
-                          const float* weight,
-                          bool by_depth) {
-    if (count == 0) {
-      return;
-    }
-    float* out = rows.data() + begin;
-    kernels::matmul(
-        {.m = kLanes,
-         .n = size,
-         .k = count,
-         .x = {rows.data() + from, DType::f32, n},
-         .weight = {weight, DType::f32, n},
-         .bias = {},
-         .residual = {out, DType::f32, n},
-         .out = {out, DType::f32, n},
-         .weight_by_depth = by_depth});
-  };
-  const int64_t last = (n - 1) / kBlock * kBlock;
-  for (int64_t begin = last; begin >= 0; begin -= kBlock) {
-    const int64_t end = std::min(n, begin + kBlock);
-    const int64_t size = end - begin;
-    update(begin, size, end, n - end, a + end * n + begin, true);
-    rows_to_lanes(rows.data() + begin, n, kLanes, size, lanes());
-    solve_block(a + begin * n + begin, n, size, true, lanes());
-    lanes_to_rows(lanes(), n, size, -1.0f, rows.data() + begin);
-  }
-  for (int64_t r = 0; r < kLanes; ++r) {
-    for (int64_t i = 0; i < n; ++i) {
-      rows[size_t(r * n + i)] /= -factor_.pivots[size_t(i)];
-    }
-  }
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t size = std::min(n, begin + kBlock) - begin;
-    update(begin, size, 0, begin, a + begin * n, false);
-    rows_to_lanes(rows.data() + begin, n, kLanes, size, lanes());
-    solve_block(a + begin * n + begin, n, size, false, lanes());
-    lanes_to_rows(lanes(), n, size, -1.0f, rows.data() + begin);
-  }
-  for (float& value : rows) {
-    value = -value;
-  }
+  return {
+      scales_.data(), biases_.data(), setup_.format.top, setup_.format.levels};
 }
 
 /// Round to nearest on MLX's grids: the yardstick.
@@ -222,9 +79,8 @@ void RowTile::nearest() {
     float* s = scales_.data() + g * kLanes;
     float* b = biases_.data() + g * kLanes;
     const float* t = target_.data() + g * size * kLanes;
-    minmax_grid(t, size, top_, s, b);
-    round_to(setup_.dtype, s, kLanes);
-    round_to(setup_.dtype, b, kLanes);
+    nearest_grid(setup_.format, t, size, s, b);
+    round_grids(setup_.format, s, b, kLanes);
     const int64_t at = g * size * kLanes;
     // Without feedback every column is its own block.
     for (int64_t i = 0; i < size; ++i) {
@@ -251,17 +107,10 @@ void RowTile::fit_grids() {
     const float* t = target_.data() + g * size * kLanes;
     if (setup_.options->grid_search) {
       search_grid(
-          t,
-          setup_.importance.data() + g * size,
-          size,
-          top_,
-          setup_.dtype,
-          s,
-          b);
+          setup_.format, t, setup_.importance.data() + g * size, size, s, b);
     } else {
-      minmax_grid(t, size, top_, s, b);
-      round_to(setup_.dtype, s, kLanes);
-      round_to(setup_.dtype, b, kLanes);
+      nearest_grid(setup_.format, t, size, s, b);
+      round_grids(setup_.format, s, b, kLanes);
     }
   }
 }
@@ -290,10 +139,10 @@ void RowTile::take_grids(
   }
   for (int64_t c = 0; c < columns; c += size) {
     const int64_t at = (first + c) / size * kLanes;
-    minmax_grid(
+    nearest_grid(
+        setup_.format,
         weight.data() + c * kLanes,
         size,
-        top_,
         scales_.data() + at,
         biases_.data() + at);
   }
@@ -344,8 +193,7 @@ void RowTile::round_all() {
     }
   }
   // Only now: plain GPTQ rounds with float32 grids, as mlx-lm does.
-  round_to(setup_.dtype, scales_.data(), groups_ * kLanes);
-  round_to(setup_.dtype, biases_.data(), groups_ * kLanes);
+  round_grids(setup_.format, scales_.data(), biases_.data(), groups_ * kLanes);
 }
 
 void RowTile::take_gradient() {
@@ -421,12 +269,14 @@ TileFigures RowTile::run() {
   if (options.plain) {
     return figures;
   }
+  // The fp modes' scales are too coarse to be fitted.
+  const bool refits = options.refit && setup_.format.levels == Levels::affine;
   // A round that gains less than this is the last.
   constexpr double kLeastGain = 1e-3;
   double best = total_dot(error_.data(), gradient_.data(), columns_);
   while (figures.rounds < options.rounds) {
     ++figures.rounds;
-    if (options.refit) {
+    if (refits) {
       refit();
     }
     if (options.descend) {
@@ -439,7 +289,7 @@ TileFigures RowTile::run() {
       break;
     }
   }
-  if (options.refit && options.rounds > 0) {
+  if (refits && options.rounds > 0) {
     refit();
   }
   figures.loss = loss();
@@ -450,7 +300,8 @@ void RowTile::store(int64_t rows, uint8_t* codes, float* scales, float* biases)
     const {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < columns_; ++i) {
-      codes[r * columns_ + i] = uint8_t(codes_[size_t(i * kLanes + r)]);
+      codes[r * columns_ + i] =
+          level_code(setup_.format.levels, codes_[size_t(i * kLanes + r)]);
     }
     for (int64_t g = 0; g < groups_; ++g) {
       scales[r * groups_ + g] = scales_[size_t(g * kLanes + r)];

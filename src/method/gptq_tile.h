@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "method/gptq_factor.h"
+#include "method/gptq_grid.h"
 #include "method/gptq_lanes.h"
 
 namespace pennyweight::gptq {
@@ -22,9 +23,8 @@ struct TileFigures {
 /// What all tiles of one gptq_quantize share.
 struct TileSetup {
   const GptqHessian::Factor* factor;
-  int bits;
+  GridFormat format;
   int64_t group_size;
-  kernels::DType dtype;
   const GptqOptions* options;
   std::vector<float> group_sums;  // H 1_g [groups, columns], with the damping
   std::vector<float> importance;  // H_ii, damped [columns]
@@ -40,7 +40,7 @@ class RowTile {
   void load(const float* weight, int64_t rows, const GptqShift& shift);
   /// The whole method.
   TileFigures run();
-  /// Writes the tile's rows; scales and biases as rounded to the dtype.
+  /// Writes the tile's rows.
   void store(int64_t rows, uint8_t* codes, float* scales, float* biases) const;
 
  private:
@@ -67,7 +67,6 @@ class RowTile {
   const GptqHessian::Factor& factor_;
   const int64_t columns_;
   const int64_t groups_;
-  const float top_;
   std::vector<int64_t> group_of_;  // of each column, file order
   std::vector<float> target_;      // T
   std::vector<float> codes_;
@@ -78,6 +77,15 @@ class RowTile {
   std::vector<float> work_, more_;
   double weight_energy_ = 0, shift_energy_ = 0;
 };
+
+inline constexpr int64_t kBlock = 128;  // columns between lazy updates
+
+inline size_t lanes_of(int64_t count) {
+  return size_t(count * kLanes);
+}
+
+/// Sum over all lanes of x[i] y[i], i < count, in float64 above short runs.
+double total_dot(const float* x, const float* y, int64_t count);
 
 /// out [m][kLanes] = x [m, k] by stride times y [k][kLanes], plus out.
 void add_product(
