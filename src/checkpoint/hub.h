@@ -11,8 +11,10 @@ namespace pennyweight {
 /// `org/name[@revision]` (a branch, tag or commit; main where none is given)
 /// is fetched into the standard Hugging Face cache: HF_HOME, HF_HUB_CACHE,
 /// HF_ENDPOINT, HF_TOKEN (or the token file) and HF_HUB_OFFLINE mean what they
-/// mean to huggingface_hub. A cut download is resumed; sizes, and checksums
-/// where the hub gives a SHA-256, are verified. Code is never fetched.
+/// mean to huggingface_hub. A cut or killed download is resumed; sizes, and
+/// checksums where the hub gives a SHA-256, are verified before a file counts.
+/// Code is never fetched, and the token goes to the hub's own address only. A
+/// commit that is whole in the cache needs no network.
 /// not_found for what is neither folder nor on the hub, io for a network or
 /// disk that fails, corrupt for bytes that are not the hub's. Without a
 /// network, a snapshot in the cache is used, with a warning.

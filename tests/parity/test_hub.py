@@ -4,6 +4,7 @@ hostile answers. Needs the program probe_hub of the C++ tests
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -103,6 +104,13 @@ def leftovers(home):
     return list(home.rglob("*.part"))
 
 
+def wait_for_part(home, size):
+    end = time.monotonic() + 60
+    while not any(path.stat().st_size == size for path in leftovers(home)):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_fetches_all_that_mlx_lm_would_but_code(hub, tmp_path):
     result = succeeds(resolve(hub, tmp_path))
     assert result.folder == snapshot(tmp_path)
@@ -173,11 +181,7 @@ def test_a_killed_download_goes_on_in_the_next_run(hub, tmp_path):
     process = subprocess.Popen(command("model", "org/tiny"),
                                env=environment(hub, tmp_path),
                                stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while (not any(path.stat().st_size == 500_000
-                   for path in leftovers(tmp_path))
-           and time.monotonic() < end):
-        time.sleep(0.02)
+    wait_for_part(tmp_path, 500_000)
     process.kill()
     process.wait()
     assert not (snapshot(tmp_path) / WEIGHTS).exists()
@@ -458,3 +462,19 @@ def test_the_program_takes_a_hub_id(hub, tmp_path):
     assert missing.returncode == 3
     assert sum(line.startswith("error: ")
                for line in missing.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_is_heard_while_the_network_is_silent(hub, tmp_path):
+    program = os.environ.get("PENNYWEIGHT_BIN")
+    if not program:
+        pytest.skip("PENNYWEIGHT_BIN is not set")
+    hub.stall[WEIGHTS] = 500_000
+    process = subprocess.Popen([program, "inspect", "org/tiny"], text=True,
+                               env=environment(hub, tmp_path),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for_part(tmp_path, 500_000)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1

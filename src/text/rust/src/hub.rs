@@ -235,7 +235,7 @@ impl Snapshot<'_> {
         let mut remotes = Vec::new();
         for (name, size) in listing.files {
             let found = std::fs::metadata(folder.join(&name)).ok();
-            if found.is_some_and(|file| size.map_or(true, |size| size == file.len())) {
+            if found.is_some_and(|file| size.is_none_or(|size| size == file.len())) {
                 continue;
             }
             let (worker, url) = (client.clone(), repo.url(&escaped(&name)));

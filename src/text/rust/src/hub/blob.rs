@@ -277,7 +277,7 @@ impl<'a> Part<'a> {
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         self.remote
             .sha256()
-            .map_or(true, |wanted| wanted.eq_ignore_ascii_case(&digest))
+            .is_none_or(|wanted| wanted.eq_ignore_ascii_case(&digest))
     }
 }
 
@@ -292,7 +292,7 @@ pub fn fetch(
     super::make_parent(blob)?;
     let _lock = Lock::take(lock, meter)?;
     if let Ok(found) = std::fs::metadata(blob) {
-        if found.is_file() && remote.size.map_or(true, |size| size == found.len()) {
+        if found.is_file() && remote.size.is_none_or(|size| size == found.len()) {
             return meter.at(found.len());
         }
     }
