@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <list>
 
 #include "cli/command.h"
@@ -73,6 +74,10 @@ int guarded(Console& console, const std::function<void(Console&)>& body) {
     return exit_code(error.code());
   } catch (const std::bad_alloc&) {
     console.error("io", "[memory] out of memory; close other programs");
+    return exit_code(ErrorCode::io);
+  } catch (const std::filesystem::filesystem_error& error) {
+    // A folder without permission, a loop of links: the system's word on it.
+    console.error("io", "[files] " + one_line(error.what()));
     return exit_code(ErrorCode::io);
   } catch (const std::exception& error) {
     console.error(

@@ -33,13 +33,20 @@ Error::Error(ErrorCode code, std::string_view where, std::string_view what)
 std::string one_line(std::string_view text, size_t limit) {
   std::string line;
   line.reserve(std::min(text.size(), limit));
-  for (char c : text) {
+  for (size_t i = 0; i < text.size(); ++i) {
     if (line.size() >= limit) {
       line += "...";
       break;
     }
-    auto byte = static_cast<unsigned char>(c);
-    line += (byte < 0x20 || byte == 0x7f) ? ' ' : c;
+    auto byte = static_cast<unsigned char>(text[i]);
+    auto next =
+        static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+      line += ' ';  // U+0080 to U+009F, which terminals obey too
+      ++i;
+    } else {
+      line += (byte < 0x20 || byte == 0x7f) ? ' ' : text[i];
+    }
   }
   return line;
 }

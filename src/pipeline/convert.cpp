@@ -156,12 +156,13 @@ ConvertReport convert(
   }
   report.modules =
       list_converted(model, conversion, options.dequantize, progress);
+  // First, since they are checked, and weights take long.
+  report.side_files = copy_side_files(model_folder, output.path());
   report.bytes_out = write_tensors(
       model, conversion, report.parameters, output.path(), progress);
   report.bits_per_weight = 8.0 * static_cast<double>(report.bytes_out) /
       static_cast<double>(report.parameters);
   write_file(output.path() / "config.json", conversion.config().dump(4) + "\n");
-  report.side_files = copy_side_files(model_folder, output.path());
   write_file(
       output.path() / "README.md",
       model_card(options.model, summary_of(options, report.bits_per_weight)));
