@@ -191,9 +191,9 @@ int64_t batch_tokens(const Model& model, const EvalSettings& settings) {
   for (const auto& module : list_modules(model.spec.blocks.front())) {
     widest = std::max({widest, module.in, module.out});
   }
-  // A few arrays of the widest kind, 16 MB each, so that they mostly stay in
+  // A few arrays of the widest kind, 6 MB each, so that they mostly stay in
   // the caches between ops.
-  constexpr int64_t kBytes = 16 << 20;
+  constexpr int64_t kBytes = 6 << 20;
   return std::clamp<int64_t>(kBytes / (2 * widest), 512, 8192);
 }
 
