@@ -25,8 +25,10 @@ struct GptqOptions {
   bool plain = false;
   /// Search each group's grid under the Hessian's weight; else min/max.
   bool grid_search = true;
-  /// Share of the correction by GptqShift that is applied.
-  double shift = 1.0;
+  /// Share of the correction by GptqShift that is applied. In full it fits
+  /// the calibration tokens' noise: SmolLM2-135M, 4 bits, 32,768 tokens: KL
+  /// 0.056 with none, 0.049 with half, 0.061 with all.
+  double shift = 0.5;
   /// Most rounds of a refit of scales and biases and a descent over codes.
   int rounds = 2;
   bool refit = true;

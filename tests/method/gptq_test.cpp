@@ -138,6 +138,7 @@ TEST(Gptq, ShiftFollowsTheFullPrecisionOutput) {
     return total;
   };
   GptqOptions options;
+  options.shift = 1.0;
   const GptqHessian factored(hessian, n, options);
   const auto run = [&](const GptqShift& shift) {
     return gptq_quantize(
