@@ -1,6 +1,8 @@
 #include "checkpoint/safetensors.h"
 
 #include <fcntl.h>
+#include <mlx/allocator.h>
+#include <mlx/backend/gpu/device_info.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "core/error.h"
 
@@ -16,6 +19,32 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "safetensors";
+
+// MLX's CPU allocator wraps no memory but its own: the array would be a copy.
+// But an array's data is its buffer's address plus an offset, and an offset
+// may lead from an empty buffer to the mapping. MLX neither frees nor reuses a
+// buffer that comes with a deleter. `data` is aligned to the item's size.
+mx::array view_on_cpu(
+    char* data,
+    const SafetensorsEntry& entry,
+    std::function<void()> release) {
+  auto anchor = mx::allocator::allocator().malloc(1);
+  auto from = reinterpret_cast<intptr_t>(anchor.raw_ptr());
+  auto to = reinterpret_cast<intptr_t>(data);
+  mx::allocator::Data owner(
+      anchor, [release = std::move(release)](mx::allocator::Buffer buffer) {
+        release();
+        mx::allocator::allocator().free(buffer);
+      });
+  mx::array view(std::move(owner), entry.shape, entry.dtype);
+  view.copy_shared_buffer(
+      view,
+      view.strides(),
+      view.flags(),
+      view.data_size(),
+      (to - from) / static_cast<intptr_t>(view.itemsize()));
+  return view;
+}
 
 }  // namespace
 
@@ -107,9 +136,14 @@ mx::array SafetensorsFile::load(
     file->give_back(data, bytes);
     return mx::array(std::move(copy), entry.shape, entry.dtype);
   }
-  return mx::array(data, entry.shape, entry.dtype, [file, data, bytes](void*) {
-    file->give_back(data, bytes);
-  });
+  if (mx::gpu::is_available()) {
+    return mx::array(
+        data, entry.shape, entry.dtype, [file, data, bytes](void*) {
+          file->give_back(data, bytes);
+        });
+  }
+  return view_on_cpu(
+      data, entry, [file, data, bytes] { file->give_back(data, bytes); });
 }
 
 }  // namespace pennyweight
