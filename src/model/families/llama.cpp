@@ -31,8 +31,9 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
   std::vector<int> windows;
   bool any_full = false;
   for (const Json& type : *types) {
-    bool sliding = type == "sliding_attention";
-    if (!sliding && type != "full_attention") {
+    auto name = type.is_string() ? type.get<std::string>() : std::string();
+    bool sliding = name == "sliding_attention";
+    if (!sliding && name != "full_attention") {
       throw Error(
           ErrorCode::not_supported,
           "model",
