@@ -3,6 +3,7 @@
 
 #include "cli/command.h"
 #include "core/error.h"
+#include "ops/ops.h"
 
 namespace pennyweight::cli {
 
@@ -92,6 +93,7 @@ int guarded(Console& console, const std::function<void(Console&)>& body) {
 
 int run(int argc, const char* const* argv) {
   install_interrupt_handler();
+  ops::keep_freed_memory();
   Console console;
   CLI::App app(
       "pennyweight quantizes language models for MLX: it reads a Hugging Face "
