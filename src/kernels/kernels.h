@@ -202,7 +202,19 @@ struct ScoreFinishArgs {
   float* out = nullptr;
 };
 
+/// out [m, n] += a [rows, m]^T * b [rows, n]; out is float32.
+struct GramArgs {
+  int64_t rows = 0;
+  int64_t m = 0;
+  int64_t n = 0;
+  ConstMatrix a{};
+  ConstMatrix b{};
+  Matrix out{};
+};
+
 void matmul(const MatmulArgs& args);
+/// Made of matmul.
+void gram(const GramArgs& args);
 void dequantize(const DequantizeArgs& args);
 void quantized_matmul(const QuantizedMatmulArgs& args);
 void rms_norm(const RmsNormArgs& args);

@@ -10,15 +10,6 @@ namespace {
 
 constexpr int kCacheStep = 256;
 
-void capture(
-    const ForwardContext& context,
-    const std::string& input_id,
-    const mx::array& x) {
-  if (context.capture) {
-    context.capture(input_id, x);
-  }
-}
-
 // Grows the buffer by whole steps and writes `fresh` behind what is there.
 mx::array
 append(std::optional<mx::array>& buffer, const mx::array& fresh, int length) {
@@ -70,14 +61,20 @@ mx::array embed(const OuterWeights& weights, const mx::array& tokens) {
   return mx::reshape(dense, {tokens.shape(0), tokens.shape(1), dense.shape(1)});
 }
 
-mx::array run_attention(
+mx::array attention_input(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context) {
+  return normed(spec.attention_norm, weights, x, context.dtype);
+}
+
+mx::array attention_mixed(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context) {
   const AttentionSpec& attention = spec.attention;
-  auto input = normed(spec.attention_norm, weights, x, context.dtype);
-  capture(context, attention_input_id(spec), input);
   auto project = [&](const LinearSpec& linear, int heads) {
     auto out = weights.linears.at(linear.path)(input);
     return split_heads(out, heads, attention.head_dim);
@@ -90,7 +87,7 @@ mx::array run_attention(
     k = normed(*attention.k_norm, weights, k, context.dtype);
   }
   int offset = context.cache ? context.cache->length : 0;
-  int length = x.shape(1);
+  int length = input.shape(1);
   auto table = make_rope_table(attention.rope, offset + length);
   q = ops::rope(q, table, offset);
   k = ops::rope(k, table, offset);
@@ -101,10 +98,35 @@ mx::array run_attention(
   }
   auto mixed = ops::attention(
       q, k, v, {.scale = attention.scale, .window = attention.window});
-  mixed = mx::reshape(
-      mixed, {x.shape(0), length, attention.heads * attention.head_dim});
-  capture(context, attention.o.path, mixed);
-  return weights.linears.at(attention.o.path).add_to(x, mixed);
+  return mx::reshape(
+      mixed, {input.shape(0), length, attention.heads * attention.head_dim});
+}
+
+mx::array mlp_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  return normed(spec.mlp_norm, weights, x, context.dtype);
+}
+
+mx::array mlp_wide(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  auto gate = weights.linears.at(spec.mlp.gate.path)(input);
+  auto up = weights.linears.at(spec.mlp.up.path)(input);
+  return ops::swiglu(gate, up);
+}
+
+mx::array run_attention(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  auto input = attention_input(spec, weights, x, context);
+  auto mixed = attention_mixed(spec, weights, input, context);
+  return weights.linears.at(spec.attention.o.path).add_to(x, mixed);
 }
 
 mx::array run_mlp(
@@ -112,14 +134,9 @@ mx::array run_mlp(
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context) {
-  const MlpSpec& mlp = spec.mlp;
-  auto input = normed(spec.mlp_norm, weights, x, context.dtype);
-  capture(context, mlp_input_id(spec), input);
-  auto gate = weights.linears.at(mlp.gate.path)(input);
-  auto up = weights.linears.at(mlp.up.path)(input);
-  auto wide = ops::swiglu(gate, up);
-  capture(context, mlp.down.path, wide);
-  return weights.linears.at(mlp.down.path).add_to(x, wide);
+  auto input = mlp_input(spec, weights, x, context);
+  auto wide = mlp_wide(spec, weights, input);
+  return weights.linears.at(spec.mlp.down.path).add_to(x, wide);
 }
 
 mx::array run_block(

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,18 +17,12 @@ struct BlockCache {
   int length = 0;
 };
 
-/// Called with the input of linears as they are about to run: the input_id
-/// of ModuleSpec and x [batch, length, in].
-using CaptureFn =
-    std::function<void(const std::string& input_id, const mx::array& x)>;
-
 /// Everything in a forward pass but the weights. The residual stream is
 /// float32; norms read it so and give `dtype`, in which the matrices run.
 struct ForwardContext {
   mx::Dtype dtype = mx::float32;
   /// Where set, the block's positions follow the cached ones.
   BlockCache* cache = nullptr;
-  CaptureFn capture{};
 };
 
 /// tokens int32 [batch, length] to float32 [batch, length, hidden].
@@ -41,6 +34,30 @@ mx::array run_block(
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context);
+
+/// The steps of a block, each up to what the next linears read: q, k and v
+/// read attention_input [batch, length, hidden], o reads attention_mixed of it
+/// [batch, length, heads * head_dim]; gate and up read mlp_input, down reads
+/// mlp_wide of it. All in context.dtype.
+mx::array attention_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context);
+mx::array attention_mixed(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context);
+mx::array mlp_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context);
+mx::array mlp_wide(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input);
 
 /// The two halves of run_block: x plus what attention and MLP add to it.
 mx::array run_attention(

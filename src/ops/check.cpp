@@ -78,6 +78,21 @@ void check_linear(
   require_bias(bias, weight.shape(0), where);
 }
 
+void check_gram(const mx::array& sum, const mx::array& a, const mx::array& b) {
+  const char* where = "gram_add";
+  require_floating(a, where, "a");
+  require_floating(b, where, "b");
+  require(
+      a.ndim() >= 1 && b.ndim() == a.ndim() &&
+          std::equal(
+              a.shape().begin(), a.shape().end() - 1, b.shape().begin()) &&
+          sum.dtype() == mx::float32 &&
+          sum.shape() == mx::Shape{a.shape(-1), b.shape(-1)},
+      where,
+      "a " + describe(a) + ", b " + describe(b) + " and the sum " +
+          describe(sum) + " do not fit");
+}
+
 void check_quantized(const QuantizedWeight& weight, const char* where) {
   const auto& mode = weight.mode;
   const int bits = weight.bits;

@@ -25,6 +25,12 @@ mx::array quantized_linear(
     mx::Dtype out_dtype,
     mx::Stream stream);
 
+mx::array gram_add(
+    const mx::array& sum,
+    const mx::array& a,
+    const mx::array& b,
+    mx::Stream stream);
+
 mx::array rms_norm(
     const mx::array& x,
     const mx::array& weight,

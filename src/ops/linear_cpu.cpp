@@ -1,3 +1,4 @@
+#include <cstring>
 #include <utility>
 
 #include "ops/cpu_path.h"
@@ -184,6 +185,42 @@ class Dequantize : public CpuPrimitive {
   PackedFormat format_;
 };
 
+class GramAdd : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override {
+    return "pennyweight::GramAdd";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto& sum = inputs[0];
+    const auto a = with_even_rows(inputs[1]);
+    const auto b = with_even_rows(inputs[2]);
+    kernels::GramArgs args{
+        .rows = row_count(a),
+        .m = column_count(a),
+        .n = column_count(b),
+        .a = matrix_of(a),
+        .b = matrix_of(b)};
+    if (sum.is_donatable() && sum.flags().row_contiguous) {
+      out.copy_shared_buffer(sum);
+      args.out = matrix_of(out);
+      return [args] { kernels::gram(args); };
+    }
+    const auto dense = without_gaps(sum);
+    allocate(out);
+    args.out = matrix_of(out);
+    const void* from = dense.data<void>();
+    const size_t bytes = out.nbytes();
+    return [args, from, bytes] {
+      std::memcpy(args.out.data, from, bytes);
+      kernels::gram(args);
+    };
+  }
+};
+
 mx::Shape result_shape(const mx::array& x, int out) {
   auto shape = x.shape();
   shape.back() = out;
@@ -206,6 +243,18 @@ mx::array linear(
       out_dtype,
       std::make_shared<Linear>(stream, extras),
       std::move(inputs));
+}
+
+mx::array gram_add(
+    const mx::array& sum,
+    const mx::array& a,
+    const mx::array& b,
+    mx::Stream stream) {
+  return mx::array(
+      sum.shape(),
+      mx::float32,
+      std::make_shared<GramAdd>(stream),
+      Arrays{sum, a, b});
 }
 
 mx::array

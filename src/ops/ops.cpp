@@ -50,6 +50,18 @@ mx::array linear_add(
   return mx::astype(mx::add(residual, sum), type);
 }
 
+mx::array
+gram_add(const mx::array& sum, const mx::array& a, const mx::array& b) {
+  check_gram(sum, a, b);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::gram_add(sum, a, b, *cpu);
+  }
+  const auto flat = [](const mx::array& x) {
+    return mx::astype(mx::reshape(x, {-1, x.shape(-1)}), mx::float32);
+  };
+  return mx::add(sum, mx::matmul(mx::transpose(flat(a)), flat(b)));
+}
+
 mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype) {
   check_quantized(weight, "dequantize");
   require_floating(dtype, "dequantize");

@@ -67,6 +67,11 @@ mx::array quantized_linear_add(
     const QuantizedWeight& weight,
     const std::optional<mx::array>& bias = std::nullopt);
 
+/// sum [m, n] float32 plus a [..., m] transposed times b [..., n], summed over
+/// all other axes: on a CPU in sum's own memory where nothing else needs it.
+mx::array
+gram_add(const mx::array& sum, const mx::array& a, const mx::array& b);
+
 /// x / sqrt(mean(x^2) + eps) * weight over the last axis; the result is in
 /// `out_dtype`, x's dtype when not given (x may be a float32 residual stream
 /// and the result bfloat16).

@@ -1,4 +1,5 @@
 #include "ops/ops_test.h"
+#include "core/error.h"
 
 // The CPU's primitives against the same functions made of MLX's own ops in
 // float32, on shapes that reach them lazily, strided and empty. How exact the
@@ -76,6 +77,33 @@ TEST_P(Ops, LinearAdd) {
   mx::eval(both);
   expect_close(both, mx::add(exact, mx::array(2.0f)), mx::float32, 1, kDepth);
   EXPECT_TRUE(mx::all(mx::equal(residual, mx::array(2.0f))).item<bool>());
+}
+
+TEST_P(Ops, GramAdd) {
+  const auto type = GetParam();
+  // More rows than one product of the kernel takes, and a ragged width.
+  const int rows = 2100;
+  const auto a = random({3, rows / 3, 37}, type, 1);
+  const auto b = random({3, rows / 3, 64}, type, 2);
+  const auto sum = random({37, 64}, mx::float32, 3);
+  const auto flat = [&](const mx::array& x) {
+    return mx::reshape(wide(x), {rows, -1});
+  };
+  const auto exact = mx::add(sum, mx::matmul(mx::transpose(flat(a)), flat(b)));
+  // Products are exact in float32 and so is the result's type.
+  expect_close(gram_add(sum, a, b), exact, mx::float32, 0, rows);
+  // Of rows that are not contiguous, and in a sum of its own.
+  const auto part = mx::slice(a, {0, 0, 5}, {3, rows / 3, 37});
+  const auto zero = mx::zeros({32, 32});
+  const auto flat_part = flat(part);
+  expect_close(
+      gram_add(zero, part, part),
+      mx::matmul(mx::transpose(flat_part), flat_part),
+      mx::float32,
+      0,
+      rows);
+  EXPECT_EQ(mx::sum(mx::abs(zero)).item<float>(), 0);
+  EXPECT_THROW(gram_add(zero, a, b), Error);
 }
 
 TEST_P(Ops, QuantizedLinearAndDequantize) {
