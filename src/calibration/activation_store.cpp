@@ -49,14 +49,12 @@ void transfer(
 
 ActivationStore::ActivationStore(
     size_t slots,
-    int64_t memory_budget,
+    MemoryBudget& budget,
     std::filesystem::path folder)
-    : slots_(slots), budget_(memory_budget), folder_(std::move(folder)) {}
+    : slots_(slots), budget_(&budget), folder_(std::move(folder)) {}
 
 ActivationStore::~ActivationStore() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-  }
+  clear();
 }
 
 void ActivationStore::open_scratch() {
@@ -77,11 +75,12 @@ void ActivationStore::put(size_t index, const mx::array& value) {
   if (fresh) {
     slot.shape = dense.shape();
     slot.dtype = dense.dtype();
-    if (memory_bytes_ + bytes > budget_) {
+    if (bytes > budget_->left) {
       slot.offset = scratch_bytes_;
       scratch_bytes_ += bytes;
     } else {
       memory_bytes_ += bytes;
+      budget_->left -= bytes;
     }
   } else if (slot.shape != dense.shape() || slot.dtype != dense.dtype()) {
     throw Error(
@@ -131,6 +130,7 @@ void ActivationStore::clear() {
   for (Slot& slot : slots_) {
     slot = Slot{};
   }
+  budget_->left += memory_bytes_;
   memory_bytes_ = 0;
   scratch_bytes_ = 0;
 }

@@ -11,15 +11,21 @@
 
 namespace pennyweight {
 
+/// Bytes that several stores may still hold in memory together.
+struct MemoryBudget {
+  int64_t left = 0;
+};
+
 /// Activations of calibration batches between two steps of the block walk. In
 /// memory up to a budget; the slots past it live in a scratch file, which is
 /// unlinked as soon as it is made, so that a killed process leaves nothing.
 class ActivationStore {
  public:
-  /// `folder` takes the scratch file, which is made when first needed.
+  /// `budget` must outlive this; `folder` takes the scratch file, which is
+  /// made when first needed.
   ActivationStore(
       size_t slots,
-      int64_t memory_budget,
+      MemoryBudget& budget,
       std::filesystem::path folder);
   ~ActivationStore();
   ActivationStore(const ActivationStore&) = delete;
@@ -53,7 +59,7 @@ class ActivationStore {
   void open_scratch();
 
   std::vector<Slot> slots_;
-  int64_t budget_;
+  MemoryBudget* budget_;
   std::filesystem::path folder_;
   int fd_ = -1;
   int64_t memory_bytes_ = 0;

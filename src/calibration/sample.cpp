@@ -154,4 +154,19 @@ Sequences sample_sequences(
   return sequences;
 }
 
+SampleSelfFn self_sampler(
+    const Model& model,
+    const Tokenizer& tokenizer,
+    const ProgressFn& progress) {
+  return [&](int num_samples, int sequence_length, uint64_t seed) {
+    SampleSettings settings;
+    settings.bos = tokenizer.bos_id();
+    if (auto eos = tokenizer.eos_id()) {
+      settings.ends.push_back(*eos);
+    }
+    return sample_sequences(
+        model, num_samples, sequence_length, seed, settings, progress);
+  };
+}
+
 }  // namespace pennyweight

@@ -6,6 +6,7 @@
 
 #include "core/progress.h"
 #include "model/model.h"
+#include "text/load_data.h"
 
 namespace pennyweight {
 
@@ -29,5 +30,12 @@ std::vector<std::vector<int32_t>> sample_sequences(
     uint64_t seed,
     const SampleSettings& settings = {},
     const ProgressFn& progress = {});
+
+/// sample_sequences as load_data's source `self`, with the tokenizer's
+/// beginning and end; all must outlive the result.
+SampleSelfFn self_sampler(
+    const Model& model,
+    const Tokenizer& tokenizer,
+    const ProgressFn& progress);
 
 }  // namespace pennyweight

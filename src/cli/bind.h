@@ -15,8 +15,15 @@ class FlagBinder {
  public:
   explicit FlagBinder(CLI::App& app) : app_(app) {}
 
+  /// What is on by default is switched off by --no-NAME.
   void operator()(const OptionInfo& info, bool& value) {
-    finish(info, app_.add_flag(flags(info), value, info.help));
+    auto names = flags(info);
+    auto help = info.help;
+    if (value) {
+      names += ",!--no-" + info.name;
+      help += " (default; --no-" + info.name + " switches it off)";
+    }
+    finish(info, app_.add_flag(names, value, help));
   }
   template <class T>
   void operator()(const OptionInfo& info, T& value) {

@@ -22,10 +22,12 @@ struct Command {
 
 Command convert_command();
 Command evaluate_command();
+Command gptq_command();
 Command inspect_command();
 
 inline std::vector<Command> commands() {
-  return {convert_command(), evaluate_command(), inspect_command()};
+  return {
+      convert_command(), gptq_command(), evaluate_command(), inspect_command()};
 }
 
 /// Parses and runs; returns the exit code: 0 done, 1 internal error, 2 wrong

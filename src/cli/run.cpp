@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "core/error.h"
 #include "ops/ops.h"
+#include "pipeline/ranks.h"
 
 namespace pennyweight::cli {
 
@@ -126,7 +127,11 @@ int run(int argc, const char* const* argv) {
   for (const Entry& entry : entries) {
     if (entry.parser->parsed()) {
       console.configure(entry.shared.json_target(), entry.shared.quiet);
-      return guarded(console, entry.body);
+      int code = guarded(console, entry.body);
+      if (code != 0) {
+        abandon_ranks(code);
+      }
+      return code;
     }
   }
   return 1;

@@ -19,15 +19,6 @@ bool is_float(mx::Dtype dtype) {
   return mx::issubdtype(dtype, mx::floating);
 }
 
-std::optional<mx::Dtype> float_by_name(const std::string& name) {
-  for (mx::Dtype dtype : {mx::float32, mx::float16, mx::bfloat16}) {
-    if (name == float_name(dtype)) {
-      return dtype;
-    }
-  }
-  return std::nullopt;
-}
-
 std::string module_of(const std::string& name) {
   return name.substr(0, name.rfind('.'));
 }
@@ -54,65 +45,31 @@ std::string float_name(mx::Dtype dtype) {
                               : "bfloat16";
 }
 
-Conversion::Conversion(const Model& model, const ConvertOptions& options)
+std::optional<mx::Dtype> float_by_name(const std::string& name) {
+  for (mx::Dtype dtype : {mx::float32, mx::float16, mx::bfloat16}) {
+    if (name == float_name(dtype)) {
+      return dtype;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<mx::Dtype> default_dtype(const Model& model) {
+  const Json& config = model.checkpoint.config();
+  auto it = config.find("torch_dtype");
+  bool named = it != config.end() && it->is_string();
+  return named ? float_by_name(it->get<std::string>()) : std::nullopt;
+}
+
+Conversion::Conversion(const Model& model, ConversionSettings settings)
     : model_(model),
-      options_(options),
+      settings_(std::move(settings)),
       dropped_(model.spec.dropped.begin(), model.spec.dropped.end()) {
-  if (options.dequantize && model.quantized.empty()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        model.checkpoint.folder().string() +
-            " is not quantized; leave out --dequantize");
-  }
-  choose_dtype();
-  if (options.quantize) {
-    choose_plan();
-  }
   for (const auto& [name, info] : model.checkpoint.tensors()) {
     if (!dropped_.contains(name)) {
       plan_tensor(name, info);
     }
   }
-}
-
-// As mlx_lm.convert: --dtype, else the config's torch_dtype if it is one of
-// the three, else every tensor as stored.
-void Conversion::choose_dtype() {
-  std::string name = options_.dtype.value_or("");
-  const Json& config = model_.checkpoint.config();
-  if (auto it = config.find("torch_dtype");
-      name.empty() && it != config.end() && it->is_string()) {
-    name = it->get<std::string>();
-  }
-  dtype_ = float_by_name(name);
-  if (options_.dtype && !dtype_) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        "--dtype " + one_line(name, 40) +
-            " is none of float16, bfloat16, float32");
-  }
-}
-
-void Conversion::choose_plan() {
-  if (!model_.quantized.empty()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        model_.checkpoint.folder().string() +
-            " is quantized already; start from the full-precision model, or "
-            "expand it first with --dequantize");
-  }
-  std::vector<PlannedModule> modules;
-  for (const auto& module : list_modules(model_.spec)) {
-    modules.push_back({module.path, module.in});
-  }
-  plan_ = make_plan(
-      modules,
-      make_quant_spec(options_.q_mode, options_.q_bits, options_.q_group_size),
-      options_.quant_predicate.value_or(""),
-      static_cast<int>(model_.spec.blocks.size()));
 }
 
 void Conversion::plan_tensor(const std::string& name, const TensorInfo& info) {
@@ -165,13 +122,14 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
     }
     return;
   }
-  auto tensor = load_cast(name);
   const QuantSpec* spec = spec_of(name);
   if (!spec) {
-    writer.write(name, tensor);
+    writer.write(name, load_cast(name));
     return;
   }
-  auto packed = pennyweight::quantize(tensor, *spec);
+  auto packed = settings_.source
+      ? settings_.source(module)
+      : pennyweight::quantize(load_cast(name), *spec);
   writer.write(name, evaluated(packed.codes));
   writer.write(module + ".scales", evaluated(packed.scales));
   if (packed.biases) {
@@ -180,20 +138,20 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
 }
 
 bool Conversion::expands(const std::string& module) const {
-  return options_.dequantize && model_.quantized.contains(module);
+  return settings_.dequantize && model_.quantized.contains(module);
 }
 
 const QuantSpec* Conversion::spec_of(const std::string& name) const {
-  if (!plan_ || !name.ends_with(".weight")) {
+  if (!settings_.plan || !name.ends_with(".weight")) {
     return nullptr;
   }
-  auto it = plan_->modules.find(module_of(name));
-  bool planned = it != plan_->modules.end() && it->second.spec;
+  auto it = settings_.plan->modules.find(module_of(name));
+  bool planned = it != settings_.plan->modules.end() && it->second.spec;
   return planned ? &*it->second.spec : nullptr;
 }
 
 mx::Dtype Conversion::cast(mx::Dtype stored) const {
-  return dtype_ && is_float(stored) ? *dtype_ : stored;
+  return settings_.dtype && is_float(stored) ? *settings_.dtype : stored;
 }
 
 mx::array Conversion::load_cast(const std::string& name) const {
@@ -246,11 +204,11 @@ mx::array Conversion::expand(const std::string& module) const {
 }
 
 Json Conversion::quantization() const {
-  if (plan_) {
-    return to_json(*plan_);
+  if (settings_.plan) {
+    return to_json(*settings_.plan);
   }
   const Json& config = model_.checkpoint.config();
-  if (options_.dequantize || model_.quantized.empty()) {
+  if (settings_.dequantize || model_.quantized.empty()) {
     return nullptr;
   }
   return config.contains("quantization") ? config["quantization"]
@@ -262,14 +220,14 @@ Json Conversion::config() const {
   for (const auto& [key, value] : model_.spec.config_patch.items()) {
     config[key] = value;
   }
-  if (options_.dtype) {
+  if (settings_.named_dtype) {
     // Both spellings are read, by different versions of transformers.
     bool has_dtype = config.contains("dtype");
     if (has_dtype) {
-      config["dtype"] = *options_.dtype;
+      config["dtype"] = *settings_.named_dtype;
     }
     if (!has_dtype || config.contains("torch_dtype")) {
-      config["torch_dtype"] = *options_.dtype;
+      config["torch_dtype"] = *settings_.named_dtype;
     }
   }
   return config;

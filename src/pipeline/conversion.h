@@ -1,24 +1,46 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "export/model_writer.h"
+#include "format/quant_plan.h"
 #include "model/model.h"
-#include "pipeline/convert.h"
 
 namespace pennyweight {
 
-/// What convert makes of each tensor of a model: planned for all first (the
-/// writer wants every shape), then done one tensor at a time in the same
-/// order.
+/// The packed weight of a module that the plan quantizes, evaluated and
+/// row-contiguous.
+using QuantizedSource =
+    std::function<ops::QuantizedWeight(const std::string& module)>;
+
+struct ConversionSettings {
+  /// What all floats are cast to; absent: each stays as stored.
+  std::optional<mx::Dtype> dtype;
+  /// Written to config.json instead of what follows from dtype.
+  std::optional<std::string> named_dtype{};
+  std::optional<QuantPlan> plan{};  // absent: nothing is quantized
+  bool dequantize = false;
+  QuantizedSource source{};  // absent: rounds to nearest
+};
+
+/// As mlx_lm.convert: the config's torch_dtype if it is one of the three that
+/// are known.
+std::optional<mx::Dtype> default_dtype(const Model& model);
+
+/// "float32", "bfloat16" or "float16", and back.
+std::string float_name(mx::Dtype dtype);
+std::optional<mx::Dtype> float_by_name(const std::string& name);
+
+/// What becomes of each tensor of a model: planned for all first (the writer
+/// wants every shape), then done one tensor at a time in the same order.
 class Conversion {
  public:
-  /// invalid_argument for options that contradict the model. Both must
-  /// outlive this.
-  Conversion(const Model& model, const ConvertOptions& options);
+  /// The model must outlive this.
+  Conversion(const Model& model, ConversionSettings settings);
 
   /// What is written, in the order of the source's names.
   const std::vector<TensorPlan>& tensors() const {
@@ -26,11 +48,7 @@ class Conversion {
   }
   /// Absent when nothing is to be quantized.
   const std::optional<QuantPlan>& plan() const {
-    return plan_;
-  }
-  /// What all floats are cast to; absent: each as stored.
-  std::optional<mx::Dtype> dtype() const {
-    return dtype_;
+    return settings_.plan;
   }
   /// The output's config.json.
   Json config() const;
@@ -40,8 +58,6 @@ class Conversion {
   void run(const std::string& name, ModelWriter& writer) const;
 
  private:
-  void choose_dtype();
-  void choose_plan();
   void plan_tensor(const std::string& name, const TensorInfo& info);
   void plan_expanded(const std::string& module, const TensorInfo& info);
 
@@ -53,14 +69,9 @@ class Conversion {
   Json quantization() const;
 
   const Model& model_;
-  const ConvertOptions& options_;
+  ConversionSettings settings_;
   std::set<std::string> dropped_;
-  std::optional<mx::Dtype> dtype_;
-  std::optional<QuantPlan> plan_;
   std::vector<TensorPlan> tensors_;
 };
-
-/// "float32", "bfloat16" or "float16".
-std::string float_name(mx::Dtype dtype);
 
 }  // namespace pennyweight

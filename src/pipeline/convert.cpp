@@ -1,12 +1,13 @@
 #include "pipeline/convert.h"
 
-#include <algorithm>
 #include <chrono>
 
+#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/process.h"
+#include "pipeline/check_output.h"
 #include "pipeline/conversion.h"
-#include "text/tokenizer.h"
+#include "pipeline/write_model.h"
 
 namespace pennyweight {
 
@@ -44,41 +45,61 @@ void check_options(const ConvertOptions& options) {
   }
 }
 
-// --force must not replace the very model that is read.
-void check_output(const fs::path& model, const fs::path& output) {
-  std::error_code ignored;
-  auto from = fs::weakly_canonical(model, ignored);
-  auto to = fs::weakly_canonical(output, ignored);
-  auto [end, unused] =
-      std::mismatch(to.begin(), to.end(), from.begin(), from.end());
-  if (end == to.end()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        "the output " + output.string() +
-            " is the model itself or holds it; choose another --mlx-path");
-  }
-}
-
-// A damaged tokenizer is found now, not when the output is first used.
-void check_tokenizer(const fs::path& folder, const ProgressFn& progress) {
-  if (fs::exists(folder / "tokenizer.json")) {
-    Tokenizer::load(folder);
-  } else {
-    warn(
-        progress,
-        kWhere,
-        "the model has no tokenizer.json; what it has is copied unchecked");
-  }
-}
-
-std::string summary_of(const ConvertOptions& options, double bpw) {
+std::string summary_of(const ConvertOptions& options) {
   if (!options.quantize) {
     return options.dequantize ? "Expanded from a quantized model."
                               : "The weights as they were.";
   }
-  return "Rounded to nearest at " + std::to_string(bpw).substr(0, 5) +
-      " bits a weight, scales included.";
+  return "Rounded to nearest at %bpw bits a weight, scales included.";
+}
+
+QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
+  if (!model.quantized.empty()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        model.checkpoint.folder().string() +
+            " is quantized already; start from the full-precision model, or "
+            "expand it first with --dequantize");
+  }
+  std::vector<PlannedModule> modules;
+  for (const auto& module : list_modules(model.spec)) {
+    modules.push_back({module.path, module.in});
+  }
+  return make_plan(
+      modules,
+      make_quant_spec(options.q_mode, options.q_bits, options.q_group_size),
+      options.quant_predicate.value_or(""),
+      static_cast<int>(model.spec.blocks.size()));
+}
+
+ConversionSettings settings_of(
+    const Model& model,
+    const ConvertOptions& options) {
+  if (options.dequantize && model.quantized.empty()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        model.checkpoint.folder().string() +
+            " is not quantized; leave out --dequantize");
+  }
+  ConversionSettings settings{.dtype = default_dtype(model)};
+  if (options.dtype) {
+    settings.dtype = float_by_name(*options.dtype);
+    settings.named_dtype = options.dtype;
+    if (!settings.dtype) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          kWhere,
+          "--dtype " + one_line(*options.dtype, 40) +
+              " is none of float16, bfloat16, float32");
+    }
+  }
+  settings.dequantize = options.dequantize;
+  if (options.quantize) {
+    settings.plan = plan_modules(model, options);
+  }
+  return settings;
 }
 
 // The modules as the report lists them; one that was to be quantized and is
@@ -108,28 +129,6 @@ std::vector<ConvertedModule> list_converted(
   return modules;
 }
 
-// Returns the bytes of all tensors written.
-int64_t write_tensors(
-    const Model& model,
-    const Conversion& conversion,
-    int64_t parameters,
-    const fs::path& folder,
-    const ProgressFn& progress) {
-  int64_t total = 0;
-  for (const auto& [name, info] : model.checkpoint.tensors()) {
-    total += static_cast<int64_t>(info.bytes);
-  }
-  ModelWriter writer(folder, conversion.tensors());
-  int64_t done = 0;
-  for (const auto& [name, info] : model.checkpoint.tensors()) {
-    conversion.run(name, writer);
-    done += static_cast<int64_t>(info.bytes);
-    report(progress, {kWhere, done, total, "bytes"});
-  }
-  writer.finish(parameters);
-  return static_cast<int64_t>(writer.total_bytes());
-}
-
 }  // namespace
 
 ConvertReport convert(
@@ -138,15 +137,16 @@ ConvertReport convert(
     const ProgressFn& progress) {
   auto start = std::chrono::steady_clock::now();
   check_options(options);
-  check_output(model_folder, options.mlx_path);
+  check_output(kWhere, model_folder, options.mlx_path);
   Model model = open_model(model_folder);
-  Conversion conversion(model, options);
-  check_tokenizer(model_folder, progress);
+  auto settings = settings_of(model, options);
+  Conversion conversion(model, settings);
+  check_tokenizer(model_folder, kWhere, progress);
   AtomicFolder output(options.mlx_path, options.force);
 
   ConvertReport report;
   report.output = options.mlx_path;
-  report.dtype = float_name(conversion.dtype().value_or(model.dtype));
+  report.dtype = float_name(settings.dtype.value_or(model.dtype));
   report.notes = model.spec.notes;
   ModelSize before = model_size(model);
   report.parameters = before.parameters;
@@ -156,16 +156,17 @@ ConvertReport convert(
   }
   report.modules =
       list_converted(model, conversion, options.dequantize, progress);
-  // First, since they are checked, and weights take long.
-  report.side_files = copy_side_files(model_folder, output.path());
-  report.bytes_out = write_tensors(
-      model, conversion, report.parameters, output.path(), progress);
-  report.bits_per_weight = 8.0 * static_cast<double>(report.bytes_out) /
-      static_cast<double>(report.parameters);
-  write_file(output.path() / "config.json", conversion.config().dump(4) + "\n");
-  write_file(
-      output.path() / "README.md",
-      model_card(options.model, summary_of(options, report.bits_per_weight)));
+  auto written = write_model(
+      model,
+      conversion,
+      output.path(),
+      options.model,
+      summary_of(options),
+      kWhere,
+      progress);
+  report.side_files = written.side_files;
+  report.bytes_out = written.bytes;
+  report.bits_per_weight = written.bits_per_weight;
   output.commit();
   report.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)

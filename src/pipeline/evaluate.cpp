@@ -38,22 +38,6 @@ std::string dtype_name(mx::Dtype dtype) {
   return dtype == mx::float16 ? "float16" : "float32";
 }
 
-// Text for `self`: from the better of the models.
-SampleSelfFn sampler(
-    const Model& model,
-    const Tokenizer& tokenizer,
-    const ProgressFn& progress) {
-  return [&](int num_samples, int sequence_length, uint64_t seed) {
-    SampleSettings settings;
-    settings.bos = tokenizer.bos_id();
-    if (auto eos = tokenizer.eos_id()) {
-      settings.ends.push_back(*eos);
-    }
-    return sample_sequences(
-        model, num_samples, sequence_length, seed, settings, progress);
-  };
-}
-
 std::vector<ScoredSequence> as_scored(const TokenData& data) {
   std::vector<ScoredSequence> sequences;
   for (size_t i = 0; i < data.sequences.size(); ++i) {
@@ -95,7 +79,8 @@ EvaluateReport evaluate_model(
   auto data = load_data(
       tokenizer,
       options.data,
-      sampler(reference ? *reference : model, tokenizer, progress),
+      // From the better of the models.
+      self_sampler(reference ? *reference : model, tokenizer, progress),
       fetch_dataset,
       progress);
 

@@ -1,0 +1,54 @@
+#include "core/bytes.h"
+
+#include <cctype>
+#include <charconv>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+// What a unit stands for; 0 for none that is known.
+double unit_bytes(std::string unit) {
+  for (char& c : unit) {
+    c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  if (unit.empty() || unit == "b") {
+    return 1;
+  }
+  auto power = std::string("kmgt").find(unit[0]);
+  if (power == std::string::npos) {
+    return 0;
+  }
+  auto rest = unit.substr(1);
+  if (rest.empty() || rest == "b") {
+    return std::pow(1000.0, double(power + 1));
+  }
+  return rest == "ib" ? std::pow(1024.0, double(power + 1)) : 0;
+}
+
+}  // namespace
+
+int64_t parse_bytes(const std::string& text, const std::string& option) {
+  double number = 0;
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, number);
+  while (stop < end && *stop == ' ') {
+    ++stop;
+  }
+  double bytes =
+      error == std::errc() ? number * unit_bytes(std::string(stop, end)) : 0;
+  if (!(bytes >= 1 && bytes < 9e18)) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "options",
+        option + " " + one_line(text, 40) +
+            ": give a size such as 4GB or "
+            "800MiB");
+  }
+  return static_cast<int64_t>(bytes);
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,275 @@
+#include "method/gptq_stage.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "core/error.h"
+#include "format/pack.h"
+
+namespace pennyweight {
+
+namespace {
+
+kernels::DType kernel_dtype(mx::Dtype dtype) {
+  return dtype == mx::float32 ? kernels::DType::f32
+      : dtype == mx::bfloat16 ? kernels::DType::bf16
+                              : kernels::DType::f16;
+}
+
+std::string percent(double share) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f %%", 100 * share);
+  return text;
+}
+
+/// One way to make the block.
+struct Variant {
+  std::string name;
+  GptqOptions options;
+  bool nearest = false;  // round to nearest instead
+  PackedBlock weights{};
+  Json figures = Json::object();
+  std::optional<double> error{};
+};
+
+/// Everything, then without each ingredient that is on, then round to nearest.
+std::vector<Variant> list_variants(const GptqOptions& options, bool gated) {
+  std::vector<Variant> variants{{options.plain ? "plain" : "all", options}};
+  if (options.plain || !gated) {
+    return variants;
+  }
+  if (options.shift > 0) {
+    variants.push_back({"without shift", options});
+    variants.back().options.shift = 0;
+  }
+  if ((options.refit || options.descend) && options.rounds > 0) {
+    variants.push_back({"without refit and descent", options});
+    variants.back().options.rounds = 0;
+  }
+  if (options.grid_search) {
+    variants.push_back({"without grid search", options});
+    variants.back().options.grid_search = false;
+  }
+  variants.push_back({"round to nearest", options, true});
+  return variants;
+}
+
+/// The error again, naming the module that it is about.
+Error about(const std::string& path, const Error& error) {
+  std::string what = error.what();
+  auto text = what.starts_with('[') ? what.find("] ") : std::string::npos;
+  return Error(
+      error.code(),
+      "gptq",
+      path + ": " + (text == std::string::npos ? what : what.substr(text + 2)));
+}
+
+std::vector<float> take_floats(const mx::array& from) {
+  auto dense = mx::contiguous(from);
+  mx::eval(dense);
+  return {dense.data<float>(), dense.data<float>() + dense.size()};
+}
+
+ops::QuantizedWeight pack_result(
+    const GptqResult& result,
+    const QuantSpec& spec,
+    int rows,
+    int columns,
+    mx::Dtype dtype) {
+  const int groups = columns / spec.group_size;
+  auto floats = [&](const std::vector<float>& values) {
+    return mx::astype(mx::array(values.data(), {rows, groups}), dtype);
+  };
+  const bool affine = spec.mode == "affine";
+  auto codes = mx::array(result.codes.data(), {rows, columns}, mx::uint8);
+  ops::QuantizedWeight weight{
+      pack_codes(codes, spec.bits),
+      affine ? floats(result.scales)
+             : mx::array(result.scale_codes.data(), {rows, groups}, mx::uint8),
+      std::nullopt,
+      spec.group_size,
+      spec.bits,
+      spec.mode};
+  mx::eval(weight.codes, weight.scales);
+  if (affine) {
+    weight.biases = floats(result.biases);
+    mx::eval(*weight.biases);
+  }
+  return weight;
+}
+
+Json to_json(const GptqFigures& figures, int64_t weights) {
+  const auto per_weight = [&](double loss) { return loss / double(weights); };
+  return {
+      {"loss_nearest", per_weight(figures.loss_nearest)},
+      {"loss_rounded", per_weight(figures.loss_rounded)},
+      {"loss", per_weight(figures.loss)},
+      {"shift", figures.shift},
+      {"codes_moved", figures.codes_moved},
+      {"rounds", figures.rounds}};
+}
+
+/// One group's statistics in the form that gptq_quantize takes.
+struct GroupInputs {
+  GptqHessian hessian;
+  std::vector<float> input_shift, output_shift;
+
+  GptqShift shift() const {
+    GptqShift shift;
+    shift.input = input_shift.empty() ? nullptr : input_shift.data();
+    shift.output = output_shift.empty() ? nullptr : output_shift.data();
+    return shift;
+  }
+};
+
+GroupInputs take_inputs(
+    const InputStatistics& sums,
+    const GptqOptions& options,
+    const std::string& path) {
+  try {
+    GroupInputs inputs{
+        GptqHessian(take_floats(sums.hessian), sums.hessian.shape(0), options),
+        {},
+        {}};
+    if (sums.input_shift && options.shift > 0) {
+      inputs.input_shift = take_floats(*sums.input_shift);
+    }
+    if (sums.output_shift && options.shift > 0) {
+      inputs.output_shift = take_floats(*sums.output_shift);
+    }
+    return inputs;
+  } catch (const Error& error) {
+    throw about(path, error);
+  }
+}
+
+void quantize_module(
+    const BlockTask& task,
+    const ModuleSpec& module,
+    const GroupInputs& inputs,
+    Variant& variant) {
+  const QuantSpec& spec = task.quant_spec(module.path);
+  auto dense = task.weight(module.path);
+  if (variant.nearest) {
+    auto packed = quantize(mx::astype(dense, task.dtype()), spec);
+    mx::eval(packed.codes, packed.scales);
+    if (packed.biases) {
+      mx::eval(*packed.biases);
+    }
+    variant.weights.insert_or_assign(module.path, std::move(packed));
+    return;
+  }
+  try {
+    auto result = gptq_quantize(
+        dense.data<float>(),
+        module.out,
+        inputs.hessian,
+        spec,
+        kernel_dtype(task.dtype()),
+        variant.options,
+        variant.options.shift > 0 ? inputs.shift() : GptqShift{});
+    variant.weights.insert_or_assign(
+        module.path,
+        pack_result(
+            result, spec, int(module.out), int(module.in), task.dtype()));
+    variant.figures[module.path] =
+        to_json(result.figures, module.out * module.in);
+  } catch (const Error& error) {
+    throw about(module.path, error);
+  }
+}
+
+/// What a user should know of a group's inputs.
+void note_inputs(
+    const LinearGroup& group,
+    const GptqHessian& hessian,
+    const GptqOptions& options,
+    BlockOutcome& outcome) {
+  const std::string& path = group.modules.front().path;
+  Json& json = outcome.figures["inputs"][path];
+  json["damp"] = hessian.damp();
+  json["dead_inputs"] = hessian.dead_inputs();
+  if (hessian.damp() > options.damp * 1.5) {
+    char text[64];
+    std::snprintf(
+        text,
+        sizeof(text),
+        "raised from %g to %g",
+        options.damp,
+        hessian.damp());
+    outcome.warnings.push_back(
+        path + ": the Hessian was not positive definite; damping " + text);
+  }
+}
+
+/// Errors on held-out text; the index of the variant to keep.
+size_t choose(BlockTask& task, std::vector<Variant>& variants) {
+  size_t best = 0;
+  for (size_t i = 0; i < variants.size(); ++i) {
+    variants[i].error = task.held_out_error(variants[i].weights);
+    if (*variants[i].error < *variants[best].error) {
+      best = i;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+StageNeeds GptqStage::needs() const {
+  return {.quantized_inputs = !options_.plain, .held_out = !options_.plain};
+}
+
+int64_t GptqStage::working_bytes(const BlockSpec& block) const {
+  int64_t most = 0;
+  for (const ModuleSpec& module : list_modules(block)) {
+    // Statistics as arrays and as vectors, H damped and its factor; weight in
+    // float32, codes as bytes.
+    const int64_t squares = 8 * 4 * module.in * module.in;
+    const int64_t weights = 16 * module.in * module.out;
+    most = std::max(most, squares + weights);
+  }
+  return most;
+}
+
+BlockOutcome GptqStage::run(BlockTask& task) {
+  auto variants = list_variants(options_, task.has_held_out());
+  BlockOutcome outcome;
+  for (const LinearGroup& group : task.groups()) {
+    auto sums = task.statistics(group);
+    auto inputs = take_inputs(sums, options_, group.modules.front().path);
+    note_inputs(group, inputs.hessian, options_, outcome);
+    for (const ModuleSpec& module : group.modules) {
+      for (Variant& variant : variants) {
+        quantize_module(task, module, inputs, variant);
+      }
+      task.set(module.path, variants.front().weights.at(module.path));
+    }
+  }
+  size_t kept = 0;
+  if (variants.size() > 1) {
+    kept = choose(task, variants);
+    Json& errors = outcome.figures["held_out_error"];
+    for (const Variant& variant : variants) {
+      errors[variant.name] = *variant.error;
+    }
+  }
+  outcome.figures["kept"] = variants[kept].name;
+  outcome.figures["modules"] = variants[kept].figures;
+  if (kept != 0) {
+    outcome.warnings.push_back(
+        task.spec().path + ": " + variants[kept].name +
+        " has the lower held-out error (" + percent(*variants[kept].error) +
+        " against " + percent(*variants[0].error) + ") and was kept");
+    for (const auto& [path, weight] : variants[kept].weights) {
+      task.set(path, weight);
+    }
+  }
+  return outcome;
+}
+
+}  // namespace pennyweight

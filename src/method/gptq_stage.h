@@ -1,0 +1,27 @@
+#pragma once
+
+#include "method/gptq.h"
+#include "method/stage.h"
+
+namespace pennyweight {
+
+/// GPTQ over the linears of a block (see gptq.h). Unless options.plain, the
+/// block is made several times from the same statistics: with everything, and
+/// without each ingredient in turn (`gate`); what has the least error on
+/// held-out text is kept, and the figures say which.
+class GptqStage : public Stage {
+ public:
+  explicit GptqStage(const GptqOptions& options) : options_(options) {}
+
+  std::string name() const override {
+    return "gptq";
+  }
+  StageNeeds needs() const override;
+  int64_t working_bytes(const BlockSpec& block) const override;
+  BlockOutcome run(BlockTask& task) override;
+
+ private:
+  GptqOptions options_;
+};
+
+}  // namespace pennyweight

@@ -1,0 +1,220 @@
+#include "pipeline/block_walk.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "pipeline/block_task.h"
+
+namespace pennyweight {
+
+namespace {
+
+using Sequences = std::vector<std::vector<int32_t>>;
+
+// Every size-th sequence.
+Sequences share_of(const Sequences& all, const Ranks& ranks) {
+  Sequences own;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (static_cast<int>(i % static_cast<size_t>(ranks.size())) ==
+        ranks.rank()) {
+      own.push_back(all[i]);
+    }
+  }
+  return own;
+}
+
+std::string duration(double seconds) {
+  return seconds < 90 ? std::to_string(std::lround(seconds)) + " s"
+                      : std::to_string(std::lround(seconds / 60)) + " min";
+}
+
+}  // namespace
+
+CalibrationSplit split_held_out(Sequences sequences, bool hold_out) {
+  CalibrationSplit split;
+  size_t count = sequences.size();
+  size_t held =
+      hold_out && count >= 8 ? std::clamp<size_t>(count / 16, 1, 32) : 0;
+  split.held_out.assign(
+      std::make_move_iterator(sequences.end() - static_cast<ptrdiff_t>(held)),
+      std::make_move_iterator(sequences.end()));
+  sequences.resize(count - held);
+  split.fit = std::move(sequences);
+  return split;
+}
+
+BlockWalk::BlockWalk(
+    const Model& model,
+    const QuantPlan& plan,
+    Stage& stage,
+    const CalibrationSplit& data,
+    const WalkSettings& settings,
+    const Ranks& ranks)
+    : model_(model),
+      plan_(plan),
+      stage_(stage),
+      ranks_(ranks),
+      held_out_(!data.held_out.empty()),
+      budget_{settings.activation_bytes} {
+  auto add = [&](const Sequences& sequences) {
+    auto more = make_token_batches(
+        share_of(sequences, ranks), model.spec.vocab, settings.batch_tokens);
+    batches_.insert(batches_.end(), more.begin(), more.end());
+  };
+  add(data.fit);
+  fit_batches_ = batches_.size();
+  add(data.held_out);
+  StreamSettings stream{model.dtype, settings.scratch_folder, false};
+  full_.emplace(batches_, stream, budget_);
+  if (stage.needs().quantized_inputs) {
+    stream.keep_start = true;
+    quantized_.emplace(batches_, stream, budget_);
+  }
+}
+
+// The quantized stream begins with the embedding as it will be written.
+void BlockWalk::embed() {
+  auto outer = load_outer(model_, model_.dtype);
+  full_->embed(outer);
+  if (!quantized_) {
+    return;
+  }
+  if (const auto& spec = plan_.at(model_.spec.embedding).spec) {
+    auto& table = outer.embedding;
+    table.packed = quantize(*table.dense, *spec);
+    table.dense.reset();
+  }
+  quantized_->embed(outer);
+}
+
+void BlockWalk::run(WorkFolder& work, const ProgressFn& progress) {
+  auto blocks = static_cast<int64_t>(model_.spec.blocks.size());
+  const int finished = work.finished();
+  if (finished == blocks) {
+    return;
+  }
+  embed();
+  const std::string name = stage_.name();
+  report(progress, {name, 0, blocks, "blocks"});
+  for (const BlockSpec& spec : model_.spec.blocks) {
+    auto start = std::chrono::steady_clock::now();
+    if (spec.index < finished) {
+      run_finished(spec, work);
+    } else {
+      run_new(spec, work, progress);
+    }
+    std::chrono::duration<double> took =
+        std::chrono::steady_clock::now() - start;
+    report(progress, {name, spec.index + 1, blocks, "blocks"});
+    if (spec.index == finished && finished + 1 < blocks) {
+      report(
+          progress,
+          {name,
+           0,
+           0,
+           "",
+           "the first block took " + duration(took.count()) + "; about " +
+               duration(took.count() * double(blocks - finished - 1)) +
+               " to go"});
+    }
+  }
+}
+
+void BlockWalk::run_new(
+    const BlockSpec& spec,
+    WorkFolder& work,
+    const ProgressFn& progress) {
+  WalkTask task(
+      {stage_.name(),
+       model_,
+       plan_,
+       ranks_,
+       batches_,
+       fit_batches_,
+       held_out_,
+       *full_,
+       quantized_ ? &*quantized_ : nullptr,
+       progress},
+      spec);
+  auto start = std::chrono::steady_clock::now();
+  auto outcome = stage_.run(task);
+  task.finish();
+  for (const auto& warning : outcome.warnings) {
+    warn(progress, stage_.name(), warning);
+  }
+  outcome.figures["warnings"] = outcome.warnings;
+  outcome.figures["seconds"] =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  if (ranks_.first()) {
+    work.save_block(spec.index, block_tensors(task.result()), outcome.figures);
+  }
+}
+
+void BlockWalk::run_finished(const BlockSpec& spec, const WorkFolder& work) {
+  auto weights = load_block(model_, spec.index, model_.dtype);
+  full_->enter(spec, weights);
+  full_->run();
+  full_->leave();
+  if (!quantized_) {
+    return;
+  }
+  for (const auto& [path, packed] :
+       packed_block(work.load_block(spec.index), spec, plan_)) {
+    weights.linears.at(path).dense = ops::dequantize(packed, model_.dtype);
+  }
+  quantized_->enter(spec, weights);
+  quantized_->run();
+  quantized_->leave();
+}
+
+std::map<std::string, mx::array> block_tensors(const PackedBlock& block) {
+  std::map<std::string, mx::array> tensors;
+  for (const auto& [path, packed] : block) {
+    tensors.emplace(path + ".weight", packed.codes);
+    tensors.emplace(path + ".scales", packed.scales);
+    if (packed.biases) {
+      tensors.emplace(path + ".biases", *packed.biases);
+    }
+  }
+  return tensors;
+}
+
+PackedBlock packed_block(
+    const std::map<std::string, mx::array>& tensors,
+    const BlockSpec& spec,
+    const QuantPlan& plan) {
+  PackedBlock block;
+  for (const auto& group : list_groups(spec, plan)) {
+    for (const ModuleSpec& module : group.modules) {
+      const QuantSpec& quant = *plan.at(module.path).spec;
+      auto find = [&](const char* part) {
+        auto it = tensors.find(module.path + part);
+        if (it == tensors.end()) {
+          throw Error(
+              ErrorCode::corrupt,
+              "walk",
+              "the finished block has no " + module.path + part +
+                  "; start anew with --force");
+        }
+        return it->second;
+      };
+      ops::QuantizedWeight packed{
+          find(".weight"),
+          find(".scales"),
+          std::nullopt,
+          quant.group_size,
+          quant.bits,
+          quant.mode};
+      if (quant.mode == "affine") {
+        packed.biases = find(".biases");
+      }
+      block.emplace(module.path, std::move(packed));
+    }
+  }
+  return block;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <mlx/array.h>
+
+#include <memory>
+
+namespace pennyweight {
+
+namespace mx = mlx::core;
+
+/// The processes that share a run: those that mpirun (or mlx.launch, for ring
+/// and NCCL) has started, else this one alone.
+class Ranks {
+ public:
+  /// One process.
+  Ranks();
+  ~Ranks();
+  Ranks(const Ranks&) = delete;
+  Ranks& operator=(const Ranks&) = delete;
+
+  /// Those of this run, connected on the first call. not_supported Error
+  /// where a launcher has started several that can't be connected: they would
+  /// each do the whole work.
+  static const Ranks& world();
+
+  int rank() const {
+    return rank_;
+  }
+  int size() const {
+    return size_;
+  }
+  bool first() const {
+    return rank_ == 0;
+  }
+
+  /// The sum over all ranks, evaluated, of a float32 array whose shape is the
+  /// same on each.
+  mx::array sum(const mx::array& x) const;
+  /// To float32's precision, at the magnitude of the largest.
+  double sum(double x) const;
+  /// Returns when all ranks have come here.
+  void barrier() const;
+
+ private:
+  struct Group;
+
+  std::unique_ptr<Group> group_;  // null: one process
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+/// Ends this process without a farewell to the other ranks, whom the launcher
+/// then ends: an orderly exit would wait for them, who wait for this one. Does
+/// nothing where there is one process.
+void abandon_ranks(int exit_code);
+
+}  // namespace pennyweight

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <mlx/array.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "core/json.h"
+
+namespace pennyweight {
+
+namespace mx = mlx::core;
+namespace fs = std::filesystem;
+
+struct ResumePolicy {
+  bool resume = false;  // there must be something to go on with
+  bool force = false;   // replace the target, drop work of other settings
+};
+
+/// What a long run keeps beside its target so that it can be gone on with: the
+/// hidden sibling `.NAME.pennyweight` with the settings and each finished
+/// block, which appears whole or not at all. It outlives the process unless
+/// remove() is called or no block was finished.
+class WorkFolder {
+ public:
+  /// `settings` is what determines the result. Work of equal settings is gone
+  /// on with; of others it is an invalid_argument Error that names those that
+  /// differ, or dropped with force. Also invalid_argument: the target is there
+  /// without force, or another process works on it; not_found: nothing to
+  /// resume; corrupt: damaged settings. One that is no `writer` only reads.
+  WorkFolder(
+      const fs::path& target,
+      const Json& settings,
+      const ResumePolicy& policy,
+      bool writer = true);
+  ~WorkFolder();
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+
+  const fs::path& path() const {
+    return path_;
+  }
+  bool resumed() const {
+    return finished_at_start_ > 0;
+  }
+  /// Blocks 0 .. finished() - 1 are there.
+  int finished() const {
+    return finished_;
+  }
+
+  /// The next block. io Error on a full disk.
+  void save_block(
+      int index,
+      const std::map<std::string, mx::array>& tensors,
+      const Json& report);
+  /// Views of the mapped file; corrupt Error when its checksum is wrong.
+  std::map<std::string, mx::array> load_block(int index) const;
+  Json load_report(int index) const;
+
+  /// Removes all of it, the target being written.
+  void remove();
+
+ private:
+  void lock();
+  void compare_settings(const Json& settings) const;
+  void start_anew(const Json& settings);
+  void count_finished();
+  void drop_unfinished() const;
+  fs::path block_path(int index) const;
+
+  fs::path target_;
+  fs::path path_;
+  bool writer_;
+  int lock_ = -1;
+  int finished_ = 0;
+  int finished_at_start_ = 0;
+};
+
+}  // namespace pennyweight

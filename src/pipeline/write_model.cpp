@@ -1,0 +1,74 @@
+#include "pipeline/write_model.h"
+
+#include "core/atomic_file.h"
+#include "export/model_writer.h"
+#include "text/tokenizer.h"
+
+namespace pennyweight {
+
+namespace {
+
+int64_t write_tensors(
+    const Model& model,
+    const Conversion& conversion,
+    int64_t parameters,
+    const fs::path& folder,
+    const std::string& where,
+    const ProgressFn& progress) {
+  int64_t total = 0;
+  for (const auto& [name, info] : model.checkpoint.tensors()) {
+    total += static_cast<int64_t>(info.bytes);
+  }
+  ModelWriter writer(folder, conversion.tensors());
+  int64_t done = 0;
+  for (const auto& [name, info] : model.checkpoint.tensors()) {
+    conversion.run(name, writer);
+    done += static_cast<int64_t>(info.bytes);
+    report(progress, {where, done, total, "bytes"});
+  }
+  writer.finish(parameters);
+  return static_cast<int64_t>(writer.total_bytes());
+}
+
+}  // namespace
+
+WrittenModel write_model(
+    const Model& model,
+    const Conversion& conversion,
+    const fs::path& folder,
+    const std::string& source,
+    std::string summary,
+    const std::string& where,
+    const ProgressFn& progress) {
+  WrittenModel written;
+  // First, since they are checked, and weights take long.
+  written.side_files = copy_side_files(model.checkpoint.folder(), folder);
+  auto parameters = model_size(model).parameters;
+  written.bytes =
+      write_tensors(model, conversion, parameters, folder, where, progress);
+  written.bits_per_weight = 8.0 * static_cast<double>(written.bytes) /
+      static_cast<double>(parameters);
+  write_file(folder / "config.json", conversion.config().dump(4) + "\n");
+  if (auto at = summary.find("%bpw"); at != std::string::npos) {
+    summary.replace(
+        at, 4, std::to_string(written.bits_per_weight).substr(0, 5));
+  }
+  write_file(folder / "README.md", model_card(source, summary));
+  return written;
+}
+
+void check_tokenizer(
+    const fs::path& folder,
+    const std::string& where,
+    const ProgressFn& progress) {
+  if (fs::exists(folder / "tokenizer.json")) {
+    Tokenizer::load(folder);
+  } else {
+    warn(
+        progress,
+        where,
+        "the model has no tokenizer.json; what it has is copied unchecked");
+  }
+}
+
+}  // namespace pennyweight
