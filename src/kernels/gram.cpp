@@ -9,8 +9,8 @@ namespace pennyweight::kernels {
 
 namespace {
 
-// Rows that go into one product: its panels stay within the shared cache.
-constexpr int64_t kMostRows = 2048;
+// Rows that go into one product: with them its panels stay in the caches.
+constexpr int64_t kMostRows = 1024;
 constexpr int64_t kTile = 16;
 
 template <class T>
@@ -31,28 +31,40 @@ void transpose(const ConstMatrix& x, int64_t rows, int64_t columns, T* out) {
   });
 }
 
+ConstMatrix by_columns(
+    const ConstMatrix& x,
+    int64_t rows,
+    int64_t columns,
+    Scratch& scratch) {
+  return visit_type(x.type, [&](auto* null) -> ConstMatrix {
+    using T = std::remove_pointer_t<decltype(null)>;
+    T* flat = scratch.get<T>(rows * columns);
+    transpose(x, rows, columns, flat);
+    // Without gaps, which would keep oneDNN from its fastest products.
+    return {flat, x.type, rows};
+  });
+}
+
 }  // namespace
 
 void gram(const GramArgs& args) {
-  Scratch scratch;
+  thread_local Scratch scratch_a, scratch_b;
   const Matrix& out = args.out;
+  const bool same = args.a.data == args.b.data && args.m == args.n;
   for (int64_t row = 0; row < args.rows; row += kMostRows) {
     const int64_t rows = std::min(kMostRows, args.rows - row);
-    visit_type(args.a.type, [&](auto* null) {
-      using T = std::remove_pointer_t<decltype(null)>;
-      T* flat = scratch.get<T>(rows * args.m);
-      transpose(from_row(args.a, row), rows, args.m, flat);
-      matmul(
-          {.m = args.m,
-           .n = args.n,
-           .k = rows,
-           .x = {flat, args.a.type, rows},
-           .weight = from_row(args.b, row),
-           .bias = {},
-           .residual = {out.data, out.type, out.stride},
-           .out = out,
-           .weight_by_depth = true});
-    });
+    const auto a = by_columns(from_row(args.a, row), rows, args.m, scratch_a);
+    const auto b =
+        same ? a : by_columns(from_row(args.b, row), rows, args.n, scratch_b);
+    matmul(
+        {.m = args.m,
+         .n = args.n,
+         .k = rows,
+         .x = a,
+         .weight = b,
+         .bias = {},
+         .residual = {out.data, out.type, out.stride},
+         .out = out});
   }
 }
 
