@@ -12,7 +12,7 @@ die() {
 }
 
 debian_packages=(g++ cmake ninja-build make git python3-venv libdnnl-dev
-  libhwy-dev libopenblas-dev nlohmann-json3-dev libcli11-dev libgtest-dev)
+  libhwy-dev nlohmann-json3-dev libcli11-dev libgtest-dev)
 [ "$what" = tests ] && debian_packages+=(clang-format)
 brew_packages=(cmake ninja onednn highway nlohmann-json cli11 googletest libomp)
 [ "$what" = tests ] && brew_packages+=(clang-format)
@@ -61,7 +61,7 @@ elif [ "$(uname)" = Darwin ]; then
 else
   for tool in cmake ninja c++; do
     command -v $tool > /dev/null ||
-      die "install cmake, ninja, a C++20 compiler, oneDNN, Highway, OpenBLAS," \
+      die "install cmake, ninja, a C++20 compiler, oneDNN, Highway," \
         "nlohmann-json, CLI11 and GoogleTest with your package manager"
   done
 fi
