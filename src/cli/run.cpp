@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <list>
+#include <memory>
 
 #include "cli/command.h"
 #include "core/error.h"
@@ -61,6 +62,19 @@ struct Shared {
   }
 };
 
+// Help without the value that CLI11 shows for the --no- form of a flag.
+struct HelpText : CLI::Formatter {
+  std::string make_option_name(const CLI::Option* option, bool positional)
+      const override {
+    auto name = CLI::Formatter::make_option_name(option, positional);
+    const std::string value = "{false}";
+    if (const auto at = name.find(value); at != std::string::npos) {
+      name.erase(at, value.size());
+    }
+    return name;
+  }
+};
+
 struct Entry {
   CLI::App* parser = nullptr;
   Shared shared;
@@ -100,6 +114,7 @@ int run(int argc, const char* const* argv) {
       "pennyweight quantizes language models for MLX: it reads a Hugging Face "
       "checkpoint\nand writes one that stock mlx-lm loads.",
       "pennyweight");
+  app.formatter(std::make_shared<HelpText>());
   app.set_version_flag("--version", std::string(PENNYWEIGHT_VERSION));
   app.require_subcommand(1);
   app.footer(kExitCodes);
@@ -119,6 +134,9 @@ int run(int argc, const char* const* argv) {
     return app.exit(success);  // --help, --version
   } catch (const CLI::ParseError& error) {
     std::string what = error.what();
+    if (app.get_subcommands().empty() && app.remaining_size() > 0) {
+      what = "no command or flag " + app.remaining().front();
+    }
     console.error(
         "invalid_argument",
         "[usage] " + one_line(what) + "; see pennyweight --help");
