@@ -1,6 +1,6 @@
-"""200 damaged checkpoints: each ends in one line and a documented exit code,
-within seconds, and leaves nothing behind. With PENNYWEIGHT_SANITIZE_BIN set to
-a build with ASan and UBSan, those watch."""
+"""200 damaged checkpoints, and as many ways to read them again: each ends in one
+line and a documented exit code, within seconds, and leaves nothing behind. With
+PENNYWEIGHT_SANITIZE_BIN set to a build with ASan and UBSan, those watch."""
 
 import os
 import re
@@ -16,12 +16,13 @@ pytest.importorskip("mlx.core")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tools")]
 import fuzz_inputs  # noqa: E402
+import fuzz_rows  # noqa: E402
 import random_model  # noqa: E402
 
 NORMAL = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 SANITIZED = os.environ.get("PENNYWEIGHT_SANITIZE_BIN", "")
-BIN = SANITIZED if Path(SANITIZED).is_file() else NORMAL
+BIN = SANITIZED or NORMAL
 COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "200"))
 SEED = int(os.environ.get("PENNYWEIGHT_FUZZ_SEED", "1"))
 REFUSED = {2, 3, 4, 5, 6, 7}
@@ -56,13 +57,20 @@ def bases(tmp_path_factory):
     return [folder / name for name in ("single", "sharded", "quantized")]
 
 
+def listing(folder):
+    return sorted((p.name, p.lstat().st_size) for p in folder.iterdir())
+
+
 def fault(case, folder, out, command):
     """What is wrong with how the program took a case, or None."""
+    before = listing(folder)
     try:
         done = run(*command)
     except subprocess.TimeoutExpired:
         return f"took over {SECONDS} s"
     lines = done.stderr.rstrip("\n").split("\n")
+    if listing(folder) != before:
+        return f"changed its input: {before} is {listing(folder)}"
     if done.returncode == 0:
         if not case["may_be_valid"]:
             return "was accepted"
@@ -97,6 +105,14 @@ def check_all(cases, inputs, tmp_path, commands):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [fault for faults in pool.map(one, cases) for fault in faults]
     assert not found, "\n".join(found)
+
+
+def test_sanitizers_watch():
+    if not SANITIZED:
+        pytest.skip("PENNYWEIGHT_SANITIZE_BIN is not set")
+    program = Path(SANITIZED).read_bytes()
+    for symbol in (b"__asan_init", b"__ubsan_handle"):
+        assert symbol in program
 
 
 def convert(case, folder, out):
@@ -140,6 +156,26 @@ def test_inspect_and_evaluate(tmp_path, bases):
         case["may_be_valid"] = True
     check_all(cases, inputs, tmp_path,
               {"inspect": inspect, "evaluate": evaluate})
+
+
+def test_rows(tmp_path, bases):
+    """Text to evaluate on, in every form that --data-path takes."""
+    inputs = tmp_path / "inputs"
+    cases = fuzz_rows.make(inputs, SEED, COUNT // 2)
+
+    def evaluate_on(case, folder, out):
+        return ["evaluate", bases[0], "--data-path", folder / case["file"],
+                "--num-samples", 2, "--sequence-length", 16, "--quiet"]
+
+    check_all(cases, inputs, tmp_path, {"rows": evaluate_on})
+
+
+def test_whole_rows_are_accepted(tmp_path, bases):
+    for name, data in fuzz_rows.files().items():
+        (tmp_path / name).write_bytes(data)
+        done = run("evaluate", bases[0], "--data-path", tmp_path / name,
+                   "--num-samples", 2, "--sequence-length", 16, "--quiet")
+        assert done.returncode == 0, (name, done.stderr)
 
 
 def test_the_same_seed_gives_the_same_cases(tmp_path, bases):
