@@ -49,31 +49,36 @@ bool launched_several = false;
 Ranks::Ranks() = default;
 Ranks::~Ranks() = default;
 
+void Ranks::connect() {
+  auto launch = find_launch();
+  if (launch.size <= 1) {
+    return;
+  }
+  auto group = mx::distributed::init(false, launch.backend);
+  if (group.size() <= 1) {
+    throw Error(
+        ErrorCode::not_supported,
+        "ranks",
+        "several processes were launched but can't be connected by MLX's " +
+            std::string(launch.backend) +
+            " backend; install Open MPI's library (libopenmpi3), or start one "
+            "process");
+  }
+  rank_ = group.rank();
+  size_ = group.size();
+  group_ = std::make_unique<Group>(Group{group});
+  launched_several = true;
+}
+
 const Ranks& Ranks::world() {
-  // Never destroyed: MLX's own group must not outlive MPI at exit.
-  static const Ranks* ranks = [] {
-    auto* made = new Ranks();
-    auto launch = find_launch();
-    if (launch.size <= 1) {
-      return made;
-    }
-    auto group = mx::distributed::init(false, launch.backend);
-    if (group.size() <= 1) {
-      throw Error(
-          ErrorCode::not_supported,
-          "ranks",
-          "several processes were launched but can't be connected by MLX's " +
-              std::string(launch.backend) +
-              " backend; install Open MPI's library (libopenmpi3), or start "
-              "one process");
-    }
-    made->rank_ = group.rank();
-    made->size_ = group.size();
-    made->group_ = std::make_unique<Group>(Group{group});
-    launched_several = true;
-    return made;
+  // Goes at exit, before what MLX keeps of its backends: MPI must be finalized.
+  static Ranks ranks;
+  static const bool connected = [] {
+    ranks.connect();
+    return true;
   }();
-  return *ranks;
+  (void)connected;
+  return ranks;
 }
 
 mx::array Ranks::sum(const mx::array& x) const {

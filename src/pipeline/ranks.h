@@ -44,6 +44,8 @@ class Ranks {
  private:
   struct Group;
 
+  void connect();
+
   std::unique_ptr<Group> group_;  // null: one process
   int rank_ = 0;
   int size_ = 1;
