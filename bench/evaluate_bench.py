@@ -2,11 +2,11 @@
 
     .venv/bin/python bench/evaluate_bench.py MODEL TEXT [--repeats 3]
 
-Both score the same sequences of MODEL in its own float type. The peer's figure
-is mlx-lm's own eval_ppl() on the tokens, batch 8, without loading; ours is the
-whole process, loading and tokenizing included. The peer is slow, so it gets
-fewer sequences; both are given as tokens a second. The first forward pass of
-each is thrown away.
+Both score sequences of the same length from TEXT in MODEL's own float type: ours
+chosen at random, the peer's from the start. The peer's figure is mlx-lm's own
+eval_ppl() on the tokens, batch 8, without loading; ours is the whole process,
+loading and tokenizing included. The peer is slow, so it gets fewer sequences;
+both are given as tokens a second. The first forward pass of each is thrown away.
 """
 
 import argparse
