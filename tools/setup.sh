@@ -13,9 +13,9 @@ die() {
 
 debian_packages=(g++ cmake ninja-build make git python3-venv libdnnl-dev
   libhwy-dev nlohmann-json3-dev libcli11-dev libgtest-dev)
-[ "$what" = tests ] && debian_packages+=(clang-format)
+[ "$what" = tests ] && debian_packages+=(clang-format openmpi-bin libopenmpi-dev)
 brew_packages=(cmake ninja onednn highway nlohmann-json cli11 googletest libomp)
-[ "$what" = tests ] && brew_packages+=(clang-format)
+[ "$what" = tests ] && brew_packages+=(clang-format open-mpi)
 
 apt_setup() {
   local missing=() package

@@ -244,6 +244,7 @@ GptqReport gptq(
   if (options.memory_limit) {
     demand.limit = parse_bytes(*options.memory_limit, "--memory-limit");
   }
+  ops::keep_freed_memory(static_cast<size_t>(demand.freed_bytes()));
   result.plan = make_memory_plan(model, plan, stage, demand);
   report(progress, {kWhere, 0, 0, "", describe(result.plan)});
   require_disk(result.plan, work.path().parent_path().string());

@@ -68,6 +68,11 @@ int64_t output_bytes(const Model& model, const QuantPlan& plan) {
 
 }  // namespace
 
+int64_t MemoryDemand::freed_bytes() const {
+  constexpr int64_t kMost = int64_t{256} << 20;
+  return limit ? std::min(kMost, *limit / 8) : kMost;
+}
+
 MemoryPlan make_memory_plan(
     const Model& model,
     const QuantPlan& plan,
@@ -87,7 +92,8 @@ MemoryPlan make_memory_plan(
   result.activations = demand.tokens *
       ((2 * streams - 1) * model.spec.hidden * 4 + streams * inner * item);
   const int64_t embedding = model.spec.vocab * model.spec.hidden * item;
-  result.fixed = kProgram + std::max(embedding * 3, block);
+  result.fixed =
+      kProgram + demand.freed_bytes() + std::max(embedding * 3, block);
   const int64_t limit = demand.limit.value_or(machine_memory() / 2);
   const int64_t room = limit - result.fixed;
   if (room < 0 && demand.limit) {

@@ -28,6 +28,9 @@ struct MemoryDemand {
   int64_t batch_tokens = 0;  // that go through together
   /// --memory-limit; absent: half of the machine's memory.
   std::optional<int64_t> limit;
+
+  /// What may be kept of freed memory for the next results.
+  int64_t freed_bytes() const;
 };
 
 /// invalid_argument when the limit is below what has to be in memory.

@@ -61,7 +61,7 @@ void Ranks::connect() {
         "ranks",
         "several processes were launched but can't be connected by MLX's " +
             std::string(launch.backend) +
-            " backend; install Open MPI's library (libopenmpi3), or start one "
+            " backend; install Open MPI (libopenmpi-dev), or start one "
             "process");
   }
   rank_ = group.rank();

@@ -1,0 +1,99 @@
+"""Times `pennyweight gptq` beside mlx-lm's GPTQ, in one run.
+
+    .venv/bin/python bench/gptq_bench.py MODEL TEXTS [--samples 64] \\
+        [--openblas libopenblas.so.0]
+
+Both take the same sequences of 512 tokens of the text files in the folder
+TEXTS, at 4 bits in groups of 64 and 6 bits for the embedding. mlx-lm runs in
+float32 (its matmul in bfloat16 is slower yet) with an OpenBLAS put before
+MLX's reference BLAS, where one is given; its time is that of gptq_quantize(),
+without loading. Ours is the whole process.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def peer(model_path, texts, samples):
+    """Runs in a process of its own; prints seconds and peak memory."""
+    import mlx.core as mx
+    from mlx_lm.quant.gptq import gptq_quantize
+    from mlx_lm.utils import load
+    model, tokenizer = load(model_path)
+    model.set_dtype(mx.float32)
+    rows = []
+    for file in sorted(Path(texts).iterdir()):
+        ids = tokenizer.encode(file.read_text())
+        rows += [ids[i:i + 512] for i in range(0, len(ids) - 511, 512)]
+    mx.random.seed(123)
+    order = mx.random.permutation(len(rows))[:samples].tolist()
+    data = mx.array([rows[i] for i in order])
+    mx.eval(data, model.parameters())
+    start = time.perf_counter()
+    quantized, _ = gptq_quantize(model, data, 4, 64, 6, 64)
+    mx.eval(quantized.parameters())
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak_rss": peak}))
+
+
+def run_peer(args):
+    env = os.environ | {"LD_PRELOAD": args.openblas or ""}
+    done = subprocess.run(
+        [sys.executable, __file__, args.model, args.texts, "--samples",
+         str(args.samples), "--peer"],
+        env=env, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_ours(args, *flags):
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        start = time.perf_counter()
+        subprocess.run(
+            [args.binary, "gptq", "--model", args.model, "--mlx-path",
+             Path(folder) / "out", "--data-path", args.texts, "--num-samples",
+             str(args.samples), "--quiet", "--report", report, *flags],
+            check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds,
+                "peak_rss": json.loads(report.read_text())["peak_rss"]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("texts")
+    parser.add_argument(
+        "--binary", default=ROOT / "build/release/src/pennyweight")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--openblas")
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peer:
+        return peer(args.model, args.texts, args.samples)
+    rows = [("gptq --plain", run_ours(args, "--plain")),
+            ("gptq", run_ours(args))]
+    theirs = run_peer(args)
+    rows.append(("mlx_lm.gptq" + (", OpenBLAS" if args.openblas else ""),
+                 theirs))
+    print(f"machine: {platform.machine()}, {os.cpu_count()} cores")
+    print(f"{'':22} {'seconds':>8} {'peak MB':>8} {'times faster':>13}")
+    for name, row in rows:
+        print(f"{name:22} {row['seconds']:8.1f} {row['peak_rss'] / 1e6:8.0f} "
+              f"{theirs['seconds'] / row['seconds']:13.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
