@@ -63,9 +63,18 @@ Command gptq_command() {
         auto options = std::make_shared<GptqRunOptions>();
         bind_flags(app, *options);
         return [options](Console& console) {
-          auto progress = console.progress();
           const Ranks& ranks = Ranks::world();
-          auto folder = resolve_model(options->model, progress);
+          // One of them speaks for all, and fetches.
+          auto progress = ranks.first()
+              ? console.progress()
+              : [](const ProgressEvent&) { return !interrupted(); };
+          fs::path folder;
+          for (bool turn : {true, false}) {
+            if (turn == ranks.first()) {
+              folder = resolve_model(options->model, progress);
+            }
+            ranks.barrier();
+          }
           auto fetch = [&progress](const std::string& id) {
             return resolve_dataset(id, progress);
           };

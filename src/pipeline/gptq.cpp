@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "calibration/sample.h"
+#include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/process.h"
@@ -19,7 +21,6 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "gptq";
-constexpr int64_t kBatchTokens = 2048;
 
 void check_options(const Model& model, const GptqRunOptions& options) {
   auto refuse = [](const std::string& what) {
@@ -187,26 +188,15 @@ void write_output(
   output.commit();
 }
 
-}  // namespace
-
-GptqReport gptq(
-    const fs::path& model_folder,
-    const GptqRunOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const Ranks& ranks,
-    const ProgressFn& progress) {
-  auto start = std::chrono::steady_clock::now();
-  Model model = open_model(model_folder);
-  check_options(model, options);
-  check_output(kWhere, model_folder, options.mlx_path);
-  auto plan = plan_modules(model, options);
-  check_tokenizer(model_folder, kWhere, progress);
-  GptqStage stage(options.gptq);
-
-  GptqReport result;
+// What the user should know before any work is done.
+void keep_notes(
+    const Model& model,
+    const QuantPlan& plan,
+    const ProgressFn& progress,
+    GptqReport& result) {
+  result.notes = model.spec.notes;
   for (const auto& note : model.spec.notes) {
     warn(progress, kWhere, note);
-    result.notes.push_back(note);
   }
   for (const auto& [path, entry] : plan.modules) {
     if (!entry.spec) {
@@ -214,28 +204,62 @@ GptqReport gptq(
       warn(progress, kWhere, path + " is not quantized: " + entry.reason);
     }
   }
-  auto data =
-      load_tokens(model, model_folder, options, fetch_dataset, progress);
-  const Json settings = settings_of(options, model, data, ranks);
-  std::optional<WorkFolder> opened;
-  const ResumePolicy policy{options.resume, options.force};
-  if (ranks.first()) {
-    opened.emplace(options.mlx_path, settings, policy);
-  }
-  ranks.barrier();
-  if (!ranks.first()) {
-    opened.emplace(options.mlx_path, settings, policy, false);
-  }
-  WorkFolder& work = *opened;
-  result.resumed_blocks = work.finished();
-  auto split = split_held_out(data.sequences, stage.needs().held_out);
-  result.tokens = count_tokens(split.fit);
-  result.held_out_tokens = count_tokens(split.held_out);
+}
 
+// The shift fits the calibration text's noise where there is little of it, and
+// without held-out text nothing would show that.
+void drop_unchecked_shift(
+    const CalibrationSplit& split,
+    GptqRunOptions& options,
+    const ProgressFn& progress,
+    GptqReport& result) {
+  if (!split.held_out.empty() || options.gptq.plain) {
+    return;
+  }
+  std::string note = std::to_string(split.fit.size()) +
+      " sequences are too few to hold any out: nothing is checked on text "
+      "that it was not fitted to";
+  if (options.gptq.shift > 0) {
+    options.gptq.shift = 0;
+    note += ", and --shift is taken as 0";
+  }
+  result.notes.push_back(note);
+  warn(progress, kWhere, note);
+}
+
+// The first rank makes it ready, then the others read.
+std::unique_ptr<WorkFolder> open_work(
+    const GptqRunOptions& options,
+    const Json& settings,
+    const Ranks& ranks) {
+  const ResumePolicy policy{options.resume, options.force};
+  std::unique_ptr<WorkFolder> work;
+  for (bool turn : {true, false}) {
+    if (turn == ranks.first()) {
+      work = std::make_unique<WorkFolder>(
+          options.mlx_path, settings, policy, ranks.first());
+    }
+    ranks.barrier();
+  }
+  return work;
+}
+
+// Says what the run will take, and refuses what can't be.
+WalkSettings plan_walk(
+    const Model& model,
+    const QuantPlan& plan,
+    const Stage& stage,
+    const GptqRunOptions& options,
+    const WorkFolder& work,
+    const Ranks& ranks,
+    const ProgressFn& progress,
+    GptqReport& result) {
   WalkSettings walk;
-  walk.batch_tokens = options.batch_size > 0
-      ? int64_t{options.batch_size} * options.data.sequence_length
-      : kBatchTokens;
+  walk.scratch_folder = work.path();
+  if (options.batch_size > 0) {
+    walk.batch_tokens =
+        int64_t{options.batch_size} * options.data.sequence_length;
+  }
   MemoryDemand demand{
       (result.tokens + result.held_out_tokens) / ranks.size() +
           options.data.sequence_length,
@@ -246,38 +270,68 @@ GptqReport gptq(
   }
   ops::keep_freed_memory(static_cast<size_t>(demand.freed_bytes()));
   result.plan = make_memory_plan(model, plan, stage, demand);
+  walk.activation_bytes = result.plan.in_memory;
   report(progress, {kWhere, 0, 0, "", describe(result.plan)});
   require_disk(result.plan, work.path().parent_path().string());
   if (work.resumed()) {
-    report(
-        progress,
-        {kWhere,
-         0,
-         0,
-         "",
-         "going on after " + std::to_string(work.finished()) + " of " +
-             std::to_string(model.spec.blocks.size()) + " blocks"});
+    auto text = "going on after " + std::to_string(work.finished()) + " of " +
+        std::to_string(model.spec.blocks.size()) + " blocks";
+    report(progress, {kWhere, 0, 0, "", text});
   }
-  walk.activation_bytes = result.plan.in_memory;
-  walk.scratch_folder = work.path();
-  BlockWalk(model, plan, stage, split, walk, ranks).run(work, progress);
+  return walk;
+}
+
+}  // namespace
+
+GptqReport gptq(
+    const fs::path& model_folder,
+    const GptqRunOptions& wanted,
+    const FetchDatasetFn& fetch_dataset,
+    const Ranks& ranks,
+    const ProgressFn& progress) {
+  auto start = std::chrono::steady_clock::now();
+  GptqRunOptions options = wanted;
+  Model model = open_model(model_folder);
+  check_options(model, options);
+  check_output(kWhere, model_folder, options.mlx_path);
+  if (ranks.first()) {
+    AtomicFolder(options.mlx_path, options.force);  // found out now, not late
+  }
+  check_tokenizer(model_folder, kWhere, progress);
+  auto plan = plan_modules(model, options);
+  GptqReport result;
+  keep_notes(model, plan, progress, result);
+
+  auto data =
+      load_tokens(model, model_folder, options, fetch_dataset, progress);
+  auto split = split_held_out(data.sequences, !options.gptq.plain);
+  drop_unchecked_shift(split, options, progress, result);
+  result.data = data.source;
+  result.tokens = count_tokens(split.fit);
+  result.held_out_tokens = count_tokens(split.held_out);
+  result.notes.insert(
+      result.notes.end(), data.warnings.begin(), data.warnings.end());
+  result.settings = settings_of(options, model, data, ranks);
+
+  auto work = open_work(options, result.settings, ranks);
+  result.resumed_blocks = work->finished();
+  GptqStage stage(options.gptq);
+  auto walk =
+      plan_walk(model, plan, stage, options, *work, ranks, progress, result);
+  BlockWalk(model, plan, stage, split, walk, ranks).run(*work, progress);
+  ranks.barrier();
 
   result.output = options.mlx_path;
-  result.settings = settings;
-  result.data = data.source;
   result.ranks = ranks.size();
   auto size = model_size(model);
   result.parameters = size.parameters;
   result.bytes_in = size.bytes;
-  result.notes.insert(
-      result.notes.end(), data.warnings.begin(), data.warnings.end());
-  ranks.barrier();
   if (ranks.first()) {
-    for (int i = 0; i < work.finished(); ++i) {
-      result.blocks.push_back(work.load_report(i));
+    for (int i = 0; i < work->finished(); ++i) {
+      result.blocks.push_back(work->load_report(i));
     }
-    write_output(model, plan, work, options, data, progress, result);
-    work.remove();
+    write_output(model, plan, *work, options, data, progress, result);
+    work->remove();
   }
   result.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)

@@ -302,17 +302,43 @@ def test_memory_limit_is_kept(tmp_path):
     assert not leftovers(tmp_path)
 
 
-def test_two_processes(tmp_path):
+@pytest.fixture
+def mpirun():
     if not shutil.which("mpirun"):
         pytest.skip("mpirun is not installed")
     launcher = ["mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none"]
-    if os.geteuid() == 0:
-        launcher.append("--allow-run-as-root")
+    return launcher + ["--allow-run-as-root"] * (os.geteuid() == 0)
+
+
+def test_two_processes(mpirun, tmp_path):
+    launcher = mpirun
     one = gptq(DEMO, tmp_path / "one", "--num-samples", 48)
     two = gptq(DEMO, tmp_path / "two", "--num-samples", 48, launcher=launcher)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["tokens"] == two["tokens"]
     assert kl(tmp_path / "two") == pytest.approx(kl(tmp_path / "one"), rel=0.02)
+    assert not leftovers(tmp_path)
+
+
+def test_a_process_that_dies(deep, mpirun, tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*mpirun, *command(deep, out, "--num-samples", 24)], text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    first = tmp_path / ".out.pennyweight" / "block-00000"
+    for _ in range(3000):
+        if first.exists():
+            break
+        time.sleep(0.01)
+    ranks = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "pennyweight"],
+        capture_output=True, text=True).stdout.split()
+    assert len(ranks) == 2
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0 and not out.exists()
+    report = gptq(deep, out, "--num-samples", 24, launcher=mpirun)
+    assert report["resumed_blocks"] > 0
     assert not leftovers(tmp_path)
 
 
@@ -324,3 +350,10 @@ def test_no_group_fits(tmp_path):
         "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
     from mlx_lm import load
     load(str(tmp_path / "out"))
+
+
+def test_too_few_sequences_to_hold_any_out(tmp_path):
+    report = gptq(DEMO, tmp_path / "out", "--num-samples", 4)
+    assert report["held_out_tokens"] == 0
+    assert report["settings"]["options"]["shift"] == 0
+    assert any("too few" in note for note in report["notes"])
