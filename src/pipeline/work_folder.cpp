@@ -4,10 +4,12 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <limits>
 #include <vector>
 
 #include "checkpoint/safetensors.h"
@@ -21,6 +23,9 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "resume";
+constexpr const char* kLock = "lock";
+constexpr const char* kSettings = "settings.json";
+constexpr const char* kReport = "report.json";
 
 fs::path work_path(const fs::path& target) {
   return target.parent_path() /
@@ -59,9 +64,36 @@ std::string checksum(const std::map<std::string, mx::array>& tensors) {
   Hash hash;
   for (const auto& [name, tensor] : tensors) {
     hash.add(name);
+    hash.add(safetensors_dtype_name(tensor.dtype()));
+    for (auto extent : tensor.shape()) {
+      hash.add(std::to_string(extent));
+    }
     hash.add(tensor.data<char>(), tensor.nbytes());
   }
   return hash.text();
+}
+
+[[noreturn]] void throw_damaged(const fs::path& path) {
+  throw Error(
+      ErrorCode::corrupt,
+      kWhere,
+      path.string() + " is damaged; drop it with --force");
+}
+
+// A JSON object that this class has written.
+Json read_part(const fs::path& path) {
+  Json json;
+  try {
+    json = read_json(path);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::io) {
+      throw;
+    }
+  }
+  if (!json.is_object()) {
+    throw_damaged(path);
+  }
+  return json;
 }
 
 }  // namespace
@@ -82,29 +114,42 @@ WorkFolder::WorkFolder(
     }
     lock();
   }
-  bool has_settings = fs::exists(path_ / "settings.json");
+  try {
+    open(settings, policy);
+  } catch (...) {
+    count_finished();
+    discard();
+    throw;
+  }
+}
+
+void WorkFolder::open(const Json& settings, const ResumePolicy& policy) {
+  bool has_settings = fs::exists(path_ / kSettings);
   if (!has_settings && policy.resume) {
-    if (writer_) {
-      remove();
-    }
     throw Error(
         ErrorCode::not_found,
         kWhere,
         "there is no unfinished run for " + target_.string() +
             "; leave out --resume");
   }
-  if (has_settings && !(policy.force && writer_)) {
+  count_finished();
+  if (!writer_) {
     compare_settings(settings);
-  } else if (has_settings) {
+  } else if (!has_settings || (finished_ == 0 && !policy.resume)) {
+    start_anew(settings);
+  } else if (!policy.force) {
+    compare_settings(settings);
+  } else {
     try {
       compare_settings(settings);
-    } catch (const Error&) {
+      drop_damaged();
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::io) {
+        throw;
+      }
       start_anew(settings);
     }
-  } else if (writer_) {
-    start_anew(settings);
   }
-  count_finished();
   finished_at_start_ = finished_;
   if (writer_) {
     drop_unfinished();
@@ -112,34 +157,55 @@ WorkFolder::WorkFolder(
 }
 
 WorkFolder::~WorkFolder() {
-  if (lock_ >= 0) {
-    if (finished_ == 0) {
-      std::error_code ignored;
-      fs::remove_all(path_, ignored);
-    }
-    ::close(lock_);
+  discard();
+}
+
+// Of a folder in which nothing is finished nothing stays.
+void WorkFolder::discard() {
+  if (lock_ >= 0 && finished_ == 0) {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
   }
+  unlock();
 }
 
 void WorkFolder::lock() {
-  auto file = path_ / "lock";
+  auto file = path_ / kLock;
   lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) {
     throw io_error(kWhere, "can't create", file.string(), errno);
   }
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+  bool locked = ::flock(lock_, LOCK_EX | LOCK_NB) == 0;
+  int failed = errno;
+  // The one who had it may have removed the file after it was opened here.
+  struct stat opened {};
+  struct stat named {};
+  bool same = ::fstat(lock_, &opened) == 0 &&
+      ::stat(file.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
+      opened.st_ino == named.st_ino;
+  if (locked && same) {
+    return;
+  }
+  unlock();
+  if (!locked && failed != EWOULDBLOCK) {
+    throw io_error(kWhere, "can't lock", file.string(), failed);
+  }
+  throw Error(
+      ErrorCode::invalid_argument,
+      kWhere,
+      "another process is writing " + target_.string() +
+          "; wait for it or choose another output");
+}
+
+void WorkFolder::unlock() {
+  if (lock_ >= 0) {
     ::close(lock_);
     lock_ = -1;
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        "another process is writing " + target_.string() +
-            "; wait for it or choose another output");
   }
 }
 
 void WorkFolder::compare_settings(const Json& settings) const {
-  auto before = read_json(path_ / "settings.json");
+  auto before = read_part(path_ / kSettings);
   std::vector<std::string> differences;
   list_differences(before, settings, "", differences);
   if (differences.empty()) {
@@ -157,13 +223,28 @@ void WorkFolder::compare_settings(const Json& settings) const {
 }
 
 void WorkFolder::start_anew(const Json& settings) {
+  // A block that stayed would pass for one of the new settings.
+  remove_all_but({kLock});
+  finished_ = 0;
+  write_file(path_ / kSettings, settings.dump(2) + "\n");
+}
+
+void WorkFolder::remove_all_but(const std::set<std::string>& kept) const {
   std::error_code failed;
+  std::vector<fs::path> leftovers;
   for (const auto& entry : fs::directory_iterator(path_, failed)) {
-    if (entry.path().filename() != "lock") {
-      fs::remove_all(entry.path(), failed);
+    if (!kept.contains(entry.path().filename().string())) {
+      leftovers.push_back(entry.path());
     }
   }
-  write_file(path_ / "settings.json", settings.dump(2) + "\n");
+  for (const auto& leftover : leftovers) {
+    if (!failed) {
+      fs::remove_all(leftover, failed);
+    }
+  }
+  if (failed) {
+    throw io_error(kWhere, "can't empty", path_.string(), failed.value());
+  }
 }
 
 fs::path WorkFolder::block_path(int index) const {
@@ -179,23 +260,27 @@ void WorkFolder::count_finished() {
   }
 }
 
+void WorkFolder::drop_damaged() {
+  for (int i = 0; i < finished_; ++i) {
+    try {
+      load_block(i);
+      load_report(i);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::corrupt) {
+        throw;
+      }
+      finished_ = i;
+    }
+  }
+}
+
 // What a killed process had begun, and blocks behind a gap.
 void WorkFolder::drop_unfinished() const {
-  std::vector<fs::path> leftovers;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(path_, ignored)) {
-    auto name = entry.path().filename().string();
-    bool kept = name == "lock" || name == "settings.json";
-    for (int i = 0; i < finished_; ++i) {
-      kept = kept || entry.path() == block_path(i);
-    }
-    if (!kept) {
-      leftovers.push_back(entry.path());
-    }
+  std::set<std::string> kept{kLock, kSettings};
+  for (int i = 0; i < finished_; ++i) {
+    kept.insert(block_path(i).filename().string());
   }
-  for (const auto& leftover : leftovers) {
-    fs::remove_all(leftover, ignored);
-  }
+  remove_all_but(kept);
 }
 
 void WorkFolder::save_block(
@@ -218,12 +303,17 @@ void WorkFolder::save_block(
   }
   try {
     AtomicFolder folder(block_path(index), false);
-    ModelWriter writer(folder.path(), plan);
+    // One shard, however large.
+    ModelWriter writer(
+        folder.path(), plan, std::numeric_limits<uint64_t>::max());
     for (const auto& [name, tensor] : dense) {
       writer.write(name, tensor);
     }
-    Json report{{"checksum", checksum(dense)}, {"figures", figures}};
-    write_file(folder.path() / "report.json", report.dump(2) + "\n");
+    Json report{
+        {"tensors", dense.size()},
+        {"checksum", checksum(dense)},
+        {"figures", figures}};
+    write_file(folder.path() / kReport, report.dump(2) + "\n");
     folder.commit();
   } catch (const Error& error) {
     if (error.code() != ErrorCode::io) {
@@ -239,24 +329,31 @@ void WorkFolder::save_block(
 }
 
 std::map<std::string, mx::array> WorkFolder::load_block(int index) const {
+  auto report = read_part(block_path(index) / kReport);
   auto path = block_path(index) / "model.safetensors";
-  auto file = SafetensorsFile::open(path);
   std::map<std::string, mx::array> tensors;
-  for (const auto& entry : file->entries()) {
-    tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
+  // A block of which nothing is quantized has no file.
+  if (report.value("tensors", Json()) != 0) {
+    try {
+      auto file = SafetensorsFile::open(path);
+      for (const auto& entry : file->entries()) {
+        tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
+      }
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::io) {
+        throw;
+      }
+      throw_damaged(path);
+    }
   }
-  auto report = read_json(block_path(index) / "report.json");
-  if (report.value("checksum", "") != checksum(tensors)) {
-    throw Error(
-        ErrorCode::corrupt,
-        kWhere,
-        path.string() + " is damaged; start anew with --force");
+  if (report.value("checksum", Json()) != checksum(tensors)) {
+    throw_damaged(path);
   }
   return tensors;
 }
 
 Json WorkFolder::load_report(int index) const {
-  return read_json(block_path(index) / "report.json").value("figures", Json());
+  return read_part(block_path(index) / kReport).value("figures", Json());
 }
 
 void WorkFolder::remove() {
@@ -266,6 +363,7 @@ void WorkFolder::remove() {
   if (failed) {
     throw io_error(kWhere, "can't remove", path_.string(), failed.value());
   }
+  unlock();  // what is there from now on is another process's
 }
 
 }  // namespace pennyweight

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 
 #include "core/json.h"
@@ -21,7 +22,8 @@ struct ResumePolicy {
 /// What a long run keeps beside its target so that it can be gone on with: the
 /// hidden sibling `.NAME.pennyweight` with the settings and each finished
 /// block, which appears whole or not at all. It outlives the process unless
-/// remove() is called or no block was finished.
+/// remove() is called or no block was finished. One process at a time holds
+/// its lock, to the end of the object.
 class WorkFolder {
  public:
   /// `settings` is what determines the result. Work of equal settings is gone
@@ -62,10 +64,15 @@ class WorkFolder {
   void remove();
 
  private:
+  void open(const Json& settings, const ResumePolicy& policy);
   void lock();
+  void unlock();
+  void discard();
   void compare_settings(const Json& settings) const;
   void start_anew(const Json& settings);
+  void remove_all_but(const std::set<std::string>& kept) const;
   void count_finished();
+  void drop_damaged();
   void drop_unfinished() const;
   fs::path block_path(int index) const;
 
