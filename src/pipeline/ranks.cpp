@@ -5,10 +5,16 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include <array>
+#include <bit>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <string>
 
 #include "core/error.h"
+#include "core/json.h"
 
 namespace pennyweight {
 
@@ -29,17 +35,53 @@ struct Launch {
   const char* backend = "any";
 };
 
+// mlx.launch's ring: a list with an entry for each process.
+int count_hosts(const char* file) {
+  auto hosts = read_json(file);
+  return hosts.is_array() ? static_cast<int>(hosts.size()) : 0;
+}
+
 Launch find_launch() {
   for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
     if (int size = number_of(variable); size > 1) {
       return {size, "mpi"};
     }
   }
-  // mlx.launch sets these for its ring and NCCL; their count is in a file.
-  if (std::getenv("MLX_RANK")) {
-    return {2, std::getenv("NCCL_HOST_IP") ? "nccl" : "any"};
+  if (std::getenv("PMIX_RANK")) {  // srun --mpi=pmix
+    if (int size = number_of("SLURM_STEP_NUM_TASKS"); size > 1) {
+      return {size, "mpi"};
+    }
   }
-  return {};
+  if (!std::getenv("MLX_RANK")) {
+    return {};
+  }
+  if (const char* hosts = std::getenv("MLX_HOSTFILE")) {
+    return {count_hosts(hosts), "ring"};
+  }
+  if (int size = number_of("MLX_WORLD_SIZE"); size > 0) {
+    return {size, std::getenv("NCCL_HOST_IP") ? "nccl" : "any"};
+  }
+  return {2, "any"};  // two at least: it does not say
+}
+
+mx::distributed::Group make_group(const Launch& launch) {
+  std::string why = "it made a group of one";
+  try {
+    auto group = mx::distributed::init(false, launch.backend);
+    if (group.size() > 1) {
+      return group;
+    }
+  } catch (const std::exception& error) {
+    why = one_line(error.what());
+  }
+  bool mpi = launch.backend == std::string("mpi");
+  throw Error(
+      ErrorCode::not_supported,
+      "ranks",
+      "several processes were launched but can't be connected by MLX's " +
+          std::string(launch.backend) + " backend (" + why + "); " +
+          (mpi ? "install Open MPI (libopenmpi-dev), or start one process"
+               : "start them with mlx.launch or mpirun, or start one"));
 }
 
 bool launched_several = false;
@@ -54,16 +96,7 @@ void Ranks::connect() {
   if (launch.size <= 1) {
     return;
   }
-  auto group = mx::distributed::init(false, launch.backend);
-  if (group.size() <= 1) {
-    throw Error(
-        ErrorCode::not_supported,
-        "ranks",
-        "several processes were launched but can't be connected by MLX's " +
-            std::string(launch.backend) +
-            " backend; install Open MPI (libopenmpi-dev), or start one "
-            "process");
-  }
+  auto group = make_group(launch);
   rank_ = group.rank();
   size_ = group.size();
   group_ = std::make_unique<Group>(Group{group});
@@ -85,8 +118,7 @@ mx::array Ranks::sum(const mx::array& x) const {
   if (!group_) {
     return x;
   }
-  auto total = mx::distributed::all_sum(
-      mx::contiguous(x), group_->mlx, mx::Device(mx::Device::cpu));
+  auto total = mx::distributed::all_sum(mx::contiguous(x), group_->mlx);
   mx::eval(total);
   return total;
 }
@@ -95,11 +127,18 @@ double Ranks::sum(double x) const {
   if (!group_) {
     return x;
   }
-  // In two parts, so that the count of tokens stays exact.
-  const auto high = static_cast<float>(x);
-  const auto low = static_cast<float>(x - static_cast<double>(high));
-  const auto total = sum(mx::array({high, low}));
-  return double(total.data<float>()[0]) + double(total.data<float>()[1]);
+  // As bits, since not every backend has float64; each rank then adds in the
+  // same order.
+  const auto bits = std::bit_cast<std::array<uint32_t, 2>>(x);
+  auto all =
+      mx::distributed::all_gather(mx::array({bits[0], bits[1]}), group_->mlx);
+  mx::eval(all);
+  double total = 0;
+  for (int i = 0; i < size_; ++i) {
+    const uint32_t* pair = all.data<uint32_t>() + 2 * i;
+    total += std::bit_cast<double>(std::array{pair[0], pair[1]});
+  }
+  return total;
 }
 
 void Ranks::barrier() const {

@@ -36,7 +36,7 @@ class Ranks {
   /// The sum over all ranks, evaluated, of a float32 array whose shape is the
   /// same on each.
   mx::array sum(const mx::array& x) const;
-  /// To float32's precision, at the magnitude of the largest.
+  /// In float64, added in the order of the ranks.
   double sum(double x) const;
   /// Returns when all ranks have come here.
   void barrier() const;
