@@ -1,8 +1,11 @@
 #include "core/bytes.h"
 
+#include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <cmath>
+#include <cstdio>
+#include <locale>
+#include <sstream>
 
 #include "core/error.h"
 
@@ -32,14 +35,14 @@ double unit_bytes(std::string unit) {
 }  // namespace
 
 int64_t parse_bytes(const std::string& text, const std::string& option) {
+  // Digits and at most one point; from_chars of a double is not everywhere.
+  auto unit = std::min(text.find_first_not_of("0123456789."), text.size());
   double number = 0;
-  const char* end = text.data() + text.size();
-  auto [stop, error] = std::from_chars(text.data(), end, number);
-  while (stop < end && *stop == ' ') {
-    ++stop;
-  }
-  double bytes =
-      error == std::errc() ? number * unit_bytes(std::string(stop, end)) : 0;
+  std::istringstream digits(text.substr(0, unit));
+  digits.imbue(std::locale::classic());
+  bool read = bool(digits >> number) && digits.peek() == EOF;
+  unit = std::min(text.find_first_not_of(' ', unit), text.size());
+  double bytes = read ? number * unit_bytes(text.substr(unit)) : 0;
   if (!(bytes >= 1 && bytes < 9e18)) {
     throw Error(
         ErrorCode::invalid_argument,

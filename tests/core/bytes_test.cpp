@@ -19,7 +19,23 @@ TEST(Bytes, UnitsCountByThousandOrBy1024) {
 
 TEST(Bytes, RefusesWhatIsNoSize) {
   for (const char* text :
-       {"", "GB", "4XB", "4GBs", "-1GB", "0", "nan", "inf", "1e30TB", "4 4"}) {
+       {"",
+        "GB",
+        "4XB",
+        "4GBs",
+        "-1GB",
+        "0",
+        "nan",
+        "inf",
+        "1e30TB",
+        "1e9",
+        "1.2.3",
+        ".",
+        "+4GB",
+        " 4GB",
+        "9999999TB",
+        "0.4",
+        "4 4"}) {
     expect_error(ErrorCode::invalid_argument, "--memory-limit", [&] {
       parse_bytes(text, "--memory-limit");
     });
