@@ -189,6 +189,10 @@ INSTANTIATE_TEST_SUITE_P(
         "{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}",
         "{{ 'x' * 999999999999 }}",
         "{{ range(99999999999) | list }}",
+        "{{ [[1] * 10000000] * 10000000 }}",
+        "{% set x %}{{ [[1] * 10000000] * 10000000 }}{% endset %}{{ x }}",
+        "{% autoescape true %}{{ [[1] * 10000000] * 10000000 }}"
+        "{% endautoescape %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(99) "
         "%}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",

@@ -6,12 +6,15 @@ use crate::abi::{guard, text, Failure, Outcome, PwBytes};
 use crate::pyjson;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use minijinja::{escape_formatter, AutoEscape, Environment, Error, ErrorKind, Output, State};
+use std::fmt::{self, Write};
 
 const NAME: &str = "chat";
 /// Enough for thousands of messages, little enough to end within seconds.
 const BASE_FUEL: u64 = 2_000_000;
 const FUEL_PER_INPUT_BYTE: u64 = 64;
+/// Of what is printed: 16 MB, and 512 bytes for each of the input's.
+const BYTES_PER_FUEL: u64 = 8;
 const RAISED: &str = "the template says: ";
 
 pub struct PwTemplate(Environment<'static>);
@@ -29,6 +32,53 @@ fn tojson(
     Ok(Value::from(json))
 }
 
+/// Text that costs fuel: a list that repeats a list is small until it is
+/// printed, and minijinja prints without limit.
+struct Metered<W, F> {
+    out: W,
+    pay: F,
+    unpaid: u64,
+    refused: Option<Error>,
+}
+
+impl<W: Write, F: Fn(u64) -> Result<(), Error>> Write for Metered<W, F> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.unpaid += text.len() as u64;
+        if let Err(error) = (self.pay)(self.unpaid / BYTES_PER_FUEL) {
+            self.refused = Some(error);
+            return Err(fmt::Error);
+        }
+        self.unpaid %= BYTES_PER_FUEL;
+        self.out.write_str(text)
+    }
+}
+
+struct Nowhere;
+
+impl Write for Nowhere {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        Ok(())
+    }
+}
+
+fn print_metered(out: impl Write, state: &State, value: &Value) -> Result<(), Error> {
+    let mut metered = Metered {
+        out,
+        pay: |fuel| state.consume_fuel(fuel),
+        unpaid: 0,
+        refused: None,
+    };
+    write!(metered, "{value}").map_err(|error| metered.refused.take().unwrap_or(error.into()))
+}
+
+fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if matches!(state.auto_escape(), AutoEscape::None) {
+        return print_metered(out, state, value);
+    }
+    print_metered(Nowhere, state, value)?;
+    escape_formatter(out, state, value)
+}
+
 fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(
         ErrorKind::InvalidOperation,
@@ -37,7 +87,6 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
-    use std::fmt::Write;
     let mut out = String::new();
     write!(out, "{}", chrono::Local::now().format(format))
         .map_err(|_| Error::new(ErrorKind::InvalidOperation, "strftime_now: unknown format"))?;
@@ -143,6 +192,7 @@ fn load(source: &str) -> Outcome<PwTemplate> {
         .map_err(failure)?;
     env.set_syntax(syntax);
     env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_formatter(print);
     env.set_unknown_method_callback(method);
     env.set_recursion_limit(200);
     env.add_filter("tojson", tojson);
