@@ -37,8 +37,7 @@ InputStatistics collect_statistics(
       if (!sums.output_shift) {
         sums.output_shift = mx::zeros({r.shape(-1), in});
       }
-      auto lost =
-          mx::astype(mx::subtract(full->residual(step, i), r), tokens.dtype());
+      auto lost = ops::difference(full->residual(step, i), r, tokens.dtype());
       sums.output_shift = ops::gram_add(
           *sums.output_shift, pick_tokens(batches[i], lost), tokens);
       mx::eval(*sums.output_shift);

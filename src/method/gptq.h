@@ -33,6 +33,9 @@ struct GptqOptions {
   int rounds = 2;
   bool refit = true;
   bool descend = true;
+  /// A walk tries each block without shift, refit and search only in every
+  /// n-th block (0, n, ...); rounding to nearest in each.
+  int gate_every = 4;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -69,6 +72,11 @@ struct GptqOptions {
         {.name = "descend",
          .help = "Coordinate descent over the codes after rounding"},
         self.descend);
+    option(
+        {.name = "gate-every",
+         .help = "Try every n-th block without each part as well, and keep "
+                 "what is best on held-out text; 1: every block"},
+        self.gate_every);
   }
 };
 

@@ -36,10 +36,15 @@ struct Variant {
   std::optional<double> error{};
 };
 
-/// Everything, then without each ingredient that is on, then round to nearest.
-std::vector<Variant> list_variants(const GptqOptions& options, bool gated) {
+/// Everything, round to nearest, and without each part that is on.
+std::vector<Variant>
+list_variants(const GptqOptions& options, bool held_out, int block) {
   std::vector<Variant> variants{{options.plain ? "plain" : "all", options}};
-  if (options.plain || !gated) {
+  if (options.plain || !held_out) {
+    return variants;
+  }
+  variants.push_back({"round to nearest", options, true});
+  if (block % options.gate_every != 0) {
     return variants;
   }
   if (options.shift > 0) {
@@ -54,7 +59,6 @@ std::vector<Variant> list_variants(const GptqOptions& options, bool gated) {
     variants.push_back({"without grid search", options});
     variants.back().options.grid_search = false;
   }
-  variants.push_back({"round to nearest", options, true});
   return variants;
 }
 
@@ -237,7 +241,8 @@ int64_t GptqStage::working_bytes(const BlockSpec& block) const {
 }
 
 BlockOutcome GptqStage::run(BlockTask& task) {
-  auto variants = list_variants(options_, task.has_held_out());
+  auto variants =
+      list_variants(options_, task.has_held_out(), task.spec().index);
   BlockOutcome outcome;
   for (const LinearGroup& group : task.groups()) {
     auto sums = task.statistics(group);

@@ -6,9 +6,9 @@
 namespace pennyweight {
 
 /// GPTQ over the linears of a block (see gptq.h). Unless options.plain, the
-/// block is made several times from the same statistics: with everything, and
-/// without each ingredient in turn (`gate`); what has the least error on
-/// held-out text is kept, and the figures say which.
+/// block is also rounded to nearest and, in every options.gate_every-th block,
+/// made without each part in turn, from the same statistics. What has the least
+/// error on held-out text is kept, and the figures say which.
 class GptqStage : public Stage {
  public:
   explicit GptqStage(const GptqOptions& options) : options_(options) {}

@@ -31,6 +31,12 @@ mx::array gram_add(
     const mx::array& b,
     mx::Stream stream);
 
+mx::array difference(
+    const mx::array& a,
+    const mx::array& b,
+    mx::Dtype dtype,
+    mx::Stream stream);
+
 mx::array rms_norm(
     const mx::array& x,
     const mx::array& weight,

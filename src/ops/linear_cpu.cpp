@@ -1,6 +1,7 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/threads.h"
 #include "ops/cpu_path.h"
 #include "ops/primitive.h"
 
@@ -221,6 +222,35 @@ class GramAdd : public CpuPrimitive {
   }
 };
 
+class Difference : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override {
+    return "pennyweight::Difference";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const float* a = without_gaps(inputs[0]).data<float>();
+    const float* b = without_gaps(inputs[1]).data<float>();
+    allocate(out);
+    void* data = out.data<void>();
+    const auto count = int64_t(out.size());
+    return [a, b, data, count, type = kernel_type(out.dtype())] {
+      kernels::visit_type(type, [&](auto* null) {
+        auto* to = static_cast<decltype(null)>(data);
+        constexpr int64_t kGrain = 1 << 15;
+        kernels::parallel_ranges(count, kGrain, [&](int64_t i, int64_t end) {
+          for (; i < end; ++i) {
+            kernels::from_float(a[i] - b[i], to[i]);
+          }
+        });
+      });
+    };
+  }
+};
+
 mx::Shape result_shape(const mx::array& x, int out) {
   auto shape = x.shape();
   shape.back() = out;
@@ -255,6 +285,15 @@ mx::array gram_add(
       mx::float32,
       std::make_shared<GramAdd>(stream),
       Arrays{sum, a, b});
+}
+
+mx::array difference(
+    const mx::array& a,
+    const mx::array& b,
+    mx::Dtype dtype,
+    mx::Stream stream) {
+  return mx::array(
+      a.shape(), dtype, std::make_shared<Difference>(stream), Arrays{a, b});
 }
 
 mx::array

@@ -62,6 +62,20 @@ gram_add(const mx::array& sum, const mx::array& a, const mx::array& b) {
   return mx::add(sum, mx::matmul(mx::transpose(flat(a)), flat(b)));
 }
 
+mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype) {
+  require_floating(dtype, "difference");
+  require(
+      a.shape() == b.shape() && a.dtype() == mx::float32 &&
+          b.dtype() == mx::float32,
+      "difference",
+      "a " + describe(a) + " and b " + describe(b) +
+          " must be float32 of one shape");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::difference(a, b, dtype, *cpu);
+  }
+  return mx::astype(mx::subtract(a, b), dtype);
+}
+
 mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype) {
   check_quantized(weight, "dequantize");
   require_floating(dtype, "dequantize");

@@ -72,6 +72,9 @@ mx::array quantized_linear_add(
 mx::array
 gram_add(const mx::array& sum, const mx::array& a, const mx::array& b);
 
+/// a - b of two float32 arrays of one shape, rounded to `dtype`.
+mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype);
+
 /// x / sqrt(mean(x^2) + eps) * weight over the last axis; the result is in
 /// `out_dtype`, x's dtype when not given (x may be a float32 residual stream
 /// and the result bfloat16).

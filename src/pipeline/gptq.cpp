@@ -43,6 +43,9 @@ void check_options(const Model& model, const GptqRunOptions& options) {
   if (options.gptq.rounds < 0) {
     refuse("--rounds is negative");
   }
+  if (options.gptq.gate_every < 1) {
+    refuse("--gate-every must be 1 or more");
+  }
 }
 
 QuantPlan plan_modules(const Model& model, const GptqRunOptions& options) {

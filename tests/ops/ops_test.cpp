@@ -106,6 +106,16 @@ TEST_P(Ops, GramAdd) {
   EXPECT_THROW(gram_add(zero, a, b), Error);
 }
 
+TEST_P(Ops, Difference) {
+  const auto type = GetParam();
+  const auto a = random({3, 40000}, mx::float32, 1);
+  const auto b = random({40000, 3}, mx::float32, 2);
+  const auto exact = mx::astype(mx::subtract(a, mx::transpose(b)), type);
+  EXPECT_TRUE(mx::array_equal(difference(a, mx::transpose(b), type), exact)
+                  .item<bool>());
+  EXPECT_THROW(difference(a, b, type), Error);
+}
+
 TEST_P(Ops, QuantizedLinearAndDequantize) {
   const auto type = GetParam();
   struct Format {
