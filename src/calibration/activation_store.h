@@ -41,9 +41,6 @@ class ActivationStore {
   /// Gives everything back.
   void clear();
 
-  int64_t memory_bytes() const {
-    return memory_bytes_;
-  }
   int64_t scratch_bytes() const {
     return scratch_bytes_;
   }

@@ -9,16 +9,11 @@
 
 #include "core/error.h"
 #include "format/pack.h"
+#include "ops/primitive.h"
 
 namespace pennyweight {
 
 namespace {
-
-kernels::DType kernel_dtype(mx::Dtype dtype) {
-  return dtype == mx::float32 ? kernels::DType::f32
-      : dtype == mx::bfloat16 ? kernels::DType::bf16
-                              : kernels::DType::f16;
-}
 
 std::string percent(double share) {
   char text[32];
@@ -173,7 +168,7 @@ void quantize_module(
         module.out,
         inputs.hessian,
         spec,
-        kernel_dtype(task.dtype()),
+        ops::kernel_type(task.dtype()),
         variant.options,
         variant.options.shift > 0 ? inputs.shift() : GptqShift{});
     variant.weights.insert_or_assign(

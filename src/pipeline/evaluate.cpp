@@ -7,6 +7,7 @@
 #include "core/process.h"
 #include "eval/evaluate.h"
 #include "model/model.h"
+#include "pipeline/conversion.h"
 #include "text/tokenizer.h"
 
 namespace pennyweight {
@@ -29,13 +30,6 @@ std::optional<mx::Dtype> dtype_by_name(const std::optional<std::string>& name) {
       ErrorCode::invalid_argument,
       "evaluate",
       "unknown dtype \"" + one_line(*name, 40) + "\"");
-}
-
-std::string dtype_name(mx::Dtype dtype) {
-  if (dtype == mx::bfloat16) {
-    return "bfloat16";
-  }
-  return dtype == mx::float16 ? "float16" : "float32";
 }
 
 std::vector<ScoredSequence> as_scored(const TokenData& data) {
@@ -95,7 +89,7 @@ EvaluateReport evaluate_model(
   std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   auto size = model_size(model);
   report.model = model_folder.string();
-  report.dtype = dtype_name(settings.dtype.value_or(model.dtype));
+  report.dtype = float_name(settings.dtype.value_or(model.dtype));
   report.data = data.source;
   report.sources = data.sources;
   report.parameters = size.parameters;
