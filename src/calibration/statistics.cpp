@@ -12,13 +12,14 @@ InputStatistics collect_statistics(
     size_t fit_batches,
     BlockStep step,
     int in) {
-  InputStatistics sums{0, mx::zeros({in, in}), std::nullopt, std::nullopt};
-  // sum of x_full x^T: the Hessian is taken from it at the end, since products
-  // of what is in bfloat16 are exact and a difference would be rounded.
-  std::optional<mx::array> cross;
-  if (full) {
-    cross = mx::zeros({in, in});
-  }
+  const bool adds = full && adds_to_residual(step);
+  const int hidden = adds ? stream.residual(step, 0).shape(-1) : 0;
+  const int shifted = full ? in : 0;
+  // Products with x of x, of x_full and of r_full - r, in one pass over x. The
+  // second is made a difference at the end, since products of what is in
+  // bfloat16 are exact and a difference would be rounded.
+  auto sum = mx::zeros({in + shifted + hidden, in});
+  int64_t tokens = 0;
   for (size_t i = 0; i < batches.size(); ++i) {
     auto x = stream.step_input(step, i);
     auto x_full = full ? full->step_input(step, i) : x;
@@ -26,30 +27,32 @@ InputStatistics collect_statistics(
       mx::eval(x, x_full);
       continue;
     }
-    sums.tokens += batches[i].count;
-    auto tokens = pick_tokens(batches[i], x);
-    sums.hessian = ops::gram_add(sums.hessian, tokens, tokens);
+    tokens += batches[i].count;
+    auto picked = pick_tokens(batches[i], x);
+    std::vector<mx::array> parts{picked};
     if (full) {
-      cross = ops::gram_add(*cross, pick_tokens(batches[i], x_full), tokens);
+      parts.push_back(pick_tokens(batches[i], x_full));
     }
-    if (full && adds_to_residual(step)) {
-      auto r = stream.residual(step, i);
-      if (!sums.output_shift) {
-        sums.output_shift = mx::zeros({r.shape(-1), in});
-      }
-      auto lost = ops::difference(full->residual(step, i), r, tokens.dtype());
-      sums.output_shift = ops::gram_add(
-          *sums.output_shift, pick_tokens(batches[i], lost), tokens);
-      mx::eval(*sums.output_shift);
+    if (adds) {
+      auto lost = ops::difference(
+          full->residual(step, i), stream.residual(step, i), picked.dtype());
+      parts.push_back(pick_tokens(batches[i], lost));
     }
-    mx::eval(sums.hessian);
-    if (cross) {
-      mx::eval(*cross);
-    }
+    sum = ops::gram_add(sum, parts, picked);
+    mx::eval(sum);
   }
-  if (cross) {
-    sums.input_shift = mx::subtract(*cross, sums.hessian);
+  const auto rows = [&](int first, int count) {
+    return mx::contiguous(mx::slice(sum, {first, 0}, {first + count, in}));
+  };
+  InputStatistics sums{tokens, rows(0, in), std::nullopt, std::nullopt};
+  mx::eval(sums.hessian);
+  if (full) {
+    sums.input_shift = mx::subtract(rows(in, in), sums.hessian);
     mx::eval(*sums.input_shift);
+  }
+  if (adds) {
+    sums.output_shift = rows(2 * in, hidden);
+    mx::eval(*sums.output_shift);
   }
   return sums;
 }

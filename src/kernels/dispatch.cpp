@@ -21,6 +21,8 @@ constexpr Implementation kReference{
     .rope = reference::rope,
     .attention = reference::attention,
     .swiglu = reference::swiglu,
+    .subtract = reference::subtract,
+    .transpose = reference::transpose,
     .softmax = reference::softmax,
     .logsumexp = reference::logsumexp,
     .score_update = reference::score_update,
@@ -34,6 +36,8 @@ constexpr Implementation kSimd{
     .rope = simd::rope,
     .attention = simd::attention,
     .swiglu = simd::swiglu,
+    .subtract = simd::subtract,
+    .transpose = simd::transpose,
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
     .score_update = simd::score_update,
@@ -48,6 +52,8 @@ constexpr Implementation kOneDnn{
     .rope = simd::rope,
     .attention = onednn::attention,
     .swiglu = simd::swiglu,
+    .subtract = simd::subtract,
+    .transpose = simd::transpose,
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
     .score_update = simd::score_update,
@@ -196,6 +202,14 @@ void attention(const AttentionArgs& args) {
 
 void swiglu(const SwigluArgs& args) {
   active().swiglu(args);
+}
+
+void subtract(const SubtractArgs& args) {
+  active().subtract(args);
+}
+
+void transpose(const TransposeArgs& args) {
+  active().transpose(args);
 }
 
 void softmax(const SoftmaxArgs& args) {

@@ -34,6 +34,8 @@ struct Implementation {
   void (*rope)(const RopeArgs&);
   void (*attention)(const AttentionArgs&);
   void (*swiglu)(const SwigluArgs&);
+  void (*subtract)(const SubtractArgs&);
+  void (*transpose)(const TransposeArgs&);
   void (*softmax)(const SoftmaxArgs&);
   void (*logsumexp)(const LogSumExpArgs&);
   void (*score_update)(const ScoreArgs&);

@@ -11,37 +11,74 @@ namespace {
 
 // Rows that go into one product: with them its panels stay in the caches.
 constexpr int64_t kMostRows = 1024;
-constexpr int64_t kTile = 16;
-
-template <class T>
-void transpose(const ConstMatrix& x, int64_t rows, int64_t columns, T* out) {
-  const auto* from = static_cast<const T*>(x.data);
-  parallel_ranges(columns, kTile, [&](int64_t first, int64_t last) {
-    for (int64_t j = first; j < last; j += kTile) {
-      const int64_t end = std::min(last, j + kTile);
-      for (int64_t i = 0; i < rows; i += kTile) {
-        const int64_t stop = std::min(rows, i + kTile);
-        for (int64_t c = j; c < end; ++c) {
-          for (int64_t r = i; r < stop; ++r) {
-            out[c * rows + r] = from[r * x.stride + c];
-          }
-        }
-      }
-    }
-  });
-}
+// Rows of a symmetric product at a time; each leaves out what lies below it.
+constexpr int64_t kBand = 256;
 
 ConstMatrix by_columns(
     const ConstMatrix& x,
     int64_t rows,
     int64_t columns,
     Scratch& scratch) {
-  return visit_type(x.type, [&](auto* null) -> ConstMatrix {
-    using T = std::remove_pointer_t<decltype(null)>;
-    T* flat = scratch.get<T>(rows * columns);
-    transpose(x, rows, columns, flat);
-    // Without gaps, which would keep oneDNN from its fastest products.
-    return {flat, x.type, rows};
+  char* flat = scratch.get<char>(rows * columns * int64_t(size_of(x.type)));
+  transpose(
+      {.rows = rows,
+       .columns = columns,
+       .x = x,
+       .out = flat,
+       .out_stride = rows});
+  // Without gaps, which would keep oneDNN from its fastest products.
+  return {flat, x.type, rows};
+}
+
+/// out [m, n] += a [m, k] * b [n, k]^T.
+void add_product(
+    int64_t m,
+    int64_t n,
+    int64_t k,
+    const ConstMatrix& a,
+    const ConstMatrix& b,
+    const Matrix& out) {
+  matmul(
+      {.m = m,
+       .n = n,
+       .k = k,
+       .x = a,
+       .weight = b,
+       .bias = {},
+       .residual = {out.data, out.type, out.stride},
+       .out = out});
+}
+
+/// The same for a = b, above the diagonal and little below it.
+void add_upper(int64_t n, int64_t k, const ConstMatrix& x, const Matrix& out) {
+  const int64_t bands = std::max<int64_t>(1, n / kBand);
+  for (int64_t band = 0; band < bands; ++band) {
+    const int64_t first = n * band / bands;
+    const int64_t last = n * (band + 1) / bands;
+    const auto part = from_row(x, first);
+    add_product(
+        last - first,
+        n - first,
+        k,
+        part,
+        part,
+        from_column(from_row(out, first), first));
+  }
+}
+
+void copy_to_lower(int64_t n, const Matrix& out) {
+  constexpr int64_t kTile = 16;
+  auto* values = static_cast<float*>(out.data);
+  parallel_tasks((n + kTile - 1) / kTile, [&](int64_t tile) {
+    const int64_t first = tile * kTile;
+    const int64_t last = std::min(n, first + kTile);
+    for (int64_t j = 0; j < last; j += kTile) {
+      for (int64_t i = first; i < last; ++i) {
+        for (int64_t c = j; c < std::min(i, j + kTile); ++c) {
+          values[i * out.stride + c] = values[c * out.stride + i];
+        }
+      }
+    }
   });
 }
 
@@ -49,22 +86,31 @@ ConstMatrix by_columns(
 
 void gram(const GramArgs& args) {
   thread_local Scratch scratch_a, scratch_b;
-  const Matrix& out = args.out;
-  const bool same = args.a.data == args.b.data && args.m == args.n;
+  const auto is_b = [&](const GramArgs::Part& part) {
+    return part.a.data == args.b.data && part.a.type == args.b.type &&
+        part.a.stride == args.b.stride && part.m == args.n;
+  };
   for (int64_t row = 0; row < args.rows; row += kMostRows) {
     const int64_t rows = std::min(kMostRows, args.rows - row);
-    const auto a = by_columns(from_row(args.a, row), rows, args.m, scratch_a);
-    const auto b =
-        same ? a : by_columns(from_row(args.b, row), rows, args.n, scratch_b);
-    matmul(
-        {.m = args.m,
-         .n = args.n,
-         .k = rows,
-         .x = a,
-         .weight = b,
-         .bias = {},
-         .residual = {out.data, out.type, out.stride},
-         .out = out});
+    const auto b = by_columns(from_row(args.b, row), rows, args.n, scratch_b);
+    int64_t at = 0;
+    for (const auto& part : args.parts) {
+      const auto out = from_row(args.out, at);
+      at += part.m;
+      if (is_b(part)) {
+        add_upper(args.n, rows, b, out);
+        continue;
+      }
+      const auto a = by_columns(from_row(part.a, row), rows, part.m, scratch_a);
+      add_product(part.m, args.n, rows, a, b, out);
+    }
+  }
+  int64_t at = 0;
+  for (const auto& part : args.parts) {
+    if (is_b(part)) {
+      copy_to_lower(args.n, from_row(args.out, at));
+    }
+    at += part.m;
   }
 }
 

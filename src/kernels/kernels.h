@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/types.h"
 
@@ -202,18 +203,44 @@ struct ScoreFinishArgs {
   float* out = nullptr;
 };
 
-/// out [m, n] += a [rows, m]^T * b [rows, n]; out is float32.
-struct GramArgs {
+/// out = a - b [count], the differences of float32 rounded to out's type.
+struct SubtractArgs {
+  int64_t count = 0;
+  const float* a = nullptr;
+  const float* b = nullptr;
+  DType out_type = DType::f32;
+  void* out = nullptr;
+};
+
+/// out [columns, rows], its rows out_stride apart, = x [rows, columns]
+/// transposed, in x's type.
+struct TransposeArgs {
   int64_t rows = 0;
-  int64_t m = 0;
+  int64_t columns = 0;
+  ConstMatrix x{};
+  void* out = nullptr;
+  int64_t out_stride = 0;
+};
+
+/// For each part, one after the other in `out` [sum of m, n], float32:
+/// out += a [rows, m]^T * b [rows, n]. Of a part that is b itself the upper
+/// half is computed and copied to the lower.
+struct GramArgs {
+  struct Part {
+    int64_t m = 0;
+    ConstMatrix a{};
+  };
+  int64_t rows = 0;
   int64_t n = 0;
-  ConstMatrix a{};
   ConstMatrix b{};
+  std::vector<Part> parts;
   Matrix out{};
 };
 
 void matmul(const MatmulArgs& args);
-/// Made of matmul.
+void subtract(const SubtractArgs& args);
+void transpose(const TransposeArgs& args);
+/// Made of transpose and matmul.
 void gram(const GramArgs& args);
 void dequantize(const DequantizeArgs& args);
 void quantized_matmul(const QuantizedMatmulArgs& args);

@@ -91,6 +91,14 @@ void sum_up(
   all.codes_moved = double(moved) / double(weights);
 }
 
+GptqResult room_for(int64_t rows, int64_t columns, int64_t groups) {
+  GptqResult result;
+  result.codes.resize(size_t(rows * columns));
+  result.scales.resize(size_t(rows * groups));
+  result.biases.resize(size_t(rows * groups));
+  return result;
+}
+
 void check_finite(const GptqResult& result) {
   const auto bad = [](float value) { return !std::isfinite(value); };
   if (std::any_of(result.scales.begin(), result.scales.end(), bad) ||
@@ -103,6 +111,23 @@ void check_finite(const GptqResult& result) {
   }
 }
 
+void finish(
+    const std::vector<gptq::TileFigures>& tiles,
+    const gptq::TileSetup& setup,
+    int64_t rows,
+    GptqResult& result) {
+  check_finite(result);
+  if (setup.format.levels != gptq::Levels::affine) {
+    result.biases.clear();
+    for (float scale : result.scales) {
+      result.scale_codes.push_back(gptq::scale_code(setup.format.mode, scale));
+    }
+  }
+  sum_up(tiles, rows * setup.factor->columns, result.figures);
+  result.figures.lambda = setup.factor->lambda;
+  result.figures.dead_inputs = setup.factor->dead_inputs;
+}
+
 }  // namespace
 
 GptqResult gptq_quantize(
@@ -112,7 +137,8 @@ GptqResult gptq_quantize(
     const QuantSpec& spec,
     kernels::DType dtype,
     const GptqOptions& options,
-    const GptqShift& shift) {
+    const GptqShift& shift,
+    GptqResult* rounded) {
   check(hessian, spec, rows);
   const GptqHessian::Factor& factor = hessian.factor();
   const int64_t columns = factor.columns;
@@ -131,13 +157,13 @@ GptqResult gptq_quantize(
     setup.importance[size_t(i)] = factor.damped[size_t(i * columns + i)];
   }
 
-  const bool affine = setup.format.levels == gptq::Levels::affine;
-  GptqResult result;
-  result.codes.resize(size_t(rows * columns));
-  result.scales.resize(size_t(rows * groups));
-  result.biases.resize(size_t(rows * groups));
+  GptqResult result = room_for(rows, columns, groups);
+  if (rounded) {
+    *rounded = room_for(rows, columns, groups);
+  }
   const int64_t tiles = (rows + gptq::kLanes - 1) / gptq::kLanes;
   std::vector<gptq::TileFigures> figures(static_cast<size_t>(tiles));
+  std::vector<gptq::TileFigures> early(static_cast<size_t>(tiles));
   kernels::parallel_tasks(tiles, [&](int64_t t) {
     const int64_t first = t * gptq::kLanes;
     const int64_t count = std::min(gptq::kLanes, rows - first);
@@ -148,24 +174,24 @@ GptqResult gptq_quantize(
     gptq::RowTile tile(setup);
     tile.load(
         weight + first * columns, count, options.plain ? GptqShift{} : here);
-    figures[size_t(t)] = tile.run();
-    tile.store(
-        count,
-        result.codes.data() + first * columns,
-        result.scales.data() + first * groups,
-        result.biases.data() + first * groups);
-  });
-  check_finite(result);
-  if (!affine) {
-    result.biases.clear();
-    for (float scale : result.scales) {
-      result.scale_codes.push_back(gptq::scale_code(setup.format.mode, scale));
+    const auto store = [&](GptqResult& to) {
+      tile.store(
+          count,
+          to.codes.data() + first * columns,
+          to.scales.data() + first * groups,
+          to.biases.data() + first * groups);
+    };
+    early[size_t(t)] = tile.round();
+    if (rounded) {
+      store(*rounded);
     }
+    figures[size_t(t)] = tile.improve(early[size_t(t)]);
+    store(result);
+  });
+  finish(figures, setup, rows, result);
+  if (rounded) {
+    finish(early, setup, rows, *rounded);
   }
-
-  sum_up(figures, rows * columns, result.figures);
-  result.figures.lambda = factor.lambda;
-  result.figures.dead_inputs = factor.dead_inputs;
   return result;
 }
 

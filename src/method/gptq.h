@@ -29,13 +29,16 @@ struct GptqOptions {
   /// the calibration tokens' noise: SmolLM2-135M, 4 bits, 32,768 tokens: KL
   /// 0.056 with none, 0.049 with half, 0.061 with all.
   double shift = 0.5;
-  /// Most rounds of a refit of scales and biases and a descent over codes.
-  int rounds = 2;
+  /// Most rounds of a refit of scales and biases and a descent over codes;
+  /// one that gains nothing is the last. SmolLM2-135M, 4 bits: a second round
+  /// lowers the layers' loss by 1.6 %, and no KL that could be told from
+  /// noise.
+  int rounds = 1;
   bool refit = true;
   bool descend = true;
   /// A walk tries each block without shift, refit and search only in every
   /// n-th block (0, n, ...); rounding to nearest in each.
-  int gate_every = 4;
+  int gate_every = 8;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -158,7 +161,9 @@ struct GptqResult {
 /// that share a GptqHessian may be stacked along rows. Rows are independent of
 /// each other and the result is the same for any number of threads. Every stage
 /// after GPTQ's pass lowers a row's loss (over the damped Hessian) or leaves
-/// the row as it was. numeric Error when the weight or a scale is not finite.
+/// the row as it was. `rounded`, where given, gets what options.rounds = 0
+/// would give, at next to no cost. numeric Error when
+/// the weight or a scale is not finite.
 GptqResult gptq_quantize(
     const float* weight,
     int64_t rows,
@@ -166,6 +171,7 @@ GptqResult gptq_quantize(
     const QuantSpec& spec,
     kernels::DType dtype,
     const GptqOptions& options,
-    const GptqShift& shift = {});
+    const GptqShift& shift = {},
+    GptqResult* rounded = nullptr);
 
 }  // namespace pennyweight

@@ -215,8 +215,8 @@ static void gather(
 }
 
 /// Solves kChunk rows and writes the new grids of those that gain; `steps`
-/// gets old less new of (bias, scale), zeros for the others.
-static bool solve_chunk(
+/// gets old less new of (bias, scale), zeros for the others. What they gain.
+static double solve_chunk(
     Normal& normal,
     int64_t groups,
     int64_t lane,
@@ -241,10 +241,10 @@ static bool solve_chunk(
   }
   double gain[kChunk];
   normal.gain(gain);
-  bool any = false;
+  double gained = 0;
   for (int64_t c = 0; c < kChunk; ++c) {
     const bool take = gain[c] > 0 && std::isfinite(gain[c]);
-    any = any || take;
+    gained += take ? gain[c] : 0;
     for (int64_t k = 0; k < 2 * groups; ++k) {
       float* at = (k % 2 ? scales : biases) + k / 2 * kLanes + lane + c;
       const float to = wanted[size_t(k * kChunk + c)];
@@ -252,10 +252,10 @@ static bool solve_chunk(
       *at = take ? to : *at;
     }
   }
-  return any;
+  return gained;
 }
 
-bool RowTile::refit_window(int64_t first, int64_t last) {
+double RowTile::refit_window(int64_t first, int64_t last, bool keep_gradient) {
   const int64_t count = last - first;
   const int64_t size = setup_.group_size;
   const int64_t begin = first * size;
@@ -264,10 +264,10 @@ bool RowTile::refit_window(int64_t first, int64_t last) {
       setup_, first, last, codes_.data(), gradient_.data(), work_.data(), sums);
   Normal normal(2 * count);
   std::vector<float> steps(size_t(2 * count * kLanes));
-  bool any = false;
+  double gained = 0;
   for (int64_t lane = 0; lane < kLanes; lane += kChunk) {
     fill(normal, sums, lane);
-    any |= solve_chunk(
+    gained += solve_chunk(
         normal,
         count,
         lane,
@@ -276,8 +276,8 @@ bool RowTile::refit_window(int64_t first, int64_t last) {
         biases_.data() + first * kLanes,
         steps.data());
   }
-  if (!any) {
-    return false;
+  if (gained == 0) {
+    return 0;
   }
   for (int64_t i = 0; i < count * size; ++i) {
     const float* bias = steps.data() + 2 * (i / size) * kLanes;
@@ -289,24 +289,29 @@ bool RowTile::refit_window(int64_t first, int64_t last) {
       error_[size_t(at + l)] += move;
     }
   }
-  add_product(
-      factor_.damped.data() + begin,
-      columns_,
-      columns_,
-      count * size,
-      more_.data(),
-      gradient_.data());
-  return true;
+  if (keep_gradient) {
+    add_product(
+        factor_.damped.data() + begin,
+        columns_,
+        columns_,
+        count * size,
+        more_.data(),
+        gradient_.data());
+  }
+  return gained;
 }
 
-bool RowTile::refit() {
-  bool any = false;
+double RowTile::refit(bool keep_gradient) {
+  double gained = 0;
   // Windows of equal size rather than a full one and a rest.
   const int64_t windows = (groups_ + kWindow - 1) / kWindow;
   for (int64_t w = 0; w < windows; ++w) {
-    any |= refit_window(groups_ * w / windows, groups_ * (w + 1) / windows);
+    gained += refit_window(
+        groups_ * w / windows,
+        groups_ * (w + 1) / windows,
+        keep_gradient || w + 1 < windows);
   }
-  return any;
+  return gained;
 }
 
 }  // namespace pennyweight::gptq

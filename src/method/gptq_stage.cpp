@@ -26,6 +26,7 @@ struct Variant {
   std::string name;
   GptqOptions options;
   bool nearest = false;  // round to nearest instead
+  bool early = false;    // the first variant's, before refit and descent
   PackedBlock weights{};
   Json figures = Json::object();
   std::optional<double> error{};
@@ -48,7 +49,7 @@ list_variants(const GptqOptions& options, bool held_out, int block) {
   }
   if ((options.refit || options.descend) && options.rounds > 0) {
     variants.push_back({"without refit and descent", options});
-    variants.back().options.rounds = 0;
+    variants.back().early = true;
   }
   if (options.grid_search) {
     variants.push_back({"without grid search", options});
@@ -146,39 +147,74 @@ GroupInputs take_inputs(
   }
 }
 
+void keep_result(
+    const BlockTask& task,
+    const ModuleSpec& module,
+    const GptqResult& result,
+    Variant& variant) {
+  variant.weights.insert_or_assign(
+      module.path,
+      pack_result(
+          result,
+          task.quant_spec(module.path),
+          int(module.out),
+          int(module.in),
+          task.dtype()));
+  variant.figures[module.path] =
+      to_json(result.figures, module.out * module.in);
+}
+
+void round_module(
+    const BlockTask& task,
+    const ModuleSpec& module,
+    Variant& variant) {
+  auto packed = quantize(
+      mx::astype(task.weight(module.path), task.dtype()),
+      task.quant_spec(module.path));
+  mx::eval(packed.codes, packed.scales);
+  if (packed.biases) {
+    mx::eval(*packed.biases);
+  }
+  variant.weights.insert_or_assign(module.path, std::move(packed));
+}
+
+/// The module in each variant.
 void quantize_module(
     const BlockTask& task,
     const ModuleSpec& module,
     const GroupInputs& inputs,
-    Variant& variant) {
-  const QuantSpec& spec = task.quant_spec(module.path);
+    std::vector<Variant>& variants) {
   auto dense = task.weight(module.path);
-  if (variant.nearest) {
-    auto packed = quantize(mx::astype(dense, task.dtype()), spec);
-    mx::eval(packed.codes, packed.scales);
-    if (packed.biases) {
-      mx::eval(*packed.biases);
+  auto early = std::find_if(
+      variants.begin(), variants.end(), [](auto& v) { return v.early; });
+  GptqResult rounded;
+  for (Variant& variant : variants) {
+    if (variant.nearest) {
+      round_module(task, module, variant);
+      continue;
     }
-    variant.weights.insert_or_assign(module.path, std::move(packed));
-    return;
+    if (variant.early) {
+      continue;
+    }
+    const bool gives_early =
+        early != variants.end() && &variant == &variants.front();
+    try {
+      const auto result = gptq_quantize(
+          dense.data<float>(),
+          module.out,
+          inputs.hessian,
+          task.quant_spec(module.path),
+          ops::kernel_type(task.dtype()),
+          variant.options,
+          variant.options.shift > 0 ? inputs.shift() : GptqShift{},
+          gives_early ? &rounded : nullptr);
+      keep_result(task, module, result, variant);
+    } catch (const Error& error) {
+      throw about(module.path, error);
+    }
   }
-  try {
-    auto result = gptq_quantize(
-        dense.data<float>(),
-        module.out,
-        inputs.hessian,
-        spec,
-        ops::kernel_type(task.dtype()),
-        variant.options,
-        variant.options.shift > 0 ? inputs.shift() : GptqShift{});
-    variant.weights.insert_or_assign(
-        module.path,
-        pack_result(
-            result, spec, int(module.out), int(module.in), task.dtype()));
-    variant.figures[module.path] =
-        to_json(result.figures, module.out * module.in);
-  } catch (const Error& error) {
-    throw about(module.path, error);
+  if (early != variants.end()) {
+    keep_result(task, module, rounded, *early);
   }
 }
 
@@ -244,9 +280,7 @@ BlockOutcome GptqStage::run(BlockTask& task) {
     auto inputs = take_inputs(sums, options_, group.modules.front().path);
     note_inputs(group, inputs.hessian, options_, outcome);
     for (const ModuleSpec& module : group.modules) {
-      for (Variant& variant : variants) {
-        quantize_module(task, module, inputs, variant);
-      }
+      quantize_module(task, module, inputs, variants);
       task.set(module.path, variants.front().weights.at(module.path));
     }
   }

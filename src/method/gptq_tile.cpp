@@ -251,7 +251,7 @@ int64_t RowTile::descend() {
   return changed;
 }
 
-TileFigures RowTile::run() {
+TileFigures RowTile::round() {
   const GptqOptions& options = *setup_.options;
   TileFigures figures;
   figures.weight = weight_energy_;
@@ -266,7 +266,12 @@ TileFigures RowTile::run() {
   take_gradient();
   figures.loss_rounded = loss();
   figures.loss = figures.loss_rounded;
-  if (options.plain) {
+  return figures;
+}
+
+TileFigures RowTile::improve(TileFigures figures) {
+  const GptqOptions& options = *setup_.options;
+  if (options.plain || options.rounds < 1) {
     return figures;
   }
   // The fp modes' scales are too coarse to be fitted.
@@ -277,7 +282,7 @@ TileFigures RowTile::run() {
   while (figures.rounds < options.rounds) {
     ++figures.rounds;
     if (refits) {
-      refit();
+      refit(true);
     }
     if (options.descend) {
       figures.moved += descend();
@@ -289,10 +294,12 @@ TileFigures RowTile::run() {
       break;
     }
   }
-  if (refits && options.rounds > 0) {
-    refit();
+  if (refits) {
+    best -= refit(false);
   }
-  figures.loss = loss();
+  const float* e = error_.data();
+  best -= factor_.lambda * total_dot(e, e, columns_);
+  figures.loss = std::max(0.0, best);
   return figures;
 }
 

@@ -38,8 +38,9 @@ class RowTile {
   /// The tile's weight [rows <= kLanes, columns]; the shift's `output` stands
   /// at the tile's first row. Lanes without a row are zero.
   void load(const float* weight, int64_t rows, const GptqShift& shift);
-  /// The whole method.
-  TileFigures run();
+  /// GPTQ's pass; then refit and descent, given its figures.
+  TileFigures round();
+  TileFigures improve(TileFigures figures);
   /// Writes the tile's rows.
   void store(int64_t rows, uint8_t* codes, float* scales, float* biases) const;
 
@@ -54,8 +55,10 @@ class RowTile {
       int64_t columns,
       const float* target,
       const float* moved);
-  bool refit();
-  bool refit_window(int64_t first, int64_t last);
+  /// What the loss, over the damped H, has lost. Without keep_gradient G is
+  /// out of step after it.
+  double refit(bool keep_gradient);
+  double refit_window(int64_t first, int64_t last, bool keep_gradient);
   int64_t descend();
   /// E = T - Q and G = H E.
   void take_gradient();

@@ -78,19 +78,29 @@ void check_linear(
   require_bias(bias, weight.shape(0), where);
 }
 
-void check_gram(const mx::array& sum, const mx::array& a, const mx::array& b) {
+void check_gram(
+    const mx::array& sum,
+    const std::vector<mx::array>& parts,
+    const mx::array& b) {
   const char* where = "gram_add";
-  require_floating(a, where, "a");
   require_floating(b, where, "b");
+  int rows = 0;
+  for (const auto& a : parts) {
+    require_floating(a, where, "a");
+    require(
+        a.ndim() >= 1 && b.ndim() == a.ndim() &&
+            std::equal(
+                a.shape().begin(), a.shape().end() - 1, b.shape().begin()),
+        where,
+        "a " + describe(a) + " and b " + describe(b) + " do not fit");
+    rows += a.shape(-1);
+  }
   require(
-      a.ndim() >= 1 && b.ndim() == a.ndim() &&
-          std::equal(
-              a.shape().begin(), a.shape().end() - 1, b.shape().begin()) &&
-          sum.dtype() == mx::float32 &&
-          sum.shape() == mx::Shape{a.shape(-1), b.shape(-1)},
+      !parts.empty() && sum.dtype() == mx::float32 &&
+          sum.shape() == mx::Shape{rows, b.shape(-1)},
       where,
-      "a " + describe(a) + ", b " + describe(b) + " and the sum " +
-          describe(sum) + " do not fit");
+      "the products with b " + describe(b) + " have " + std::to_string(rows) +
+          " rows and do not fit the sum " + describe(sum));
 }
 
 void check_quantized(const QuantizedWeight& weight, const char* where) {

@@ -28,7 +28,10 @@ void check_residual(
     const mx::array& x,
     int out,
     const char* where);
-void check_gram(const mx::array& sum, const mx::array& a, const mx::array& b);
+void check_gram(
+    const mx::array& sum,
+    const std::vector<mx::array>& parts,
+    const mx::array& b);
 void check_rms_norm(const mx::array& x, const mx::array& weight);
 void check_rope(const mx::array& x, const RopeTable& table, int offset);
 void check_attention(

@@ -27,7 +27,7 @@ mx::array quantized_linear(
 
 mx::array gram_add(
     const mx::array& sum,
-    const mx::array& a,
+    const std::vector<mx::array>& parts,
     const mx::array& b,
     mx::Stream stream);
 

@@ -197,14 +197,18 @@ class GramAdd : public CpuPrimitive {
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
     const auto& sum = inputs[0];
-    const auto a = with_even_rows(inputs[1]);
-    const auto b = with_even_rows(inputs[2]);
+    const auto b = with_even_rows(inputs[1]);
     kernels::GramArgs args{
-        .rows = row_count(a),
-        .m = column_count(a),
+        .rows = row_count(b),
         .n = column_count(b),
-        .a = matrix_of(a),
-        .b = matrix_of(b)};
+        .b = matrix_of(b),
+        .parts = {},
+        .out = {}};
+    for (size_t i = 2; i < inputs.size(); ++i) {
+      const bool same = inputs[i].id() == inputs[1].id();
+      const auto a = same ? b : with_even_rows(inputs[i]);
+      args.parts.push_back({column_count(a), matrix_of(a)});
+    }
     if (sum.is_donatable() && sum.flags().row_contiguous) {
       out.copy_shared_buffer(sum);
       args.out = matrix_of(out);
@@ -232,22 +236,14 @@ class Difference : public CpuPrimitive {
 
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const float* a = without_gaps(inputs[0]).data<float>();
-    const float* b = without_gaps(inputs[1]).data<float>();
+    kernels::SubtractArgs args{
+        .count = int64_t(out.size()),
+        .a = without_gaps(inputs[0]).data<float>(),
+        .b = without_gaps(inputs[1]).data<float>(),
+        .out_type = kernel_type(out.dtype())};
     allocate(out);
-    void* data = out.data<void>();
-    const auto count = int64_t(out.size());
-    return [a, b, data, count, type = kernel_type(out.dtype())] {
-      kernels::visit_type(type, [&](auto* null) {
-        auto* to = static_cast<decltype(null)>(data);
-        constexpr int64_t kGrain = 1 << 15;
-        kernels::parallel_ranges(count, kGrain, [&](int64_t i, int64_t end) {
-          for (; i < end; ++i) {
-            kernels::from_float(a[i] - b[i], to[i]);
-          }
-        });
-      });
-    };
+    args.out = out.data<void>();
+    return [args] { kernels::subtract(args); };
   }
 };
 
@@ -277,14 +273,16 @@ mx::array linear(
 
 mx::array gram_add(
     const mx::array& sum,
-    const mx::array& a,
+    const Arrays& parts,
     const mx::array& b,
     mx::Stream stream) {
+  Arrays inputs{sum, b};
+  inputs.insert(inputs.end(), parts.begin(), parts.end());
   return mx::array(
       sum.shape(),
       mx::float32,
       std::make_shared<GramAdd>(stream),
-      Arrays{sum, a, b});
+      std::move(inputs));
 }
 
 mx::array difference(

@@ -50,16 +50,22 @@ mx::array linear_add(
   return mx::astype(mx::add(residual, sum), type);
 }
 
-mx::array
-gram_add(const mx::array& sum, const mx::array& a, const mx::array& b) {
-  check_gram(sum, a, b);
+mx::array gram_add(
+    const mx::array& sum,
+    const std::vector<mx::array>& parts,
+    const mx::array& b) {
+  check_gram(sum, parts, b);
   if (const auto cpu = cpu_stream()) {
-    return cpu_path::gram_add(sum, a, b, *cpu);
+    return cpu_path::gram_add(sum, parts, b, *cpu);
   }
   const auto flat = [](const mx::array& x) {
     return mx::astype(mx::reshape(x, {-1, x.shape(-1)}), mx::float32);
   };
-  return mx::add(sum, mx::matmul(mx::transpose(flat(a)), flat(b)));
+  std::vector<mx::array> products;
+  for (const auto& a : parts) {
+    products.push_back(mx::matmul(mx::transpose(flat(a)), flat(b)));
+  }
+  return mx::add(sum, mx::concatenate(products, 0));
 }
 
 mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype) {

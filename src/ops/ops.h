@@ -67,10 +67,14 @@ mx::array quantized_linear_add(
     const QuantizedWeight& weight,
     const std::optional<mx::array>& bias = std::nullopt);
 
-/// sum [m, n] float32 plus a [..., m] transposed times b [..., n], summed over
-/// all other axes: on a CPU in sum's own memory where nothing else needs it.
-mx::array
-gram_add(const mx::array& sum, const mx::array& a, const mx::array& b);
+/// sum float32 plus, for each part a [..., m], a transposed times b [..., n],
+/// summed over all other axes: the products stand one after the other in sum
+/// [sum of m, n]. Where a part is the very array b, its rows of sum must be
+/// symmetric. On a CPU in sum's own memory where nothing else needs it.
+mx::array gram_add(
+    const mx::array& sum,
+    const std::vector<mx::array>& parts,
+    const mx::array& b);
 
 /// a - b of two float32 arrays of one shape, rounded to `dtype`.
 mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype);

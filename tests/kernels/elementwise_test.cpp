@@ -42,6 +42,46 @@ TEST_P(Elementwise, RmsNorm) {
   }
 }
 
+TEST_P(Elementwise, Transpose) {
+  for (DType type : kAll) {
+    for (int64_t rows : {1, 8, 37, 130}) {
+      for (int64_t n : kWidths) {
+        const auto x = Tensor::random(type, rows, n, 1, 1.0, 3);
+        Tensor out(type, n, rows, 5);
+        kernels().transpose(
+            {rows, n, x.view(), out.out().data, out.out().stride});
+        out.expect_gaps_untouched();
+        for (int64_t i = 0; i < rows; ++i) {
+          for (int64_t j = 0; j < n; ++j) {
+            ASSERT_EQ(out.at(j, i), x.at(i, j));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Elementwise, Subtract) {
+  for (DType type : kAll) {
+    for (int64_t n : {1, 15, 100, 50001}) {
+      const auto a = Tensor::random(DType::f32, 1, n, 1);
+      const auto b = Tensor::random(DType::f32, 1, n, 2);
+      Tensor out(type, 1, n, 3);
+      kernels().subtract(
+          {n,
+           static_cast<const float*>(a.data()),
+           static_cast<const float*>(b.data()),
+           type,
+           out.out().data});
+      out.expect_gaps_untouched();
+      for (int64_t i = 0; i < n; ++i) {
+        const float exact = float(a.at(0, i)) - float(b.at(0, i));
+        expect_close(out.at(0, i), exact, type, 0, "subtract");
+      }
+    }
+  }
+}
+
 TEST_P(Elementwise, Swiglu) {
   for (DType type : kAll) {
     for (int64_t n : kWidths) {

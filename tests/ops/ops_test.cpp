@@ -91,19 +91,41 @@ TEST_P(Ops, GramAdd) {
   };
   const auto exact = mx::add(sum, mx::matmul(mx::transpose(flat(a)), flat(b)));
   // Products are exact in float32 and so is the result's type.
-  expect_close(gram_add(sum, a, b), exact, mx::float32, 0, rows);
+  expect_close(gram_add(sum, {a}, b), exact, mx::float32, 0, rows);
   // Of rows that are not contiguous, and in a sum of its own.
   const auto part = mx::slice(a, {0, 0, 5}, {3, rows / 3, 37});
   const auto zero = mx::zeros({32, 32});
   const auto flat_part = flat(part);
   expect_close(
-      gram_add(zero, part, part),
+      gram_add(zero, {part}, part),
       mx::matmul(mx::transpose(flat_part), flat_part),
       mx::float32,
       0,
       rows);
   EXPECT_EQ(mx::sum(mx::abs(zero)).item<float>(), 0);
-  EXPECT_THROW(gram_add(zero, a, b), Error);
+  EXPECT_THROW(gram_add(zero, {a}, b), Error);
+  EXPECT_THROW(gram_add(zero, {}, b), Error);
+}
+
+TEST_P(Ops, GramAddOfSeveral) {
+  const auto type = GetParam();
+  // Wide enough for several bands of the symmetric product.
+  const int rows = 300;
+  const int wide_columns = 600;
+  const auto b = random({rows, wide_columns}, type, 1);
+  const auto a = random({rows, 19}, type, 2);
+  const auto half = random({wide_columns, wide_columns}, mx::float32, 3);
+  const auto square = mx::add(half, mx::transpose(half));
+  const auto other = random({19, wide_columns}, mx::float32, 4);
+  const auto sum = mx::concatenate({other, square}, 0);
+  const auto product = [&](const mx::array& x) {
+    return mx::matmul(mx::transpose(wide(x)), wide(b));
+  };
+  const auto exact = mx::add(sum, mx::concatenate({product(a), product(b)}, 0));
+  const auto result = gram_add(sum, {a, b}, b);
+  expect_close(result, exact, mx::float32, 0, rows);
+  const auto gram = mx::slice(result, {19, 0}, {19 + 600, 600});
+  EXPECT_TRUE(mx::array_equal(gram, mx::transpose(gram)).item<bool>());
 }
 
 TEST_P(Ops, Difference) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/access.h"
 #include "kernels/reference/reference.h"
@@ -63,6 +64,25 @@ void rope(const RopeArgs& args) {
             advance(args.x, args.type, from),
             advance(args.out, args.type, to));
       }
+    }
+  }
+}
+
+void subtract(const SubtractArgs& args) {
+  for (int64_t i = 0; i < args.count; ++i) {
+    store_at(args.out, args.out_type, i, args.a[i] - args.b[i]);
+  }
+}
+
+void transpose(const TransposeArgs& args) {
+  const size_t size = size_of(args.x.type);
+  for (int64_t i = 0; i < args.rows; ++i) {
+    for (int64_t j = 0; j < args.columns; ++j) {
+      const int64_t to = j * args.out_stride + i;
+      std::memcpy(
+          advance(args.out, args.x.type, to),
+          advance(args.x.data, args.x.type, i * args.x.stride + j),
+          size);
     }
   }
 }

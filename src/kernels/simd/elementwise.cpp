@@ -154,6 +154,19 @@ void swiglu(const SwigluArgs& args) {
   });
 }
 
+void subtract(const SubtractArgs& args) {
+  visit_type(args.out_type, [&](auto* to) {
+    parallel_ranges(args.count, row_grain(1), [&](int64_t begin, int64_t end) {
+      map_row(
+          end - begin,
+          static_cast<decltype(to)>(args.out) + begin,
+          [](Vec a, Vec b) HWY_ATTR { return hn::Sub(a, b); },
+          args.a + begin,
+          args.b + begin);
+    });
+  });
+}
+
 template <class T>
 float max_of_row(const T* x, int64_t n) {
   Vec max = hn::Set(Floats(), -std::numeric_limits<float>::infinity());
@@ -261,6 +274,7 @@ namespace pennyweight::kernels {
 
 HWY_EXPORT(convert);
 HWY_EXPORT(rms_norm);
+HWY_EXPORT(subtract);
 HWY_EXPORT(swiglu);
 HWY_EXPORT(softmax);
 HWY_EXPORT(logsumexp);
@@ -274,6 +288,10 @@ void convert(const ConvertArgs& args) {
 
 void rms_norm(const RmsNormArgs& args) {
   HWY_DYNAMIC_DISPATCH(rms_norm)(args);
+}
+
+void subtract(const SubtractArgs& args) {
+  HWY_DYNAMIC_DISPATCH(subtract)(args);
 }
 
 void swiglu(const SwigluArgs& args) {

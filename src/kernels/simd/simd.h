@@ -15,6 +15,8 @@ void rms_norm(const RmsNormArgs& args);
 void rope(const RopeArgs& args);
 void attention(const AttentionArgs& args);
 void swiglu(const SwigluArgs& args);
+void subtract(const SubtractArgs& args);
+void transpose(const TransposeArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);
 void score_update(const ScoreArgs& args);
