@@ -91,8 +91,23 @@ void sum_up(
   all.codes_moved = double(moved) / double(weights);
 }
 
+void store(
+    const gptq::RowTile& tile,
+    int64_t first,
+    int64_t count,
+    GptqResult& to) {
+  const auto columns = int64_t(to.codes.size()) / to.rows;
+  const auto groups = int64_t(to.scales.size()) / to.rows;
+  tile.store(
+      count,
+      to.codes.data() + first * columns,
+      to.scales.data() + first * groups,
+      to.biases.data() + first * groups);
+}
+
 GptqResult room_for(int64_t rows, int64_t columns, int64_t groups) {
   GptqResult result;
+  result.rows = rows;
   result.codes.resize(size_t(rows * columns));
   result.scales.resize(size_t(rows * groups));
   result.biases.resize(size_t(rows * groups));
@@ -164,29 +179,24 @@ GptqResult gptq_quantize(
   const int64_t tiles = (rows + gptq::kLanes - 1) / gptq::kLanes;
   std::vector<gptq::TileFigures> figures(static_cast<size_t>(tiles));
   std::vector<gptq::TileFigures> early(static_cast<size_t>(tiles));
-  kernels::parallel_tasks(tiles, [&](int64_t t) {
-    const int64_t first = t * gptq::kLanes;
-    const int64_t count = std::min(gptq::kLanes, rows - first);
-    GptqShift here = shift;
-    if (here.output != nullptr) {
-      here.output += first * columns;
-    }
+  // A tile's buffers serve all that a thread does.
+  kernels::parallel_ranges(tiles, 1, [&](int64_t begin, int64_t end) {
     gptq::RowTile tile(setup);
-    tile.load(
-        weight + first * columns, count, options.plain ? GptqShift{} : here);
-    const auto store = [&](GptqResult& to) {
-      tile.store(
-          count,
-          to.codes.data() + first * columns,
-          to.scales.data() + first * groups,
-          to.biases.data() + first * groups);
-    };
-    early[size_t(t)] = tile.round();
-    if (rounded) {
-      store(*rounded);
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t first = t * gptq::kLanes;
+      const int64_t count = std::min(gptq::kLanes, rows - first);
+      GptqShift here = options.plain ? GptqShift{} : shift;
+      if (here.output != nullptr) {
+        here.output += first * columns;
+      }
+      tile.load(weight + first * columns, count, here);
+      early[size_t(t)] = tile.round();
+      if (rounded) {
+        store(tile, first, count, *rounded);
+      }
+      figures[size_t(t)] = tile.improve(early[size_t(t)]);
+      store(tile, first, count, result);
     }
-    figures[size_t(t)] = tile.improve(early[size_t(t)]);
-    store(result);
   });
   finish(figures, setup, rows, result);
   if (rounded) {

@@ -149,6 +149,7 @@ struct GptqFigures {
 /// the fp modes a code is that of an e2m1 or e4m3 number, there are no biases,
 /// and scale_codes are the scales as they are stored (e8m0 or e4m3).
 struct GptqResult {
+  int64_t rows = 0;
   std::vector<uint8_t> codes;  // [rows, columns], below 2^bits
   std::vector<float> scales;   // [rows, columns / group], exact in the dtype
   std::vector<float> biases;   // likewise; affine only
