@@ -11,7 +11,8 @@ InputStatistics collect_statistics(
     const std::vector<TokenBatch>& batches,
     size_t fit_batches,
     BlockStep step,
-    int in) {
+    int in,
+    bool magnitudes) {
   const bool adds = full && adds_to_residual(step);
   const int hidden = adds ? stream.residual(step, 0).shape(-1) : 0;
   const int shifted = full ? in : 0;
@@ -19,6 +20,7 @@ InputStatistics collect_statistics(
   // second is made a difference at the end, since products of what is in
   // bfloat16 are exact and a difference would be rounded.
   auto sum = mx::zeros({in + shifted + hidden, in});
+  auto sizes = mx::zeros({in});
   int64_t tokens = 0;
   for (size_t i = 0; i < batches.size(); ++i) {
     auto x = stream.step_input(step, i);
@@ -39,12 +41,19 @@ InputStatistics collect_statistics(
       parts.push_back(pick_tokens(batches[i], lost));
     }
     sum = ops::gram_add(sum, parts, picked);
-    mx::eval(sum);
+    if (magnitudes) {
+      sizes = ops::magnitudes_add(sizes, picked);
+    }
+    mx::eval(sum, sizes);
   }
   const auto rows = [&](int first, int count) {
     return mx::contiguous(mx::slice(sum, {first, 0}, {first + count, in}));
   };
-  InputStatistics sums{tokens, rows(0, in), std::nullopt, std::nullopt};
+  InputStatistics sums{
+      tokens, rows(0, in), std::nullopt, std::nullopt, std::nullopt};
+  if (magnitudes) {
+    sums.magnitudes = sizes;
+  }
   mx::eval(sums.hessian);
   if (full) {
     sums.input_shift = mx::subtract(rows(in, in), sums.hessian);

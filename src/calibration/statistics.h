@@ -17,10 +17,12 @@ struct InputStatistics {
   std::optional<mx::array> output_shift;  // [hidden, in], sum of
                                           // (r_full - r) x^T, where the
                                           // output is added to r
+  std::optional<mx::array> magnitudes;    // [in], sum of |x|
 };
 
 /// Moves `stream`, and `full` beside it if not null, to `step`, and sums over
 /// the first `fit_batches` batches; the others, which are held out, only move.
+/// Shifts are of `full`, magnitudes where asked for.
 /// `in` is the inputs' width. Inputs are multiplied in their own type and
 /// summed in float32; differences of residuals are rounded to that type first.
 InputStatistics collect_statistics(
@@ -29,6 +31,7 @@ InputStatistics collect_statistics(
     const std::vector<TokenBatch>& batches,
     size_t fit_batches,
     BlockStep step,
-    int in);
+    int in,
+    bool magnitudes = false);
 
 }  // namespace pennyweight

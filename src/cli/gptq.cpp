@@ -1,53 +1,9 @@
 #include "pipeline/gptq.h"
 
-#include "checkpoint/hub.h"
 #include "cli/command.h"
-#include "core/atomic_file.h"
+#include "cli/walk_command.h"
 
 namespace pennyweight::cli {
-
-namespace {
-
-// Held-out error of the last block by variant, and what was kept how often.
-std::string describe_gate(const GptqReport& report) {
-  std::map<std::string, int> kept;
-  for (const Json& block : report.blocks) {
-    ++kept[block.at("kept").get<std::string>()];
-  }
-  std::string text;
-  for (const auto& [name, count] : kept) {
-    text += (text.empty() ? "" : ", ") + name + ": " + std::to_string(count);
-  }
-  text = "blocks by what was kept: " + text + "\n";
-  const Json& last = report.blocks.back();
-  if (auto errors = last.find("held_out_error"); errors != last.end()) {
-    text += "held-out error after the last block: " +
-        fixed(100 *
-                  errors->at(last.at("kept").get<std::string>()).get<double>(),
-              3) +
-        "%, rounded to nearest in its place " +
-        fixed(100 * errors->at("round to nearest").get<double>(), 3) + "%\n";
-  }
-  return text;
-}
-
-std::string describe(const GptqReport& report) {
-  std::string text = "data: " + report.data + "; " +
-      std::to_string(report.tokens) + " tokens, " +
-      std::to_string(report.held_out_tokens) + " more held out\n";
-  text += describe_gate(report);
-  for (const auto& kept : report.kept) {
-    text += "kept in floats: " + kept + "\n";
-  }
-  text += fixed(report.bits_per_weight, 3) +
-      " bits a weight: " + human_bytes(double(report.bytes_in)) + " -> " +
-      human_bytes(double(report.bytes_out)) + ", in " +
-      fixed(report.seconds, 1) + " s, peak memory " +
-      human_bytes(double(report.peak_rss)) + "\n";
-  return text + "written to " + report.output + "\n";
-}
-
-}  // namespace
 
 Command gptq_command() {
   return {
@@ -63,30 +19,15 @@ Command gptq_command() {
         auto options = std::make_shared<GptqRunOptions>();
         bind_flags(app, *options);
         return [options](Console& console) {
-          const Ranks& ranks = Ranks::world();
-          // One of them speaks for all, and fetches.
-          auto progress = ranks.first()
-              ? console.progress()
-              : [](const ProgressEvent&) { return !interrupted(); };
-          fs::path folder;
-          for (bool turn : {true, false}) {
-            if (turn == ranks.first()) {
-              folder = resolve_model(options->model, progress);
-            }
-            ranks.barrier();
-          }
-          auto fetch = [&progress](const std::string& id) {
-            return resolve_dataset(id, progress);
-          };
-          auto report = gptq(folder, *options, fetch, ranks, progress);
-          if (!ranks.first()) {
-            return;
-          }
-          auto json = to_json(report);
-          if (!options->report.empty()) {
-            write_file(options->report, json.dump(2) + "\n");
-          }
-          console.result(json, describe(report));
+          run_walk(
+              options->walk,
+              [&](const fs::path& folder,
+                  const FetchDatasetFn& fetch,
+                  const Ranks& ranks,
+                  const ProgressFn& progress) {
+                return gptq(folder, *options, fetch, ranks, progress);
+              },
+              console);
         };
       }};
 }

@@ -22,6 +22,7 @@ constexpr Implementation kReference{
     .attention = reference::attention,
     .swiglu = reference::swiglu,
     .subtract = reference::subtract,
+    .add_magnitudes = reference::add_magnitudes,
     .transpose = reference::transpose,
     .softmax = reference::softmax,
     .logsumexp = reference::logsumexp,
@@ -37,6 +38,7 @@ constexpr Implementation kSimd{
     .attention = simd::attention,
     .swiglu = simd::swiglu,
     .subtract = simd::subtract,
+    .add_magnitudes = simd::add_magnitudes,
     .transpose = simd::transpose,
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
@@ -53,6 +55,7 @@ constexpr Implementation kOneDnn{
     .attention = onednn::attention,
     .swiglu = simd::swiglu,
     .subtract = simd::subtract,
+    .add_magnitudes = simd::add_magnitudes,
     .transpose = simd::transpose,
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
@@ -206,6 +209,10 @@ void swiglu(const SwigluArgs& args) {
 
 void subtract(const SubtractArgs& args) {
   active().subtract(args);
+}
+
+void add_magnitudes(const AddMagnitudesArgs& args) {
+  active().add_magnitudes(args);
 }
 
 void transpose(const TransposeArgs& args) {

@@ -35,6 +35,7 @@ struct Implementation {
   void (*attention)(const AttentionArgs&);
   void (*swiglu)(const SwigluArgs&);
   void (*subtract)(const SubtractArgs&);
+  void (*add_magnitudes)(const AddMagnitudesArgs&);
   void (*transpose)(const TransposeArgs&);
   void (*softmax)(const SoftmaxArgs&);
   void (*logsumexp)(const LogSumExpArgs&);

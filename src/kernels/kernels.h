@@ -212,6 +212,14 @@ struct SubtractArgs {
   void* out = nullptr;
 };
 
+/// out [columns] += the sum over rows of |x [rows, columns]|.
+struct AddMagnitudesArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  ConstMatrix x{};
+  float* out = nullptr;
+};
+
 /// out [columns, rows], its rows out_stride apart, = x [rows, columns]
 /// transposed, in x's type.
 struct TransposeArgs {
@@ -239,6 +247,7 @@ struct GramArgs {
 
 void matmul(const MatmulArgs& args);
 void subtract(const SubtractArgs& args);
+void add_magnitudes(const AddMagnitudesArgs& args);
 void transpose(const TransposeArgs& args);
 /// Made of transpose and matmul.
 void gram(const GramArgs& args);

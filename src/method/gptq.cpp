@@ -145,6 +145,24 @@ void finish(
 
 }  // namespace
 
+void check_options(const GptqOptions& options) {
+  auto refuse = [](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, "gptq", what);
+  };
+  if (options.damp <= 0 || options.damp > 10) {
+    refuse("--damp must be above 0 and at most 10");
+  }
+  if (options.shift < 0 || options.shift > 1) {
+    refuse("--shift must be between 0 and 1");
+  }
+  if (options.rounds < 0) {
+    refuse("--rounds is negative");
+  }
+  if (options.gate_every < 1) {
+    refuse("--gate-every must be 1 or more");
+  }
+}
+
 GptqResult gptq_quantize(
     const float* weight,
     int64_t rows,

@@ -83,6 +83,9 @@ struct GptqOptions {
   }
 };
 
+/// invalid_argument Error, naming the flag, for values out of range.
+void check_options(const GptqOptions& options);
+
 /// The Hessian of linears that share their inputs, damped and factored once
 /// for all of them:
 ///   P (H + lambda I) P^T = (A + I)^T D^2 (A + I),

@@ -245,7 +245,11 @@ void note_inputs(
 size_t choose(BlockTask& task, std::vector<Variant>& variants) {
   size_t best = 0;
   for (size_t i = 0; i < variants.size(); ++i) {
-    variants[i].error = task.held_out_error(variants[i].weights);
+    DenseBlock dense;
+    for (const auto& [path, packed] : variants[i].weights) {
+      dense.insert_or_assign(path, task.expand(packed));
+    }
+    variants[i].error = task.held_out_error(dense);
     if (*variants[i].error < *variants[best].error) {
       best = i;
     }
@@ -276,7 +280,7 @@ BlockOutcome GptqStage::run(BlockTask& task) {
       list_variants(options_, task.has_held_out(), task.spec().index);
   BlockOutcome outcome;
   for (const LinearGroup& group : task.groups()) {
-    auto sums = task.statistics(group);
+    auto sums = task.statistics(group, {.shifts = options_.shift > 0});
     auto inputs = take_inputs(sums, options_, group.modules.front().path);
     note_inputs(group, inputs.hessian, options_, outcome);
     for (const ModuleSpec& module : group.modules) {

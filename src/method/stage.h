@@ -23,6 +23,15 @@ struct LinearGroup {
   std::vector<ModuleSpec> modules;
 };
 
+/// Float weights in place of a block's linears, by module path, [out, in].
+using DenseBlock = std::map<std::string, mx::array>;
+
+/// What a stage wants to know of a group's inputs.
+struct StatisticsWanted {
+  bool shifts = false;  // input_shift and output_shift
+  bool magnitudes = false;
+};
+
 /// What a stage is given of one block.
 class BlockTask {
  public:
@@ -31,19 +40,41 @@ class BlockTask {
   virtual const BlockSpec& spec() const = 0;
   virtual const std::vector<LinearGroup>& groups() const = 0;
   virtual const QuantSpec& quant_spec(const std::string& path) const = 0;
-  /// The full-precision weight, float32 [out, in], evaluated.
+  /// The full-precision weight, with what was folded into it, float32 [out,
+  /// in], evaluated.
   virtual mx::array weight(const std::string& path) const = 0;
   /// The type of scales and biases.
   virtual mx::Dtype dtype() const = 0;
 
   /// What the group's linears read, at the weights set so far. To be asked
-  /// once for each group, in order, the groups before having been set.
-  virtual InputStatistics statistics(const LinearGroup& group) = 0;
+  /// once for each group, in order, until restart(); what is set of groups
+  /// before the one asked for last is not seen by those after it.
+  virtual InputStatistics statistics(
+      const LinearGroup& group,
+      const StatisticsWanted& wanted) = 0;
   /// Whether there is text that no statistics were made of.
   virtual bool has_held_out() const = 0;
   /// Error of the block with `weights` for its linears on held-out text: the
-  /// mean over tokens of |y - y_full|^2 / |y_full|^2, y its output.
-  virtual double held_out_error(const PackedBlock& weights) = 0;
+  /// mean over tokens of |y - y_full|^2 / |y_full|^2, y its output. Linears
+  /// that are not among them have their full-precision weights.
+  virtual double held_out_error(const DenseBlock& weights) = 0;
+  /// The same on a part of the text that statistics are made of.
+  virtual double fit_error(const DenseBlock& weights) = 0;
+  /// The float weights that a packed one stands for.
+  virtual mx::array expand(const ops::QuantizedWeight& weight) const = 0;
+
+  /// Divides the previous op of one of list_scale_groups() by `scales`
+  /// [channels] and multiplies its linears' columns: the block's function
+  /// stays. From then on weight() gives the folded weights. Scales are to be
+  /// what foldable() made of those wished for: the previous op rounds.
+  virtual std::vector<float> foldable(
+      const ScaleGroup& group,
+      const std::vector<float>& scales) const = 0;
+  virtual void fold(
+      const ScaleGroup& group,
+      const std::vector<float>& scales) = 0;
+  /// Back to the block's inputs, to ask for statistics anew.
+  virtual void restart() = 0;
   /// Makes `weight` the linear's. One that was set may be set again once all
   /// are; the block is then run anew.
   virtual void set(const std::string& path, const ops::QuantizedWeight&) = 0;
@@ -63,6 +94,8 @@ struct StageNeeds {
   bool quantized_inputs = true;
   /// Text kept out of the statistics.
   bool held_out = true;
+  /// restart(), or errors of a block whose statistics are not all asked for.
+  bool restarts = false;
 };
 
 /// A method: it never loops over blocks and never touches files.

@@ -31,6 +31,9 @@ mx::array gram_add(
     const mx::array& b,
     mx::Stream stream);
 
+mx::array
+magnitudes_add(const mx::array& sum, const mx::array& x, mx::Stream stream);
+
 mx::array difference(
     const mx::array& a,
     const mx::array& b,

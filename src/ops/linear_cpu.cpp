@@ -226,6 +226,32 @@ class GramAdd : public CpuPrimitive {
   }
 };
 
+class MagnitudesAdd : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override {
+    return "pennyweight::MagnitudesAdd";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto sum = without_gaps(inputs[0]);
+    const auto x = with_even_rows(inputs[1]);
+    allocate(out);
+    const kernels::AddMagnitudesArgs args{
+        .rows = row_count(x),
+        .columns = column_count(x),
+        .x = matrix_of(x),
+        .out = out.data<float>()};
+    const float* from = sum.data<float>();
+    return [args, from] {
+      std::copy_n(from, args.columns, args.out);
+      kernels::add_magnitudes(args);
+    };
+  }
+};
+
 class Difference : public CpuPrimitive {
  public:
   using CpuPrimitive::CpuPrimitive;
@@ -283,6 +309,15 @@ mx::array gram_add(
       mx::float32,
       std::make_shared<GramAdd>(stream),
       std::move(inputs));
+}
+
+mx::array
+magnitudes_add(const mx::array& sum, const mx::array& x, mx::Stream stream) {
+  return mx::array(
+      sum.shape(),
+      mx::float32,
+      std::make_shared<MagnitudesAdd>(stream),
+      Arrays{sum, x});
 }
 
 mx::array difference(

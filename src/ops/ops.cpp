@@ -68,6 +68,20 @@ mx::array gram_add(
   return mx::add(sum, mx::concatenate(products, 0));
 }
 
+mx::array magnitudes_add(const mx::array& sum, const mx::array& x) {
+  require_floating(x, "magnitudes_add", "x");
+  require(
+      x.ndim() >= 1 && sum.dtype() == mx::float32 &&
+          sum.shape() == mx::Shape{x.shape(-1)},
+      "magnitudes_add",
+      "x " + describe(x) + " and the sum " + describe(sum) + " do not fit");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::magnitudes_add(sum, x, *cpu);
+  }
+  const auto flat = mx::reshape(x, {-1, x.shape(-1)});
+  return mx::add(sum, mx::sum(mx::abs(mx::astype(flat, mx::float32)), 0));
+}
+
 mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype) {
   require_floating(dtype, "difference");
   require(

@@ -76,6 +76,9 @@ mx::array gram_add(
     const std::vector<mx::array>& parts,
     const mx::array& b);
 
+/// sum [n] float32 plus the sum of |x [..., n]| over all other axes.
+mx::array magnitudes_add(const mx::array& sum, const mx::array& x);
+
 /// a - b of two float32 arrays of one shape, rounded to `dtype`.
 mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype);
 

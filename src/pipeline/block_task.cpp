@@ -3,8 +3,10 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "calibration/fold.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
+#include "pipeline/packed_block.h"
 
 namespace pennyweight {
 
@@ -21,6 +23,9 @@ InputStatistics sum_over(const Ranks& ranks, InputStatistics sums) {
   }
   if (sums.output_shift) {
     sums.output_shift = ranks.sum(*sums.output_shift);
+  }
+  if (sums.magnitudes) {
+    sums.magnitudes = ranks.sum(*sums.magnitudes);
   }
   return sums;
 }
@@ -60,12 +65,47 @@ std::vector<LinearGroup> list_groups(
   return groups;
 }
 
+void StreamWalk::move_to(size_t step) {
+  for (; next_ < step; ++next_) {
+    for (size_t i = 0; i < batches_; ++i) {
+      mx::eval(stream_.step_input(block_steps().at(next_), i));
+    }
+  }
+}
+
+void StreamWalk::complete() {
+  if (at_end_) {
+    return;
+  }
+  if (next_ == 0) {
+    stream_.run();
+  } else {
+    move_to(block_steps().size());
+    for (size_t i = 0; i < batches_; ++i) {
+      stream_.finish(i);
+    }
+  }
+  at_end_ = true;
+}
+
+void StreamWalk::run_anew() {
+  stream_.run();
+  at_end_ = true;
+}
+
+void StreamWalk::restart() {
+  next_ = 0;
+  at_end_ = false;
+}
+
 WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
     : state_(state),
       spec_(spec),
       groups_(list_groups(spec, state.plan)),
       full_weights_(load_block(state.model, spec.index, state.model.dtype)),
-      weights_(full_weights_) {
+      source_(full_weights_),
+      weights_(full_weights_),
+      full_(state.full, state.batches.size()) {
   for (const auto& [path, linear] : full_weights_.linears) {
     auto dense = *linear.dense;
     mx::eval(dense);
@@ -74,6 +114,7 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
   state_.full.enter(spec_, full_weights_);
   if (state_.quantized) {
     state_.quantized->enter(spec_, weights_);
+    quantized_.emplace(*state_.quantized, state_.batches.size());
   }
 }
 
@@ -82,96 +123,124 @@ const QuantSpec& WalkTask::quant_spec(const std::string& path) const {
 }
 
 mx::array WalkTask::weight(const std::string& path) const {
-  auto dense = mx::contiguous(
-      mx::astype(*full_weights_.linears.at(path).dense, mx::float32));
+  auto dense =
+      mx::contiguous(mx::astype(*source_.linears.at(path).dense, mx::float32));
   mx::eval(dense);
   return dense;
 }
 
-InputStatistics WalkTask::statistics(const LinearGroup& group) {
+InputStatistics WalkTask::statistics(
+    const LinearGroup& group,
+    const StatisticsWanted& wanted) {
   // Asks whether to go on, too.
   auto blocks = static_cast<int64_t>(state_.model.spec.blocks.size());
   report(state_.progress, {state_.stage, spec_.index, blocks, "blocks"});
-  for (BlockStep step : block_steps()) {
-    if (step == group.step) {
-      break;
-    }
-    move_past(step);
+  const auto step = static_cast<size_t>(group.step);
+  const bool shifts = quantized_ && wanted.shifts;
+  inputs().move_to(step);
+  if (shifts) {
+    full_.move_to(step);
   }
-  ++next_step_;
-  bool apart = state_.quantized != nullptr;
-  return sum_over(
-      state_.ranks,
-      collect_statistics(
-          apart ? *state_.quantized : state_.full,
-          apart ? &state_.full : nullptr,
-          state_.batches,
-          state_.fit_batches,
-          group.step,
-          static_cast<int>(group.modules.front().in)));
+  auto sums = collect_statistics(
+      inputs().stream(),
+      shifts ? &full_.stream() : nullptr,
+      state_.batches,
+      state_.fit_batches,
+      group.step,
+      static_cast<int>(group.modules.front().in),
+      wanted.magnitudes);
+  inputs().count_step();
+  if (shifts) {
+    full_.count_step();
+  }
+  return sum_over(state_.ranks, std::move(sums));
 }
 
-// Takes the streams through a step that no statistics were asked of.
-void WalkTask::move_past(BlockStep step) {
-  if (static_cast<size_t>(step) < next_step_) {
-    return;
-  }
-  ++next_step_;
-  for (size_t i = 0; i < state_.batches.size(); ++i) {
-    mx::eval(state_.full.step_input(step, i));
-    if (state_.quantized) {
-      mx::eval(state_.quantized->step_input(step, i));
-    }
-  }
-}
-
-// Both streams at the block's output, by the weights set until now.
-void WalkTask::complete() {
-  if (completed_) {
-    return;
-  }
-  for (BlockStep step : block_steps()) {
-    move_past(step);
-  }
-  for (size_t i = 0; i < state_.batches.size(); ++i) {
-    state_.full.finish(i);
-    if (state_.quantized) {
-      state_.quantized->finish(i);
-    }
-  }
-  completed_ = true;
-}
-
-BlockWeights WalkTask::with(const PackedBlock& weights) const {
+// Of batches first .. last - 1, against the full-precision stream.
+double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
+  full_.complete();
   BlockWeights block = full_weights_;
-  for (const auto& [path, packed] : weights) {
-    block.linears.at(path).dense = ops::dequantize(packed, dtype());
+  for (const auto& [path, dense] : weights) {
+    block.linears.at(path).dense = dense;
   }
-  return block;
-}
-
-double WalkTask::held_out_error(const PackedBlock& weights) {
-  complete();
-  auto block = with(weights);
   ForwardContext context{.dtype = dtype()};
   double error = 0;
   double tokens = 0;
-  for (size_t i = state_.fit_batches; i < state_.batches.size(); ++i) {
-    auto y = run_block(spec_, block, state_.quantized->start(i), context);
-    error += error_sum(state_.batches[i], y, state_.full.output(i));
+  for (size_t i = first; i < last; ++i) {
+    auto y = run_block(spec_, block, inputs().stream().start(i), context);
+    error += error_sum(state_.batches[i], y, full_.stream().output(i));
     tokens += double(state_.batches[i].count);
   }
   return state_.ranks.sum(error) / state_.ranks.sum(tokens);
+}
+
+double WalkTask::held_out_error(const DenseBlock& weights) {
+  return error(weights, state_.fit_batches, state_.batches.size());
+}
+
+double WalkTask::fit_error(const DenseBlock& weights) {
+  // Each rank's share of one batch in sixteen.
+  constexpr size_t kShare = 16;
+  const size_t count = (state_.fit_batches + kShare - 1) / kShare;
+  return error(weights, 0, count);
+}
+
+mx::array WalkTask::expand(const ops::QuantizedWeight& weight) const {
+  auto dense = ops::dequantize(weight, dtype());
+  mx::eval(dense);
+  return dense;
+}
+
+std::vector<float> WalkTask::foldable(
+    const ScaleGroup& group,
+    const std::vector<float>& scales) const {
+  return foldable_scales(group, scales, source_);
+}
+
+void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
+  for (const auto& name : fold_scales(group, scales, source_)) {
+    folded_.insert(name);
+  }
+  // What is not packed runs as it will be written.
+  for (const auto& [path, linear] : source_.linears) {
+    auto& own = weights_.linears.at(path);
+    own.bias = linear.bias;
+    if (!packed_.contains(path)) {
+      own.dense = mx::astype(*linear.dense, dtype());
+      mx::eval(*own.dense);
+    }
+  }
+  weights_.norms = source_.norms;
+  changed_ = changed_ || inputs().next() > 0 || inputs().at_end();
+}
+
+void WalkTask::restart() {
+  full_.restart();
+  if (quantized_) {
+    quantized_->restart();
+  }
+  changed_ = false;
+}
+
+size_t WalkTask::step_of(const std::string& path) const {
+  for (const LinearGroup& group : groups_) {
+    for (const ModuleSpec& module : group.modules) {
+      if (module.path == path) {
+        return static_cast<size_t>(group.step);
+      }
+    }
+  }
+  throw Error(
+      ErrorCode::invalid_argument, "walk", path + " is not to be quantized");
 }
 
 void WalkTask::set(
     const std::string& path,
     const ops::QuantizedWeight& weight) {
   packed_.insert_or_assign(path, weight);
-  auto dense = ops::dequantize(weight, dtype());
-  mx::eval(dense);
-  weights_.linears.at(path).dense = dense;
-  changed_ = completed_;
+  weights_.linears.at(path).dense = expand(weight);
+  changed_ =
+      changed_ || inputs().next() > step_of(path) + 1 || inputs().at_end();
 }
 
 void WalkTask::finish() {
@@ -185,14 +254,34 @@ void WalkTask::finish() {
       }
     }
   }
-  complete();
-  if (changed_ && state_.quantized) {
-    state_.quantized->run();
-  }
+  full_.complete();
   state_.full.leave();
-  if (state_.quantized) {
+  if (quantized_) {
+    if (changed_) {
+      quantized_->run_anew();
+    } else {
+      quantized_->complete();
+    }
     state_.quantized->leave();
   }
+}
+
+std::map<std::string, mx::array> WalkTask::result() const {
+  auto tensors = block_tensors(packed_);
+  for (const auto& name : folded_) {
+    const auto module = name.substr(0, name.rfind('.'));
+    if (auto norm = source_.norms.find(module); norm != source_.norms.end()) {
+      tensors.insert_or_assign(name, norm->second);
+      continue;
+    }
+    const auto& linear = weights_.linears.at(module);
+    if (name.ends_with(".bias")) {
+      tensors.insert_or_assign(name, *linear.bias);
+    } else if (!packed_.contains(module)) {
+      tensors.insert_or_assign(name, *linear.dense);
+    }
+  }
+  return tensors;
 }
 
 }  // namespace pennyweight

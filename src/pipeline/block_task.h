@@ -1,5 +1,8 @@
 #pragma once
 
+#include <map>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "core/progress.h"
@@ -25,6 +28,41 @@ struct WalkState {
   const ProgressFn& progress;
 };
 
+/// A stream on its way through one block.
+class StreamWalk {
+ public:
+  StreamWalk(BlockStream& stream, size_t batches)
+      : stream_(stream), batches_(batches) {}
+
+  BlockStream& stream() {
+    return stream_;
+  }
+  /// Steps done.
+  size_t next() const {
+    return next_;
+  }
+  bool at_end() const {
+    return at_end_;
+  }
+  /// Takes all batches through the steps before `step`.
+  void move_to(size_t step);
+  /// Somebody else took them through the step.
+  void count_step() {
+    ++next_;
+  }
+  /// To the block's output.
+  void complete();
+  /// The same from the block's inputs, with the weights as they are.
+  void run_anew();
+  void restart();
+
+ private:
+  BlockStream& stream_;
+  size_t batches_;
+  size_t next_ = 0;
+  bool at_end_ = false;
+};
+
 /// One block under way: loads its weights, enters the streams, and leaves
 /// them at the block's end.
 class WalkTask : public BlockTask {
@@ -42,35 +80,48 @@ class WalkTask : public BlockTask {
   mx::Dtype dtype() const override {
     return state_.model.dtype;
   }
-  InputStatistics statistics(const LinearGroup& group) override;
+  InputStatistics statistics(
+      const LinearGroup& group,
+      const StatisticsWanted& wanted) override;
   bool has_held_out() const override {
     return state_.held_out;
   }
-  double held_out_error(const PackedBlock& weights) override;
+  double held_out_error(const DenseBlock& weights) override;
+  double fit_error(const DenseBlock& weights) override;
+  mx::array expand(const ops::QuantizedWeight& weight) const override;
+  std::vector<float> foldable(
+      const ScaleGroup& group,
+      const std::vector<float>& scales) const override;
+  void fold(const ScaleGroup& group, const std::vector<float>& scales) override;
+  void restart() override;
   void set(const std::string& path, const ops::QuantizedWeight&) override;
 
-  /// Brings the streams to the block's output with what was set. corrupt
-  /// use is an invalid_argument Error: a linear of the plan that was never
-  /// set.
+  /// Brings the streams to the block's output with what was set.
+  /// invalid_argument Error for a linear of the plan that was never set.
   void finish();
-  const PackedBlock& result() const {
-    return packed_;
-  }
+  /// The tensors of the block that are not as in the checkpoint, as the
+  /// output names them: packed weights, and floats that scales were folded
+  /// into.
+  std::map<std::string, mx::array> result() const;
 
  private:
-  BlockWeights with(const PackedBlock& weights) const;
-  void move_past(BlockStep step);
-  void complete();
+  StreamWalk& inputs() {
+    return quantized_ ? *quantized_ : full_;
+  }
+  double error(const DenseBlock& weights, size_t first, size_t last);
+  size_t step_of(const std::string& path) const;
 
   WalkState state_;
   const BlockSpec& spec_;
   std::vector<LinearGroup> groups_;
   BlockWeights full_weights_;
+  BlockWeights source_;   // what is to be quantized: full, with scales folded
   BlockWeights weights_;  // of the quantized stream
   PackedBlock packed_;
-  size_t next_step_ = 0;
-  bool completed_ = false;
-  bool changed_ = false;  // since it was completed
+  std::set<std::string> folded_;  // names of tensors
+  StreamWalk full_;
+  std::optional<StreamWalk> quantized_;
+  bool changed_ = false;  // a weight that the quantized stream has passed
 };
 
 /// The linears of `block` that `plan` quantizes, by what they read.

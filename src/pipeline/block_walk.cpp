@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "pipeline/block_task.h"
+#include "pipeline/packed_block.h"
 
 namespace pennyweight {
 
@@ -66,7 +67,8 @@ BlockWalk::BlockWalk(
   add(data.fit);
   fit_batches_ = batches_.size();
   add(data.held_out);
-  StreamSettings stream{model.dtype, settings.scratch_folder, false};
+  StreamSettings stream{
+      model.dtype, settings.scratch_folder, stage.needs().restarts};
   full_.emplace(batches_, stream, budget_);
   if (stage.needs().quantized_inputs) {
     stream.keep_start = true;
@@ -149,7 +151,7 @@ void BlockWalk::run_new(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   if (ranks_.first()) {
-    work.save_block(spec.index, block_tensors(task.result()), outcome.figures);
+    work.save_block(spec.index, task.result(), outcome.figures);
   }
 }
 
@@ -161,60 +163,13 @@ void BlockWalk::run_finished(const BlockSpec& spec, const WorkFolder& work) {
   if (!quantized_) {
     return;
   }
-  for (const auto& [path, packed] :
-       packed_block(work.load_block(spec.index), spec, plan_)) {
-    weights.linears.at(path).dense = ops::dequantize(packed, model_.dtype);
-  }
+  put_in_place(
+      finished_block(work.load_block(spec.index), spec, plan_),
+      model_.dtype,
+      weights);
   quantized_->enter(spec, weights);
   quantized_->run();
   quantized_->leave();
-}
-
-std::map<std::string, mx::array> block_tensors(const PackedBlock& block) {
-  std::map<std::string, mx::array> tensors;
-  for (const auto& [path, packed] : block) {
-    tensors.emplace(path + ".weight", packed.codes);
-    tensors.emplace(path + ".scales", packed.scales);
-    if (packed.biases) {
-      tensors.emplace(path + ".biases", *packed.biases);
-    }
-  }
-  return tensors;
-}
-
-PackedBlock packed_block(
-    const std::map<std::string, mx::array>& tensors,
-    const BlockSpec& spec,
-    const QuantPlan& plan) {
-  PackedBlock block;
-  for (const auto& group : list_groups(spec, plan)) {
-    for (const ModuleSpec& module : group.modules) {
-      const QuantSpec& quant = *plan.at(module.path).spec;
-      auto find = [&](const char* part) {
-        auto it = tensors.find(module.path + part);
-        if (it == tensors.end()) {
-          throw Error(
-              ErrorCode::corrupt,
-              "walk",
-              "the finished block has no " + module.path + part +
-                  "; start anew with --force");
-        }
-        return it->second;
-      };
-      ops::QuantizedWeight packed{
-          find(".weight"),
-          find(".scales"),
-          std::nullopt,
-          quant.group_size,
-          quant.bits,
-          quant.mode};
-      if (quant.mode == "affine") {
-        packed.biases = find(".biases");
-      }
-      block.emplace(module.path, std::move(packed));
-    }
-  }
-  return block;
 }
 
 }  // namespace pennyweight

@@ -73,11 +73,4 @@ class BlockWalk {
   std::optional<BlockStream> quantized_;
 };
 
-/// The tensors of a block as the output names them, and back.
-std::map<std::string, mx::array> block_tensors(const PackedBlock& block);
-PackedBlock packed_block(
-    const std::map<std::string, mx::array>& tensors,
-    const BlockSpec& spec,
-    const QuantPlan& plan);
-
 }  // namespace pennyweight

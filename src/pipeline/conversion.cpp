@@ -124,7 +124,11 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
   }
   const QuantSpec* spec = spec_of(name);
   if (!spec) {
-    writer.write(name, load_cast(name));
+    auto changed = settings_.floats ? settings_.floats(name) : std::nullopt;
+    if (changed) {
+      require_finite(*changed, name);
+    }
+    writer.write(name, changed ? evaluated(*changed) : load_cast(name));
     return;
   }
   auto packed = settings_.source

@@ -17,6 +17,10 @@ namespace pennyweight {
 using QuantizedSource =
     std::function<ops::QuantizedWeight(const std::string& module)>;
 
+/// What takes the place of a float tensor, in the type to be written.
+using FloatSource =
+    std::function<std::optional<mx::array>(const std::string& tensor)>;
+
 struct ConversionSettings {
   /// What all floats are cast to; absent: each stays as stored.
   std::optional<mx::Dtype> dtype;
@@ -25,6 +29,7 @@ struct ConversionSettings {
   std::optional<QuantPlan> plan{};  // absent: nothing is quantized
   bool dequantize = false;
   QuantizedSource source{};  // absent: rounds to nearest
+  FloatSource floats{};      // absent: as in the checkpoint
 };
 
 /// As mlx_lm.convert: the config's torch_dtype if it is one of the three that

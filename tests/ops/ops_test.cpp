@@ -128,6 +128,22 @@ TEST_P(Ops, GramAddOfSeveral) {
   EXPECT_TRUE(mx::array_equal(gram, mx::transpose(gram)).item<bool>());
 }
 
+TEST_P(Ops, MagnitudesAdd) {
+  const auto type = GetParam();
+  const int rows = 300;
+  const auto x = random({3, rows / 3, 1100}, type, 1);
+  const auto sum = mx::abs(random({1100}, mx::float32, 2));
+  const auto flat = mx::reshape(wide(x), {rows, -1});
+  const auto exact = mx::add(sum, mx::sum(mx::abs(flat), 0));
+  expect_close(magnitudes_add(sum, x), exact, mx::float32, 0, rows);
+  const auto part = mx::slice(x, {0, 0, 5}, {3, rows / 3, 37});
+  const auto exact_part =
+      mx::sum(mx::abs(mx::reshape(wide(mx::contiguous(part)), {rows, -1})), 0);
+  expect_close(
+      magnitudes_add(mx::zeros({32}), part), exact_part, mx::float32, 0, rows);
+  EXPECT_THROW(magnitudes_add(mx::zeros({31}), part), Error);
+}
+
 TEST_P(Ops, Difference) {
   const auto type = GetParam();
   const auto a = random({3, 40000}, mx::float32, 1);

@@ -74,6 +74,16 @@ void subtract(const SubtractArgs& args) {
   }
 }
 
+void add_magnitudes(const AddMagnitudesArgs& args) {
+  for (int64_t j = 0; j < args.columns; ++j) {
+    double sum = args.out[j];
+    for (int64_t i = 0; i < args.rows; ++i) {
+      sum += std::abs(double(load_at(args.x, i, j)));
+    }
+    args.out[j] = float(sum);
+  }
+}
+
 void transpose(const TransposeArgs& args) {
   const size_t size = size_of(args.x.type);
   for (int64_t i = 0; i < args.rows; ++i) {

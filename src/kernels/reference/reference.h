@@ -13,6 +13,7 @@ void rope(const RopeArgs& args);
 void attention(const AttentionArgs& args);
 void swiglu(const SwigluArgs& args);
 void subtract(const SubtractArgs& args);
+void add_magnitudes(const AddMagnitudesArgs& args);
 void transpose(const TransposeArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);

@@ -154,6 +154,28 @@ void swiglu(const SwigluArgs& args) {
   });
 }
 
+void add_magnitudes(const AddMagnitudesArgs& args) {
+  visit_type(args.x.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    // A strip of columns stays in the nearest cache for all rows.
+    constexpr int64_t kStrip = 128;
+    const int64_t strips = (args.columns + kStrip - 1) / kStrip;
+    parallel_tasks(strips, [&](int64_t strip) {
+      const int64_t first = strip * kStrip;
+      const int64_t count = std::min(kStrip, args.columns - first);
+      float* sums = args.out + first;
+      for (int64_t i = 0; i < args.rows; ++i) {
+        map_row(
+            count,
+            sums,
+            [](Vec sum, Vec x) HWY_ATTR { return hn::Add(sum, hn::Abs(x)); },
+            static_cast<const float*>(sums),
+            row_of<T>(args.x, i) + first);
+      }
+    });
+  });
+}
+
 void subtract(const SubtractArgs& args) {
   visit_type(args.out_type, [&](auto* to) {
     parallel_ranges(args.count, row_grain(1), [&](int64_t begin, int64_t end) {
@@ -274,6 +296,7 @@ namespace pennyweight::kernels {
 
 HWY_EXPORT(convert);
 HWY_EXPORT(rms_norm);
+HWY_EXPORT(add_magnitudes);
 HWY_EXPORT(subtract);
 HWY_EXPORT(swiglu);
 HWY_EXPORT(softmax);
@@ -288,6 +311,10 @@ void convert(const ConvertArgs& args) {
 
 void rms_norm(const RmsNormArgs& args) {
   HWY_DYNAMIC_DISPATCH(rms_norm)(args);
+}
+
+void add_magnitudes(const AddMagnitudesArgs& args) {
+  HWY_DYNAMIC_DISPATCH(add_magnitudes)(args);
 }
 
 void subtract(const SubtractArgs& args) {

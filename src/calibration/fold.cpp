@@ -1,0 +1,114 @@
+// y = W n(x) = (W diag(s)) (n(x) / s): s goes into the columns of all linears
+// that read n and, inverted, into the rows of what makes n. A norm's weight v
+// is rounded to v' = round(v / s), and s' = v / v' is what the columns get, so
+// that the product is v's again.
+
+#include "calibration/fold.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+mx::array to_array(const std::vector<float>& values) {
+  return mx::array(values.data(), {static_cast<int>(values.size())});
+}
+
+mx::array divided(const mx::array& x, const mx::array& scales) {
+  return mx::astype(mx::divide(mx::astype(x, mx::float32), scales), x.dtype());
+}
+
+void check_scales(const ScaleGroup& group, const std::vector<float>& scales) {
+  bool fits = static_cast<int64_t>(scales.size()) == group.channels;
+  for (float scale : scales) {
+    fits = fits && std::isfinite(scale) && scale > 0;
+  }
+  if (!fits) {
+    throw Error(
+        ErrorCode::numeric,
+        "fold",
+        "scales of the inputs of " + group.linears.front() +
+            " are not finite and positive, or not " +
+            std::to_string(group.channels));
+  }
+}
+
+}  // namespace
+
+std::vector<float> previous_scales(
+    const ScaleGroup& group,
+    const std::vector<float>& scales) {
+  if (group.repeat == 1) {
+    return scales;
+  }
+  const auto size = static_cast<size_t>(group.head_dim);
+  std::vector<float> previous;
+  for (size_t head = 0; head * size < scales.size();
+       head += static_cast<size_t>(group.repeat)) {
+    auto from = scales.begin() + static_cast<ptrdiff_t>(head * size);
+    previous.insert(previous.end(), from, from + group.head_dim);
+  }
+  return previous;
+}
+
+std::vector<float> foldable_scales(
+    const ScaleGroup& group,
+    const std::vector<float>& scales,
+    const BlockWeights& weights) {
+  check_scales(group, scales);
+  if (group.kind == ScaleGroup::Previous::linear) {
+    return scales;
+  }
+  const auto& norm = weights.norms.at(group.previous);
+  auto wanted = to_array(scales);
+  auto before = mx::astype(norm, mx::float32);
+  auto after = mx::astype(divided(norm, wanted), mx::float32);
+  auto ratio = mx::divide(before, after);
+  // A channel that the norm shuts, or shuts now, has no ratio.
+  auto open =
+      mx::logical_and(mx::isfinite(ratio), mx::greater(ratio, mx::array(0.0f)));
+  auto result = mx::contiguous(mx::where(open, ratio, wanted));
+  mx::eval(result);
+  return {result.data<float>(), result.data<float>() + result.size()};
+}
+
+std::vector<std::string> fold_scales(
+    const ScaleGroup& group,
+    const std::vector<float>& scales,
+    BlockWeights& weights) {
+  check_scales(group, scales);
+  std::vector<std::string> changed;
+  if (group.kind == ScaleGroup::Previous::norm) {
+    auto& norm = weights.norms.at(group.previous);
+    norm = divided(norm, to_array(scales));
+    mx::eval(norm);
+    changed.push_back(group.previous + ".weight");
+  } else {
+    auto& previous = weights.linears.at(group.previous);
+    auto rows = to_array(previous_scales(group, scales));
+    previous.dense = mx::divide(
+        mx::astype(*previous.dense, mx::float32), mx::expand_dims(rows, 1));
+    mx::eval(*previous.dense);
+    changed.push_back(group.previous + ".weight");
+    if (previous.bias) {
+      previous.bias = divided(*previous.bias, rows);
+      mx::eval(*previous.bias);
+      changed.push_back(group.previous + ".bias");
+    }
+  }
+  for (const auto& path : group.linears) {
+    auto& dense = *weights.linears.at(path).dense;
+    dense = mx::multiply(mx::astype(dense, mx::float32), to_array(scales));
+    mx::eval(dense);
+    changed.push_back(path + ".weight");
+  }
+  return changed;
+}
+
+}  // namespace pennyweight

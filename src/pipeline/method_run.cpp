@@ -1,0 +1,317 @@
+#include "pipeline/method_run.h"
+
+#include <algorithm>
+
+#include "calibration/sample.h"
+#include "core/atomic_file.h"
+#include "core/bytes.h"
+#include "core/error.h"
+#include "core/process.h"
+#include "pipeline/check_output.h"
+#include "pipeline/fingerprint.h"
+#include "pipeline/packed_block.h"
+#include "pipeline/write_model.h"
+#include "text/tokenizer.h"
+
+namespace pennyweight {
+
+namespace {
+
+int64_t count_tokens(const std::vector<std::vector<int32_t>>& sequences) {
+  int64_t count = 0;
+  for (const auto& sequence : sequences) {
+    count += static_cast<int64_t>(sequence.size());
+  }
+  return count;
+}
+
+// Reads finished blocks while the output is put together, one at a time.
+class FinishedBlocks {
+ public:
+  FinishedBlocks(
+      const WorkFolder& work,
+      const Model& model,
+      const QuantPlan& plan)
+      : work_(work), model_(model), plan_(plan) {
+    for (const BlockSpec& block : model.spec.blocks) {
+      for (const ModuleSpec& module : list_modules(block)) {
+        block_of_[module.path] = block.index;
+      }
+      for (const NormSpec& norm : list_norms(block)) {
+        block_of_[norm.path] = block.index;
+      }
+    }
+  }
+
+  ops::QuantizedWeight packed(const std::string& module) {
+    if (!go_to(module)) {
+      auto dense = load_linear(model_, module, model_.dtype).dense;
+      require_finite(*dense, module + ".weight");
+      return quantize(*dense, *plan_.at(module).spec);
+    }
+    return block_.packed.at(module);
+  }
+
+  /// A tensor that scales were folded into.
+  std::optional<mx::array> floats(const std::string& name) {
+    if (!go_to(name.substr(0, name.rfind('.')))) {
+      return std::nullopt;
+    }
+    auto it = block_.floats.find(name);
+    return it == block_.floats.end() ? std::nullopt : std::optional(it->second);
+  }
+
+ private:
+  // Whether the module is in a block, which is then at hand.
+  bool go_to(const std::string& module) {
+    auto it = block_of_.find(module);
+    if (it == block_of_.end()) {
+      return false;
+    }
+    if (it->second != current_) {
+      current_ = it->second;
+      block_ = finished_block(
+          work_.load_block(current_),
+          model_.spec.blocks[static_cast<size_t>(current_)],
+          plan_);
+    }
+    return true;
+  }
+
+  const WorkFolder& work_;
+  const Model& model_;
+  const QuantPlan& plan_;
+  std::map<std::string, int> block_of_;
+  int current_ = -1;
+  FinishedBlock block_;
+};
+
+}  // namespace
+
+QuantPlan plan_modules(
+    const Model& model,
+    const QuantSpec& linears,
+    const QuantSpec& embedding,
+    const QuantSpec& head) {
+  QuantPlan plan{linears, {}};
+  for (const ModuleSpec& module : list_modules(model.spec)) {
+    const auto& spec = module.kind == ModuleSpec::Kind::linear ? linears
+        : module.kind == ModuleSpec::Kind::embedding           ? embedding
+                                                               : head;
+    auto& entry = plan.modules[module.path];
+    if (fits(spec, module.in)) {
+      entry.spec = spec;
+    } else {
+      entry.reason = "rows of " + std::to_string(module.in) +
+          " weights don't divide into groups of " +
+          std::to_string(spec.group_size);
+    }
+  }
+  return plan;
+}
+
+MethodRun::MethodRun(
+    const std::string& name,
+    const fs::path& model_folder,
+    const WalkOptions& options,
+    const Ranks& ranks,
+    const ProgressFn& progress)
+    : name_(name),
+      folder_(model_folder),
+      options_(options),
+      ranks_(ranks),
+      progress_(progress),
+      start_(std::chrono::steady_clock::now()),
+      model_(open_model(model_folder)) {
+  auto refuse = [&](const std::string& what) {
+    throw Error(ErrorCode::invalid_argument, name_, what);
+  };
+  if (!model_.quantized.empty()) {
+    refuse(
+        model_.checkpoint.folder().string() +
+        " is quantized already; start from the full-precision model");
+  }
+  if (options_.batch_size < 0) {
+    refuse("--batch-size is negative");
+  }
+  check_output(name_, folder_, options_.mlx_path);
+  if (ranks_.first()) {
+    AtomicFolder(options_.mlx_path, options_.force);  // found out now, not late
+  }
+  check_tokenizer(folder_, name_, progress_);
+  for (const auto& text : model_.spec.notes) {
+    note(text);
+  }
+}
+
+void MethodRun::note(const std::string& text) {
+  result_.notes.push_back(text);
+  warn(progress_, name_, text);
+}
+
+void MethodRun::calibrate(
+    QuantPlan plan,
+    bool hold_out,
+    const FetchDatasetFn& fetch_dataset) {
+  plan_ = std::move(plan);
+  for (const auto& [path, entry] : plan_.modules) {
+    if (!entry.spec) {
+      result_.kept.push_back(path + ": " + entry.reason);
+      warn(progress_, name_, path + " is not quantized: " + entry.reason);
+    }
+  }
+  auto tokenizer = Tokenizer::load(folder_);
+  auto data = load_data(
+      tokenizer,
+      options_.data,
+      self_sampler(model_, tokenizer, progress_),
+      fetch_dataset,
+      progress_);
+  fingerprint_ = fingerprint(data.sequences);
+  data_tokens_ = data.tokens;
+  result_.data = data.source;
+  result_.notes.insert(
+      result_.notes.end(), data.warnings.begin(), data.warnings.end());
+  split_ = split_held_out(std::move(data.sequences), hold_out);
+  result_.tokens = count_tokens(split_.fit);
+  result_.held_out_tokens = count_tokens(split_.held_out);
+}
+
+// What two runs must share for the one to go on with the other's work.
+Json MethodRun::settings(const Json& options) const {
+  Json settings;
+  settings["method"] = name_;
+  settings["version"] = PENNYWEIGHT_VERSION;
+  settings["options"] = options;
+  settings["model"] = fingerprint(model_);
+  settings["data"] = fingerprint_;
+  settings["processes"] = ranks_.size();
+  return settings;
+}
+
+// The first rank makes it ready, then the others read.
+std::unique_ptr<WorkFolder> MethodRun::open_work(const Json& settings) const {
+  const ResumePolicy policy{options_.resume, options_.force};
+  std::unique_ptr<WorkFolder> work;
+  for (bool turn : {true, false}) {
+    if (turn == ranks_.first()) {
+      work = std::make_unique<WorkFolder>(
+          options_.mlx_path, settings, policy, ranks_.first());
+    }
+    ranks_.barrier();
+  }
+  return work;
+}
+
+// Says what the run will take, and refuses what can't be.
+WalkSettings MethodRun::plan_walk(const Stage& stage, const WorkFolder& work) {
+  WalkSettings walk;
+  walk.scratch_folder = work.path();
+  if (options_.batch_size > 0) {
+    walk.batch_tokens =
+        int64_t{options_.batch_size} * options_.data.sequence_length;
+  }
+  MemoryDemand demand{
+      (result_.tokens + result_.held_out_tokens) / ranks_.size() +
+          options_.data.sequence_length,
+      walk.batch_tokens,
+      std::nullopt};
+  if (options_.memory_limit) {
+    demand.limit = parse_bytes(*options_.memory_limit, "--memory-limit");
+  }
+  ops::keep_freed_memory(static_cast<size_t>(demand.freed_bytes()));
+  result_.plan = make_memory_plan(model_, plan_, stage, demand);
+  walk.activation_bytes = result_.plan.in_memory;
+  report(progress_, {name_, 0, 0, "", describe(result_.plan)});
+  require_disk(result_.plan, work.path().parent_path().string());
+  if (work.resumed()) {
+    auto text = "going on after " + std::to_string(work.finished()) + " of " +
+        std::to_string(model_.spec.blocks.size()) + " blocks";
+    report(progress_, {name_, 0, 0, "", text});
+  }
+  return walk;
+}
+
+void MethodRun::write_output(
+    const WorkFolder& work,
+    const std::string& summary) {
+  FinishedBlocks blocks(work, model_, plan_);
+  ConversionSettings settings;
+  settings.dtype = model_.dtype;
+  settings.plan = plan_;
+  settings.source = [&](const std::string& module) {
+    return blocks.packed(module);
+  };
+  settings.floats = [&](const std::string& name) {
+    return blocks.floats(name);
+  };
+  Conversion conversion(model_, settings);
+  AtomicFolder output(options_.mlx_path, options_.force);
+  auto written = write_model(
+      model_,
+      conversion,
+      output.path(),
+      options_.model,
+      summary + " (%bpw a weight with scales), calibrated on " +
+          std::to_string(data_tokens_) + " tokens of " + result_.data + ".",
+      name_,
+      progress_);
+  result_.bytes_out = written.bytes;
+  result_.bits_per_weight = written.bits_per_weight;
+  output.commit();
+}
+
+WalkReport
+MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
+  result_.settings = settings(options);
+  auto work = open_work(result_.settings);
+  result_.resumed_blocks = work->finished();
+  auto walk = plan_walk(stage, *work);
+  BlockWalk(model_, plan_, stage, split_, walk, ranks_).run(*work, progress_);
+  ranks_.barrier();
+
+  result_.output = options_.mlx_path;
+  result_.ranks = ranks_.size();
+  auto size = model_size(model_);
+  result_.parameters = size.parameters;
+  result_.bytes_in = size.bytes;
+  if (ranks_.first()) {
+    for (int i = 0; i < work->finished(); ++i) {
+      result_.blocks.push_back(work->load_report(i));
+    }
+    write_output(*work, summary);
+    work->remove();
+  }
+  result_.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
+          .count();
+  result_.peak_rss = peak_rss();
+  return result_;
+}
+
+Json to_json(const WalkReport& report) {
+  return {
+      {"output", report.output},
+      {"settings", report.settings},
+      {"data", report.data},
+      {"tokens", report.tokens},
+      {"held_out_tokens", report.held_out_tokens},
+      {"plan",
+       {{"peak", report.plan.peak()},
+        {"activations_in_memory", report.plan.in_memory},
+        {"scratch", report.plan.scratch},
+        {"disk", report.plan.disk}}},
+      {"blocks", report.blocks},
+      {"resumed_blocks", report.resumed_blocks},
+      {"kept", report.kept},
+      {"parameters", report.parameters},
+      {"bytes_in", report.bytes_in},
+      {"bytes", report.bytes_out},
+      {"bits_per_weight", report.bits_per_weight},
+      {"seconds", report.seconds},
+      {"peak_rss", report.peak_rss},
+      {"processes", report.ranks},
+      {"notes", report.notes}};
+}
+
+}  // namespace pennyweight
