@@ -12,7 +12,8 @@ InputStatistics collect_statistics(
     size_t fit_batches,
     BlockStep step,
     int in,
-    bool magnitudes) {
+    bool magnitudes,
+    const std::optional<mx::array>& divisors) {
   const bool adds = full && adds_to_residual(step);
   const int hidden = adds ? stream.residual(step, 0).shape(-1) : 0;
   const int shifted = full ? in : 0;
@@ -56,7 +57,11 @@ InputStatistics collect_statistics(
   }
   mx::eval(sums.hessian);
   if (full) {
-    sums.input_shift = mx::subtract(rows(in, in), sums.hessian);
+    auto cross = rows(in, in);
+    if (divisors) {
+      cross = mx::divide(cross, mx::expand_dims(*divisors, 1));
+    }
+    sums.input_shift = mx::subtract(cross, sums.hessian);
     mx::eval(*sums.input_shift);
   }
   if (adds) {

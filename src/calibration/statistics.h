@@ -22,7 +22,8 @@ struct InputStatistics {
 
 /// Moves `stream`, and `full` beside it if not null, to `step`, and sums over
 /// the first `fit_batches` batches; the others, which are held out, only move.
-/// Shifts are of `full`, magnitudes where asked for.
+/// Shifts are of `full`, whose inputs are first divided by `divisors` [in]
+/// where given; magnitudes where asked for.
 /// `in` is the inputs' width. Inputs are multiplied in their own type and
 /// summed in float32; differences of residuals are rounded to that type first.
 InputStatistics collect_statistics(
@@ -32,6 +33,7 @@ InputStatistics collect_statistics(
     size_t fit_batches,
     BlockStep step,
     int in,
-    bool magnitudes = false);
+    bool magnitudes = false,
+    const std::optional<mx::array>& divisors = std::nullopt);
 
 }  // namespace pennyweight

@@ -20,6 +20,7 @@ struct Command {
   std::function<std::function<void(Console&)>(CLI::App&)> add;
 };
 
+Command awq_command();
 Command convert_command();
 Command evaluate_command();
 Command gptq_command();
@@ -27,7 +28,11 @@ Command inspect_command();
 
 inline std::vector<Command> commands() {
   return {
-      convert_command(), gptq_command(), evaluate_command(), inspect_command()};
+      convert_command(),
+      gptq_command(),
+      awq_command(),
+      evaluate_command(),
+      inspect_command()};
 }
 
 /// Parses and runs; returns the exit code: 0 done, 1 internal error, 2 wrong

@@ -3,6 +3,8 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include <algorithm>
+
 #include "calibration/fold.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
@@ -141,6 +143,10 @@ InputStatistics WalkTask::statistics(
   if (shifts) {
     full_.move_to(step);
   }
+  std::optional<mx::array> divisors;
+  if (auto it = divisors_.find(step); it != divisors_.end()) {
+    divisors = it->second;
+  }
   auto sums = collect_statistics(
       inputs().stream(),
       shifts ? &full_.stream() : nullptr,
@@ -148,7 +154,8 @@ InputStatistics WalkTask::statistics(
       state_.fit_batches,
       group.step,
       static_cast<int>(group.modules.front().in),
-      wanted.magnitudes);
+      wanted.magnitudes,
+      divisors);
   inputs().count_step();
   if (shifts) {
     full_.count_step();
@@ -200,6 +207,16 @@ std::vector<float> WalkTask::foldable(
 void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
   for (const auto& name : fold_scales(group, scales, source_)) {
     folded_.insert(name);
+  }
+  // The full-precision stream's inputs stay as they were.
+  for (const LinearGroup& own : groups_) {
+    if (std::ranges::count(group.linears, own.modules.front().path) > 0) {
+      mx::array now(scales.data(), {static_cast<int>(scales.size())});
+      auto [it, first] = divisors_.try_emplace(size_t(own.step), now);
+      if (!first) {
+        it->second = mx::multiply(it->second, now);
+      }
+    }
   }
   // What is not packed runs as it will be written.
   for (const auto& [path, linear] : source_.linears) {

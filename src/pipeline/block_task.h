@@ -119,6 +119,8 @@ class WalkTask : public BlockTask {
   BlockWeights weights_;  // of the quantized stream
   PackedBlock packed_;
   std::set<std::string> folded_;  // names of tensors
+  // By step: what folded scales have divided its inputs by.
+  std::map<size_t, mx::array> divisors_;
   StreamWalk full_;
   std::optional<StreamWalk> quantized_;
   bool changed_ = false;  // a weight that the quantized stream has passed

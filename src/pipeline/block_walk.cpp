@@ -76,6 +76,14 @@ BlockWalk::BlockWalk(
   }
 }
 
+std::vector<TokenBatch> BlockWalk::outer_batches() const {
+  // Their statistics are those of one input, and there are damped or many rows
+  // to share them: an eighth will do.
+  constexpr size_t kShare = 8;
+  const size_t count = (fit_batches_ + kShare - 1) / kShare;
+  return {batches_.begin(), batches_.begin() + static_cast<ptrdiff_t>(count)};
+}
+
 // The quantized stream begins with the embedding as it will be written.
 void BlockWalk::embed() {
   auto outer = load_outer(model_, model_.dtype);
@@ -85,7 +93,9 @@ void BlockWalk::embed() {
   }
   if (const auto& spec = plan_.at(model_.spec.embedding).spec) {
     auto& table = outer.embedding;
-    table.packed = quantize(*table.dense, *spec);
+    const bool fitted = outer_ && outer_->contains(model_.spec.embedding);
+    table.packed = fitted ? outer_->at(model_.spec.embedding)
+                          : quantize(*table.dense, *spec);
     table.dense.reset();
   }
   quantized_->embed(outer);

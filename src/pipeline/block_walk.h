@@ -53,6 +53,15 @@ class BlockWalk {
       const WalkSettings& settings,
       const Ranks& ranks);
 
+  /// Of the sequences to fit, the batches that this rank looks at for what is
+  /// outside the blocks.
+  std::vector<TokenBatch> outer_batches() const;
+  /// `outer`: packed modules outside the blocks; others are rounded to
+  /// nearest.
+  void use_outer(const PackedBlock* outer) {
+    outer_ = outer;
+  }
+
   void run(WorkFolder& work, const ProgressFn& progress);
 
  private:
@@ -68,6 +77,7 @@ class BlockWalk {
   std::vector<TokenBatch> batches_;  // those to fit first, then held out
   size_t fit_batches_ = 0;
   bool held_out_ = false;  // on any rank
+  const PackedBlock* outer_ = nullptr;
   MemoryBudget budget_;
   std::optional<BlockStream> full_;
   std::optional<BlockStream> quantized_;

@@ -9,6 +9,7 @@
 #include "core/process.h"
 #include "pipeline/check_output.h"
 #include "pipeline/fingerprint.h"
+#include "pipeline/outer_fit.h"
 #include "pipeline/packed_block.h"
 #include "pipeline/write_model.h"
 #include "text/tokenizer.h"
@@ -31,8 +32,9 @@ class FinishedBlocks {
   FinishedBlocks(
       const WorkFolder& work,
       const Model& model,
-      const QuantPlan& plan)
-      : work_(work), model_(model), plan_(plan) {
+      const QuantPlan& plan,
+      const PackedBlock& outer)
+      : work_(work), model_(model), plan_(plan), outer_(outer) {
     for (const BlockSpec& block : model.spec.blocks) {
       for (const ModuleSpec& module : list_modules(block)) {
         block_of_[module.path] = block.index;
@@ -44,6 +46,9 @@ class FinishedBlocks {
   }
 
   ops::QuantizedWeight packed(const std::string& module) {
+    if (outer_.contains(module)) {
+      return outer_.at(module);
+    }
     if (!go_to(module)) {
       auto dense = load_linear(model_, module, model_.dtype).dense;
       require_finite(*dense, module + ".weight");
@@ -81,6 +86,7 @@ class FinishedBlocks {
   const WorkFolder& work_;
   const Model& model_;
   const QuantPlan& plan_;
+  const PackedBlock& outer_;
   std::map<std::string, int> block_of_;
   int current_ = -1;
   FinishedBlock block_;
@@ -234,8 +240,9 @@ WalkSettings MethodRun::plan_walk(const Stage& stage, const WorkFolder& work) {
 
 void MethodRun::write_output(
     const WorkFolder& work,
+    const PackedBlock& outer,
     const std::string& summary) {
-  FinishedBlocks blocks(work, model_, plan_);
+  FinishedBlocks blocks(work, model_, plan_, outer);
   ConversionSettings settings;
   settings.dtype = model_.dtype;
   settings.plan = plan_;
@@ -267,7 +274,15 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
   auto work = open_work(result_.settings);
   result_.resumed_blocks = work->finished();
   auto walk = plan_walk(stage, *work);
-  BlockWalk(model_, plan_, stage, split_, walk, ranks_).run(*work, progress_);
+  BlockWalk blocks(model_, plan_, stage, split_, walk, ranks_);
+  OuterFit outer;
+  if (options_.fit_embed) {
+    outer = fit_outer(
+        model_, plan_, blocks.outer_batches(), ranks_, name_, progress_);
+    blocks.use_outer(&outer.packed);
+    result_.outer = outer.figures;
+  }
+  blocks.run(*work, progress_);
   ranks_.barrier();
 
   result_.output = options_.mlx_path;
@@ -279,7 +294,7 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
     for (int i = 0; i < work->finished(); ++i) {
       result_.blocks.push_back(work->load_report(i));
     }
-    write_output(*work, summary);
+    write_output(*work, outer.packed, summary);
     work->remove();
   }
   result_.seconds =
@@ -301,6 +316,7 @@ Json to_json(const WalkReport& report) {
         {"activations_in_memory", report.plan.in_memory},
         {"scratch", report.plan.scratch},
         {"disk", report.plan.disk}}},
+      {"outer", report.outer},
       {"blocks", report.blocks},
       {"resumed_blocks", report.resumed_blocks},
       {"kept", report.kept},

@@ -29,7 +29,8 @@ struct WalkReport {
   int64_t tokens = 0;
   int64_t held_out_tokens = 0;
   MemoryPlan plan;
-  std::vector<Json> blocks;  // see BlockOutcome
+  Json outer = Json::object();  // see OuterFit
+  std::vector<Json> blocks;     // see BlockOutcome
   int resumed_blocks = 0;
   std::vector<std::string> kept;  // modules left in floats, with the reason
   int64_t parameters = 0;
@@ -91,7 +92,10 @@ class MethodRun {
   Json settings(const Json& options) const;
   std::unique_ptr<WorkFolder> open_work(const Json& settings) const;
   WalkSettings plan_walk(const Stage& stage, const WorkFolder& work);
-  void write_output(const WorkFolder& work, const std::string& summary);
+  void write_output(
+      const WorkFolder& work,
+      const PackedBlock& outer,
+      const std::string& summary);
 
   std::string name_;
   fs::path folder_;

@@ -13,6 +13,7 @@ struct WalkOptions {
   std::string model;
   std::string mlx_path = "mlx_model";
   LoadDataOptions data;
+  bool fit_embed = true;
   int batch_size = 0;
   std::optional<std::string> memory_limit;
   bool resume = false;
@@ -34,6 +35,11 @@ struct WalkOptions {
          .affects_result = false},
         self.mlx_path);
     LoadDataOptions::visit(self.data, option);
+    option(
+        {.name = "fit-embed",
+         .help = "Fit embedding and head to the text too, rather than round "
+                 "them to nearest"},
+        self.fit_embed);
     option(
         {.name = "batch-size",
          .help = "Sequences that go through a block together; 0: as fits the "

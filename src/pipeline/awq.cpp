@@ -1,0 +1,42 @@
+#include "pipeline/awq.h"
+
+#include <optional>
+
+#include "method/awq_stage.h"
+#include "method/gptq_stage.h"
+
+namespace pennyweight {
+
+WalkReport awq(
+    const fs::path& model_folder,
+    const AwqRunOptions& options,
+    const FetchDatasetFn& fetch_dataset,
+    const Ranks& ranks,
+    const ProgressFn& progress) {
+  check_options(options.awq);
+  auto outer =
+      make_quant_spec("affine", options.embed_bits, options.embed_group_size);
+  auto linears = make_quant_spec("affine", options.bits, options.group_size);
+  MethodRun run("awq", model_folder, options.walk, ranks, progress);
+  run.calibrate(
+      plan_modules(run.model(), linears, outer, outer), true, fetch_dataset);
+  std::optional<GptqStage> then;
+  if (options.then == "gptq") {
+    GptqOptions gptq;
+    if (!run.has_held_out()) {
+      gptq.shift = 0;  // see drop_unchecked_shift()
+      run.note(
+          "the sequences are too few to hold any out: GPTQ's --shift is taken "
+          "as 0");
+    }
+    then.emplace(gptq);
+  }
+  AwqStage stage(options.awq, then ? &*then : nullptr);
+  return run.run(
+      stage,
+      options_to_json(options, true),
+      std::string("AWQ") + (then ? ", then GPTQ," : "") + " at " +
+          std::to_string(options.bits) + " bits");
+}
+
+}  // namespace pennyweight
