@@ -75,6 +75,15 @@ class AwqTile {
       if (options_.clip) {
         shrink(g, weight);
       }
+      for (int64_t r = 0; r < rows_; ++r) {
+        if (!std::isfinite(best_[size_t(r)])) {
+          throw Error(
+              ErrorCode::numeric,
+              "awq",
+              "the weight, its inputs or a scale holds values that are not "
+              "finite or too large for the output type");
+        }
+      }
     }
   }
 
@@ -315,14 +324,6 @@ GptqResult awq_round(
       tile.store(result);
     }
   });
-  const auto bad = [](float value) { return !std::isfinite(value); };
-  if (std::any_of(result.scales.begin(), result.scales.end(), bad) ||
-      std::any_of(result.biases.begin(), result.biases.end(), bad)) {
-    throw Error(
-        ErrorCode::numeric,
-        "awq",
-        "a scale or bias is not finite in the output type");
-  }
   for (double loss : losses) {
     result.figures.loss += loss;
   }

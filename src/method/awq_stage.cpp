@@ -15,18 +15,18 @@
 
 namespace pennyweight {
 
-namespace {
-
 using Scales = std::vector<float>;
 
 /// A group of linears with what is known of their inputs.
-struct Inputs {
+struct AwqInputs {
   LinearGroup group;
   std::vector<float> gram;   // [in, in]
   std::vector<float> means;  // of |x| [in]
   std::optional<ScaleGroup> scaling;
   Scales scales{};  // chosen; empty: none
 };
+
+namespace {
 
 /// How a block is rounded.
 struct Variant {
@@ -43,7 +43,8 @@ mx::array to_array(const Scales& values) {
   return mx::array(values.data(), {static_cast<int>(values.size())});
 }
 
-/// Neighbouring heads that one channel of the previous op feeds share a scale.
+/// Neighbouring heads that one channel of the previous op feeds share a
+/// scale.
 void share_means(const ScaleGroup& scaling, std::vector<float>& means) {
   const auto size = static_cast<size_t>(scaling.head_dim);
   const auto repeat = static_cast<size_t>(scaling.repeat);
@@ -81,11 +82,11 @@ std::optional<ScaleGroup> find_scaling(
   return std::nullopt;
 }
 
-Inputs take_inputs(BlockTask& task, const LinearGroup& group) {
+AwqInputs take_inputs(BlockTask& task, const LinearGroup& group) {
   auto sums = task.statistics(group, {.magnitudes = true});
   const auto& gram = sums.hessian;
   const auto& magnitudes = *sums.magnitudes;
-  Inputs inputs{group, {}, {}, find_scaling(task.spec(), group)};
+  AwqInputs inputs{group, {}, {}, find_scaling(task.spec(), group)};
   inputs.gram.assign(gram.data<float>(), gram.data<float>() + gram.size());
   inputs.means.assign(
       magnitudes.data<float>(), magnitudes.data<float>() + magnitudes.size());
@@ -102,7 +103,7 @@ Inputs take_inputs(BlockTask& task, const LinearGroup& group) {
 GptqResult round_module(
     const BlockTask& task,
     const ModuleSpec& module,
-    const Inputs& inputs,
+    const AwqInputs& inputs,
     const Scales& columns,
     const Scales& rows,
     const AwqOptions& options) {
@@ -152,7 +153,7 @@ mx::array unscaled(
 /// Loss of the group's linears, and where asked for their weights.
 double group_loss(
     const BlockTask& task,
-    const Inputs& inputs,
+    const AwqInputs& inputs,
     const Scales& scales,
     const AwqOptions& options,
     DenseBlock* dense) {
@@ -175,7 +176,10 @@ double group_loss(
 
 /// The ratio grid, by the Gram matrix and then by the block's output. Leaves
 /// the scales empty where none is better than ones.
-Json search_scales(BlockTask& task, const AwqOptions& options, Inputs& inputs) {
+Json search_scales(
+    BlockTask& task,
+    const AwqOptions& options,
+    AwqInputs& inputs) {
   AwqOptions plain = options;
   plain.clip = false;
   std::vector<Scales> candidates{{}};
@@ -229,8 +233,8 @@ std::vector<Variant> list_variants(const AwqOptions& options, bool scaled) {
 }
 
 /// Scales of a linear's rows: those of the group whose previous op it is.
-Scales row_scales(const std::vector<Inputs>& all, const std::string& path) {
-  for (const Inputs& inputs : all) {
+Scales row_scales(const std::vector<AwqInputs>& all, const std::string& path) {
+  for (const AwqInputs& inputs : all) {
     if (inputs.scaling && !inputs.scales.empty() &&
         inputs.scaling->kind == ScaleGroup::Previous::linear &&
         inputs.scaling->previous == path) {
@@ -242,12 +246,12 @@ Scales row_scales(const std::vector<Inputs>& all, const std::string& path) {
 
 void round_block(
     const BlockTask& task,
-    const std::vector<Inputs>& all,
+    const std::vector<AwqInputs>& all,
     const AwqOptions& options,
     Variant& variant) {
   AwqOptions parts = options;
   parts.clip = variant.clipped;
-  for (const Inputs& inputs : all) {
+  for (const AwqInputs& inputs : all) {
     const Scales columns = variant.scaled ? inputs.scales : Scales{};
     for (const ModuleSpec& module : inputs.group.modules) {
       const Scales rows =
@@ -281,8 +285,8 @@ size_t choose(BlockTask& task, std::vector<Variant>& variants) {
   return best;
 }
 
-void fold_all(BlockTask& task, const std::vector<Inputs>& all) {
-  for (const Inputs& inputs : all) {
+void fold_all(BlockTask& task, const std::vector<AwqInputs>& all) {
+  for (const AwqInputs& inputs : all) {
     if (!inputs.scales.empty()) {
       task.fold(*inputs.scaling, inputs.scales);
     }
@@ -296,6 +300,50 @@ std::string percent(double share) {
 }
 
 }  // namespace
+
+// What loses least rounded to nearest may lose more under error feedback, so
+// that both ways are gone.
+void AwqStage::run_then(
+    BlockTask& task,
+    const std::vector<AwqInputs>& all,
+    bool scaled,
+    BlockOutcome& outcome) {
+  Json figures = Json::object();
+  task.restart();
+  auto chosen = then_->run(task);
+  std::string kept = "unscaled";
+  if (chosen.error) {
+    figures["held_out_error"] = {
+        {kept, *chosen.error},
+        {"round to nearest",
+         outcome.figures["held_out_error"]["round to nearest"]}};
+  }
+  if (scaled) {
+    const PackedBlock before = task.packed();
+    fold_all(task, all);
+    task.restart();
+    auto other = then_->run(task);
+    if (other.error) {
+      figures["held_out_error"]["scaled"] = *other.error;
+    }
+    if (!chosen.error || !other.error || *other.error < *chosen.error) {
+      chosen = std::move(other);
+      kept = "scaled";
+    } else {
+      task.unfold();
+      for (const auto& [path, packed] : before) {
+        task.set(path, packed);
+      }
+    }
+  }
+  figures["kept"] = kept;
+  figures["awq"] = outcome.figures;
+  figures[then_->name()] = chosen.figures;
+  outcome.figures = std::move(figures);
+  outcome.error = chosen.error;
+  outcome.warnings.insert(
+      outcome.warnings.end(), chosen.warnings.begin(), chosen.warnings.end());
+}
 
 StageNeeds AwqStage::needs() const {
   return {
@@ -321,12 +369,12 @@ int64_t AwqStage::working_bytes(const BlockSpec& block) const {
 
 BlockOutcome AwqStage::run(BlockTask& task) {
   BlockOutcome outcome;
-  std::vector<Inputs> all;
+  std::vector<AwqInputs> all;
   for (const LinearGroup& group : task.groups()) {
     all.push_back(take_inputs(task, group));
   }
   bool scaled = false;
-  for (Inputs& inputs : all) {
+  for (AwqInputs& inputs : all) {
     if (options_.scale && inputs.scaling) {
       const auto& path = inputs.group.modules.front().path;
       outcome.figures["scales"][path] = search_scales(task, options_, inputs);
@@ -350,17 +398,14 @@ BlockOutcome AwqStage::run(BlockTask& task) {
         " has the lower held-out error (" + percent(*variants[kept].error) +
         " against " + percent(*variants[0].error) + ") and was kept");
   }
+  if (then_) {
+    run_then(task, all, variants[kept].scaled, outcome);
+    return outcome;
+  }
   if (variants[kept].scaled) {
     fold_all(task, all);
   }
-  if (then_) {
-    task.restart();
-    auto next = then_->run(task);
-    outcome.figures[then_->name()] = next.figures;
-    outcome.warnings.insert(
-        outcome.warnings.end(), next.warnings.begin(), next.warnings.end());
-    return outcome;
-  }
+  outcome.error = variants[kept].error;
   for (const auto& [path, packed] : variants[kept].packed) {
     task.set(path, packed);
   }

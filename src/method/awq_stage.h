@@ -10,13 +10,16 @@
 
 namespace pennyweight {
 
+struct AwqInputs;
+
 /// AWQ over the linears of a block (see awq.h), with every scale group that
 /// list_scale_groups() derives. Scales are searched by the Gram matrix of the
 /// inputs, the best few tried on the block's output. Then the block is rounded
 /// scaled and not, with searched ranges and without, and what has the least
 /// error on held-out text is kept.
 ///
-/// With `then`, that stage gets the block with the scales folded in.
+/// With `then`, that stage rounds the block, with the scales folded in and
+/// without, and again the better is kept.
 class AwqStage : public Stage {
  public:
   AwqStage(const AwqOptions& options, Stage* then)
@@ -30,6 +33,12 @@ class AwqStage : public Stage {
   BlockOutcome run(BlockTask& task) override;
 
  private:
+  void run_then(
+      BlockTask& task,
+      const std::vector<AwqInputs>& all,
+      bool scaled,
+      BlockOutcome& outcome);
+
   AwqOptions options_;
   Stage* then_;
 };

@@ -52,7 +52,8 @@ struct GptqOptions {
         self.act_order);
     option(
         {.name = "plain",
-         .help = "GPTQ as in the paper, without any of the improvements"},
+         .help = "GPTQ as in the paper, without any of the improvements; "
+                 "embedding and head rounded to nearest"},
         self.plain);
     option(
         {.name = "grid-search",

@@ -268,6 +268,7 @@ BlockOutcome GptqStage::run(BlockTask& task) {
       errors[variant.name] = *variant.error;
     }
   }
+  outcome.error = variants[kept].error;
   outcome.figures["kept"] = variants[kept].name;
   outcome.figures["modules"] = variants[kept].figures;
   if (kept != 0) {

@@ -56,7 +56,8 @@ class BlockTask {
   virtual bool has_held_out() const = 0;
   /// Error of the block with `weights` for its linears on held-out text: the
   /// mean over tokens of |y - y_full|^2 / |y_full|^2, y its output. Linears
-  /// that are not among them have their full-precision weights.
+  /// that are not among them are as weight() gives them. Folded scales are
+  /// in the weights, as they are in weight().
   virtual double held_out_error(const DenseBlock& weights) = 0;
   /// The same on a part of the text that statistics are made of.
   virtual double fit_error(const DenseBlock& weights) = 0;
@@ -73,11 +74,15 @@ class BlockTask {
   virtual void fold(
       const ScaleGroup& group,
       const std::vector<float>& scales) = 0;
+  /// Undoes every fold().
+  virtual void unfold() = 0;
   /// Back to the block's inputs, to ask for statistics anew.
   virtual void restart() = 0;
   /// Makes `weight` the linear's. One that was set may be set again once all
   /// are; the block is then run anew.
   virtual void set(const std::string& path, const ops::QuantizedWeight&) = 0;
+  /// What was set.
+  virtual const PackedBlock& packed() const = 0;
 };
 
 /// What became of a block: figures for the report, and what a user should be
@@ -85,6 +90,8 @@ class BlockTask {
 struct BlockOutcome {
   Json figures = Json::object();
   std::vector<std::string> warnings;
+  /// Held-out error of what was set, where there is such text.
+  std::optional<double> error{};
 };
 
 /// What a stage must be fed with.

@@ -166,9 +166,11 @@ InputStatistics WalkTask::statistics(
 // Of batches first .. last - 1, against the full-precision stream.
 double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
   full_.complete();
-  BlockWeights block = full_weights_;
-  for (const auto& [path, dense] : weights) {
-    block.linears.at(path).dense = dense;
+  BlockWeights block = source_;
+  for (auto& [path, linear] : block.linears) {
+    auto it = weights.find(path);
+    linear.dense = it == weights.end() ? mx::astype(*linear.dense, dtype())
+                                       : it->second;
   }
   ForwardContext context{.dtype = dtype()};
   double error = 0;
@@ -225,6 +227,20 @@ void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
     if (!packed_.contains(path)) {
       own.dense = mx::astype(*linear.dense, dtype());
       mx::eval(*own.dense);
+    }
+  }
+  weights_.norms = source_.norms;
+  changed_ = changed_ || inputs().next() > 0 || inputs().at_end();
+}
+
+void WalkTask::unfold() {
+  source_ = full_weights_;
+  divisors_.clear();
+  folded_.clear();
+  for (auto& [path, linear] : weights_.linears) {
+    linear.bias = source_.linears.at(path).bias;
+    if (!packed_.contains(path)) {
+      linear.dense = source_.linears.at(path).dense;
     }
   }
   weights_.norms = source_.norms;

@@ -93,7 +93,11 @@ class WalkTask : public BlockTask {
       const ScaleGroup& group,
       const std::vector<float>& scales) const override;
   void fold(const ScaleGroup& group, const std::vector<float>& scales) override;
+  void unfold() override;
   void restart() override;
+  const PackedBlock& packed() const override {
+    return packed_;
+  }
   void set(const std::string& path, const ops::QuantizedWeight&) override;
 
   /// Brings the streams to the block's output with what was set.

@@ -77,11 +77,15 @@ BlockWalk::BlockWalk(
 }
 
 std::vector<TokenBatch> BlockWalk::outer_batches() const {
-  // Their statistics are those of one input, and there are damped or many rows
-  // to share them: an eighth will do.
-  constexpr size_t kShare = 8;
-  const size_t count = (fit_batches_ + kShare - 1) / kShare;
-  return {batches_.begin(), batches_.begin() + static_cast<ptrdiff_t>(count)};
+  // The statistics of one input, and many rows to share them: these will do.
+  constexpr int64_t kTokens = 8192;
+  std::vector<TokenBatch> chosen;
+  int64_t tokens = 0;
+  for (size_t i = 0; i < fit_batches_ && tokens < kTokens; ++i) {
+    chosen.push_back(batches_[i]);
+    tokens += batches_[i].count;
+  }
+  return chosen;
 }
 
 // The quantized stream begins with the embedding as it will be written.

@@ -53,8 +53,9 @@ class BlockWalk {
       const WalkSettings& settings,
       const Ranks& ranks);
 
-  /// Of the sequences to fit, the batches that this rank looks at for what is
-  /// outside the blocks.
+  /// Of the sequences to fit, as many batches as this rank looks at for what
+  /// is outside the blocks: a number of tokens that does not grow with the
+  /// text.
   std::vector<TokenBatch> outer_batches() const;
   /// `outer`: packed modules outside the blocks; others are rounded to
   /// nearest.

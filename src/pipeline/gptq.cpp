@@ -47,6 +47,8 @@ WalkReport gptq(
     const ProgressFn& progress) {
   GptqRunOptions options = wanted;
   check_options(options.gptq);
+  // The paper's and mlx-lm's GPTQ stops at the blocks.
+  options.walk.fit_embed = options.walk.fit_embed && !options.gptq.plain;
   MethodRun run(kName, model_folder, options.walk, ranks, progress);
   run.calibrate(
       plan_of(run.model(), options), !options.gptq.plain, fetch_dataset);

@@ -20,49 +20,17 @@ pytest.importorskip("mlx_lm")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import random_model  # noqa: E402
-
-BIN = os.environ.get(
-    "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
-DEMO = ROOT / "assets/demo"
-TEXT = DEMO / "calibration.txt"
-HELD_OUT = DEMO / "sample.txt"
+import walks  # noqa: E402
+from walks import (  # noqa: E402, F401
+    DEMO, TEXT, kl, leftovers, mpirun, same_files, wide_model)
 
 
-def command(model, out, *flags, text=TEXT):
-    return [BIN, "gptq", "--model", str(model), "--mlx-path", str(out),
-            "--data-path", str(text), "--sequence-length", "128",
-            *map(str, flags)]
+def gptq(model, out, *flags, **how):
+    return walks.run("gptq", model, out, *flags, **how)
 
 
-def gptq(model, out, *flags, code=0, text=TEXT, launcher=()):
-    report = Path(f"{out}.json")
-    done = subprocess.run(
-        [*launcher, *command(model, out, *flags, text=text),
-         "--report", report],
-        capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, done.stderr
-    return json.loads(report.read_text()) if code == 0 else done.stderr
-
-
-def kl(out, model=DEMO):
-    report = Path(f"{out}.kl.json")
-    subprocess.run(
-        [BIN, "evaluate", out, "--reference", model, "--data-path", HELD_OUT,
-         "--sequence-length", "128", "--num-samples", "-1", "--json", report,
-         "--quiet"], check=True, timeout=300)
-    return json.loads(report.read_text())["kl"]["mean"]
-
-
-def same_files(one, other):
-    names = sorted(p.name for p in one.iterdir())
-    assert names == sorted(p.name for p in other.iterdir())
-    _, different, failed = filecmp.cmpfiles(one, other, names, shallow=False)
-    # The card names nothing that could differ, so it is compared, too.
-    return not different and not failed
-
-
-def leftovers(folder):
-    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+def command(model, out, *flags):
+    return walks.command("gptq", model, out, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -266,14 +234,6 @@ def test_read_only_target(deep, tmp_path):
         subprocess.run(["umount", "-l", disk], check=False)
 
 
-def wide_model(folder, blocks):
-    random_model.write(
-        folder, num_hidden_layers=blocks, hidden_size=256,
-        intermediate_size=768, num_attention_heads=8, num_key_value_heads=4,
-        head_dim=32)
-    return folder
-
-
 def test_memory_does_not_grow_with_blocks(tmp_path):
     peaks = [gptq(wide_model(tmp_path / f"model{blocks}", blocks),
                   tmp_path / f"out{blocks}", "--num-samples", 16)["peak_rss"]
@@ -300,14 +260,6 @@ def test_memory_limit_is_kept(tmp_path):
         model, tmp_path / "less", "--memory-limit", "50MB", code=2, text=text)
     assert "--memory-limit 50 MB is too little" in errors
     assert not leftovers(tmp_path)
-
-
-@pytest.fixture
-def mpirun():
-    if not shutil.which("mpirun"):
-        pytest.skip("mpirun is not installed")
-    launcher = ["mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none"]
-    return launcher + ["--allow-run-as-root"] * (os.geteuid() == 0)
 
 
 def test_two_processes(mpirun, tmp_path):

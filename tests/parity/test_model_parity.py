@@ -239,6 +239,20 @@ def test_float32_logits(probe, tmp_path, family, changes, length):
     assert distance(ours, theirs) < 1e-4
 
 
+@pytest.mark.parametrize("family, changes, length", CASES)
+def test_folded_scales_change_nothing(
+    probe, tmp_path, family, changes, length
+):
+    config = make_config(family, changes)
+    save(tmp_path, random_model(config), config)
+    tokens = make_tokens(config, 2, length)
+    plain, _ = run_probe(probe, tmp_path, tokens)
+    folded, notes = run_probe(probe, tmp_path, tokens, mode="folded")
+    assert notes.count("4 scale groups") == config["num_hidden_layers"]
+    assert (folded != plain).any()
+    assert distance(folded, plain) < 1e-4
+
+
 @pytest.mark.parametrize("kernel", ["reference", "simd", "onednn"])
 @pytest.mark.parametrize("family, changes, length", [
     case("plain", "llama"),

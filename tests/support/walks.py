@@ -1,0 +1,71 @@
+"""Running the commands that walk through a model's blocks."""
+
+import filecmp
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import random_model
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = os.environ.get(
+    "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
+DEMO = ROOT / "assets/demo"
+TEXT = DEMO / "calibration.txt"
+HELD_OUT = DEMO / "sample.txt"
+
+
+def command(method, model, out, *flags, text=TEXT):
+    return [BIN, method, "--model", str(model), "--mlx-path", str(out),
+            "--data-path", str(text), "--sequence-length", "128",
+            *map(str, flags)]
+
+
+def run(method, model, out, *flags, code=0, text=TEXT, launcher=()):
+    report = Path(f"{out}.json")
+    done = subprocess.run(
+        [*launcher, *command(method, model, out, *flags, text=text),
+         "--report", report],
+        capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stderr
+    return json.loads(report.read_text()) if code == 0 else done.stderr
+
+
+def kl(out, model=DEMO):
+    report = Path(f"{out}.kl.json")
+    subprocess.run(
+        [BIN, "evaluate", out, "--reference", model, "--data-path", HELD_OUT,
+         "--sequence-length", "128", "--num-samples", "-1", "--json", report,
+         "--quiet"], check=True, timeout=300)
+    return json.loads(report.read_text())["kl"]["mean"]
+
+
+def same_files(one, other):
+    names = sorted(p.name for p in one.iterdir())
+    assert names == sorted(p.name for p in other.iterdir())
+    _, different, failed = filecmp.cmpfiles(one, other, names, shallow=False)
+    # The card names nothing that could differ, so it is compared, too.
+    return not different and not failed
+
+
+def leftovers(folder):
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def wide_model(folder, blocks):
+    random_model.write(
+        folder, num_hidden_layers=blocks, hidden_size=256,
+        intermediate_size=768, num_attention_heads=8, num_key_value_heads=4,
+        head_dim=32)
+    return folder
+
+
+@pytest.fixture
+def mpirun():
+    if not shutil.which("mpirun"):
+        pytest.skip("mpirun is not installed")
+    launcher = ["mpirun", "-n", "2", "--oversubscribe", "--bind-to", "none"]
+    return launcher + ["--allow-run-as-root"] * (os.geteuid() == 0)
