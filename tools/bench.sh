@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md. Usage: bench.sh BIN [MODEL TEXT [TEXTS]]
 # Without a model, the demo model and its text, which are small: the ratios
-# then say little. TEXTS is a folder of calibration text, for GPTQ beside
-# mlx-lm's, which takes minutes.
+# then say little. TEXTS is a folder of calibration text, for GPTQ and AWQ
+# beside mlx-lm's, which take minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$1
@@ -23,5 +23,8 @@ if [ -n "$texts" ]; then
   openblas=$(ldconfig -p 2> /dev/null |
     awk '/libopenblas.so.0/ {print $NF; exit}')
   .venv/bin/python bench/gptq_bench.py "$model" "$texts" --binary "$binary" \
+    --openblas "$openblas"
+  echo "== awq against mlx_lm.awq"
+  .venv/bin/python bench/awq_bench.py "$model" "$texts" --binary "$binary" \
     --openblas "$openblas"
 fi
