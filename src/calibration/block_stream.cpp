@@ -13,8 +13,12 @@ const std::vector<BlockStep>& block_steps() {
   return steps;
 }
 
-bool adds_to_residual(BlockStep step) {
-  return step == BlockStep::attention_out || step == BlockStep::mlp_out;
+bool adds_to_residual(const BlockSpec& block, BlockStep step) {
+  if (block.residual_scale != 1) {
+    return false;
+  }
+  return (step == BlockStep::attention_out && !block.attention_post) ||
+      (step == BlockStep::mlp_out && !block.mlp_post);
 }
 
 BlockStream::BlockStream(
@@ -57,8 +61,9 @@ mx::array BlockStream::step_input(BlockStep step, size_t batch) {
       return mixed_.get(batch);
     }
     case BlockStep::mlp_in: {
-      const auto& o = weights_->linears.at(spec_->attention.o.path);
-      after().put(batch, o.add_to(start(batch), mixed_.get(batch)));
+      after().put(
+          batch,
+          attention_output(*spec_, *weights_, start(batch), mixed_.get(batch)));
       return mlp_input(*spec_, *weights_, after().get(batch), context_);
     }
     case BlockStep::mlp_out:
@@ -79,8 +84,9 @@ mx::array BlockStream::residual(BlockStep step, size_t batch) const {
 }
 
 void BlockStream::finish(size_t batch) {
-  const auto& down = weights_->linears.at(spec_->mlp.down.path);
-  after().put(batch, down.add_to(after().get(batch), wide_.get(batch)));
+  after().put(
+      batch,
+      mlp_output(*spec_, *weights_, after().get(batch), wide_.get(batch)));
 }
 
 void BlockStream::run() {

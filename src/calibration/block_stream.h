@@ -18,8 +18,9 @@ enum class BlockStep { attention_in, attention_out, mlp_in, mlp_out };
 /// input_id of list_modules().
 const std::vector<BlockStep>& block_steps();
 
-/// Whether what the step's linear gives is added to the residual stream.
-bool adds_to_residual(BlockStep step);
+/// Whether what the step's linear gives is added to the residual stream as it
+/// is.
+bool adds_to_residual(const BlockSpec& block, BlockStep step);
 
 struct StreamSettings {
   mx::Dtype dtype = mx::float32;  // that matrices run in
@@ -49,6 +50,9 @@ class BlockStream {
   /// What a step's output is added to, float32 [rows, length, hidden].
   mx::array residual(BlockStep step, size_t batch) const;
   void finish(size_t batch);
+  const BlockSpec& spec() const {
+    return *spec_;
+  }
   /// Each batch through the entered block, from its inputs.
   void run();
   /// The entered block's input, and its output after finish() or run().

@@ -20,8 +20,12 @@ mx::array to_array(const std::vector<float>& values) {
   return mx::array(values.data(), {static_cast<int>(values.size())});
 }
 
-mx::array divided(const mx::array& x, const mx::array& scales) {
-  return mx::astype(mx::divide(mx::astype(x, mx::float32), scales), x.dtype());
+// (x + offset) / scales - offset, in x's type.
+mx::array
+divided(const mx::array& x, const mx::array& scales, float offset = 0) {
+  const mx::array shift(offset);
+  auto whole = mx::add(mx::astype(x, mx::float32), shift);
+  return mx::astype(mx::subtract(mx::divide(whole, scales), shift), x.dtype());
 }
 
 void check_scales(const ScaleGroup& group, const std::vector<float>& scales) {
@@ -67,8 +71,11 @@ std::vector<float> foldable_scales(
   }
   const auto& norm = weights.norms.at(group.previous);
   auto wanted = to_array(scales);
-  auto before = mx::astype(norm, mx::float32);
-  auto after = mx::astype(divided(norm, wanted), mx::float32);
+  const auto whole = [&](const mx::array& weight) {
+    return mx::add(mx::astype(weight, mx::float32), mx::array(group.offset));
+  };
+  auto before = whole(norm);
+  auto after = whole(divided(norm, wanted, group.offset));
   auto ratio = mx::divide(before, after);
   // A channel that the norm shuts, or shuts now, has no ratio.
   auto open =
@@ -86,7 +93,7 @@ std::vector<std::string> fold_scales(
   std::vector<std::string> changed;
   if (group.kind == ScaleGroup::Previous::norm) {
     auto& norm = weights.norms.at(group.previous);
-    norm = divided(norm, to_array(scales));
+    norm = divided(norm, to_array(scales), group.offset);
     mx::eval(norm);
     changed.push_back(group.previous + ".weight");
   } else {

@@ -137,14 +137,19 @@ struct AttentionArgs {
   void* out = nullptr;  // contiguous
 };
 
-/// out = silu(gate) * up. `out` may be `gate` or `up` itself.
+/// out = silu(gate) * up, or gelu(gate) * up by its form with tanh, which is
+/// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)). `out` may be `gate` or `up`
+/// itself.
 struct SwigluArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   ConstMatrix gate{};
   ConstMatrix up{};
   Matrix out{};
+  bool gelu = false;
 };
+inline constexpr float kGeluLinear = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+inline constexpr float kGeluCubic = 0.044715f;
 
 /// out [rows, columns] = softmax of x's rows. `out` may be x itself.
 struct SoftmaxArgs {

@@ -34,20 +34,66 @@ mx::array split_heads(const mx::array& x, int heads, int head_dim) {
   return mx::reshape(x, {x.shape(0), x.shape(1), heads, head_dim});
 }
 
+mx::array norm_weight(const NormSpec& norm, const mx::array& stored) {
+  return norm.offset == 0
+      ? stored
+      : mx::add(mx::astype(stored, mx::float32), mx::array(norm.offset));
+}
+
 mx::array normed(
     const NormSpec& norm,
     const BlockWeights& weights,
     const mx::array& x,
     mx::Dtype dtype) {
-  return ops::rms_norm(x, weights.norms.at(norm.path), norm.eps, dtype);
+  return ops::rms_norm(
+      x, norm_weight(norm, weights.norms.at(norm.path)), norm.eps, dtype);
+}
+
+mx::array before(
+    const std::optional<NormSpec>& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  return norm ? normed(*norm, weights, x, dtype) : mx::astype(x, dtype);
+}
+
+mx::array after(
+    const BlockSpec& spec,
+    const std::optional<NormSpec>& norm,
+    const LinearSpec& linear,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& x) {
+  const auto& own = weights.linears.at(linear.path);
+  if (!norm && spec.residual_scale == 1) {
+    return own.add_to(residual, x);
+  }
+  auto out = own(x, mx::float32);
+  if (norm) {
+    out = normed(*norm, weights, out, mx::float32);
+  }
+  if (spec.residual_scale != 1) {
+    out = mx::multiply(out, mx::array(spec.residual_scale));
+  }
+  return mx::add(residual, out);
+}
+
+// A full-width norm stands before the split into heads.
+bool is_wide(const std::optional<NormSpec>& norm, const AttentionSpec& spec) {
+  return norm && norm->size != spec.head_dim;
 }
 
 }  // namespace
 
 mx::array embed(const OuterWeights& weights, const mx::array& tokens) {
   const auto& table = weights.embedding;
+  const auto scaled = [&](const mx::array& x) {
+    return weights.embedding_scale == 1
+        ? x
+        : mx::multiply(x, mx::array(weights.embedding_scale));
+  };
   if (table.dense) {
-    return mx::astype(mx::take(*table.dense, tokens, 0), mx::float32);
+    return scaled(mx::astype(mx::take(*table.dense, tokens, 0), mx::float32));
   }
   auto flat = mx::flatten(tokens);
   auto pick = [&](const mx::array& rows) { return mx::take(rows, flat, 0); };
@@ -58,7 +104,8 @@ mx::array embed(const OuterWeights& weights, const mx::array& tokens) {
     rows.biases = pick(*rows.biases);
   }
   auto dense = ops::dequantize(rows, mx::float32);
-  return mx::reshape(dense, {tokens.shape(0), tokens.shape(1), dense.shape(1)});
+  return scaled(
+      mx::reshape(dense, {tokens.shape(0), tokens.shape(1), dense.shape(1)}));
 }
 
 mx::array attention_input(
@@ -66,7 +113,7 @@ mx::array attention_input(
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context) {
-  return normed(spec.attention_norm, weights, x, context.dtype);
+  return before(spec.attention_norm, weights, x, context.dtype);
 }
 
 mx::array attention_mixed(
@@ -75,22 +122,27 @@ mx::array attention_mixed(
     const mx::array& input,
     const ForwardContext& context) {
   const AttentionSpec& attention = spec.attention;
-  auto project = [&](const LinearSpec& linear, int heads) {
+  auto project = [&](const LinearSpec& linear,
+                     const std::optional<NormSpec>& norm,
+                     int heads) {
     auto out = weights.linears.at(linear.path)(input);
-    return split_heads(out, heads, attention.head_dim);
+    const bool wide = is_wide(norm, attention);
+    if (wide) {
+      out = normed(*norm, weights, out, context.dtype);
+    }
+    out = split_heads(out, heads, attention.head_dim);
+    return norm && !wide ? normed(*norm, weights, out, context.dtype) : out;
   };
-  auto q = project(attention.q, attention.heads);
-  auto k = project(attention.k, attention.kv_heads);
-  auto v = project(attention.v, attention.kv_heads);
-  if (attention.q_norm) {
-    q = normed(*attention.q_norm, weights, q, context.dtype);
-    k = normed(*attention.k_norm, weights, k, context.dtype);
-  }
+  auto q = project(attention.q, attention.q_norm, attention.heads);
+  auto k = project(attention.k, attention.k_norm, attention.kv_heads);
+  auto v = project(attention.v, std::nullopt, attention.kv_heads);
   int offset = context.cache ? context.cache->length : 0;
   int length = input.shape(1);
-  auto table = make_rope_table(attention.rope, offset + length);
-  q = ops::rope(q, table, offset);
-  k = ops::rope(k, table, offset);
+  if (attention.rope.dims > 0) {
+    auto table = make_rope_table(attention.rope, offset + length);
+    q = ops::rope(q, table, offset);
+    k = ops::rope(k, table, offset);
+  }
   if (context.cache) {
     k = append(context.cache->keys, k, offset);
     v = append(context.cache->values, v, offset);
@@ -107,7 +159,7 @@ mx::array mlp_input(
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context) {
-  return normed(spec.mlp_norm, weights, x, context.dtype);
+  return before(spec.mlp_norm, weights, x, context.dtype);
 }
 
 mx::array mlp_wide(
@@ -116,7 +168,25 @@ mx::array mlp_wide(
     const mx::array& input) {
   auto gate = weights.linears.at(spec.mlp.gate.path)(input);
   auto up = weights.linears.at(spec.mlp.up.path)(input);
-  return ops::swiglu(gate, up);
+  return spec.mlp.activation == Activation::silu ? ops::swiglu(gate, up)
+                                                 : ops::geglu(gate, up);
+}
+
+mx::array attention_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& mixed) {
+  return after(
+      spec, spec.attention_post, spec.attention.o, weights, residual, mixed);
+}
+
+mx::array mlp_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& wide) {
+  return after(spec, spec.mlp_post, spec.mlp.down, weights, residual, wide);
 }
 
 mx::array run_attention(
@@ -126,7 +196,7 @@ mx::array run_attention(
     const ForwardContext& context) {
   auto input = attention_input(spec, weights, x, context);
   auto mixed = attention_mixed(spec, weights, input, context);
-  return weights.linears.at(spec.attention.o.path).add_to(x, mixed);
+  return attention_output(spec, weights, x, mixed);
 }
 
 mx::array run_mlp(
@@ -136,7 +206,7 @@ mx::array run_mlp(
     const ForwardContext& context) {
   auto input = mlp_input(spec, weights, x, context);
   auto wide = mlp_wide(spec, weights, input);
-  return weights.linears.at(spec.mlp.down.path).add_to(x, wide);
+  return mlp_output(spec, weights, x, wide);
 }
 
 mx::array run_block(
@@ -153,7 +223,13 @@ mx::array final_norm(
     const OuterWeights& weights,
     const mx::array& x,
     mx::Dtype dtype) {
-  return ops::rms_norm(x, weights.final_norm, spec.final_norm.eps, dtype);
+  auto weight = norm_weight(spec.final_norm, weights.final_norm);
+  // The head is linear: scaling what it reads scales the logits.
+  if (spec.logit_scale != 1) {
+    weight = mx::multiply(
+        mx::astype(weight, mx::float32), mx::array(spec.logit_scale));
+  }
+  return ops::rms_norm(x, weight, spec.final_norm.eps, dtype);
 }
 
 mx::array head_tile(

@@ -59,6 +59,19 @@ mx::array mlp_wide(
     const BlockWeights& weights,
     const mx::array& input);
 
+/// And what becomes of the residual stream, float32, when o has read `mixed`
+/// and down has read `wide`.
+mx::array attention_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& mixed);
+mx::array mlp_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& wide);
+
 /// The two halves of run_block: x plus what attention and MLP add to it.
 mx::array run_attention(
     const BlockSpec& spec,

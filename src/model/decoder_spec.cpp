@@ -83,35 +83,50 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
 std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block) {
   const auto& attention = block.attention;
   const auto& mlp = block.mlp;
-  return {
-      {.kind = ScaleGroup::Previous::norm,
-       .previous = block.attention_norm.path,
-       .linears = {attention.q.path, attention.k.path, attention.v.path},
-       .channels = attention.q.in},
+  std::vector<ScaleGroup> groups;
+  const auto add_norm = [&](const std::optional<NormSpec>& norm,
+                            std::vector<std::string> linears) {
+    if (norm) {
+      groups.push_back(
+          {.kind = ScaleGroup::Previous::norm,
+           .previous = norm->path,
+           .offset = norm->offset,
+           .linears = std::move(linears),
+           .channels = norm->size});
+    }
+  };
+  add_norm(
+      block.attention_norm,
+      {attention.q.path, attention.k.path, attention.v.path});
+  groups.push_back(
       {.kind = ScaleGroup::Previous::linear,
        .previous = attention.v.path,
        .linears = {attention.o.path},
        .channels = attention.o.in,
        .repeat = attention.heads / attention.kv_heads,
-       .head_dim = attention.head_dim},
-      {.kind = ScaleGroup::Previous::norm,
-       .previous = block.mlp_norm.path,
-       .linears = {mlp.gate.path, mlp.up.path},
-       .channels = mlp.gate.in},
+       .head_dim = attention.head_dim});
+  add_norm(block.mlp_norm, {mlp.gate.path, mlp.up.path});
+  groups.push_back(
       {.kind = ScaleGroup::Previous::linear,
        .previous = mlp.up.path,
        .linears = {mlp.down.path},
-       .channels = mlp.down.in}};
+       .channels = mlp.down.in});
+  return groups;
 }
 
 std::vector<NormSpec> list_norms(const BlockSpec& block) {
-  std::vector<NormSpec> norms = {block.attention_norm};
-  for (const auto& norm : {block.attention.q_norm, block.attention.k_norm}) {
+  std::vector<NormSpec> norms;
+  for (const auto& norm :
+       {block.attention_norm,
+        block.attention.q_norm,
+        block.attention.k_norm,
+        block.attention_post,
+        block.mlp_norm,
+        block.mlp_post}) {
     if (norm) {
       norms.push_back(*norm);
     }
   }
-  norms.push_back(block.mlp_norm);
   return norms;
 }
 

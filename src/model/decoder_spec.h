@@ -25,27 +25,32 @@ struct LinearSpec {
   bool bias = false;
 };
 
-/// RMS norm, weight [size].
+/// RMS norm, weight [size]. What is multiplied by is `offset` plus the weight
+/// that is stored.
 struct NormSpec {
   std::string path;
   int64_t size = 0;
   float eps = 0;
+  float offset = 0;
 };
 
 /// Grouped-query attention with rotary embedding: q [heads * head_dim, in],
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
   LinearSpec q, k, v, o;
-  std::optional<NormSpec> q_norm, k_norm;  // over head_dim, before the rope
+  // Before the rope: over head_dim, or over all heads together where the
+  // norm is that wide.
+  std::optional<NormSpec> q_norm, k_norm;
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
   float scale = 0;
   int window = 0;  // keys at this distance and beyond are masked; 0: none
-  RopeSpec rope;
+  RopeSpec rope;   // of no dims: none
 };
 
-enum class Activation { silu };
+/// gelu is the one with tanh.
+enum class Activation { silu, gelu };
 
 /// down(activation(gate(x)) * up(x)).
 struct MlpSpec {
@@ -53,14 +58,16 @@ struct MlpSpec {
   Activation activation = Activation::silu;
 };
 
-/// h = x + attention(attention_norm(x)); h + mlp(mlp_norm(h)).
+/// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
+/// are absent leave what they get.
 struct BlockSpec {
   int index = 0;
   std::string path;
-  NormSpec attention_norm;
+  std::optional<NormSpec> attention_norm, attention_post;
   AttentionSpec attention;
-  NormSpec mlp_norm;
+  std::optional<NormSpec> mlp_norm, mlp_post;
   MlpSpec mlp;
+  float residual_scale = 1;  // r
 };
 
 struct DecoderSpec {
@@ -68,6 +75,8 @@ struct DecoderSpec {
   int64_t hidden = 0;
   int64_t vocab = 0;
   std::string embedding;  // module path; weight [vocab, hidden]
+  float embedding_scale = 1;
+  float logit_scale = 1;
   std::vector<BlockSpec> blocks;
   NormSpec final_norm;
   std::optional<LinearSpec> head;  // absent: the embedding is the head too
@@ -126,6 +135,7 @@ struct ScaleGroup {
 
   Previous kind = Previous::norm;
   std::string previous;
+  float offset = 0;  // of the norm
   std::vector<std::string> linears;
   int64_t channels = 0;  // input channels of the linears
   /// Output channel (h / repeat) * head_dim + d of `previous` feeds input

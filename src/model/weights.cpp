@@ -121,7 +121,8 @@ OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
   return {
       std::move(embedding),
       load_as(model, model.spec.final_norm.path + ".weight", dtype),
-      std::move(head)};
+      std::move(head),
+      model.spec.embedding_scale};
 }
 
 }  // namespace pennyweight

@@ -53,6 +53,7 @@ struct OuterWeights {
   LinearWeights embedding;
   mx::array final_norm;
   LinearWeights head;  // the embedding again where they are tied
+  float embedding_scale = 1;
 };
 OuterWeights load_outer(const Model& model, mx::Dtype dtype);
 

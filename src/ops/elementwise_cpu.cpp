@@ -98,7 +98,7 @@ class Rope : public CpuPrimitive {
 
 class Swiglu : public CpuPrimitive {
  public:
-  using CpuPrimitive::CpuPrimitive;
+  Swiglu(mx::Stream stream, bool gelu) : CpuPrimitive(stream), gelu_(gelu) {}
 
   const char* name() const override {
     return "pennyweight::Swiglu";
@@ -114,9 +114,13 @@ class Swiglu : public CpuPrimitive {
         column_count(gate),
         matrix_of(gate),
         matrix_of(up),
-        matrix_of(out)};
+        matrix_of(out),
+        gelu_};
     return [args] { kernels::swiglu(args); };
   }
+
+ private:
+  bool gelu_;
 };
 
 class Softmax : public CpuPrimitive {
@@ -248,7 +252,11 @@ mx::array attention(
 
 mx::array
 swiglu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
-  return make<Swiglu>(gate.shape(), gate.dtype(), stream, {gate, up});
+  return make<Swiglu>(gate.shape(), gate.dtype(), stream, {gate, up}, false);
+}
+
+mx::array geglu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
+  return make<Swiglu>(gate.shape(), gate.dtype(), stream, {gate, up}, true);
 }
 
 mx::array softmax(const mx::array& x, mx::Stream stream) {

@@ -1,6 +1,7 @@
 #include <mlx/fast.h>
 #include <mlx/ops.h>
 
+#include "kernels/kernels.h"
 #include "ops/mlx_path.h"
 
 namespace pennyweight::ops::mlx_path {
@@ -35,6 +36,17 @@ mx::array swiglu(const mx::array& gate, const mx::array& up) {
   const auto g = mx::astype(gate, mx::float32);
   const auto product =
       mx::multiply(mx::multiply(g, mx::sigmoid(g)), mx::astype(up, g.dtype()));
+  return mx::astype(product, gate.dtype());
+}
+
+mx::array geglu(const mx::array& gate, const mx::array& up) {
+  const auto g = mx::astype(gate, mx::float32);
+  const auto cube = mx::multiply(
+      mx::array(kernels::kGeluCubic), mx::multiply(g, mx::multiply(g, g)));
+  const auto z =
+      mx::multiply(mx::array(kernels::kGeluLinear), mx::add(g, cube));
+  const auto product =
+      mx::multiply(mx::multiply(g, mx::sigmoid(z)), mx::astype(up, g.dtype()));
   return mx::astype(product, gate.dtype());
 }
 

@@ -35,6 +35,7 @@ mx::array attention(
     const AttentionOptions& options);
 
 mx::array swiglu(const mx::array& gate, const mx::array& up);
+mx::array geglu(const mx::array& gate, const mx::array& up);
 mx::array softmax(const mx::array& x);
 mx::array logsumexp(const mx::array& x);
 

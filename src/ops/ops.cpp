@@ -177,6 +177,14 @@ mx::array swiglu(const mx::array& gate, const mx::array& up) {
   return mlx_path::swiglu(gate, up);
 }
 
+mx::array geglu(const mx::array& gate, const mx::array& up) {
+  check_swiglu(gate, up);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::geglu(gate, up, *cpu);
+  }
+  return mlx_path::geglu(gate, up);
+}
+
 mx::array softmax(const mx::array& x) {
   check_rows(x, "softmax");
   if (const auto cpu = cpu_stream()) {

@@ -122,6 +122,8 @@ mx::array attention(
 
 /// silu(gate) * up, elementwise.
 mx::array swiglu(const mx::array& gate, const mx::array& up);
+/// gelu(gate) * up, the gelu with tanh.
+mx::array geglu(const mx::array& gate, const mx::array& up);
 
 /// Softmax over the last axis, and log(sum(exp(x))) over it in float32.
 mx::array softmax(const mx::array& x);

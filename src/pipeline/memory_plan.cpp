@@ -87,10 +87,11 @@ MemoryPlan make_memory_plan(
     inner = std::max(inner, std::max(spec.attention.o.in, spec.mlp.down.in));
   }
   const int64_t streams = stage.needs().quantized_inputs ? 2 : 1;
-  // A residual stream, one more where a block's inputs are kept, and what o or
-  // down read.
+  // Each has a residual stream and what o or down read; the quantized one
+  // keeps a block's inputs, too, and all do where blocks are restarted.
+  const int64_t kept = stage.needs().restarts ? streams : streams - 1;
   result.activations = demand.tokens *
-      ((2 * streams - 1) * model.spec.hidden * 4 + streams * inner * item);
+      ((streams + kept) * model.spec.hidden * 4 + streams * inner * item);
   const int64_t embedding = model.spec.vocab * model.spec.hidden * item;
   result.fixed =
       kProgram + demand.freed_bytes() + std::max(embedding * 3, block);

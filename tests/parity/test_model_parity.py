@@ -68,6 +68,27 @@ def rope(name, scaling, length=40, family="llama", **changes):
     )
 
 
+GRANITE = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "logits_scaling": 6.0,
+    "attention_multiplier": 0.2,
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+}
+GEMMA3 = {
+    "hidden_act": None,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": None,
+    "head_dim": 24,
+    "num_hidden_layers": 4,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "query_pre_attn_scalar": 20,
+    "rope_local_base_freq": 1000.0,
+}
+
+
 CASES = [
     case("plain", "llama"),
     case("mha", "llama", num_key_value_heads=None),
@@ -145,6 +166,16 @@ CASES = [
         rope_theta=None,
         rope_parameters={"rope_theta": 50000.0, **YARN},
     ),
+    case("plain", "granite", **GRANITE),
+    case("separate-head", "granite", tie_word_embeddings=False,
+         **GRANITE | {"attention_bias": True, "mlp_bias": True}),
+    case("plain", "olmo2"),
+    case("separate-head", "olmo2", tie_word_embeddings=False, head_dim=24),
+    case("plain", "smollm3", num_hidden_layers=4),
+    case("listed", "smollm3", no_rope_layers=[0, 1]),
+    case("plain", "gemma3_text", **GEMMA3),
+    case("long", "gemma3_text", length=70, **GEMMA3),
+    case("no-key-heads", "gemma3_text", **GEMMA3 | {"sliding_window": None}),
 ]
 
 
@@ -195,7 +226,9 @@ def random_model(config, seed=0):
         if path.endswith(".bias"):
             noise = 0.3 * noise
         elif "norm" in path:
-            noise = 1 + 0.3 * noise
+            # Gemma's norms add 1 to their weights.
+            offset = 0 if config["model_type"].startswith("gemma") else 1
+            noise = offset + 0.3 * noise
         elif "embed" not in path:
             noise = 1.5 * noise / math.sqrt(value.shape[-1])
         return mx.array(noise.astype(np.float32))
@@ -248,7 +281,9 @@ def test_folded_scales_change_nothing(
     tokens = make_tokens(config, 2, length)
     plain, _ = run_probe(probe, tmp_path, tokens)
     folded, notes = run_probe(probe, tmp_path, tokens, mode="folded")
-    assert notes.count("4 scale groups") == config["num_hidden_layers"]
+    # What has no norm before attention and MLP has two groups less.
+    groups = 2 if family == "olmo2" else 4
+    assert notes.count(f"{groups} scale groups") == config["num_hidden_layers"]
     assert (folded != plain).any()
     assert distance(folded, plain) < 1e-4
 
@@ -299,6 +334,10 @@ def tolerance(dtype, config):
     ("mistral", {"head_dim": 32}),
     ("qwen2", {}),
     ("qwen3", {"head_dim": 16}),
+    ("granite", GRANITE),
+    ("olmo2", {}),
+    ("smollm3", {"num_hidden_layers": 4}),
+    ("gemma3_text", GEMMA3),
 ])
 def test_half_logits(probe, tmp_path, family, changes, dtype):
     """Against mlx-lm in float32 with the same 16-bit weights."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 DEMO = ROOT / "assets/demo"
-COMMANDS = ["convert", "evaluate", "gptq", "inspect"]
+COMMANDS = ["awq", "convert", "evaluate", "gptq", "inspect"]
 
 
 def run(*arguments):

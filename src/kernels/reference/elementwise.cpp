@@ -102,7 +102,10 @@ void swiglu(const SwigluArgs& args) {
     for (int64_t j = 0; j < args.columns; ++j) {
       const double gate = load_at(args.gate, i, j);
       const double up = load_at(args.up, i, j);
-      store_at(args.out, i, j, float(gate / (1.0 + std::exp(-gate)) * up));
+      const double z = args.gelu
+          ? kGeluLinear * (gate + kGeluCubic * gate * gate * gate)
+          : gate;
+      store_at(args.out, i, j, float(gate / (1.0 + std::exp(-z)) * up));
     }
   }
 }

@@ -121,14 +121,20 @@ void rms_norm(const RmsNormArgs& args) {
   });
 }
 
-template <class T, class U>
+template <bool kGelu, class T, class U>
 void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
   const Vec one = hn::Set(Floats(), 1.0f);
   map_row(
       n,
       out,
       [&](Vec g, Vec u) HWY_ATTR {
-        const Vec bottom = hn::Add(one, exp_of(hn::Neg(g)));
+        Vec z = g;
+        if constexpr (kGelu) {
+          const Vec cubic = hn::Set(Floats(), kGeluCubic);
+          const Vec inner = hn::MulAdd(hn::Mul(cubic, hn::Mul(g, g)), g, g);
+          z = hn::Mul(hn::Set(Floats(), kGeluLinear), inner);
+        }
+        const Vec bottom = hn::Add(one, exp_of(hn::Neg(z)));
         return hn::Mul(hn::Mul(g, reciprocal(bottom)), u);
       },
       gate,
@@ -143,8 +149,9 @@ void swiglu(const SwigluArgs& args) {
       parallel_ranges(
           args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-              swiglu_row(
-                  row_of<T>(args.gate, i),
+              const auto row =
+                  args.gelu ? swiglu_row<true, T, U> : swiglu_row<false, T, U>;
+              row(row_of<T>(args.gate, i),
                   row_of<T>(args.up, i),
                   row_of<U>(args.out, i),
                   args.columns);

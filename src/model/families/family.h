@@ -28,6 +28,11 @@ DecoderSpec read_mistral(const FamilyInput& input);
 DecoderSpec read_qwen2(const FamilyInput& input);
 DecoderSpec read_qwen3(const FamilyInput& input);
 
+DecoderSpec read_gemma3_text(const FamilyInput& input);
+DecoderSpec read_granite(const FamilyInput& input);
+DecoderSpec read_olmo2(const FamilyInput& input);
+DecoderSpec read_smollm3(const FamilyInput& input);
+
 const std::vector<Family>& families();
 
 }  // namespace pennyweight

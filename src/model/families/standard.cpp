@@ -118,14 +118,25 @@ StandardShape read_standard_shape(const JsonView& config) {
   return shape;
 }
 
-void check_standard_config(const JsonView& config) {
-  auto activation = config.string_or("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") {
+float read_multiplier(const JsonView& config, const char* key) {
+  const double value = config.number(key);
+  if (!(value > 0) || value > 1e6) {
+    wrong(config, "\"" + std::string(key) + "\" must be above 0");
+  }
+  return static_cast<float>(value);
+}
+
+void check_standard_config(
+    const JsonView& config,
+    const std::string& wanted,
+    const char* key) {
+  auto activation = config.string_or(key, wanted);
+  if (activation != wanted && !(wanted == "silu" && activation == "swish")) {
     throw Error(
         ErrorCode::not_supported,
         "model",
-        config.origin() + ": hidden_act \"" + one_line(activation, 40) +
-            "\" is not supported for this family, only silu");
+        config.origin() + ": " + key + " \"" + one_line(activation, 40) +
+            "\" is not supported for this family, only " + wanted);
   }
   if (config.has("model_file")) {
     throw Error(

@@ -28,13 +28,42 @@ struct StandardShape {
   std::vector<int> windows;  // by layer; empty: none
 };
 
+/// What llama.py of mlx-lm reads; `more` are keys that a family on top of it
+/// reads itself.
+DecoderSpec read_llama_layout(
+    const FamilyInput& input,
+    std::initializer_list<const char*> more);
+
+/// The keys that nearly every config has.
+inline constexpr std::initializer_list<const char*> kStandardKeys = {
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "rms_norm_eps",
+    "hidden_act",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "tie_word_embeddings"};
+
 /// The sizes every such config has, range-checked (corrupt Error): hidden,
 /// intermediate, vocab, layers, heads, eps and, where given, kv_heads and
 /// head_dim with their usual defaults.
 StandardShape read_standard_shape(const JsonView& config);
 
-/// hidden_act must be silu, the architecture a causal language model.
-void check_standard_config(const JsonView& config);
+/// The activation must be `activation` (silu goes by the name of swish, too),
+/// the architecture a causal language model.
+void check_standard_config(
+    const JsonView& config,
+    const std::string& activation = "silu",
+    const char* key = "hidden_act");
+
+/// A number that must be above 0.
+float read_multiplier(const JsonView& config, const char* key);
 
 /// Whether the head is the embedding. mlx-lm's default is `fallback`; but a
 /// config that does not say, beside an lm_head.weight, means a head of its
