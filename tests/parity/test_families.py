@@ -1,0 +1,127 @@
+"""Every family: logits against mlx-lm's class, and the way through convert,
+gptq and awq into stock mlx-lm. Printed as a table by
+
+    .venv/bin/python tests/parity/test_families.py
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+sys.path.insert(0, str(Path(__file__).parent))
+import random_model as demo  # noqa: E402
+import walks  # noqa: E402
+from test_model_parity import (  # noqa: E402, F401
+    DTYPES, GEMMA3, GRANITE, distance, make_config, make_tokens, probe,
+    random_model, run_probe, save, their_logits, tolerance)
+
+FAMILIES = {
+    "gemma3_text": GEMMA3 | {"head_dim": 32},
+    "granite": GRANITE,
+    "llama": {"attention_bias": True, "mlp_bias": True},
+    "mistral": {"head_dim": 32},
+    "olmo2": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32},
+    "smollm3": {"num_hidden_layers": 4},
+}
+WIDTHS = {"hidden_size": 128, "intermediate_size": 192, "vocab_size": 3072}
+METHODS = {
+    "convert": ["-q", "--q-bits", 4, "--q-group-size", 32],
+    "gptq": ["--num-samples", 12, "--group-size", 32,
+             "--fallback-group-size", 32],
+    "awq": ["--num-samples", 12, "--group-size", 32, "--n-grid", 6],
+}
+
+
+def write(folder, family, dtype):
+    config = make_config(family, WIDTHS | FAMILIES[family])
+    model = random_model(config)
+    model.set_dtype(DTYPES[dtype])
+    folder.mkdir()
+    save(folder, model, config | {"torch_dtype": dtype})
+    for name in demo.TOKENIZER:
+        shutil.copy(ROOT / "assets/demo" / name, folder / name)
+    model.set_dtype(mx.float32)
+    return model, config
+
+
+def parity(probe, folder, family, dtype):  # noqa: F811
+    """Distance of our logits to mlx-lm's, and what it may be."""
+    model, config = write(folder, family, dtype)
+    tokens = make_tokens(config, 2, 40)
+    ours, _ = run_probe(probe, folder, tokens)
+    theirs = their_logits(model, tokens)
+    return distance(ours, theirs), tolerance(dtype, config)
+
+
+def round_trip(probe, source, out, method):  # noqa: F811
+    """Distance of our logits to stock mlx-lm's, both of the output."""
+    if method == "convert":
+        subprocess.run(
+            [walks.BIN, "convert", "--model", source, "--mlx-path", out,
+             *map(str, METHODS[method])], check=True, capture_output=True)
+    else:
+        walks.run(method, source, out, *METHODS[method])
+    quantization = json.loads((out / "config.json").read_text())
+    assert quantization["quantization"]["bits"] == 4
+    model, _ = mlx_lm_utils.load(str(out))
+    model.set_dtype(mx.float32)
+    tokens = make_tokens(quantization, 2, 40)
+    ours, _ = run_probe(probe, out, tokens, dtype="float32")
+    return distance(ours, their_logits(model, tokens))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits(probe, tmp_path, family, dtype):  # noqa: F811
+    error, allowed = parity(probe, tmp_path / "model", family, dtype)
+    assert error < allowed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trips(probe, tmp_path, family):  # noqa: F811
+    write(tmp_path / "model", family, "bfloat16")
+    for method in METHODS:
+        # float32 throughout but for the codes, which both expand alike.
+        error = round_trip(
+            probe, tmp_path / "model", tmp_path / method, method)
+        assert error < 1e-4, method
+
+
+def test_no_family_is_left_out():
+    source = (ROOT / "src/model/families/registry.cpp").read_text()
+    names = [line.split('"')[1] for line in source.splitlines() if '{"' in line]
+    assert sorted(names) == sorted(FAMILIES)
+
+
+def main():
+    build = os.environ.get("PENNYWEIGHT_BUILD_DIR", ROOT / "build/release")
+    program = Path(build) / "tests/probe_model"
+    print(f"{'family':14} {'float32':>9} {'bfloat16':>9} "
+          + " ".join(f"{method:>9}" for method in METHODS))
+    with tempfile.TemporaryDirectory() as name:
+        for family in FAMILIES:
+            folder = Path(name) / family
+            folder.mkdir()
+            errors = [parity(program, folder / dtype, family, dtype)[0]
+                      for dtype in ("float32", "bfloat16")]
+            errors += [
+                round_trip(program, folder / "bfloat16", folder / m, m)
+                for m in METHODS]
+            print(f"{family:14} " + " ".join(f"{e:9.1e}" for e in errors))
+
+
+if __name__ == "__main__":
+    main()
