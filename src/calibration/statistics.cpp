@@ -15,7 +15,7 @@ InputStatistics collect_statistics(
     bool magnitudes,
     const std::optional<mx::array>& divisors) {
   const bool adds = full && adds_to_residual(stream.spec(), step);
-  const int hidden = adds ? stream.residual(step, 0).shape(-1) : 0;
+  const int hidden = adds ? static_cast<int>(stream.spec().attention.o.out) : 0;
   const int shifted = full ? in : 0;
   // Products with x of x, of x_full and of r_full - r, in one pass over x. The
   // second is made a difference at the end, since products of what is in

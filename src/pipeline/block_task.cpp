@@ -169,8 +169,8 @@ double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
   BlockWeights block = source_;
   for (auto& [path, linear] : block.linears) {
     auto it = weights.find(path);
-    linear.dense = it == weights.end() ? mx::astype(*linear.dense, dtype())
-                                       : it->second;
+    linear.dense =
+        it == weights.end() ? mx::astype(*linear.dense, dtype()) : it->second;
   }
   ForwardContext context{.dtype = dtype()};
   double error = 0;
