@@ -79,9 +79,10 @@ BlockWalk::BlockWalk(
 std::vector<TokenBatch> BlockWalk::outer_batches() const {
   // The statistics of one input, and many rows to share them: these will do.
   constexpr int64_t kTokens = 8192;
+  const int64_t wanted = kTokens / ranks_.size();
   std::vector<TokenBatch> chosen;
   int64_t tokens = 0;
-  for (size_t i = 0; i < fit_batches_ && tokens < kTokens; ++i) {
+  for (size_t i = 0; i < fit_batches_ && tokens < wanted; ++i) {
     chosen.push_back(batches_[i]);
     tokens += batches_[i].count;
   }

@@ -54,8 +54,8 @@ class BlockWalk {
       const Ranks& ranks);
 
   /// Of the sequences to fit, as many batches as this rank looks at for what
-  /// is outside the blocks: a number of tokens that does not grow with the
-  /// text.
+  /// is outside the blocks: a number of tokens, of all ranks together, that
+  /// does not grow with the text.
   std::vector<TokenBatch> outer_batches() const;
   /// `outer`: packed modules outside the blocks; others are rounded to
   /// nearest.
