@@ -10,15 +10,12 @@
 
 #include <cmath>
 
+#include "calibration/floats.h"
 #include "core/error.h"
 
 namespace pennyweight {
 
 namespace {
-
-mx::array to_array(const std::vector<float>& values) {
-  return mx::array(values.data(), {static_cast<int>(values.size())});
-}
 
 // (x + offset) / scales - offset, in x's type.
 mx::array
@@ -80,9 +77,7 @@ std::vector<float> foldable_scales(
   // A channel that the norm shuts, or shuts now, has no ratio.
   auto open =
       mx::logical_and(mx::isfinite(ratio), mx::greater(ratio, mx::array(0.0f)));
-  auto result = mx::contiguous(mx::where(open, ratio, wanted));
-  mx::eval(result);
-  return {result.data<float>(), result.data<float>() + result.size()};
+  return to_vector(mx::where(open, ratio, wanted));
 }
 
 std::vector<std::string> fold_scales(

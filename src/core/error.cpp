@@ -30,6 +30,19 @@ Error::Error(ErrorCode code, std::string_view where, std::string_view what)
           "[" + std::string(where) + "] " + one_line(what, 1000)),
       code_(code) {}
 
+Error about(
+    std::string_view where,
+    const std::string& subject,
+    const Error& error) {
+  std::string what = error.what();
+  auto text = what.starts_with('[') ? what.find("] ") : std::string::npos;
+  return Error(
+      error.code(),
+      where,
+      subject + ": " +
+          (text == std::string::npos ? what : what.substr(text + 2)));
+}
+
 std::string one_line(std::string_view text, size_t limit) {
   std::string line;
   line.reserve(std::min(text.size(), limit));

@@ -32,6 +32,12 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
+/// The error again, by `where`, its text beginning with what it is about.
+Error about(
+    std::string_view where,
+    const std::string& subject,
+    const Error& error);
+
 /// `text` on one line and without control characters, at most `limit` bytes:
 /// for quoting untrusted names and messages inside an Error.
 std::string one_line(std::string_view text, size_t limit = 300);

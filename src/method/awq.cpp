@@ -107,17 +107,14 @@ class AwqTile {
   }
 
   void store(GptqResult& to) const {
-    for (int64_t r = 0; r < rows_; ++r) {
-      const int64_t row = first_ + r;
-      for (int64_t c = 0; c < input_.columns; ++c) {
-        to.codes[size_t(row * input_.columns + c)] =
-            uint8_t(codes_[size_t(c * kLanes + r)]);
-      }
-      for (int64_t g = 0; g < groups_; ++g) {
-        to.scales[size_t(row * groups_ + g)] = scales_[size_t(g * kLanes + r)];
-        to.biases[size_t(row * groups_ + g)] = biases_[size_t(g * kLanes + r)];
-      }
-    }
+    gptq::store_lanes(
+        format_.levels,
+        first_,
+        rows_,
+        codes_.data(),
+        scales_.data(),
+        biases_.data(),
+        to);
   }
 
  private:
@@ -131,14 +128,7 @@ class AwqTile {
   void shrink(int64_t g, const float* weight) {
     const int steps = std::max(1, int(kLeastRange * options_.n_grid));
     Lanes low, high;
-    std::copy_n(weight, kLanes, low.begin());
-    std::copy_n(weight, kLanes, high.begin());
-    for (int64_t i = 1; i < size_; ++i) {
-      for (int64_t l = 0; l < kLanes; ++l) {
-        low[l] = std::min(low[l], weight[i * kLanes + l]);
-        high[l] = std::max(high[l], weight[i * kLanes + l]);
-      }
-    }
+    gptq::extremes(weight, size_, low.data(), high.data());
     Lanes kept_low = low, kept_high = high;
     const auto attempt = [&](const Lanes& from, const Lanes& to) {
       for (int64_t i = 0; i < size_; ++i) {
@@ -161,22 +151,23 @@ class AwqTile {
       }
       return result;
     };
-    for (int step = 1; step < steps; ++step) {
-      const float share = 1 - float(step) / float(options_.n_grid);
+    const auto at_each_share = [&](auto&& range) {
+      for (int step = 1; step < steps; ++step) {
+        range(1 - float(step) / float(options_.n_grid));
+      }
+    };
+    at_each_share([&](float share) {
       Lanes most;
       for (int64_t l = 0; l < kLanes; ++l) {
         most[l] = std::max(-low[l], high[l]) * share;
       }
       attempt(times(most, -1), most);
-    }
-    if (!options_.asymmetric) {
-      return;
-    }
-    for (int step = 1; step < steps; ++step) {
-      attempt(times(low, 1 - float(step) / float(options_.n_grid)), kept_high);
-    }
-    for (int step = 1; step < steps; ++step) {
-      attempt(kept_low, times(high, 1 - float(step) / float(options_.n_grid)));
+    });
+    if (options_.asymmetric) {
+      at_each_share(
+          [&](float share) { attempt(times(low, share), kept_high); });
+      at_each_share(
+          [&](float share) { attempt(kept_low, times(high, share)); });
     }
   }
 
@@ -188,26 +179,19 @@ class AwqTile {
     Lanes scale, bias, loss;
     gptq::nearest_grid(format_, shrunk, size_, scale.data(), bias.data());
     gptq::round_grids(format_, scale.data(), bias.data(), kLanes);
-    float* weight = weight_.data() + g * size_ * kLanes;
     const float* columns = input_.column_scales;
-    const int64_t group = 0;
-    for (int64_t i = 0; i < size_; ++i) {
-      float* error = trial_error_.data() + i * kLanes;
-      // Without feedback every column is its own block, and `moved` is only
-      // read.
-      gptq::round_block(
-          {.columns = 1,
-           .feedback = nullptr,
-           .feedback_stride = 0,
-           .groups = &group,
-           .grids = {scale.data(), bias.data(), format_.top, format_.levels},
-           .target = weight + i * kLanes,
-           .moved = weight + i * kLanes,
-           .codes = trial_codes_.data() + i * kLanes,
-           .error = error});
-      const float inverse = columns ? 1 / columns[g * size_ + i] : 1;
+    gptq::round_group(
+        format_,
+        scale.data(),
+        bias.data(),
+        weight_.data() + g * size_ * kLanes,
+        size_,
+        trial_codes_.data(),
+        trial_error_.data());
+    for (int64_t i = 0; columns && i < size_; ++i) {
+      const float inverse = 1 / columns[g * size_ + i];
       for (int64_t l = 0; l < kLanes; ++l) {
-        error[l] *= inverse;
+        trial_error_[size_t(i * kLanes + l)] *= inverse;
       }
     }
     std::fill(trial_product_.begin(), trial_product_.end(), 0.0f);
@@ -306,12 +290,7 @@ GptqResult awq_round(
         "weights don't divide into groups of " +
             std::to_string(spec.group_size));
   }
-  GptqResult result;
-  result.rows = input.rows;
-  const int64_t groups = input.columns / spec.group_size;
-  result.codes.resize(size_t(input.rows * input.columns));
-  result.scales.resize(size_t(input.rows * groups));
-  result.biases.resize(result.scales.size());
+  auto result = gptq::make_result(input.rows, input.columns, spec.group_size);
   const int64_t tiles = (input.rows + kLanes - 1) / kLanes;
   std::vector<double> losses(static_cast<size_t>(tiles));
   kernels::parallel_ranges(tiles, 1, [&](int64_t begin, int64_t end) {

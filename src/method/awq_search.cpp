@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "calibration/floats.h"
 #include "core/error.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
@@ -14,10 +15,6 @@
 namespace pennyweight {
 
 namespace {
-
-mx::array to_array(const Scales& values) {
-  return mx::array(values.data(), {static_cast<int>(values.size())});
-}
 
 /// Neighbouring heads that one channel of the previous op feeds share a
 /// scale.
@@ -62,12 +59,11 @@ std::optional<ScaleGroup> find_scaling(
 
 AwqInputs take_inputs(BlockTask& task, const LinearGroup& group) {
   auto sums = task.statistics(group, {.magnitudes = true});
-  const auto& gram = sums.hessian;
-  const auto& magnitudes = *sums.magnitudes;
-  AwqInputs inputs{group, {}, {}, find_scaling(task.spec(), group)};
-  inputs.gram.assign(gram.data<float>(), gram.data<float>() + gram.size());
-  inputs.means.assign(
-      magnitudes.data<float>(), magnitudes.data<float>() + magnitudes.size());
+  AwqInputs inputs{
+      group,
+      to_vector(sums.hessian),
+      to_vector(*sums.magnitudes),
+      find_scaling(task.spec(), group)};
   for (float& mean : inputs.means) {
     mean /= float(std::max<int64_t>(1, sums.tokens));
   }
@@ -100,8 +96,7 @@ GptqResult round_module(
         ops::kernel_type(task.dtype()),
         options);
   } catch (const Error& error) {
-    throw Error(
-        error.code(), "awq", module.path + ": " + std::string(error.what()));
+    throw about("awq", module.path, error);
   }
 }
 
@@ -140,12 +135,8 @@ double group_loss(
     auto result = round_module(task, module, inputs, scales, {}, options);
     loss += result.figures.loss;
     if (dense) {
-      auto packed = pack_result(
-          result,
-          task.quant_spec(module.path),
-          int(module.out),
-          int(module.in),
-          task.dtype());
+      auto packed =
+          pack_result(result, task.quant_spec(module.path), task.dtype());
       dense->insert_or_assign(module.path, unscaled(task, packed, scales, {}));
     }
   }

@@ -1,10 +1,10 @@
 #include "method/awq_stage.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include "calibration/fold.h"
 #include "method/awq_search.h"
+#include "method/gate.h"
 #include "method/pack_result.h"
 
 namespace pennyweight {
@@ -19,7 +19,6 @@ struct Variant {
   PackedBlock packed{};
   DenseBlock dense{};  // before scaling
   double loss = 0;
-  std::optional<double> error{};
 };
 
 std::vector<Variant> list_variants(const AwqOptions& options, bool scaled) {
@@ -64,12 +63,8 @@ void round_block(
           variant.scaled ? row_scales(all, module.path) : Scales{};
       auto result = round_module(task, module, inputs, columns, rows, parts);
       variant.loss += result.figures.loss;
-      auto packed = pack_result(
-          result,
-          task.quant_spec(module.path),
-          int(module.out),
-          int(module.in),
-          task.dtype());
+      auto packed =
+          pack_result(result, task.quant_spec(module.path), task.dtype());
       variant.dense.insert_or_assign(
           module.path, unscaled(task, packed, columns, rows));
       variant.packed.insert_or_assign(module.path, std::move(packed));
@@ -77,18 +72,17 @@ void round_block(
   }
 }
 
-/// On held-out text where there is some, else by the Gram matrices' losses.
-size_t choose(BlockTask& task, std::vector<Variant>& variants) {
-  size_t best = 0;
-  for (size_t i = 0; i < variants.size(); ++i) {
-    Variant& variant = variants[i];
-    variant.error =
-        task.has_held_out() ? task.held_out_error(variant.dense) : variant.loss;
-    if (*variant.error < *variants[best].error) {
-      best = i;
-    }
+/// Errors on held-out text where there is some, else the Gram matrices'
+/// losses.
+std::vector<Judged> judge(BlockTask& task, const std::vector<Variant>& all) {
+  std::vector<Judged> ways;
+  for (const Variant& variant : all) {
+    ways.push_back(
+        {variant.name,
+         task.has_held_out() ? task.held_out_error(variant.dense)
+                             : variant.loss});
   }
-  return best;
+  return ways;
 }
 
 void fold_all(BlockTask& task, const std::vector<AwqInputs>& all) {
@@ -97,12 +91,6 @@ void fold_all(BlockTask& task, const std::vector<AwqInputs>& all) {
       task.fold(*inputs.scaling, inputs.scales);
     }
   }
-}
-
-std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.2f %%", 100 * share);
-  return text;
 }
 
 }  // namespace
@@ -191,27 +179,22 @@ BlockOutcome AwqStage::run(BlockTask& task) {
   for (Variant& variant : variants) {
     round_block(task, all, options_, variant);
   }
-  const size_t kept = choose(task, variants);
-  Json& errors =
-      outcome.figures[task.has_held_out() ? "held_out_error" : "loss"];
-  for (const Variant& variant : variants) {
-    errors[variant.name] = *variant.error;
-  }
+  const auto ways = judge(task, variants);
+  const size_t kept = least(ways);
+  outcome.figures[task.has_held_out() ? "held_out_error" : "loss"] =
+      to_json(ways);
   outcome.figures["kept"] = variants[kept].name;
   if (then_) {
     run_then(task, all, variants[kept].scaled, outcome);
     return outcome;
   }
   if (kept != 0 && task.has_held_out()) {
-    outcome.warnings.push_back(
-        task.spec().path + ": " + variants[kept].name +
-        " has the lower held-out error (" + percent(*variants[kept].error) +
-        " against " + percent(*variants[0].error) + ") and was kept");
+    outcome.warnings.push_back(describe_kept(task.spec(), ways, kept));
   }
   if (variants[kept].scaled) {
     fold_all(task, all);
   }
-  outcome.error = variants[kept].error;
+  outcome.error = ways[kept].error;
   for (const auto& [path, packed] : variants[kept].packed) {
     task.set(path, packed);
   }

@@ -91,29 +91,6 @@ void sum_up(
   all.codes_moved = double(moved) / double(weights);
 }
 
-void store(
-    const gptq::RowTile& tile,
-    int64_t first,
-    int64_t count,
-    GptqResult& to) {
-  const auto columns = int64_t(to.codes.size()) / to.rows;
-  const auto groups = int64_t(to.scales.size()) / to.rows;
-  tile.store(
-      count,
-      to.codes.data() + first * columns,
-      to.scales.data() + first * groups,
-      to.biases.data() + first * groups);
-}
-
-GptqResult room_for(int64_t rows, int64_t columns, int64_t groups) {
-  GptqResult result;
-  result.rows = rows;
-  result.codes.resize(size_t(rows * columns));
-  result.scales.resize(size_t(rows * groups));
-  result.biases.resize(size_t(rows * groups));
-  return result;
-}
-
 void check_finite(const GptqResult& result) {
   const auto bad = [](float value) { return !std::isfinite(value); };
   if (std::any_of(result.scales.begin(), result.scales.end(), bad) ||
@@ -175,7 +152,6 @@ GptqResult gptq_quantize(
   check(hessian, spec, rows);
   const GptqHessian::Factor& factor = hessian.factor();
   const int64_t columns = factor.columns;
-  const int64_t groups = columns / spec.group_size;
   gptq::TileSetup setup{
       .factor = &factor,
       .format = gptq::make_grid_format(mode_of(spec), spec.bits, dtype),
@@ -190,9 +166,9 @@ GptqResult gptq_quantize(
     setup.importance[size_t(i)] = factor.damped[size_t(i * columns + i)];
   }
 
-  GptqResult result = room_for(rows, columns, groups);
+  GptqResult result = gptq::make_result(rows, columns, spec.group_size);
   if (rounded) {
-    *rounded = room_for(rows, columns, groups);
+    *rounded = gptq::make_result(rows, columns, spec.group_size);
   }
   const int64_t tiles = (rows + gptq::kLanes - 1) / gptq::kLanes;
   std::vector<gptq::TileFigures> figures(static_cast<size_t>(tiles));
@@ -210,10 +186,10 @@ GptqResult gptq_quantize(
       tile.load(weight + first * columns, count, here);
       early[size_t(t)] = tile.round();
       if (rounded) {
-        store(tile, first, count, *rounded);
+        tile.store(first, count, *rounded);
       }
       figures[size_t(t)] = tile.improve(early[size_t(t)]);
-      store(tile, first, count, result);
+      tile.store(first, count, result);
     }
   });
   finish(figures, setup, rows, result);

@@ -167,8 +167,8 @@ struct GptqResult {
 /// each other and the result is the same for any number of threads. Every stage
 /// after GPTQ's pass lowers a row's loss (over the damped Hessian) or leaves
 /// the row as it was. `rounded`, where given, gets what options.rounds = 0
-/// would give, at next to no cost. numeric Error when
-/// the weight or a scale is not finite.
+/// would give, at next to no cost. numeric Error when the weight or a scale is
+/// not finite.
 GptqResult gptq_quantize(
     const float* weight,
     int64_t rows,

@@ -18,17 +18,6 @@ namespace {
 /// Smallest scale of mx::quantize.
 constexpr float kLeastScale = 1e-7f;
 
-void extremes(const float* weight, int64_t size, float* low, float* high) {
-  std::copy_n(weight, kLanes, low);
-  std::copy_n(weight, kLanes, high);
-  for (int64_t i = 1; i < size; ++i) {
-    for (int64_t l = 0; l < kLanes; ++l) {
-      low[l] = std::min(low[l], weight[i * kLanes + l]);
-      high[l] = std::max(high[l], weight[i * kLanes + l]);
-    }
-  }
-}
-
 /// The e4m3 code nearest to x >= 0, of a tie the even one; at most 448.
 uint8_t nearest_e4m3(float x) {
   const float* values = kernels::e4m3_values();
@@ -239,6 +228,17 @@ void search_fp(
 
 }  // namespace
 
+void extremes(const float* weight, int64_t size, float* low, float* high) {
+  std::copy_n(weight, kLanes, low);
+  std::copy_n(weight, kLanes, high);
+  for (int64_t i = 1; i < size; ++i) {
+    for (int64_t l = 0; l < kLanes; ++l) {
+      low[l] = std::min(low[l], weight[i * kLanes + l]);
+      high[l] = std::max(high[l], weight[i * kLanes + l]);
+    }
+  }
+}
+
 void round_to(kernels::DType dtype, float* values, int64_t count) {
   kernels::visit_type(dtype, [&](auto* type) {
     std::remove_pointer_t<decltype(type)> stored;
@@ -277,6 +277,32 @@ void nearest_grid(
   for (int64_t l = 0; l < kLanes; ++l) {
     scale[l] = scale_values(format.mode)[codes[l]];
     bias[l] = 0;
+  }
+}
+
+void round_group(
+    const GridFormat& format,
+    const float* scale,
+    const float* bias,
+    const float* weight,
+    int64_t size,
+    float* codes,
+    float* error) {
+  const int64_t group = 0;
+  float moved[kLanes];
+  // Without feedback every column is its own block.
+  for (int64_t i = 0; i < size; ++i) {
+    std::copy_n(weight + i * kLanes, kLanes, moved);
+    round_block(
+        {.columns = 1,
+         .feedback = nullptr,
+         .feedback_stride = 0,
+         .groups = &group,
+         .grids = {scale, bias, format.top, format.levels},
+         .target = weight + i * kLanes,
+         .moved = moved,
+         .codes = codes + i * kLanes,
+         .error = error + i * kLanes});
   }
 }
 

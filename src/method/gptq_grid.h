@@ -20,6 +20,9 @@ struct GridFormat {
 GridFormat
 make_grid_format(kernels::QuantMode mode, int bits, kernels::DType dtype);
 
+/// Smallest and largest value of a group weight [size][kLanes], each [kLanes].
+void extremes(const float* weight, int64_t size, float* low, float* high);
+
 /// The grid that MLX makes of a group weight [size][kLanes]. Affine: from the
 /// smallest to the largest, shifted so that the end with the larger magnitude
 /// is hit exactly and 0 is a code; float32, not rounded to the output type.
@@ -38,6 +41,17 @@ void round_grids(
     float* scales,
     float* biases,
     int64_t count);
+
+/// Rounds a group weight [size][kLanes] to nearest on its grid: codes, and
+/// weight less what they stand for, likewise.
+void round_group(
+    const GridFormat& format,
+    const float* scale,
+    const float* bias,
+    const float* weight,
+    int64_t size,
+    float* codes,
+    float* error);
 
 /// The grid with the least sum h (w - s q - b)^2 of those tried, h [size]
 /// being `importance`. Affine: MLX's, and its range cut by shares at either

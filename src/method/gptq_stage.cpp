@@ -5,21 +5,16 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 
+#include "calibration/floats.h"
 #include "core/error.h"
+#include "method/gate.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
 
 namespace pennyweight {
 
 namespace {
-
-std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.2f %%", 100 * share);
-  return text;
-}
 
 /// One way to make the block.
 struct Variant {
@@ -29,7 +24,6 @@ struct Variant {
   bool early = false;    // the first variant's, before refit and descent
   PackedBlock weights{};
   Json figures = Json::object();
-  std::optional<double> error{};
 };
 
 /// Everything, round to nearest, and without each part that is on.
@@ -56,22 +50,6 @@ list_variants(const GptqOptions& options, bool held_out, int block) {
     variants.back().options.grid_search = false;
   }
   return variants;
-}
-
-/// The error again, naming the module that it is about.
-Error about(const std::string& path, const Error& error) {
-  std::string what = error.what();
-  auto text = what.starts_with('[') ? what.find("] ") : std::string::npos;
-  return Error(
-      error.code(),
-      "gptq",
-      path + ": " + (text == std::string::npos ? what : what.substr(text + 2)));
-}
-
-std::vector<float> take_floats(const mx::array& from) {
-  auto dense = mx::contiguous(from);
-  mx::eval(dense);
-  return {dense.data<float>(), dense.data<float>() + dense.size()};
 }
 
 Json to_json(const GptqFigures& figures, int64_t weights) {
@@ -104,18 +82,18 @@ GroupInputs take_inputs(
     const std::string& path) {
   try {
     GroupInputs inputs{
-        GptqHessian(take_floats(sums.hessian), sums.hessian.shape(0), options),
+        GptqHessian(to_vector(sums.hessian), sums.hessian.shape(0), options),
         {},
         {}};
     if (sums.input_shift && options.shift > 0) {
-      inputs.input_shift = take_floats(*sums.input_shift);
+      inputs.input_shift = to_vector(*sums.input_shift);
     }
     if (sums.output_shift && options.shift > 0) {
-      inputs.output_shift = take_floats(*sums.output_shift);
+      inputs.output_shift = to_vector(*sums.output_shift);
     }
     return inputs;
   } catch (const Error& error) {
-    throw about(path, error);
+    throw about("gptq", path, error);
   }
 }
 
@@ -126,12 +104,7 @@ void keep_result(
     Variant& variant) {
   variant.weights.insert_or_assign(
       module.path,
-      pack_result(
-          result,
-          task.quant_spec(module.path),
-          int(module.out),
-          int(module.in),
-          task.dtype()));
+      pack_result(result, task.quant_spec(module.path), task.dtype()));
   variant.figures[module.path] =
       to_json(result.figures, module.out * module.in);
 }
@@ -182,7 +155,7 @@ void quantize_module(
           gives_early ? &rounded : nullptr);
       keep_result(task, module, result, variant);
     } catch (const Error& error) {
-      throw about(module.path, error);
+      throw about("gptq", module.path, error);
     }
   }
   if (early != variants.end()) {
@@ -213,20 +186,17 @@ void note_inputs(
   }
 }
 
-/// Errors on held-out text; the index of the variant to keep.
-size_t choose(BlockTask& task, std::vector<Variant>& variants) {
-  size_t best = 0;
-  for (size_t i = 0; i < variants.size(); ++i) {
+/// Each variant's error on held-out text.
+std::vector<Judged> judge(BlockTask& task, const std::vector<Variant>& all) {
+  std::vector<Judged> ways;
+  for (const Variant& variant : all) {
     DenseBlock dense;
-    for (const auto& [path, packed] : variants[i].weights) {
+    for (const auto& [path, packed] : variant.weights) {
       dense.insert_or_assign(path, task.expand(packed));
     }
-    variants[i].error = task.held_out_error(dense);
-    if (*variants[i].error < *variants[best].error) {
-      best = i;
-    }
+    ways.push_back({variant.name, task.held_out_error(dense)});
   }
-  return best;
+  return ways;
 }
 
 }  // namespace
@@ -261,21 +231,17 @@ BlockOutcome GptqStage::run(BlockTask& task) {
     }
   }
   size_t kept = 0;
+  std::vector<Judged> ways;
   if (variants.size() > 1) {
-    kept = choose(task, variants);
-    Json& errors = outcome.figures["held_out_error"];
-    for (const Variant& variant : variants) {
-      errors[variant.name] = *variant.error;
-    }
+    ways = judge(task, variants);
+    kept = least(ways);
+    outcome.error = ways[kept].error;
+    outcome.figures["held_out_error"] = to_json(ways);
   }
-  outcome.error = variants[kept].error;
   outcome.figures["kept"] = variants[kept].name;
   outcome.figures["modules"] = variants[kept].figures;
   if (kept != 0) {
-    outcome.warnings.push_back(
-        task.spec().path + ": " + variants[kept].name +
-        " has the lower held-out error (" + percent(*variants[kept].error) +
-        " against " + percent(*variants[0].error) + ") and was kept");
+    outcome.warnings.push_back(describe_kept(task.spec(), ways, kept));
     for (const auto& [path, weight] : variants[kept].weights) {
       task.set(path, weight);
     }

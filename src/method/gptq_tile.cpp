@@ -82,20 +82,8 @@ void RowTile::nearest() {
     nearest_grid(setup_.format, t, size, s, b);
     round_grids(setup_.format, s, b, kLanes);
     const int64_t at = g * size * kLanes;
-    // Without feedback every column is its own block.
-    for (int64_t i = 0; i < size; ++i) {
-      const int64_t c = at + i * kLanes;
-      round_block(
-          {.columns = 1,
-           .feedback = nullptr,
-           .feedback_stride = 0,
-           .groups = &group_of_[size_t(g * size + i)],
-           .grids = grids(),
-           .target = target_.data() + c,
-           .moved = target_.data() + c,
-           .codes = codes_.data() + c,
-           .error = error_.data() + c});
-    }
+    round_group(
+        setup_.format, s, b, t, size, codes_.data() + at, error_.data() + at);
   }
 }
 
@@ -303,16 +291,45 @@ TileFigures RowTile::improve(TileFigures figures) {
   return figures;
 }
 
-void RowTile::store(int64_t rows, uint8_t* codes, float* scales, float* biases)
-    const {
+void RowTile::store(int64_t first, int64_t rows, GptqResult& to) const {
+  store_lanes(
+      setup_.format.levels,
+      first,
+      rows,
+      codes_.data(),
+      scales_.data(),
+      biases_.data(),
+      to);
+}
+
+GptqResult make_result(int64_t rows, int64_t columns, int64_t group_size) {
+  GptqResult result;
+  result.rows = rows;
+  result.codes.resize(size_t(rows * columns));
+  result.scales.resize(size_t(rows * columns / group_size));
+  result.biases.resize(result.scales.size());
+  return result;
+}
+
+void store_lanes(
+    Levels levels,
+    int64_t first,
+    int64_t rows,
+    const float* codes,
+    const float* scales,
+    const float* biases,
+    GptqResult& to) {
+  const int64_t columns = int64_t(to.codes.size()) / to.rows;
+  const int64_t groups = int64_t(to.scales.size()) / to.rows;
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < columns_; ++i) {
-      codes[r * columns_ + i] =
-          level_code(setup_.format.levels, codes_[size_t(i * kLanes + r)]);
+    for (int64_t i = 0; i < columns; ++i) {
+      to.codes[size_t((first + r) * columns + i)] =
+          level_code(levels, codes[i * kLanes + r]);
     }
-    for (int64_t g = 0; g < groups_; ++g) {
-      scales[r * groups_ + g] = scales_[size_t(g * kLanes + r)];
-      biases[r * groups_ + g] = biases_[size_t(g * kLanes + r)];
+    for (int64_t g = 0; g < groups; ++g) {
+      const auto at = size_t((first + r) * groups + g);
+      to.scales[at] = scales[g * kLanes + r];
+      to.biases[at] = biases[g * kLanes + r];
     }
   }
 }

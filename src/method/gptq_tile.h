@@ -41,8 +41,8 @@ class RowTile {
   /// GPTQ's pass; then refit and descent, given its figures.
   TileFigures round();
   TileFigures improve(TileFigures figures);
-  /// Writes the tile's rows.
-  void store(int64_t rows, uint8_t* codes, float* scales, float* biases) const;
+  /// Writes the tile's rows, which stand from `first` on.
+  void store(int64_t first, int64_t rows, GptqResult& to) const;
 
  private:
   void apply_shift(const float* weight, int64_t rows, const GptqShift& shift);
@@ -80,6 +80,20 @@ class RowTile {
   std::vector<float> work_, more_;
   double weight_energy_ = 0, shift_energy_ = 0;
 };
+
+/// Room for a weight [rows, columns].
+GptqResult make_result(int64_t rows, int64_t columns, int64_t group_size);
+
+/// Writes codes [columns][kLanes] and grids [groups][kLanes] of `rows` rows to
+/// the result's rows from `first` on.
+void store_lanes(
+    Levels levels,
+    int64_t first,
+    int64_t rows,
+    const float* codes,
+    const float* scales,
+    const float* biases,
+    GptqResult& to);
 
 inline constexpr int64_t kBlock = 128;  // columns between lazy updates
 

@@ -7,12 +7,11 @@
 
 namespace pennyweight {
 
-ops::QuantizedWeight pack_result(
-    const GptqResult& result,
-    const QuantSpec& spec,
-    int rows,
-    int columns,
-    mx::Dtype dtype) {
+ops::QuantizedWeight
+pack_result(const GptqResult& result, const QuantSpec& spec, mx::Dtype dtype) {
+  const int rows = static_cast<int>(result.rows);
+  const int columns =
+      static_cast<int>(static_cast<int64_t>(result.codes.size()) / result.rows);
   const int groups = columns / spec.group_size;
   auto floats = [&](const std::vector<float>& values) {
     return mx::astype(mx::array(values.data(), {rows, groups}), dtype);

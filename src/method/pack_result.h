@@ -8,11 +8,7 @@ namespace pennyweight {
 
 /// Codes and grids of a weight [rows, columns] as MLX stores them, scales and
 /// biases in `dtype`, evaluated.
-ops::QuantizedWeight pack_result(
-    const GptqResult& result,
-    const QuantSpec& spec,
-    int rows,
-    int columns,
-    mx::Dtype dtype);
+ops::QuantizedWeight
+pack_result(const GptqResult& result, const QuantSpec& spec, mx::Dtype dtype);
 
 }  // namespace pennyweight

@@ -105,10 +105,8 @@ bool is_harmless(std::string_view key) {
 
 void check_config_keys(
     const JsonView& config,
-    std::initializer_list<const char*> reads,
-    std::initializer_list<const char*> more) {
+    const std::vector<const char*>& reads) {
   std::set<std::string_view> read(reads.begin(), reads.end());
-  read.insert(more.begin(), more.end());
   for (const auto& [key, value] : config.json().items()) {
     if (read.contains(key) || is_harmless(key) || is_off(value)) {
       continue;

@@ -14,7 +14,6 @@ namespace pennyweight {
 /// Else: a not_supported Error that names the key.
 void check_config_keys(
     const JsonView& config,
-    std::initializer_list<const char*> reads,
-    std::initializer_list<const char*> more = {});
+    const std::vector<const char*>& reads);
 
 }  // namespace pennyweight

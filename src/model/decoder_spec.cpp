@@ -8,8 +8,10 @@ namespace pennyweight {
 
 namespace {
 
-ModuleSpec
-module_of(const LinearSpec& linear, int block, const std::string& input_id) {
+ModuleSpec linear_module(
+    const LinearSpec& linear,
+    int block,
+    const std::string& input_id) {
   return {
       .path = linear.path,
       .kind = ModuleSpec::Kind::linear,
@@ -44,19 +46,23 @@ DecoderSpec read_decoder_spec(const Checkpoint& checkpoint) {
           "\" is not supported; known are " + known);
 }
 
+std::string module_of(const std::string& tensor) {
+  return tensor.substr(0, tensor.rfind('.'));
+}
+
 std::vector<ModuleSpec> list_modules(const BlockSpec& block) {
   const auto& attention = block.attention;
   const auto& mlp = block.mlp;
   std::string qkv = attention_input_id(block);
   std::string wide = mlp_input_id(block);
   return {
-      module_of(attention.q, block.index, qkv),
-      module_of(attention.k, block.index, qkv),
-      module_of(attention.v, block.index, qkv),
-      module_of(attention.o, block.index, attention.o.path),
-      module_of(mlp.gate, block.index, wide),
-      module_of(mlp.up, block.index, wide),
-      module_of(mlp.down, block.index, mlp.down.path)};
+      linear_module(attention.q, block.index, qkv),
+      linear_module(attention.k, block.index, qkv),
+      linear_module(attention.v, block.index, qkv),
+      linear_module(attention.o, block.index, attention.o.path),
+      linear_module(mlp.gate, block.index, wide),
+      linear_module(mlp.up, block.index, wide),
+      linear_module(mlp.down, block.index, mlp.down.path)};
 }
 
 std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
@@ -73,7 +79,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
     modules.insert(modules.end(), inner.begin(), inner.end());
   }
   if (spec.head) {
-    auto head = module_of(*spec.head, -1, spec.final_norm.path);
+    auto head = linear_module(*spec.head, -1, spec.final_norm.path);
     head.kind = ModuleSpec::Kind::head;
     modules.push_back(head);
   }

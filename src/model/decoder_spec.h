@@ -96,6 +96,9 @@ struct DecoderSpec {
 /// known, corrupt for values out of range; each names the key.
 DecoderSpec read_decoder_spec(const Checkpoint& checkpoint);
 
+/// The path of the module that a tensor belongs to.
+std::string module_of(const std::string& tensor);
+
 /// A module with a matrix, in the order of the forward pass.
 struct ModuleSpec {
   enum class Kind { embedding, linear, head };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "calibration/floats.h"
 #include "calibration/fold.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
@@ -87,11 +88,6 @@ void StreamWalk::complete() {
       stream_.finish(i);
     }
   }
-  at_end_ = true;
-}
-
-void StreamWalk::run_anew() {
-  stream_.run();
   at_end_ = true;
 }
 
@@ -213,14 +209,18 @@ void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
   // The full-precision stream's inputs stay as they were.
   for (const LinearGroup& own : groups_) {
     if (std::ranges::count(group.linears, own.modules.front().path) > 0) {
-      mx::array now(scales.data(), {static_cast<int>(scales.size())});
+      auto now = to_array(scales);
       auto [it, first] = divisors_.try_emplace(size_t(own.step), now);
       if (!first) {
         it->second = mx::multiply(it->second, now);
       }
     }
   }
-  // What is not packed runs as it will be written.
+  follow_source();
+}
+
+// What is not packed runs as it will be written.
+void WalkTask::follow_source() {
   for (const auto& [path, linear] : source_.linears) {
     auto& own = weights_.linears.at(path);
     own.bias = linear.bias;
@@ -237,14 +237,7 @@ void WalkTask::unfold() {
   source_ = full_weights_;
   divisors_.clear();
   folded_.clear();
-  for (auto& [path, linear] : weights_.linears) {
-    linear.bias = source_.linears.at(path).bias;
-    if (!packed_.contains(path)) {
-      linear.dense = source_.linears.at(path).dense;
-    }
-  }
-  weights_.norms = source_.norms;
-  changed_ = changed_ || inputs().next() > 0 || inputs().at_end();
+  follow_source();
 }
 
 void WalkTask::restart() {
@@ -291,10 +284,9 @@ void WalkTask::finish() {
   state_.full.leave();
   if (quantized_) {
     if (changed_) {
-      quantized_->run_anew();
-    } else {
-      quantized_->complete();
+      quantized_->restart();
     }
+    quantized_->complete();
     state_.quantized->leave();
   }
 }
@@ -302,7 +294,7 @@ void WalkTask::finish() {
 std::map<std::string, mx::array> WalkTask::result() const {
   auto tensors = block_tensors(packed_);
   for (const auto& name : folded_) {
-    const auto module = name.substr(0, name.rfind('.'));
+    const auto module = module_of(name);
     if (auto norm = source_.norms.find(module); norm != source_.norms.end()) {
       tensors.insert_or_assign(name, norm->second);
       continue;

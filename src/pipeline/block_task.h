@@ -52,8 +52,6 @@ class StreamWalk {
   }
   /// To the block's output.
   void complete();
-  /// The same from the block's inputs, with the weights as they are.
-  void run_anew();
   void restart();
 
  private:
@@ -114,6 +112,7 @@ class WalkTask : public BlockTask {
   }
   double error(const DenseBlock& weights, size_t first, size_t last);
   size_t step_of(const std::string& path) const;
+  void follow_source();
 
   WalkState state_;
   const BlockSpec& spec_;

@@ -90,7 +90,7 @@ std::vector<TokenBatch> BlockWalk::outer_batches() const {
 }
 
 // The quantized stream begins with the embedding as it will be written.
-void BlockWalk::embed() {
+void BlockWalk::embed(const PackedBlock& fitted) {
   auto outer = load_outer(model_, model_.dtype);
   full_->embed(outer);
   if (!quantized_) {
@@ -98,21 +98,24 @@ void BlockWalk::embed() {
   }
   if (const auto& spec = plan_.at(model_.spec.embedding).spec) {
     auto& table = outer.embedding;
-    const bool fitted = outer_ && outer_->contains(model_.spec.embedding);
-    table.packed = fitted ? outer_->at(model_.spec.embedding)
-                          : quantize(*table.dense, *spec);
+    const auto it = fitted.find(model_.spec.embedding);
+    table.packed =
+        it == fitted.end() ? quantize(*table.dense, *spec) : it->second;
     table.dense.reset();
   }
   quantized_->embed(outer);
 }
 
-void BlockWalk::run(WorkFolder& work, const ProgressFn& progress) {
+void BlockWalk::run(
+    WorkFolder& work,
+    const PackedBlock& outer,
+    const ProgressFn& progress) {
   auto blocks = static_cast<int64_t>(model_.spec.blocks.size());
   const int finished = work.finished();
   if (finished == blocks) {
     return;
   }
-  embed();
+  embed(outer);
   const std::string name = stage_.name();
   report(progress, {name, 0, blocks, "blocks"});
   for (const BlockSpec& spec : model_.spec.blocks) {

@@ -57,16 +57,13 @@ class BlockWalk {
   /// is outside the blocks: a number of tokens, of all ranks together, that
   /// does not grow with the text.
   std::vector<TokenBatch> outer_batches() const;
-  /// `outer`: packed modules outside the blocks; others are rounded to
-  /// nearest.
-  void use_outer(const PackedBlock* outer) {
-    outer_ = outer;
-  }
-
-  void run(WorkFolder& work, const ProgressFn& progress);
+  /// `outer`: packed modules outside the blocks; those that are not there are
+  /// rounded to nearest.
+  void
+  run(WorkFolder& work, const PackedBlock& outer, const ProgressFn& progress);
 
  private:
-  void embed();
+  void embed(const PackedBlock& outer);
   void
   run_new(const BlockSpec& spec, WorkFolder& work, const ProgressFn& progress);
   void run_finished(const BlockSpec& spec, const WorkFolder& work);
@@ -78,7 +75,6 @@ class BlockWalk {
   std::vector<TokenBatch> batches_;  // those to fit first, then held out
   size_t fit_batches_ = 0;
   bool held_out_ = false;  // on any rank
-  const PackedBlock* outer_ = nullptr;
   MemoryBudget budget_;
   std::optional<BlockStream> full_;
   std::optional<BlockStream> quantized_;

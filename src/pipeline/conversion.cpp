@@ -19,10 +19,6 @@ bool is_float(mx::Dtype dtype) {
   return mx::issubdtype(dtype, mx::floating);
 }
 
-std::string module_of(const std::string& name) {
-  return name.substr(0, name.rfind('.'));
-}
-
 mx::array evaluated(const mx::array& array) {
   auto dense = mx::contiguous(array);
   mx::eval(dense);

@@ -59,7 +59,7 @@ class FinishedBlocks {
 
   /// A tensor that scales were folded into.
   std::optional<mx::array> floats(const std::string& name) {
-    if (!go_to(name.substr(0, name.rfind('.')))) {
+    if (!go_to(module_of(name))) {
       return std::nullopt;
     }
     auto it = block_.floats.find(name);
@@ -174,7 +174,6 @@ void MethodRun::calibrate(
       fetch_dataset,
       progress_);
   fingerprint_ = fingerprint(data.sequences);
-  data_tokens_ = data.tokens;
   result_.data = data.source;
   result_.notes.insert(
       result_.notes.end(), data.warnings.begin(), data.warnings.end());
@@ -260,7 +259,8 @@ void MethodRun::write_output(
       output.path(),
       options_.model,
       summary + " (%bpw a weight with scales), calibrated on " +
-          std::to_string(data_tokens_) + " tokens of " + result_.data + ".",
+          std::to_string(result_.tokens + result_.held_out_tokens) +
+          " tokens of " + result_.data + ".",
       name_,
       progress_);
   result_.bytes_out = written.bytes;
@@ -279,10 +279,9 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
   if (options_.fit_embed) {
     outer = fit_outer(
         model_, plan_, blocks.outer_batches(), ranks_, name_, progress_);
-    blocks.use_outer(&outer.packed);
     result_.outer = outer.figures;
   }
-  blocks.run(*work, progress_);
+  blocks.run(*work, outer.packed, progress_);
   ranks_.barrier();
 
   result_.output = options_.mlx_path;

@@ -106,7 +106,6 @@ class MethodRun {
   Model model_;
   QuantPlan plan_;
   CalibrationSplit split_;
-  int64_t data_tokens_ = 0;
   std::string fingerprint_;  // of the data
   WalkReport result_;
 };

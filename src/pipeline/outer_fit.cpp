@@ -3,6 +3,7 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "calibration/floats.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 #include "method/gptq.h"
@@ -53,8 +54,7 @@ std::vector<float> head_gram(
     sum = ops::gram_add(sum, {picked}, picked);
     mx::eval(sum);
   }
-  sum = ranks.sum(sum);
-  return {sum.data<float>(), sum.data<float>() + sum.size()};
+  return to_vector(ranks.sum(sum));
 }
 
 ops::QuantizedWeight join(const std::vector<ops::QuantizedWeight>& parts) {
@@ -102,8 +102,7 @@ void fit_module(
         options);
     nearest += result.figures.loss_nearest;
     loss += result.figures.loss;
-    parts.push_back(
-        pack_result(result, spec, int(rows), int(module.in), model.dtype));
+    parts.push_back(pack_result(result, spec, model.dtype));
   }
   fit.packed.emplace(module.path, join(parts));
   fit.figures[module.path] = {
@@ -143,8 +142,7 @@ OuterFit fit_outer(
       const GptqHessian factored(std::move(hessian), module.in, options);
       fit_module(model, module, *spec, factored, options, fit);
     } catch (const Error& error) {
-      throw Error(
-          error.code(), name, module.path + ": " + std::string(error.what()));
+      throw about(name, module.path, error);
     }
   }
   return fit;

@@ -62,7 +62,7 @@ void put_in_place(
     weights.linears.at(path).dense = ops::dequantize(packed, dtype);
   }
   for (const auto& [name, tensor] : block.floats) {
-    const auto module = name.substr(0, name.rfind('.'));
+    const auto module = module_of(name);
     if (auto norm = weights.norms.find(module); norm != weights.norms.end()) {
       norm->second = tensor;
     } else if (name.ends_with(".bias")) {

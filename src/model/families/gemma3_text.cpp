@@ -70,14 +70,13 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
   check_standard_config(config, "gelu_pytorch_tanh", "hidden_activation");
   check_config_keys(
       config,
-      kStandardKeys,
-      {"hidden_activation",
-       "rope_local_base_freq",
-       "query_pre_attn_scalar",
-       "sliding_window",
-       "sliding_window_pattern",
-       "_sliding_window_pattern",
-       "layer_types"});
+      with_standard_keys(
+          {"hidden_activation",
+           "rope_local_base_freq",
+           "query_pre_attn_scalar",
+           "sliding_window",
+           "sliding_window_pattern",
+           "layer_types"}));
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
   const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);

@@ -10,13 +10,13 @@ DecoderSpec read_granite(const FamilyInput& input) {
   check_standard_config(config);
   check_config_keys(
       config,
-      kStandardKeys,
-      {"attention_bias",
-       "mlp_bias",
-       "logits_scaling",
-       "attention_multiplier",
-       "embedding_multiplier",
-       "residual_multiplier"});
+      with_standard_keys(
+          {"attention_bias",
+           "mlp_bias",
+           "logits_scaling",
+           "attention_multiplier",
+           "embedding_multiplier",
+           "residual_multiplier"}));
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
   shape.head_dim = static_cast<int>(shape.hidden / shape.heads);

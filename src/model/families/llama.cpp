@@ -7,26 +7,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr std::initializer_list<const char*> kLlamaKeys = {
-    "hidden_size",
-    "num_hidden_layers",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "rms_norm_eps",
-    "hidden_act",
-    "attention_bias",
-    "mlp_bias",
-    "rope_theta",
-    "rope_traditional",
-    "rope_scaling",
-    "rope_parameters",
-    "tie_word_embeddings",
-    "layer_types",
-    "sliding_window"};
-
 // layer_types names each layer full_attention or sliding_attention; the
 // window is sliding_window for the latter.
 std::vector<int>
@@ -78,10 +58,17 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
 // mlx_lm/models/llama.py
 DecoderSpec read_llama_layout(
     const FamilyInput& input,
-    std::initializer_list<const char*> more) {
+    const std::vector<const char*>& more) {
   const JsonView& config = input.config;
   check_standard_config(config);
-  check_config_keys(config, kLlamaKeys, more);
+  auto keys = with_standard_keys(
+      {"attention_bias",
+       "mlp_bias",
+       "rope_traditional",
+       "layer_types",
+       "sliding_window"});
+  keys.insert(keys.end(), more.begin(), more.end());
+  check_config_keys(config, keys);
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);

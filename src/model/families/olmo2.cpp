@@ -11,8 +11,7 @@ DecoderSpec read_olmo2(const FamilyInput& input) {
   check_standard_config(config);
   check_config_keys(
       config,
-      kStandardKeys,
-      {"attention_bias", "mlp_bias", "rope_traditional"});
+      with_standard_keys({"attention_bias", "mlp_bias", "rope_traditional"}));
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);

@@ -11,22 +11,8 @@ DecoderSpec read_qwen3(const FamilyInput& input) {
   check_standard_config(config);
   check_config_keys(
       config,
-      {"hidden_size",
-       "num_hidden_layers",
-       "intermediate_size",
-       "num_attention_heads",
-       "num_key_value_heads",
-       "head_dim",
-       "vocab_size",
-       "rms_norm_eps",
-       "hidden_act",
-       "rope_theta",
-       "rope_scaling",
-       "rope_parameters",
-       "tie_word_embeddings",
-       "layer_types",
-       "sliding_window",
-       "use_sliding_window"});
+      with_standard_keys(
+          {"layer_types", "sliding_window", "use_sliding_window"}));
   for (const char* key :
        {"num_key_value_heads",
         "head_dim",

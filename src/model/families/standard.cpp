@@ -83,6 +83,25 @@ BlockSpec standard_block(const StandardShape& shape, int index) {
 
 }  // namespace
 
+std::vector<const char*> with_standard_keys(std::vector<const char*> more) {
+  more.insert(
+      more.end(),
+      {"hidden_size",
+       "num_hidden_layers",
+       "intermediate_size",
+       "num_attention_heads",
+       "num_key_value_heads",
+       "head_dim",
+       "vocab_size",
+       "rms_norm_eps",
+       "hidden_act",
+       "rope_theta",
+       "rope_scaling",
+       "rope_parameters",
+       "tie_word_embeddings"});
+  return more;
+}
+
 StandardShape read_standard_shape(const JsonView& config) {
   StandardShape shape;
   shape.hidden = config.integer("hidden_size", 1, kMaxWidth);

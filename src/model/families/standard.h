@@ -32,23 +32,11 @@ struct StandardShape {
 /// reads itself.
 DecoderSpec read_llama_layout(
     const FamilyInput& input,
-    std::initializer_list<const char*> more);
+    const std::vector<const char*>& more);
 
-/// The keys that nearly every config has.
-inline constexpr std::initializer_list<const char*> kStandardKeys = {
-    "hidden_size",
-    "num_hidden_layers",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "rms_norm_eps",
-    "hidden_act",
-    "rope_theta",
-    "rope_scaling",
-    "rope_parameters",
-    "tie_word_embeddings"};
+/// The keys that every config has, which read_standard_shape(),
+/// check_standard_config(), read_rope() and read_tied() read; and `more`.
+std::vector<const char*> with_standard_keys(std::vector<const char*> more);
 
 /// The sizes every such config has, range-checked (corrupt Error): hidden,
 /// intermediate, vocab, layers, heads, eps and, where given, kv_heads and

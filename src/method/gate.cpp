@@ -1,0 +1,43 @@
+#include "method/gate.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace pennyweight {
+
+namespace {
+
+std::string percent(double share) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.2f %%", 100 * share);
+  return text;
+}
+
+}  // namespace
+
+size_t least(const std::vector<Judged>& ways) {
+  const auto best = std::min_element(
+      ways.begin(), ways.end(), [](const Judged& a, const Judged& b) {
+        return a.error < b.error;
+      });
+  return static_cast<size_t>(best - ways.begin());
+}
+
+Json to_json(const std::vector<Judged>& ways) {
+  Json errors = Json::object();
+  for (const Judged& way : ways) {
+    errors[way.name] = way.error;
+  }
+  return errors;
+}
+
+std::string describe_kept(
+    const BlockSpec& block,
+    const std::vector<Judged>& ways,
+    size_t kept) {
+  return block.path + ": " + ways[kept].name +
+      " has the lower held-out error (" + percent(ways[kept].error) +
+      " against " + percent(ways[0].error) + ") and was kept";
+}
+
+}  // namespace pennyweight
