@@ -1,24 +1,17 @@
 #include "calibration/block_stream.h"
 
+#include <mlx/ops.h>
+
 #include <utility>
 
 namespace pennyweight {
 
-const std::vector<BlockStep>& block_steps() {
-  static const std::vector<BlockStep> steps{
-      BlockStep::attention_in,
-      BlockStep::attention_out,
-      BlockStep::mlp_in,
-      BlockStep::mlp_out};
-  return steps;
-}
-
-bool adds_to_residual(const BlockSpec& block, BlockStep step) {
+bool adds_to_residual(const BlockSpec& block, BlockInput input) {
   if (block.residual_scale != 1) {
     return false;
   }
-  return (step == BlockStep::attention_out && !block.attention_post) ||
-      (step == BlockStep::mlp_out && !block.mlp_post);
+  return (input == BlockInput::mixed && !block.attention_post) ||
+      (input == BlockInput::wide && !block.mlp_post && !block.moe);
 }
 
 BlockStream::BlockStream(
@@ -51,42 +44,109 @@ void BlockStream::enter(const BlockSpec& spec, const BlockWeights& weights) {
   weights_ = &weights;
 }
 
-mx::array BlockStream::step_input(BlockStep step, size_t batch) {
-  switch (step) {
-    case BlockStep::attention_in:
-      return attention_input(*spec_, *weights_, start(batch), context_);
-    case BlockStep::attention_out: {
-      auto input = attention_input(*spec_, *weights_, start(batch), context_);
-      mixed_.put(batch, attention_mixed(*spec_, *weights_, input, context_));
-      return mixed_.get(batch);
-    }
-    case BlockStep::mlp_in: {
-      after().put(
-          batch,
-          attention_output(*spec_, *weights_, start(batch), mixed_.get(batch)));
-      return mlp_input(*spec_, *weights_, after().get(batch), context_);
-    }
-    case BlockStep::mlp_out:
-      break;
-  }
-  if (batch == 0) {
-    mixed_.clear();
-  }
-  auto input = mlp_input(*spec_, *weights_, after().get(batch), context_);
-  wide_.put(batch, mlp_wide(*spec_, *weights_, input));
-  return wide_.get(batch);
+mx::array BlockStream::normed(BlockInput input, size_t batch) const {
+  return input == BlockInput::mlp
+      ? mlp_input(*spec_, *weights_, after().get(batch), context_)
+      : attention_input(*spec_, *weights_, start(batch), context_);
 }
 
-mx::array BlockStream::residual(BlockStep step, size_t batch) const {
-  bool in_attention =
-      step == BlockStep::attention_in || step == BlockStep::attention_out;
-  return in_attention ? start(batch) : after().get(batch);
+void BlockStream::advance(size_t step, size_t batch) {
+  const auto inputs = block_steps(*spec_).at(step);
+  for (BlockInput input : inputs) {
+    switch (input) {
+      case BlockInput::mixed:
+        mixed_.put(
+            batch,
+            attention_mixed(
+                *spec_,
+                *weights_,
+                normed(BlockInput::attention, batch),
+                context_));
+        break;
+      case BlockInput::mlp:
+        after().put(
+            batch,
+            attention_output(
+                *spec_, *weights_, start(batch), mixed_.get(batch)));
+        break;
+      case BlockInput::wide:
+        if (!spec_->parallel && batch == 0) {
+          mixed_.clear();
+        }
+        if (spec_->mlp) {
+          auto read =
+              spec_->parallel ? BlockInput::attention : BlockInput::mlp;
+          wide_.put(
+              batch, mlp_wide(*spec_->mlp, *weights_, normed(read, batch)));
+        }
+        break;
+      default:
+        break;  // made anew from the block's input
+    }
+  }
+}
+
+mx::array BlockStream::input(const ModuleSpec& module, size_t batch) const {
+  switch (module.input) {
+    case BlockInput::attention:
+    case BlockInput::mlp:
+      return normed(module.input, batch);
+    case BlockInput::mixed:
+      return mixed_.get(batch);
+    case BlockInput::wide:
+      return module.expert ? normed(BlockInput::mlp, batch)
+                           : wide_.get(batch);
+    default:
+      return latent_input(
+          *spec_,
+          *weights_,
+          normed(BlockInput::attention, batch),
+          module.input,
+          module.part,
+          context_);
+  }
+}
+
+mx::array BlockStream::expert_input(
+    const ModuleSpec& module,
+    size_t batch,
+    const mx::array& rows) const {
+  auto all = normed(BlockInput::mlp, batch);
+  auto x = mx::take(mx::flatten(all, 0, 1), rows, 0);
+  return module.input == BlockInput::wide
+      ? expert_wide(*spec_->moe, *weights_, module.part, x)
+      : x;
+}
+
+Routing BlockStream::routing(size_t batch) const {
+  return route(
+      *spec_->moe,
+      *weights_,
+      mx::flatten(normed(BlockInput::mlp, batch), 0, 1));
+}
+
+mx::array BlockStream::residual(BlockInput input, size_t batch) const {
+  const bool after_attention = !spec_->parallel &&
+      (input == BlockInput::mlp || input == BlockInput::wide);
+  return after_attention ? after().get(batch) : start(batch);
 }
 
 void BlockStream::finish(size_t batch) {
+  if (spec_->parallel) {
+    after().put(
+        batch,
+        parallel_output(
+            *spec_,
+            *weights_,
+            start(batch),
+            mixed_.get(batch),
+            wide_.get(batch)));
+    return;
+  }
+  auto wide = spec_->mlp ? std::optional(wide_.get(batch)) : std::nullopt;
   after().put(
       batch,
-      mlp_output(*spec_, *weights_, after().get(batch), wide_.get(batch)));
+      mlp_output(*spec_, *weights_, after().get(batch), wide, context_));
 }
 
 void BlockStream::run() {

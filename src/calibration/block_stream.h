@@ -10,17 +10,9 @@
 
 namespace pennyweight {
 
-/// Where the linears of a block read, in the order of the forward pass: q, k
-/// and v; o; gate and up; down.
-enum class BlockStep { attention_in, attention_out, mlp_in, mlp_out };
-
-/// The steps of a block; the modules of step i are those of the i-th distinct
-/// input_id of list_modules().
-const std::vector<BlockStep>& block_steps();
-
-/// Whether what the step's linear gives is added to the residual stream as it
-/// is.
-bool adds_to_residual(const BlockSpec& block, BlockStep step);
+/// Whether what the linears that read `input` give is added to the residual
+/// stream as it is.
+bool adds_to_residual(const BlockSpec& block, BlockInput input);
 
 struct StreamSettings {
   mx::Dtype dtype = mx::float32;  // that matrices run in
@@ -30,8 +22,9 @@ struct StreamSettings {
 };
 
 /// All batches' hidden states as they move through the model block by block:
-/// embed(), then for each block enter(); the steps in order, each for every
-/// batch; finish() of every batch; leave(). Or enter(), run(), leave().
+/// embed(), then for each block enter(); advance() by the block's steps in
+/// order (block_steps()), each for every batch; finish() of every batch;
+/// leave(). Or enter(), run(), leave().
 class BlockStream {
  public:
   /// `batches` and `budget` must outlive this.
@@ -44,11 +37,23 @@ class BlockStream {
 
   /// Both must outlive the block; weights of steps to come may still change.
   void enter(const BlockSpec& spec, const BlockWeights& weights);
-  /// What the step's linears read, [rows, length, in]. Weights of the steps
+  /// Brings a batch to where the step's linears read. Weights of the steps
   /// before must be final.
-  mx::array step_input(BlockStep step, size_t batch);
-  /// What a step's output is added to, float32 [rows, length, hidden].
-  mx::array residual(BlockStep step, size_t batch) const;
+  void advance(size_t step, size_t batch);
+  /// What the module reads in the step the batch has come to, [rows, length,
+  /// in]; what all its experts are chosen from where it is an expert.
+  mx::array input(const ModuleSpec& module, size_t batch) const;
+  /// What the expert reads of the tokens `rows` (uint32 [n], counted over the
+  /// whole batch), [n, in].
+  mx::array expert_input(
+      const ModuleSpec& module,
+      size_t batch,
+      const mx::array& rows) const;
+  /// The experts that each token of the batch takes.
+  Routing routing(size_t batch) const;
+  /// What is added to by the linears of the step the batch has come to,
+  /// float32 [rows, length, hidden].
+  mx::array residual(BlockInput input, size_t batch) const;
   void finish(size_t batch);
   const BlockSpec& spec() const {
     return *spec_;
@@ -78,6 +83,7 @@ class BlockStream {
   ActivationStore& after() const {
     return after_ ? *after_ : *start_;
   }
+  mx::array normed(BlockInput input, size_t batch) const;
 };
 
 }  // namespace pennyweight

@@ -45,15 +45,12 @@ void check_scales(const ScaleGroup& group, const std::vector<float>& scales) {
 std::vector<float> previous_scales(
     const ScaleGroup& group,
     const std::vector<float>& scales) {
-  if (group.repeat == 1) {
+  if (group.from.empty()) {
     return scales;
   }
-  const auto size = static_cast<size_t>(group.head_dim);
-  std::vector<float> previous;
-  for (size_t head = 0; head * size < scales.size();
-       head += static_cast<size_t>(group.repeat)) {
-    auto from = scales.begin() + static_cast<ptrdiff_t>(head * size);
-    previous.insert(previous.end(), from, from + group.head_dim);
+  std::vector<float> previous(static_cast<size_t>(group.outputs), 1.0f);
+  for (size_t c = 0; c < scales.size(); ++c) {
+    previous[static_cast<size_t>(group.from[c])] = scales[c];
   }
   return previous;
 }
@@ -91,6 +88,12 @@ std::vector<std::string> fold_scales(
     norm = divided(norm, to_array(scales), group.offset);
     mx::eval(norm);
     changed.push_back(group.previous + ".weight");
+    if (group.bias) {
+      auto& bias = weights.norms.at(group.previous + ".bias");
+      bias = divided(bias, to_array(scales));
+      mx::eval(bias);
+      changed.push_back(group.previous + ".bias");
+    }
   } else {
     auto& previous = weights.linears.at(group.previous);
     auto rows = to_array(previous_scales(group, scales));

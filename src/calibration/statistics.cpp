@@ -5,70 +5,89 @@
 
 namespace pennyweight {
 
-InputStatistics collect_statistics(
-    BlockStream& stream,
-    BlockStream* full,
-    const std::vector<TokenBatch>& batches,
-    size_t fit_batches,
-    BlockStep step,
-    int in,
-    bool magnitudes,
-    const std::optional<mx::array>& divisors) {
-  const bool adds = full && adds_to_residual(stream.spec(), step);
-  const int hidden = adds ? static_cast<int>(stream.spec().attention.o.out) : 0;
-  const int shifted = full ? in : 0;
-  // Products with x of x, of x_full and of r_full - r, in one pass over x. The
-  // second is made a difference at the end, since products of what is in
-  // bfloat16 are exact and a difference would be rounded.
-  auto sum = mx::zeros({in + shifted + hidden, in});
-  auto sizes = mx::zeros({in});
-  int64_t tokens = 0;
-  for (size_t i = 0; i < batches.size(); ++i) {
-    auto x = stream.step_input(step, i);
-    auto x_full = full ? full->step_input(step, i) : x;
-    if (i >= fit_batches) {
-      mx::eval(x, x_full);
-      continue;
-    }
-    tokens += batches[i].count;
-    auto picked = pick_tokens(batches[i], x);
-    std::vector<mx::array> parts{picked};
-    if (full) {
-      parts.push_back(pick_tokens(batches[i], x_full));
-    }
-    if (adds) {
-      auto lost = ops::difference(
-          full->residual(step, i), stream.residual(step, i), picked.dtype());
-      parts.push_back(pick_tokens(batches[i], lost));
-    }
-    sum = ops::gram_add(sum, parts, picked);
-    if (magnitudes) {
-      sizes = ops::magnitudes_add(sizes, picked);
-    }
-    mx::eval(sum, sizes);
+StatisticsSum::StatisticsSum(int in, int shifted, int hidden, bool magnitudes)
+    : in_(in),
+      shifted_(shifted),
+      hidden_(hidden),
+      magnitudes_(magnitudes),
+      sum_(mx::zeros({in + shifted + hidden, in})),
+      sizes_(mx::zeros({in})) {}
+
+void StatisticsSum::add(const std::vector<mx::array>& parts) {
+  const auto& x = parts.front();
+  tokens_ += x.shape(0);
+  sum_ = ops::gram_add(sum_, parts, x);
+  if (magnitudes_) {
+    sizes_ = ops::magnitudes_add(sizes_, x);
   }
+  mx::eval(sum_, sizes_);
+}
+
+InputStatistics StatisticsSum::finish(
+    const std::optional<mx::array>& divisors) const {
   const auto rows = [&](int first, int count) {
-    return mx::contiguous(mx::slice(sum, {first, 0}, {first + count, in}));
+    return mx::contiguous(mx::slice(sum_, {first, 0}, {first + count, in_}));
   };
   InputStatistics sums{
-      tokens, rows(0, in), std::nullopt, std::nullopt, std::nullopt};
-  if (magnitudes) {
-    sums.magnitudes = sizes;
+      tokens_, rows(0, in_), std::nullopt, std::nullopt, std::nullopt};
+  if (magnitudes_) {
+    sums.magnitudes = sizes_;
   }
   mx::eval(sums.hessian);
-  if (full) {
-    auto cross = rows(in, in);
+  if (shifted_ > 0) {
+    auto cross = rows(in_, in_);
     if (divisors) {
       cross = mx::divide(cross, mx::expand_dims(*divisors, 1));
     }
     sums.input_shift = mx::subtract(cross, sums.hessian);
     mx::eval(*sums.input_shift);
   }
-  if (adds) {
-    sums.output_shift = rows(2 * in, hidden);
+  if (hidden_ > 0) {
+    sums.output_shift = rows(2 * in_, hidden_);
     mx::eval(*sums.output_shift);
   }
   return sums;
+}
+
+InputStatistics collect_statistics(
+    BlockStream& stream,
+    BlockStream* full,
+    const std::vector<TokenBatch>& batches,
+    const StatisticsRequest& request,
+    std::optional<size_t> advance) {
+  const auto& module = request.module;
+  const int in = static_cast<int>(module.in);
+  const bool adds = full && adds_to_residual(stream.spec(), module.input);
+  const int hidden = adds ? static_cast<int>(stream.spec().attention.o.out) : 0;
+  // Products with x of x, of x_full and of r_full - r, in one pass over x. The
+  // second is made a difference at the end, since products of what is in
+  // bfloat16 are exact and a difference would be rounded.
+  StatisticsSum sum(in, full ? in : 0, hidden, request.magnitudes);
+  for (size_t i = 0; i < batches.size(); ++i) {
+    if (advance) {
+      stream.advance(*advance, i);
+      if (full) {
+        full->advance(*advance, i);
+      }
+    }
+    if (i >= request.fit_batches) {
+      continue;
+    }
+    std::vector<mx::array> parts{
+        pick_tokens(batches[i], stream.input(module, i))};
+    if (full) {
+      parts.push_back(pick_tokens(batches[i], full->input(module, i)));
+    }
+    if (adds) {
+      auto lost = ops::difference(
+          full->residual(module.input, i),
+          stream.residual(module.input, i),
+          parts.front().dtype());
+      parts.push_back(pick_tokens(batches[i], lost));
+    }
+    sum.add(parts);
+  }
+  return sum.finish(request.divisors);
 }
 
 }  // namespace pennyweight

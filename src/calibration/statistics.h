@@ -20,20 +20,48 @@ struct InputStatistics {
   std::optional<mx::array> magnitudes;    // [in], sum of |x|
 };
 
-/// Moves `stream`, and `full` beside it if not null, to `step`, and sums over
-/// the first `fit_batches` batches; the others, which are held out, only move.
-/// Shifts are of `full`, whose inputs are first divided by `divisors` [in]
-/// where given; magnitudes where asked for.
-/// `in` is the inputs' width. Inputs are multiplied in their own type and
-/// summed in float32; differences of residuals are rounded to that type first.
+/// The sums under way.
+class StatisticsSum {
+ public:
+  /// `shifted` is in for an input_shift, `hidden` the residual's width for an
+  /// output_shift; else they are 0.
+  StatisticsSum(int in, int shifted, int hidden, bool magnitudes);
+  /// x [tokens, in], then x_full [tokens, in] and r_full - r [tokens, hidden]
+  /// where there are shifts.
+  void add(const std::vector<mx::array>& parts);
+  InputStatistics finish(const std::optional<mx::array>& divisors) const;
+  int64_t tokens() const {
+    return tokens_;
+  }
+
+ private:
+  int in_;
+  int shifted_;
+  int hidden_;
+  bool magnitudes_;
+  int64_t tokens_ = 0;
+  mx::array sum_;
+  mx::array sizes_;
+};
+
+/// What to sum, and over which batches.
+struct StatisticsRequest {
+  ModuleSpec module;       // that reads the inputs
+  size_t fit_batches = 0;  // the first ones; the others are held out
+  bool magnitudes = false;
+  /// What inputs of the full-precision model are divided by, [in].
+  std::optional<mx::array> divisors = std::nullopt;
+};
+
+/// Sums over what the module reads; shifts are of `full` where it is not
+/// null. Where `advance` is given, both streams are first moved to that step,
+/// held out batches too. Inputs are multiplied in their own type and summed in
+/// float32; differences of residuals are rounded to that type first.
 InputStatistics collect_statistics(
     BlockStream& stream,
     BlockStream* full,
     const std::vector<TokenBatch>& batches,
-    size_t fit_batches,
-    BlockStep step,
-    int in,
-    bool magnitudes = false,
-    const std::optional<mx::array>& divisors = std::nullopt);
+    const StatisticsRequest& request,
+    std::optional<size_t> advance = std::nullopt);
 
 }  // namespace pennyweight

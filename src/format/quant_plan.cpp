@@ -97,13 +97,19 @@ QuantPlan make_plan(
   QuantPlan plan{common, {}};
   for (const auto& module : modules) {
     auto& entry = plan.modules[module.path];
-    if (!fits(common, module.in)) {
-      entry.reason = "rows of " + std::to_string(module.in) +
-          " weights don't divide into groups of " +
-          std::to_string(common.group_size);
+    const QuantSpec& wanted =
+        module.own && recipe.empty() ? *module.own : common;
+    if (!module.packable) {
+      entry.reason = kNotPackable;
       continue;
     }
-    entry.spec = common;
+    if (!fits(wanted, module.in)) {
+      entry.reason = "rows of " + std::to_string(module.in) +
+          " weights don't divide into groups of " +
+          std::to_string(wanted.group_size);
+      continue;
+    }
+    entry.spec = wanted;
     if (!recipe.empty()) {
       entry.spec->bits =
           recipe_bits(find_recipe(recipe), module.path, num_blocks);

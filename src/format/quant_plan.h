@@ -29,7 +29,14 @@ struct QuantPlan {
 struct PlannedModule {
   std::string path;
   int64_t in = 0;
+  bool packable = true;  // else it is kept
+  /// What it gets whatever is common, as mlx-lm's model class asks.
+  std::optional<QuantSpec> own = std::nullopt;
 };
+
+/// Why a module that is not packable is kept.
+inline constexpr const char* kNotPackable =
+    "mlx-lm holds this matrix as a plain parameter";
 
 /// mlx_lm.convert's mixed recipes: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6.
 const std::vector<std::string>& quant_recipes();

@@ -94,6 +94,11 @@ class Tile {
     rescale_ = buffers_.rescale.get<float>(rows_);
     std::fill_n(max_, rows_, -std::numeric_limits<float>::infinity());
     std::fill_n(sum_, rows_, 0.0f);
+    // A sink is a key that was seen already, and that adds no value.
+    for (int64_t row = 0; args_.sinks && row < rows_; ++row) {
+      max_[row] = args_.sinks[kv_head * group_ + row % group_];
+      sum_[row] = 1.0f;
+    }
     HeadsView q = args_.q;
     q.data = element_at(q, args_.type, batch, first, kv_head * group_);
     simd::pack_queries({queries, group_, d, args_.scale, args_.type, q, q_});
@@ -111,6 +116,9 @@ class Tile {
         rows_,
         {q_.data, q_.type, q_.stride},
         {scores, DType::f32, block.count});
+    if (args_.cap > 0) {
+      simd::cap_scores(scores, rows_, keys, block.count, args_.cap);
+    }
     constexpr int64_t kAll = std::numeric_limits<int64_t>::max() / 2;
     const int64_t window = args_.window > 0 ? args_.window : kAll;
     const int64_t here = at - block.from;

@@ -132,6 +132,8 @@ struct AttentionArgs {
   float scale = 1;
   bool causal = true;
   int64_t window = 0;
+  float cap = 0;                 // scores: cap * tanh(score / cap)
+  const float* sinks = nullptr;  // [heads], a score more for each; optional
   DType type = DType::f32;
   HeadsView q{}, k{}, v{};
   void* out = nullptr;  // contiguous

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "calibration/floats.h"
+#include "calibration/fold.h"
 #include "core/error.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
@@ -16,61 +17,95 @@ namespace pennyweight {
 
 namespace {
 
-/// Neighbouring heads that one channel of the previous op feeds share a
-/// scale.
-void share_means(const ScaleGroup& scaling, std::vector<float>& means) {
-  const auto size = static_cast<size_t>(scaling.head_dim);
-  const auto repeat = static_cast<size_t>(scaling.repeat);
-  for (size_t head = 0; repeat > 1 && head * size < means.size();
-       head += repeat) {
-    for (size_t d = 0; d < size; ++d) {
-      double sum = 0;
-      for (size_t r = 0; r < repeat; ++r) {
-        sum += double(means[(head + r) * size + d]);
-      }
-      for (size_t r = 0; r < repeat; ++r) {
-        means[(head + r) * size + d] = float(sum / double(repeat));
-      }
-    }
+/// Input channels that one channel of the previous op feeds share a scale.
+void share_means(const ScaleGroup& group, std::vector<float>& means) {
+  if (group.from.empty()) {
+    return;
+  }
+  std::vector<double> sums(static_cast<size_t>(group.outputs), 0.0);
+  std::vector<double> counts(sums.size(), 0.0);
+  for (size_t c = 0; c < means.size(); ++c) {
+    sums[static_cast<size_t>(group.from[c])] += double(means[c]);
+    counts[static_cast<size_t>(group.from[c])] += 1;
+  }
+  for (size_t c = 0; c < means.size(); ++c) {
+    const auto from = static_cast<size_t>(group.from[c]);
+    means[c] = float(sums[from] / counts[from]);
   }
 }
 
-/// The scale group of exactly these inputs, if the block has one.
-std::optional<ScaleGroup> find_scaling(
-    const BlockSpec& block,
-    const LinearGroup& group) {
-  for (const ScaleGroup& scaling : list_scale_groups(block)) {
-    const bool covers =
-        std::all_of(
-            group.modules.begin(),
-            group.modules.end(),
-            [&](const ModuleSpec& module) {
-              return std::ranges::count(scaling.linears, module.path) == 1;
-            }) &&
-        scaling.channels == group.modules.front().in;
-    if (covers) {
-      return scaling;
+/// Over all tokens that any of the linears read.
+std::vector<float> shared_means(
+    const AwqBlock& block,
+    const AwqScaling& scaling) {
+  std::vector<double> sums(static_cast<size_t>(scaling.group.channels), 0.0);
+  double tokens = 0;
+  for (size_t member : scaling.members) {
+    const AwqInputs& inputs = block.inputs[member];
+    tokens += double(inputs.tokens);
+    for (size_t c = 0; c < sums.size(); ++c) {
+      sums[c] += double(inputs.means[c]) * double(inputs.tokens);
     }
   }
-  return std::nullopt;
+  std::vector<float> means;
+  for (double sum : sums) {
+    means.push_back(float(sum / std::max(1.0, tokens)));
+  }
+  share_means(scaling.group, means);
+  return means;
 }
-
-}  // namespace
 
 AwqInputs take_inputs(BlockTask& task, const LinearGroup& group) {
   auto sums = task.statistics(group, {.magnitudes = true});
   AwqInputs inputs{
-      group,
-      to_vector(sums.hessian),
-      to_vector(*sums.magnitudes),
-      find_scaling(task.spec(), group)};
+      group, sums.tokens, to_vector(sums.hessian), to_vector(*sums.magnitudes)};
   for (float& mean : inputs.means) {
     mean /= float(std::max<int64_t>(1, sums.tokens));
   }
-  if (inputs.scaling) {
-    share_means(*inputs.scaling, inputs.means);
-  }
   return inputs;
+}
+
+}  // namespace
+
+Scales AwqBlock::columns(size_t input) const {
+  for (const AwqScaling& scaling : scalings) {
+    if (std::ranges::count(scaling.members, input) > 0) {
+      return scaling.scales;
+    }
+  }
+  return {};
+}
+
+Scales AwqBlock::rows(const std::string& path) const {
+  for (const AwqScaling& scaling : scalings) {
+    if (scaling.group.previous == path && !scaling.scales.empty() &&
+        scaling.group.kind == ScaleGroup::Previous::linear) {
+      return previous_scales(scaling.group, scaling.scales);
+    }
+  }
+  return {};
+}
+
+AwqBlock take_inputs(BlockTask& task) {
+  AwqBlock block;
+  for (const LinearGroup& group : task.groups()) {
+    block.inputs.push_back(take_inputs(task, group));
+  }
+  for (const ScaleGroup& group : list_scale_groups(task.spec())) {
+    AwqScaling scaling{group, {}};
+    for (size_t i = 0; i < block.inputs.size(); ++i) {
+      const auto& modules = block.inputs[i].group.modules;
+      if (std::ranges::all_of(modules, [&](const ModuleSpec& module) {
+            return std::ranges::count(group.linears, module.path) == 1;
+          })) {
+        scaling.members.push_back(i);
+      }
+    }
+    if (!scaling.members.empty()) {
+      block.scalings.push_back(std::move(scaling));
+    }
+  }
+  return block;
 }
 
 GptqResult round_module(
@@ -92,7 +127,7 @@ GptqResult round_module(
          inputs.gram.data(),
          data(columns),
          data(rows)},
-        task.quant_spec(module.path),
+        task.quant_spec(module),
         ops::kernel_type(task.dtype()),
         options);
   } catch (const Error& error) {
@@ -123,21 +158,26 @@ mx::array unscaled(
 
 namespace {
 
-/// Loss of the group's linears, and where asked for their weights.
-double group_loss(
+/// Loss of the linears, and where asked for their weights.
+double scaling_loss(
     const BlockTask& task,
-    const AwqInputs& inputs,
+    const AwqBlock& block,
+    const AwqScaling& scaling,
     const Scales& scales,
     const AwqOptions& options,
     DenseBlock* dense) {
   double loss = 0;
-  for (const ModuleSpec& module : inputs.group.modules) {
-    auto result = round_module(task, module, inputs, scales, {}, options);
-    loss += result.figures.loss;
-    if (dense) {
-      auto packed =
-          pack_result(result, task.quant_spec(module.path), task.dtype());
-      dense->insert_or_assign(module.path, unscaled(task, packed, scales, {}));
+  for (size_t member : scaling.members) {
+    const AwqInputs& inputs = block.inputs[member];
+    for (const ModuleSpec& module : inputs.group.modules) {
+      auto result = round_module(task, module, inputs, scales, {}, options);
+      loss += result.figures.loss;
+      if (dense) {
+        auto packed =
+            pack_result(result, task.quant_spec(module), task.dtype());
+        dense->insert_or_assign(
+            module.path, unscaled(task, packed, scales, {}));
+      }
     }
   }
   return loss;
@@ -148,16 +188,18 @@ double group_loss(
 Json search_scales(
     BlockTask& task,
     const AwqOptions& options,
-    AwqInputs& inputs) {
+    const AwqBlock& block,
+    AwqScaling& scaling) {
   AwqOptions plain = options;
   plain.clip = false;
   std::vector<Scales> candidates{{}};
-  std::vector<double> losses{group_loss(task, inputs, {}, plain, nullptr)};
+  std::vector<double> losses{scaling_loss(task, block, scaling, {}, plain, nullptr)};
+  const auto means = shared_means(block, scaling);
   for (int step = 1; step < options.n_grid; ++step) {
     const double ratio = double(step) / options.n_grid;
     auto scales =
-        task.foldable(*inputs.scaling, awq_scales(inputs.means, ratio));
-    losses.push_back(group_loss(task, inputs, scales, plain, nullptr));
+        task.foldable(scaling.group, awq_scales(means, ratio));
+    losses.push_back(scaling_loss(task, block, scaling, scales, plain, nullptr));
     candidates.push_back(std::move(scales));
   }
   std::vector<size_t> order(candidates.size());
@@ -171,7 +213,7 @@ Json search_scales(
     double least = INFINITY;
     for (size_t i : order) {
       DenseBlock dense;
-      group_loss(task, inputs, candidates[i], plain, &dense);
+      scaling_loss(task, block, scaling, candidates[i], plain, &dense);
       const double error = task.fit_error(dense);
       if (error < least) {
         least = error;
@@ -179,7 +221,7 @@ Json search_scales(
       }
     }
   }
-  inputs.scales = candidates[best];
+  scaling.scales = candidates[best];
   return {
       {"ratio", double(best) / options.n_grid},
       {"loss_share", losses[0] > 0 ? losses[best] / losses[0] : 1.0}};

@@ -13,14 +13,30 @@ using Scales = std::vector<float>;
 /// A group of linears with what is known of their inputs.
 struct AwqInputs {
   LinearGroup group;
+  int64_t tokens = 0;
   std::vector<float> gram;   // [in, in]
   std::vector<float> means;  // of |x| [in]
-  std::optional<ScaleGroup> scaling;
-  Scales scales{};  // chosen; empty: none
 };
 
-/// Asks the task for the group's statistics.
-AwqInputs take_inputs(BlockTask& task, const LinearGroup& group);
+/// Inputs that one previous op feeds, and so share their scales.
+struct AwqScaling {
+  ScaleGroup group;
+  std::vector<size_t> members;  // of AwqBlock::inputs
+  Scales scales{};              // chosen; empty: none
+};
+
+struct AwqBlock {
+  std::vector<AwqInputs> inputs;
+  std::vector<AwqScaling> scalings;
+
+  /// Scales of the inputs' channels, and of the rows of a linear that is a
+  /// previous op; empty: ones.
+  Scales columns(size_t input) const;
+  Scales rows(const std::string& path) const;
+};
+
+/// Asks the task for all groups' statistics.
+AwqBlock take_inputs(BlockTask& task);
 
 /// The linear rounded in its scaled form, see AwqInput; empty scales: ones.
 GptqResult round_module(
@@ -38,12 +54,13 @@ mx::array unscaled(
     const Scales& columns,
     const Scales& rows);
 
-/// Chooses inputs.scales from the ratio grid, by the Gram matrix and then by
+/// Chooses scaling.scales from the ratio grid, by the Gram matrices and then by
 /// the block's output; empty where none is better than ones. Gives the ratio
 /// and the share of the loss that is left.
 Json search_scales(
     BlockTask& task,
     const AwqOptions& options,
-    AwqInputs& inputs);
+    const AwqBlock& block,
+    AwqScaling& scaling);
 
 }  // namespace pennyweight

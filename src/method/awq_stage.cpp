@@ -37,34 +37,23 @@ std::vector<Variant> list_variants(const AwqOptions& options, bool scaled) {
   return variants;
 }
 
-/// Scales of a linear's rows: those of the group whose previous op it is.
-Scales row_scales(const std::vector<AwqInputs>& all, const std::string& path) {
-  for (const AwqInputs& inputs : all) {
-    if (inputs.scaling && !inputs.scales.empty() &&
-        inputs.scaling->kind == ScaleGroup::Previous::linear &&
-        inputs.scaling->previous == path) {
-      return previous_scales(*inputs.scaling, inputs.scales);
-    }
-  }
-  return {};
-}
-
 void round_block(
     const BlockTask& task,
-    const std::vector<AwqInputs>& all,
+    const AwqBlock& block,
     const AwqOptions& options,
     Variant& variant) {
   AwqOptions parts = options;
   parts.clip = variant.clipped;
-  for (const AwqInputs& inputs : all) {
-    const Scales columns = variant.scaled ? inputs.scales : Scales{};
+  for (size_t i = 0; i < block.inputs.size(); ++i) {
+    const AwqInputs& inputs = block.inputs[i];
+    const Scales columns = variant.scaled ? block.columns(i) : Scales{};
     for (const ModuleSpec& module : inputs.group.modules) {
       const Scales rows =
-          variant.scaled ? row_scales(all, module.path) : Scales{};
+          variant.scaled ? block.rows(module.path) : Scales{};
       auto result = round_module(task, module, inputs, columns, rows, parts);
       variant.loss += result.figures.loss;
       auto packed =
-          pack_result(result, task.quant_spec(module.path), task.dtype());
+          pack_result(result, task.quant_spec(module), task.dtype());
       variant.dense.insert_or_assign(
           module.path, unscaled(task, packed, columns, rows));
       variant.packed.insert_or_assign(module.path, std::move(packed));
@@ -85,10 +74,10 @@ std::vector<Judged> judge(BlockTask& task, const std::vector<Variant>& all) {
   return ways;
 }
 
-void fold_all(BlockTask& task, const std::vector<AwqInputs>& all) {
-  for (const AwqInputs& inputs : all) {
-    if (!inputs.scales.empty()) {
-      task.fold(*inputs.scaling, inputs.scales);
+void fold_all(BlockTask& task, const AwqBlock& block) {
+  for (const AwqScaling& scaling : block.scalings) {
+    if (!scaling.scales.empty()) {
+      task.fold(scaling.group, scaling.scales);
     }
   }
 }
@@ -99,7 +88,7 @@ void fold_all(BlockTask& task, const std::vector<AwqInputs>& all) {
 // that both ways are gone.
 void AwqStage::run_then(
     BlockTask& task,
-    const std::vector<AwqInputs>& all,
+    const AwqBlock& block,
     bool scaled,
     BlockOutcome& outcome) {
   Json figures = Json::object();
@@ -114,7 +103,7 @@ void AwqStage::run_then(
   }
   if (scaled) {
     const PackedBlock before = task.packed();
-    fold_all(task, all);
+    fold_all(task, block);
     task.restart();
     auto other = then_->run(task);
     if (other.error) {
@@ -163,21 +152,19 @@ int64_t AwqStage::working_bytes(const BlockSpec& block) const {
 
 BlockOutcome AwqStage::run(BlockTask& task) {
   BlockOutcome outcome;
-  std::vector<AwqInputs> all;
-  for (const LinearGroup& group : task.groups()) {
-    all.push_back(take_inputs(task, group));
-  }
+  AwqBlock block = take_inputs(task);
   bool scaled = false;
-  for (AwqInputs& inputs : all) {
-    if (options_.scale && inputs.scaling) {
-      const auto& path = inputs.group.modules.front().path;
-      outcome.figures["scales"][path] = search_scales(task, options_, inputs);
-      scaled = scaled || !inputs.scales.empty();
+  for (AwqScaling& scaling : block.scalings) {
+    if (options_.scale) {
+      const auto& path = scaling.group.linears.front();
+      outcome.figures["scales"][path] =
+          search_scales(task, options_, block, scaling);
+      scaled = scaled || !scaling.scales.empty();
     }
   }
   auto variants = list_variants(options_, scaled);
   for (Variant& variant : variants) {
-    round_block(task, all, options_, variant);
+    round_block(task, block, options_, variant);
   }
   const auto ways = judge(task, variants);
   const size_t kept = least(ways);
@@ -185,14 +172,14 @@ BlockOutcome AwqStage::run(BlockTask& task) {
       to_json(ways);
   outcome.figures["kept"] = variants[kept].name;
   if (then_) {
-    run_then(task, all, variants[kept].scaled, outcome);
+    run_then(task, block, variants[kept].scaled, outcome);
     return outcome;
   }
   if (kept != 0 && task.has_held_out()) {
     outcome.warnings.push_back(describe_kept(task.spec(), ways, kept));
   }
   if (variants[kept].scaled) {
-    fold_all(task, all);
+    fold_all(task, block);
   }
   outcome.error = ways[kept].error;
   for (const auto& [path, packed] : variants[kept].packed) {

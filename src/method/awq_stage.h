@@ -10,7 +10,7 @@
 
 namespace pennyweight {
 
-struct AwqInputs;
+struct AwqBlock;
 
 /// AWQ over the linears of a block (see awq.h), with every scale group that
 /// list_scale_groups() derives. Scales are searched by the Gram matrix of the
@@ -35,7 +35,7 @@ class AwqStage : public Stage {
  private:
   void run_then(
       BlockTask& task,
-      const std::vector<AwqInputs>& all,
+      const AwqBlock& block,
       bool scaled,
       BlockOutcome& outcome);
 

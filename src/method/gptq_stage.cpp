@@ -104,7 +104,7 @@ void keep_result(
     Variant& variant) {
   variant.weights.insert_or_assign(
       module.path,
-      pack_result(result, task.quant_spec(module.path), task.dtype()));
+      pack_result(result, task.quant_spec(module), task.dtype()));
   variant.figures[module.path] =
       to_json(result.figures, module.out * module.in);
 }
@@ -115,7 +115,7 @@ void round_module(
     Variant& variant) {
   auto packed = quantize(
       mx::astype(task.weight(module.path), task.dtype()),
-      task.quant_spec(module.path));
+      task.quant_spec(module));
   mx::eval(packed.codes, packed.scales);
   if (packed.biases) {
     mx::eval(*packed.biases);
@@ -148,7 +148,7 @@ void quantize_module(
           dense.data<float>(),
           module.out,
           inputs.hessian,
-          task.quant_spec(module.path),
+          task.quant_spec(module),
           ops::kernel_type(task.dtype()),
           variant.options,
           variant.options.shift > 0 ? inputs.shift() : GptqShift{},

@@ -19,7 +19,7 @@ using PackedBlock = std::map<std::string, ops::QuantizedWeight>;
 /// The linears of a block that read one input, in the order of the forward
 /// pass; only those that are to be quantized.
 struct LinearGroup {
-  BlockStep step;
+  size_t step;  // of block_steps()
   std::vector<ModuleSpec> modules;
 };
 
@@ -30,6 +30,8 @@ using DenseBlock = std::map<std::string, mx::array>;
 struct StatisticsWanted {
   bool shifts = false;  // input_shift and output_shift
   bool magnitudes = false;
+  /// Experts are given the sum over all of them, not their own.
+  bool experts_together = false;
 };
 
 /// What a stage is given of one block.
@@ -39,16 +41,17 @@ class BlockTask {
 
   virtual const BlockSpec& spec() const = 0;
   virtual const std::vector<LinearGroup>& groups() const = 0;
-  virtual const QuantSpec& quant_spec(const std::string& path) const = 0;
+  virtual const QuantSpec& quant_spec(const ModuleSpec& module) const = 0;
   /// The full-precision weight, with what was folded into it, float32 [out,
   /// in], evaluated.
   virtual mx::array weight(const std::string& path) const = 0;
   /// The type of scales and biases.
   virtual mx::Dtype dtype() const = 0;
 
-  /// What the group's linears read, at the weights set so far. To be asked
-  /// once for each group, in order, until restart(); what is set of groups
-  /// before the one asked for last is not seen by those after it.
+  /// What the group's linears read, at the weights set so far; an expert's
+  /// of the tokens that chose it. To be asked once for each group, in order,
+  /// until restart(); what is set of groups before the one asked for last is
+  /// not seen by those after it.
   virtual InputStatistics statistics(
       const LinearGroup& group,
       const StatisticsWanted& wanted) = 0;

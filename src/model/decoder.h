@@ -10,8 +10,8 @@
 
 namespace pennyweight {
 
-/// Keys and values of one block for generation, [batch, capacity, kv_heads,
-/// head_dim], the first `length` positions filled.
+/// Keys and values of one block for generation, [batch, capacity, heads,
+/// size], the first `length` positions filled.
 struct BlockCache {
   std::optional<mx::array> keys, values;
   int length = 0;
@@ -35,10 +35,11 @@ mx::array run_block(
     const mx::array& x,
     const ForwardContext& context);
 
-/// The steps of a block, each up to what the next linears read: q, k and v
+/// The parts of a block, each up to what the next linears read: q, k and v
 /// read attention_input [batch, length, hidden], o reads attention_mixed of it
-/// [batch, length, heads * head_dim]; gate and up read mlp_input, down reads
-/// mlp_wide of it. All in context.dtype.
+/// [batch, length, heads * value size]; gate and up read mlp_input, down reads
+/// mlp_wide of it. All in context.dtype. In a parallel block the MLP reads
+/// attention_input.
 mx::array attention_input(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -55,12 +56,38 @@ mx::array mlp_input(
     const mx::array& x,
     const ForwardContext& context);
 mx::array mlp_wide(
-    const BlockSpec& spec,
+    const MlpSpec& spec,
     const BlockWeights& weights,
     const mx::array& input);
 
+/// What the linears between attention_input and attention_mixed read of it, in
+/// latent attention: q_b, kv_b, or a head's part of the keys' stack.
+mx::array latent_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    BlockInput which,
+    int64_t part,
+    const ForwardContext& context);
+
+/// Which experts take which tokens of mlp_input [tokens, hidden].
+struct Routing {
+  mx::array experts;  // uint32 [tokens, chosen]
+  mx::array scores;   // float32 [tokens, chosen]
+};
+Routing route(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input);
+/// What an expert's down reads of rows [n, hidden] of mlp_input.
+mx::array expert_wide(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    int64_t expert,
+    const mx::array& rows);
+
 /// And what becomes of the residual stream, float32, when o has read `mixed`
-/// and down has read `wide`.
+/// and down has read `wide` (absent: there is no MLP beside the experts).
 mx::array attention_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -70,19 +97,15 @@ mx::array mlp_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
+    const std::optional<mx::array>& wide,
+    const ForwardContext& context);
+/// Both at once, of a parallel block.
+mx::array parallel_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& mixed,
     const mx::array& wide);
-
-/// The two halves of run_block: x plus what attention and MLP add to it.
-mx::array run_attention(
-    const BlockSpec& spec,
-    const BlockWeights& weights,
-    const mx::array& x,
-    const ForwardContext& context);
-mx::array run_mlp(
-    const BlockSpec& spec,
-    const BlockWeights& weights,
-    const mx::array& x,
-    const ForwardContext& context);
 
 /// The final norm: x float32 [..., hidden] to `dtype`.
 mx::array final_norm(

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/json.h"
+#include "format/quant_spec.h"
 #include "model/rope_spec.h"
 
 namespace pennyweight {
@@ -23,7 +25,17 @@ struct LinearSpec {
   int64_t out = 0;
   int64_t in = 0;
   bool bias = false;
+  /// Not 0: `count` matrices of that shape stand in the module's tensors,
+  /// weight [count, out, in], one for each expert or head.
+  int64_t count = 0;
+  /// Where mlx-lm holds a bare matrix: it is never packed.
+  bool packable = true;
+  /// What mlx_lm.convert gives it whatever it is asked for.
+  std::optional<QuantSpec> converts_as = std::nullopt;
 };
+
+/// The path of one matrix of a stack.
+std::string part_path(const std::string& stack, int64_t part);
 
 /// RMS norm, weight [size]. What is multiplied by is `offset` plus the weight
 /// that is stored.
@@ -32,12 +44,43 @@ struct NormSpec {
   int64_t size = 0;
   float eps = 0;
   float offset = 0;
+  bool centered = false;  // takes off the mean first: a layer norm
+  bool bias = false;      // bias [size] is added
+};
+
+/// A tensor that is neither a matrix nor a norm.
+struct ParameterSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+/// Queries, keys and values by way of a latent (multi-head latent attention,
+/// arXiv 2405.04434): q_b(norm(q_a(x))) or q(x); kv_a(x) gives the latent of
+/// keys and values and, behind it, rope_dim key channels that all heads
+/// share. Heads have nope_dim channels without rope before those with it.
+struct LatentSpec {
+  std::optional<LinearSpec> q_a, q_b;  // absent: AttentionSpec::q
+  std::optional<NormSpec> q_norm;
+  LinearSpec kv_a;
+  NormSpec kv_norm;
+  /// [heads * (nope_dim + value_dim), rank]; or two stacks over the heads:
+  /// keys' [heads, rank, nope_dim], which acts from its left, and values'
+  /// [heads, value_dim, rank].
+  std::optional<LinearSpec> kv_b, key, value;
+  int rank = 0;
+  int nope_dim = 0;
+  int rope_dim = 0;
+  int value_dim = 0;
 };
 
 /// Grouped-query attention with rotary embedding: q [heads * head_dim, in],
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
   LinearSpec q, k, v, o;
+  /// q, k and v above one another in one matrix, in place of them.
+  std::optional<LinearSpec> qkv;
+  /// In place of q, k and v, but for q where it has no q_a.
+  std::optional<LatentSpec> latent;
   // Before the rope: over head_dim, or over all heads together where the
   // norm is that wide.
   std::optional<NormSpec> q_norm, k_norm;
@@ -47,27 +90,84 @@ struct AttentionSpec {
   float scale = 0;
   int window = 0;  // keys at this distance and beyond are masked; 0: none
   RopeSpec rope;   // of no dims: none
+  float cap = 0;   // scores become cap * tanh(score / cap); 0: they stay
+  /// Queries at position p are multiplied by
+  /// 1 + beta * log(1 + floor(p / positions)); 0: they are not.
+  float growth_beta = 0;
+  int growth_positions = 0;
+  /// One more score a head, whose value is nothing.
+  std::optional<ParameterSpec> sinks;  // [heads]
 };
 
-/// gelu is the one with tanh.
-enum class Activation { silu, gelu };
+/// gelu is the one with tanh; clipped is gpt_oss's
+/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7.
+enum class Activation { silu, gelu, clipped };
 
 /// down(activation(gate(x)) * up(x)).
 struct MlpSpec {
   LinearSpec gate, up, down;
+  /// gate and up above one another in one matrix, in place of them.
+  std::optional<LinearSpec> gate_up{};
   Activation activation = Activation::silu;
 };
 
+/// A mixture of experts: each token goes through the `chosen` experts that
+/// the router scores highest, and the results are added by their scores.
+struct MoeSpec {
+  enum class Scores {
+    softmax,         // of all; then the highest
+    chosen_softmax,  // of the highest
+    sigmoid,
+  };
+
+  LinearSpec router;  // [experts, in]
+  MlpSpec experts;    // stacks
+  int count = 0;
+  int chosen = 0;
+  Scores scores = Scores::softmax;
+  bool normalize = false;  // the chosen scores add up to 1
+  float scale = 1;         // of the scores, at last
+  /// Added to the scores for the choice alone.
+  std::optional<ParameterSpec> correction;  // [experts]
+  /// Experts in equal groups, of which only the best may be chosen from: by
+  /// the highest score, or the sum of the two highest.
+  int groups = 1;
+  int chosen_groups = 1;
+  bool two_highest = false;
+  /// BlockSpec::mlp's result is multiplied by the sigmoid of this [1, in].
+  std::optional<LinearSpec> shared_gate;
+};
+
 /// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
-/// are absent leave what they get.
+/// are absent leave what they get. The MLP's part is that of `mlp` and that
+/// of `moe`, of which one is there at least. A parallel block has one norm,
+/// and adds both parts to x.
 struct BlockSpec {
   int index = 0;
   std::string path;
   std::optional<NormSpec> attention_norm, attention_post;
   AttentionSpec attention;
   std::optional<NormSpec> mlp_norm, mlp_post;
-  MlpSpec mlp;
+  std::optional<MlpSpec> mlp;
+  std::optional<MoeSpec> moe;
   float residual_scale = 1;  // r
+  bool parallel = false;
+};
+
+/// How a tensor, as mlx-lm's sanitize leaves it, is made of the checkpoint's.
+struct TensorSource {
+  std::vector<std::string> names;  // several: stacked along a new first axis
+  int split = 0;  // rows [split * n, in] are seen as [split, n, in] first
+  /// Every `step`th row from `first` to before `end` (0: the last), rows being
+  /// the second axis from the end, or of a stack of vectors the last.
+  int first = 0;
+  int end = 0;
+  int step = 1;
+  bool vectors = false;
+  bool transposed = false;  // the last two axes, at last
+  size_t axis(size_t dimensions) const {
+    return dimensions - (vectors || dimensions < 2 ? 1 : 2);
+  }
 };
 
 struct DecoderSpec {
@@ -77,12 +177,20 @@ struct DecoderSpec {
   std::string embedding;  // module path; weight [vocab, hidden]
   float embedding_scale = 1;
   float logit_scale = 1;
+  float logit_cap = 0;  // logits become cap * tanh(logit / cap); 0: they stay
   std::vector<BlockSpec> blocks;
   NormSpec final_norm;
   std::optional<LinearSpec> head;  // absent: the embedding is the head too
 
-  /// Names of checkpoint tensors that mlx-lm's sanitize drops.
+  /// Tensors that the checkpoint may hold in another form than mlx-lm's, by
+  /// mlx-lm's name. Those whose sources are absent are taken as they are.
+  std::map<std::string, TensorSource> sources;
+  /// Names of checkpoint tensors that mlx-lm's sanitize drops, or prefixes of
+  /// such, which end with a dot.
   std::vector<std::string> dropped;
+  /// Prefixes of tensors that are no part of the language model and go to an
+  /// output as they are (a vision tower).
+  std::vector<std::string> carried;
   /// What a user should know: where mlx-lm, and so this spec, departs from
   /// transformers, what is dropped.
   std::vector<std::string> notes;
@@ -96,12 +204,27 @@ struct DecoderSpec {
 /// known, corrupt for values out of range; each names the key.
 DecoderSpec read_decoder_spec(const Checkpoint& checkpoint);
 
+/// Whether `name` is in `names`, or begins with one of them that ends with a
+/// dot.
+bool is_among(const std::string& name, const std::vector<std::string>& names);
+
 /// The path of the module that a tensor belongs to.
 std::string module_of(const std::string& tensor);
 
-/// A module with a matrix, in the order of the forward pass.
+/// What a linear of a block reads.
+enum class BlockInput {
+  attention,     // the normed residual stream
+  query_latent,  // latent attention
+  value_latent,
+  query_heads,  // a head's channels without rope
+  mixed,        // what attention gives
+  mlp,          // the normed residual stream; of an expert its tokens'
+  wide,         // the activated product of gate and up
+};
+
+/// A matrix, in the order of the forward pass.
 struct ModuleSpec {
-  enum class Kind { embedding, linear, head };
+  enum class Kind { embedding, linear, router, head };
 
   std::string path;
   Kind kind = Kind::linear;
@@ -112,24 +235,36 @@ struct ModuleSpec {
   /// Modules of equal input_id read the same activations (one Hessian). Empty
   /// for an embedding that is not the head too: its input are tokens.
   std::string input_id;
+  BlockInput input = BlockInput::attention;
   /// The embedding is the head too.
   bool tied = false;
+  bool packable = true;
+  std::optional<QuantSpec> converts_as = std::nullopt;
+  /// The module whose tensors hold it: itself, or the stack of which it is
+  /// matrix `part` of `count`.
+  std::string home;
+  int64_t part = -1;
+  int64_t count = 0;
+  bool expert = false;  // reads only the tokens that chose it
 };
 
-/// Every module with a matrix: embedding, each block's linears, the head if
-/// it is a module of its own. Each can be quantized where a group fits.
+/// Every matrix: embedding, each block's linears, the head if it is a module
+/// of its own. Each can be quantized where a group fits.
 std::vector<ModuleSpec> list_modules(const DecoderSpec& spec);
 /// Those of one block.
 std::vector<ModuleSpec> list_modules(const BlockSpec& block);
+/// The same by the modules that hold them: a stack once, as its part 0 with
+/// its own path.
+std::vector<ModuleSpec> list_homes(const DecoderSpec& spec);
+std::vector<ModuleSpec> list_homes(const BlockSpec& block);
 
-/// The input_id of q, k and v, and of gate and up; that of o and of down is
-/// their own path.
-std::string attention_input_id(const BlockSpec& block);
-std::string mlp_input_id(const BlockSpec& block);
+/// The block's linears in the steps in which a forward pass can come by what
+/// they read: inputs of one step do not depend on that step's linears.
+std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block);
 
 /// What can take over a scale of the input channels of `linears`: dividing
-/// the previous op's output channel c by s_c and multiplying each linear's
-/// input column by s leaves the model's function as it was.
+/// the previous op's output channel by what its input channels are multiplied
+/// by leaves the model's function as it was.
 struct ScaleGroup {
   enum class Previous {
     norm,    // weight[c] /= s[c]
@@ -138,19 +273,23 @@ struct ScaleGroup {
 
   Previous kind = Previous::norm;
   std::string previous;
-  float offset = 0;  // of the norm
+  float offset = 0;    // of the norm
+  bool bias = false;   // of the norm
   std::vector<std::string> linears;
   int64_t channels = 0;  // input channels of the linears
-  /// Output channel (h / repeat) * head_dim + d of `previous` feeds input
-  /// channel h * head_dim + d: with repeat > 1 (v_proj to o_proj of grouped
-  /// queries) the scales of `repeat` neighbouring heads must be equal.
-  int repeat = 1;
-  int head_dim = 0;  // 0: channels map one to one
+  /// The output channel of `previous` that feeds each input channel; empty:
+  /// they are the same. Where one feeds several (v_proj to o_proj of grouped
+  /// queries), their scales must be equal.
+  std::vector<int32_t> from;
+  int64_t outputs = 0;  // of `previous`
 };
 
 std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block);
 
 /// All norms, in the order of the forward pass.
 std::vector<NormSpec> list_norms(const BlockSpec& block);
+
+/// All that is neither a matrix nor a norm.
+std::vector<ParameterSpec> list_parameters(const BlockSpec& block);
 
 }  // namespace pennyweight

@@ -26,19 +26,20 @@ std::string shape_text(const mx::Shape& shape) {
 // Claims tensors one by one and says at the end what nobody asked for.
 class Claims {
  public:
-  explicit Claims(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  Claims(const Checkpoint& checkpoint, const ModelTensors& tensors)
+      : checkpoint_(checkpoint), tensors_(tensors) {}
 
   bool contains(const std::string& name) const {
-    return checkpoint_.contains(name);
+    return tensors_.contains(name);
   }
 
   const TensorInfo& claim(
       const std::string& name,
       const std::vector<int64_t>& shape) {
-    if (!checkpoint_.contains(name)) {
+    if (!tensors_.contains(name)) {
       fail("tensor " + name + " is missing");
     }
-    const auto& info = checkpoint_.info(name);
+    const auto& info = tensors_.info(name);
     if (!std::ranges::equal(info.shape, shape)) {
       std::string expected = "[";
       for (size_t i = 0; i < shape.size(); ++i) {
@@ -65,14 +66,13 @@ class Claims {
     return info;
   }
 
-  void drop(const std::string& name) {
-    if (checkpoint_.contains(name)) {
-      claimed_.insert(name);
-    }
+  // What nobody asks for, though it is there.
+  void leave(const std::string& name) {
+    claimed_.insert(name);
   }
 
   void finish() const {
-    for (const auto& [name, info] : checkpoint_.tensors()) {
+    for (const auto& [name, info] : tensors_.all()) {
       if (!claimed_.contains(name)) {
         fail(
             "tensor " + one_line(name, 120) +
@@ -101,6 +101,7 @@ class Claims {
 
  private:
   const Checkpoint& checkpoint_;
+  const ModelTensors& tensors_;
   std::set<std::string> claimed_;
   std::map<mx::Dtype::Val, uint64_t> count_;
 };
@@ -130,7 +131,7 @@ const Json* quantization(const Checkpoint& checkpoint) {
 // As mlx-lm: what the config says of this module by name, else what the
 // shapes say (the config's common entry may not hold for every module).
 QuantSpec stored_spec(
-    const Checkpoint& checkpoint,
+    const ModelTensors& tensors,
     const Json& common,
     const ModuleSpec& module) {
   if (auto it = common.find(module.path);
@@ -138,8 +139,8 @@ QuantSpec stored_spec(
     std::string origin = "config.json: quantization of " + module.path;
     return quant_spec_from_json(JsonView(*it, origin));
   }
-  const auto& weight = checkpoint.info(module.path + ".weight");
-  const auto& scales = checkpoint.info(module.path + ".scales");
+  const auto& weight = tensors.info(module.path + ".weight");
+  const auto& scales = tensors.info(module.path + ".scales");
   int64_t words = weight.shape.empty() ? 0 : weight.shape.back();
   int64_t groups = scales.shape.empty() ? 0 : scales.shape.back();
   int group = groups > 0 ? static_cast<int>(module.in / groups) : 0;
@@ -161,6 +162,16 @@ QuantSpec stored_spec(
   }
 }
 
+// [rows], or of a stack [count, rows].
+std::vector<int64_t> shape_of(
+    const ModuleSpec& module,
+    std::vector<int64_t> shape) {
+  if (module.count > 0) {
+    shape.insert(shape.begin(), module.count);
+  }
+  return shape;
+}
+
 void claim_packed(
     Claims& claims,
     const ModuleSpec& module,
@@ -174,17 +185,18 @@ void claim_packed(
   int64_t words = module.in * spec.bits / 32;
   int64_t groups = module.in / spec.group_size;
   const auto& weight =
-      claims.claim(module.path + ".weight", {module.out, words});
+      claims.claim(module.path + ".weight", shape_of(module, {module.out, words}));
   if (weight.dtype != mx::uint32) {
     claims.fail("tensor " + weight.name + " must hold packed uint32");
   }
   if (spec.mode == "affine") {
-    claims.claim_float(module.path + ".scales", {module.out, groups});
-    claims.claim_float(module.path + ".biases", {module.out, groups});
+    const auto shape = shape_of(module, {module.out, groups});
+    claims.claim_float(module.path + ".scales", shape);
+    claims.claim_float(module.path + ".biases", shape);
     return;
   }
   const auto& scales =
-      claims.claim(module.path + ".scales", {module.out, groups});
+      claims.claim(module.path + ".scales", shape_of(module, {module.out, groups}));
   if (scales.dtype != mx::uint8) {
     claims.fail("tensor " + scales.name + " must hold uint8");
   }
@@ -194,19 +206,23 @@ void claim_module(Model& model, Claims& claims, const ModuleSpec& module) {
   const Json* common = quantization(model.checkpoint);
   if (common && claims.contains(module.path + ".scales") &&
       claims.contains(module.path + ".weight")) {
-    auto spec = stored_spec(model.checkpoint, *common, module);
+    auto spec = stored_spec(model.tensors, *common, module);
     claim_packed(claims, module, spec);
     model.quantized.emplace(module.path, spec);
   } else {
-    claims.claim_float(module.path + ".weight", {module.out, module.in});
+    claims.claim_float(
+        module.path + ".weight", shape_of(module, {module.out, module.in}));
   }
   if (module.bias) {
-    claims.claim_float(module.path + ".bias", {module.out});
+    claims.claim_float(module.path + ".bias", shape_of(module, {module.out}));
   }
 }
 
 void claim_norm(Claims& claims, const NormSpec& norm) {
   claims.claim_float(norm.path + ".weight", {norm.size});
+  if (norm.bias) {
+    claims.claim_float(norm.path + ".bias", {norm.size});
+  }
 }
 
 }  // namespace
@@ -214,19 +230,31 @@ void claim_norm(Claims& claims, const NormSpec& norm) {
 Model open_model(const fs::path& folder) {
   auto checkpoint = Checkpoint::open(folder);
   auto spec = read_decoder_spec(checkpoint);
-  Model model{std::move(checkpoint), std::move(spec), {}, mx::float32};
-  Claims claims(model.checkpoint);
-  for (const ModuleSpec& module : list_modules(model.spec)) {
+  ModelTensors tensors(checkpoint, spec.sources);
+  Model model{
+      std::move(checkpoint),
+      std::move(spec),
+      std::move(tensors),
+      {},
+      mx::float32};
+  Claims claims(model.checkpoint, model.tensors);
+  for (const ModuleSpec& module : list_homes(model.spec)) {
     claim_module(model, claims, module);
   }
   for (const BlockSpec& block : model.spec.blocks) {
     for (const NormSpec& norm : list_norms(block)) {
       claim_norm(claims, norm);
     }
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      claims.claim_float(parameter.name, parameter.shape);
+    }
   }
   claim_norm(claims, model.spec.final_norm);
-  for (const std::string& name : model.spec.dropped) {
-    claims.drop(name);
+  for (const auto& [name, info] : model.tensors.all()) {
+    if (is_among(name, model.spec.dropped) ||
+        is_among(name, model.spec.carried)) {
+      claims.leave(name);
+    }
   }
   claims.finish();
   model.dtype = claims.main_dtype();
@@ -238,10 +266,10 @@ ModuleSize module_size(const Model& model, const std::string& path) {
   auto packed = model.quantized.find(path);
   for (const char* suffix : kSuffixes) {
     std::string name = path + suffix;
-    if (!model.checkpoint.contains(name)) {
+    if (!model.tensors.contains(name)) {
       continue;
     }
-    const auto& info = model.checkpoint.info(name);
+    const auto& info = model.tensors.info(name);
     size.bytes += static_cast<int64_t>(info.bytes);
     int64_t items = static_cast<int64_t>(info.bytes) / size_of(info.dtype);
     if (packed == model.quantized.end()) {
@@ -262,12 +290,18 @@ ModelSize model_size(const Model& model) {
     total.bytes += size.bytes;
     total.parameters += size.parameters;
   };
-  for (const ModuleSpec& module : list_modules(model.spec)) {
+  for (const ModuleSpec& module : list_homes(model.spec)) {
     add(module.path);
   }
   for (const BlockSpec& block : model.spec.blocks) {
     for (const NormSpec& norm : list_norms(block)) {
       add(norm.path);
+    }
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      const auto& info = model.tensors.info(parameter.name);
+      total.bytes += static_cast<int64_t>(info.bytes);
+      total.parameters +=
+          static_cast<int64_t>(info.bytes) / size_of(info.dtype);
     }
   }
   add(model.spec.final_norm.path);

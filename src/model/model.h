@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "format/quant_spec.h"
 #include "model/decoder_spec.h"
+#include "model/tensors.h"
 
 namespace pennyweight {
 
@@ -15,11 +16,20 @@ namespace pennyweight {
 struct Model {
   Checkpoint checkpoint;
   DecoderSpec spec;
-  /// By module path; modules that are not here hold a float matrix.
+  ModelTensors tensors;
+  /// By module path (of list_homes()); modules that are not here hold a float
+  /// matrix.
   std::map<std::string, QuantSpec> quantized;
   /// The float type that holds most of the weights (the scales' type where
   /// they are packed).
   mx::Dtype dtype;
+
+  mx::array load(const std::string& tensor) const {
+    return tensors.load(checkpoint, tensor);
+  }
+  mx::array load_part(const std::string& tensor, int64_t part) const {
+    return tensors.load_part(checkpoint, tensor, part);
+  }
 };
 
 /// Opens a folder: config and tensor names give the spec, then each tensor of

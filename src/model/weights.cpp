@@ -8,8 +8,12 @@ namespace pennyweight {
 
 namespace {
 
-mx::array load_as(const Model& model, const std::string& name, mx::Dtype to) {
-  auto tensor = model.checkpoint.load(name);
+mx::array load_as(
+    const Model& model,
+    const std::string& name,
+    mx::Dtype to,
+    int64_t part = -1) {
+  auto tensor = part < 0 ? model.load(name) : model.load_part(name, part);
   return tensor.dtype() == to ? tensor : mx::astype(tensor, to);
 }
 
@@ -68,25 +72,30 @@ LinearWeights load_linear(
     const Model& model,
     const std::string& path,
     mx::Dtype dtype,
-    PackedWeights packed) {
+    PackedWeights packed,
+    int64_t part) {
   LinearWeights linear;
-  if (model.checkpoint.contains(path + ".bias")) {
-    linear.bias = load_as(model, path + ".bias", dtype);
+  if (model.tensors.contains(path + ".bias")) {
+    linear.bias = load_as(model, path + ".bias", dtype, part);
   }
   auto spec = model.quantized.find(path);
   if (spec == model.quantized.end()) {
-    linear.dense = load_as(model, path + ".weight", dtype);
+    linear.dense = load_as(model, path + ".weight", dtype, part);
     return linear;
   }
+  const auto load = [&](const char* suffix) {
+    return part < 0 ? model.load(path + suffix)
+                    : model.load_part(path + suffix, part);
+  };
   ops::QuantizedWeight weight{
-      model.checkpoint.load(path + ".weight"),
-      model.checkpoint.load(path + ".scales"),
+      load(".weight"),
+      load(".scales"),
       std::nullopt,
       spec->second.group_size,
       spec->second.bits,
       spec->second.mode};
   if (spec->second.mode == "affine") {
-    weight.biases = model.checkpoint.load(path + ".biases");
+    weight.biases = load(".biases");
   }
   if (packed == PackedWeights::expand) {
     linear.dense = ops::dequantize(weight, dtype);
@@ -105,11 +114,20 @@ BlockWeights load_block(
   BlockWeights weights;
   for (const ModuleSpec& module : list_modules(spec)) {
     weights.linears.emplace(
-        module.path, load_linear(model, module.path, dtype, packed));
+        module.path,
+        load_linear(model, module.home, dtype, packed, module.part));
   }
   for (const NormSpec& norm : list_norms(spec)) {
     weights.norms.emplace(
         norm.path, load_as(model, norm.path + ".weight", dtype));
+    if (norm.bias) {
+      weights.norms.emplace(
+          norm.path + ".bias", load_as(model, norm.path + ".bias", dtype));
+    }
+  }
+  for (const ParameterSpec& parameter : list_parameters(spec)) {
+    weights.parameters.emplace(
+        parameter.name, load_as(model, parameter.name, mx::float32));
   }
   return weights;
 }
@@ -118,11 +136,17 @@ OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
   auto embedding = load_linear(model, model.spec.embedding, dtype);
   auto head = model.spec.head ? load_linear(model, model.spec.head->path, dtype)
                               : embedding;
+  std::optional<mx::array> bias;
+  if (model.spec.final_norm.bias) {
+    bias = load_as(model, model.spec.final_norm.path + ".bias", dtype);
+  }
   return {
       std::move(embedding),
       load_as(model, model.spec.final_norm.path + ".weight", dtype),
+      std::move(bias),
       std::move(head),
-      model.spec.embedding_scale};
+      model.spec.embedding_scale,
+      model.spec.logit_cap};
 }
 
 }  // namespace pennyweight

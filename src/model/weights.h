@@ -28,7 +28,8 @@ struct LinearWeights {
 /// The weights of one block, by module path: methods replace entries.
 struct BlockWeights {
   std::map<std::string, LinearWeights> linears;
-  std::map<std::string, mx::array> norms;
+  std::map<std::string, mx::array> norms;  // weight; bias by path + ".bias"
+  std::map<std::string, mx::array> parameters;  // by name
 };
 
 /// A packed module either stays packed and is expanded in each call, or is
@@ -37,11 +38,13 @@ enum class PackedWeights { keep, expand };
 
 /// Loads one module or block lazily: what is dense and already in `dtype` is
 /// a view of the mapped file.
+/// `path` is a module's, of which `part` is taken where it is a stack.
 LinearWeights load_linear(
     const Model& model,
     const std::string& path,
     mx::Dtype dtype,
-    PackedWeights packed = PackedWeights::keep);
+    PackedWeights packed = PackedWeights::keep,
+    int64_t part = -1);
 BlockWeights load_block(
     const Model& model,
     int block,
@@ -52,8 +55,10 @@ BlockWeights load_block(
 struct OuterWeights {
   LinearWeights embedding;
   mx::array final_norm;
+  std::optional<mx::array> final_norm_bias;
   LinearWeights head;  // the embedding again where they are tied
   float embedding_scale = 1;
+  float logit_cap = 0;
 };
 OuterWeights load_outer(const Model& model, mx::Dtype dtype);
 

@@ -238,6 +238,13 @@ void check_attention(
       where,
       shapes);
   require(options.window >= 0, where, "the window is negative");
+  require(options.cap >= 0, where, "the cap is negative");
+  require(
+      !options.sinks ||
+          (options.sinks->dtype() == mx::float32 &&
+           options.sinks->shape() == mx::Shape{q.shape(2)}),
+      where,
+      "the sinks have to be float32, one for each head");
 }
 
 void check_swiglu(const mx::array& gate, const mx::array& up) {

@@ -177,6 +177,10 @@ class Attention : public CpuPrimitive {
     const auto q = with_dense_last_axis(inputs[0]);
     const auto k = with_dense_last_axis(inputs[1]);
     const auto v = with_dense_last_axis(inputs[2]);
+    std::optional<mx::array> sinks;
+    if (inputs.size() > 3) {
+      sinks = without_gaps(inputs[3]);
+    }
     allocate(out);
     const kernels::AttentionArgs args{
         .batch = q.shape(0),
@@ -188,6 +192,8 @@ class Attention : public CpuPrimitive {
         .scale = options_.scale,
         .causal = options_.causal,
         .window = options_.window,
+        .cap = options_.cap,
+        .sinks = sinks ? sinks->data<float>() : nullptr,
         .type = kernel_type(q.dtype()),
         .q = heads_view(q),
         .k = heads_view(k),
@@ -247,7 +253,14 @@ mx::array attention(
     const mx::array& v,
     const AttentionOptions& options,
     mx::Stream stream) {
-  return make<Attention>(q.shape(), q.dtype(), stream, {q, k, v}, options);
+  Arrays inputs{q, k, v};
+  auto kept = options;
+  if (options.sinks) {
+    inputs.push_back(*options.sinks);
+    kept.sinks.reset();
+  }
+  return make<Attention>(
+      q.shape(), q.dtype(), stream, std::move(inputs), std::move(kept));
 }
 
 mx::array

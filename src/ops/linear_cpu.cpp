@@ -3,6 +3,7 @@
 
 #include "kernels/threads.h"
 #include "ops/cpu_path.h"
+#include "ops/packed_view.h"
 #include "ops/primitive.h"
 
 namespace pennyweight::ops::cpu_path {
@@ -88,47 +89,6 @@ class Linear : public LinearBase {
     return [args] { kernels::matmul(args); };
   }
 };
-
-struct PackedFormat {
-  kernels::QuantMode mode;
-  int bits;
-  int group;
-};
-
-PackedFormat format_of(const QuantizedWeight& weight) {
-  const auto mode = weight.mode == "mxfp4" ? kernels::QuantMode::mxfp4
-      : weight.mode == "mxfp8"             ? kernels::QuantMode::mxfp8
-      : weight.mode == "nvfp4"             ? kernels::QuantMode::nvfp4
-                                           : kernels::QuantMode::affine;
-  return {mode, weight.bits, weight.group_size};
-}
-
-void append_weight(Arrays& inputs, const QuantizedWeight& weight) {
-  inputs.push_back(weight.codes);
-  inputs.push_back(weight.scales);
-  if (weight.biases) {
-    inputs.push_back(*weight.biases);
-  }
-}
-
-/// The weight whose arrays begin at `first`, all without gaps.
-kernels::QuantizedMatrix packed_view(
-    const PackedFormat& format,
-    const mx::array* first) {
-  kernels::QuantizedMatrix view{
-      .mode = format.mode,
-      .bits = format.bits,
-      .group = format.group,
-      .rows = first->shape(0),
-      .columns = int64_t(first->shape(1)) * 32 / format.bits,
-      .codes = first->data<void>(),
-      .scales = first[1].data<void>()};
-  if (format.mode == kernels::QuantMode::affine) {
-    view.scale_type = kernel_type(first[1].dtype());
-    view.biases = first[2].data<void>();
-  }
-  return view;
-}
 
 class QuantizedLinear : public LinearBase {
  public:

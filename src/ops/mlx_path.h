@@ -1,5 +1,6 @@
 #pragma once
 
+#include "ops/expert_linear.h"
 #include "ops/ops.h"
 
 /// The functions of ops.h made of MLX's own ops: what runs on a GPU, and what
@@ -18,6 +19,12 @@ mx::array quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,
     const std::optional<mx::array>& bias,
+    mx::Dtype out_dtype);
+
+mx::array expert_linear(
+    const mx::array& x,
+    const std::vector<ExpertWeight>& experts,
+    const mx::array& expert,
     mx::Dtype out_dtype);
 
 mx::array rms_norm(

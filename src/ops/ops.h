@@ -108,6 +108,9 @@ struct AttentionOptions {
   float scale = 1.0f;
   bool causal = true;
   int window = 0;  // keys at distance >= window are masked; 0: no window
+  float cap = 0;   // scores become cap * tanh(score / cap); 0: they stay
+  /// float32 [heads]: one more score for each head, of a key whose value is 0.
+  std::optional<mx::array> sinks = std::nullopt;
 };
 
 /// Softmax(scale * q k^T + mask) v, grouped-query: q [batch, length, heads,

@@ -33,6 +33,11 @@ InputStatistics sum_over(const Ranks& ranks, InputStatistics sums) {
   return sums;
 }
 
+// Of all experts that read one kind of input.
+std::string group_name(const ModuleSpec& expert) {
+  return expert.input_id.substr(0, expert.input_id.rfind('.'));
+}
+
 // The mean of the ratio over a batch's tokens, times their count.
 double error_sum(
     const TokenBatch& batch,
@@ -48,18 +53,26 @@ double error_sum(
 
 }  // namespace
 
+int64_t expert_bytes(const ModuleSpec& expert, bool shifts) {
+  return 4 * expert.in * expert.in * (shifts ? 2 : 1);
+}
+
 std::vector<LinearGroup> list_groups(
     const BlockSpec& block,
     const QuantPlan& plan) {
   std::vector<LinearGroup> groups;
   std::string input;
-  size_t step = 0;
+  const auto steps = block_steps(block);
   for (const ModuleSpec& module : list_modules(block)) {
     if (module.input_id != input) {
       input = module.input_id;
-      groups.push_back({block_steps().at(step++), {}});
+      const auto step =
+          std::ranges::find_if(steps, [&](const auto& inputs) {
+            return std::ranges::count(inputs, module.input) > 0;
+          });
+      groups.push_back({static_cast<size_t>(step - steps.begin()), {}});
     }
-    if (plan.at(module.path).spec) {
+    if (plan.at(module.home).spec) {
       groups.back().modules.push_back(module);
     }
   }
@@ -71,7 +84,7 @@ std::vector<LinearGroup> list_groups(
 void StreamWalk::move_to(size_t step) {
   for (; next_ < step; ++next_) {
     for (size_t i = 0; i < batches_; ++i) {
-      mx::eval(stream_.step_input(block_steps().at(next_), i));
+      stream_.advance(next_, i);
     }
   }
 }
@@ -83,7 +96,7 @@ void StreamWalk::complete() {
   if (next_ == 0) {
     stream_.run();
   } else {
-    move_to(block_steps().size());
+    move_to(steps_);
     for (size_t i = 0; i < batches_; ++i) {
       stream_.finish(i);
     }
@@ -103,7 +116,8 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
       full_weights_(load_block(state.model, spec.index, state.model.dtype)),
       source_(full_weights_),
       weights_(full_weights_),
-      full_(state.full, state.batches.size()) {
+      full_(
+          state.full, state.batches.size(), block_steps(spec).size()) {
   for (const auto& [path, linear] : full_weights_.linears) {
     auto dense = *linear.dense;
     mx::eval(dense);
@@ -112,12 +126,13 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
   state_.full.enter(spec_, full_weights_);
   if (state_.quantized) {
     state_.quantized->enter(spec_, weights_);
-    quantized_.emplace(*state_.quantized, state_.batches.size());
+    quantized_.emplace(
+        *state_.quantized, state_.batches.size(), block_steps(spec_).size());
   }
 }
 
-const QuantSpec& WalkTask::quant_spec(const std::string& path) const {
-  return *state_.plan.at(path).spec;
+const QuantSpec& WalkTask::quant_spec(const ModuleSpec& module) const {
+  return *state_.plan.at(module.home).spec;
 }
 
 mx::array WalkTask::weight(const std::string& path) const {
@@ -133,30 +148,125 @@ InputStatistics WalkTask::statistics(
   // Asks whether to go on, too.
   auto blocks = static_cast<int64_t>(state_.model.spec.blocks.size());
   report(state_.progress, {state_.stage, spec_.index, blocks, "blocks"});
-  const auto step = static_cast<size_t>(group.step);
   const bool shifts = quantized_ && wanted.shifts;
-  inputs().move_to(step);
+  inputs().move_to(group.step);
   if (shifts) {
-    full_.move_to(step);
+    full_.move_to(group.step);
   }
-  std::optional<mx::array> divisors;
-  if (auto it = divisors_.find(step); it != divisors_.end()) {
-    divisors = it->second;
+  // The first group of a step moves the streams there, as it sums.
+  const bool moves = inputs().next() == group.step;
+  const bool expert = group.modules.front().expert;
+  if (expert && moves) {
+    inputs().move_to(group.step + 1);
+    if (shifts) {
+      full_.move_to(group.step + 1);
+    }
+  }
+  if (expert) {
+    return expert_statistics(group, wanted, shifts);
   }
   auto sums = collect_statistics(
       inputs().stream(),
       shifts ? &full_.stream() : nullptr,
       state_.batches,
-      state_.fit_batches,
-      group.step,
-      static_cast<int>(group.modules.front().in),
-      wanted.magnitudes,
-      divisors);
-  inputs().count_step();
-  if (shifts) {
-    full_.count_step();
+      {group.modules.front(),
+       state_.fit_batches,
+       wanted.magnitudes,
+       divisors_of(group.modules.front())},
+      moves ? std::optional(group.step) : std::nullopt);
+  if (moves) {
+    inputs().count_step();
+    if (shifts) {
+      full_.count_step();
+    }
   }
   return sum_over(state_.ranks, std::move(sums));
+}
+
+std::optional<mx::array> WalkTask::divisors_of(const ModuleSpec& module) const {
+  auto it = divisors_.find(module.input_id);
+  return it == divisors_.end() ? std::nullopt : std::optional(it->second);
+}
+
+// As many experts' at once as fit some memory, for those that are asked next.
+InputStatistics WalkTask::expert_statistics(
+    const LinearGroup& group,
+    const StatisticsWanted& wanted,
+    bool shifts) {
+  const ModuleSpec& asked = group.modules.front();
+  if (!expert_tokens_) {
+    expert_tokens_.emplace(
+        inputs().stream(),
+        state_.batches,
+        state_.fit_batches,
+        spec_.moe->experts.gate.in / kFewTokens,
+        [&](std::vector<double> counts) {
+          return state_.ranks.sum(std::move(counts));
+        });
+  }
+  const bool together = wanted.experts_together;
+  const std::string id = together ? group_name(asked) : asked.input_id;
+  if (!expert_sums_.contains(id)) {
+    expert_sums_.clear();
+    std::vector<ModuleSpec> experts;
+    const int64_t bytes = expert_bytes(asked, shifts);
+    const auto most = std::max<int64_t>(1, kExpertSums / bytes);
+    for (const ModuleSpec& module : list_modules(spec_)) {
+      const bool first = experts.empty() ||
+          experts.back().input_id != module.input_id;
+      if (module.expert && module.input == asked.input && first &&
+          (together ||
+           (module.part >= asked.part &&
+            static_cast<int64_t>(experts.size()) < most))) {
+        experts.push_back(module);
+      }
+    }
+    auto sums = collect_expert_statistics(
+        inputs().stream(),
+        shifts ? &full_.stream() : nullptr,
+        *expert_tokens_,
+        experts,
+        wanted.magnitudes,
+        together,
+        divisors_of(asked));
+    for (size_t i = 0; i < sums.size(); ++i) {
+      expert_sums_.emplace(
+          together ? id : experts[i].input_id,
+          sum_over(state_.ranks, std::move(sums[i])));
+    }
+  }
+  return expert_sums_.at(id);
+}
+
+Json WalkTask::coverage(std::vector<std::string>& warnings) const {
+  if (!expert_tokens_) {
+    return nullptr;
+  }
+  const auto& counts = expert_tokens_->counts();
+  std::string none;
+  int64_t unchosen = 0;
+  int64_t few = 0;
+  const int64_t floor = spec_.moe->experts.gate.in / kFewTokens;
+  for (size_t e = 0; e < counts.size(); ++e) {
+    few += counts[e] > 0 && counts[e] < floor;
+    if (counts[e] == 0) {
+      none += (++unchosen == 1 ? "" : ", ") + std::to_string(e);
+    }
+  }
+  const auto of = " of " + std::to_string(counts.size()) + " experts ";
+  if (unchosen > 0) {
+    warnings.push_back(
+        spec_.path + ": " + std::to_string(unchosen) + of + "(" + none +
+        ") were chosen by no token of the calibration text; they were fitted "
+        "to tokens that chose others");
+  }
+  if (few > 0) {
+    warnings.push_back(
+        spec_.path + ": " + std::to_string(few) + of +
+        "were chosen by fewer than " + std::to_string(floor) +
+        " tokens; tokens that chose others stand in for the rest");
+  }
+  return {{"tokens", counts}, {"unchosen", unchosen}, {"few", few}};
 }
 
 // Of batches first .. last - 1, against the full-precision stream.
@@ -210,7 +320,8 @@ void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
   for (const LinearGroup& own : groups_) {
     if (std::ranges::count(group.linears, own.modules.front().path) > 0) {
       auto now = to_array(scales);
-      auto [it, first] = divisors_.try_emplace(size_t(own.step), now);
+      auto [it, first] =
+          divisors_.try_emplace(own.modules.front().input_id, now);
       if (!first) {
         it->second = mx::multiply(it->second, now);
       }
@@ -246,13 +357,15 @@ void WalkTask::restart() {
     quantized_->restart();
   }
   changed_ = false;
+  expert_tokens_.reset();
+  expert_sums_.clear();
 }
 
-size_t WalkTask::step_of(const std::string& path) const {
+const LinearGroup& WalkTask::group_of(const std::string& path) const {
   for (const LinearGroup& group : groups_) {
     for (const ModuleSpec& module : group.modules) {
       if (module.path == path) {
-        return static_cast<size_t>(group.step);
+        return group;
       }
     }
   }
@@ -266,7 +379,7 @@ void WalkTask::set(
   packed_.insert_or_assign(path, weight);
   weights_.linears.at(path).dense = expand(weight);
   changed_ =
-      changed_ || inputs().next() > step_of(path) + 1 || inputs().at_end();
+      changed_ || inputs().next() > group_of(path).step + 1 || inputs().at_end();
 }
 
 void WalkTask::finish() {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "calibration/expert_statistics.h"
 #include "core/progress.h"
 #include "format/quant_plan.h"
 #include "method/stage.h"
@@ -31,8 +32,8 @@ struct WalkState {
 /// A stream on its way through one block.
 class StreamWalk {
  public:
-  StreamWalk(BlockStream& stream, size_t batches)
-      : stream_(stream), batches_(batches) {}
+  StreamWalk(BlockStream& stream, size_t batches, size_t steps)
+      : stream_(stream), batches_(batches), steps_(steps) {}
 
   BlockStream& stream() {
     return stream_;
@@ -57,6 +58,7 @@ class StreamWalk {
  private:
   BlockStream& stream_;
   size_t batches_;
+  size_t steps_;
   size_t next_ = 0;
   bool at_end_ = false;
 };
@@ -73,7 +75,7 @@ class WalkTask : public BlockTask {
   const std::vector<LinearGroup>& groups() const override {
     return groups_;
   }
-  const QuantSpec& quant_spec(const std::string& path) const override;
+  const QuantSpec& quant_spec(const ModuleSpec& module) const override;
   mx::array weight(const std::string& path) const override;
   mx::Dtype dtype() const override {
     return state_.model.dtype;
@@ -105,13 +107,21 @@ class WalkTask : public BlockTask {
   /// output names them: packed weights, and floats that scales were folded
   /// into.
   std::map<std::string, mx::array> result() const;
+  /// How many tokens chose each expert, if they were asked for, and what a
+  /// user should be told of it.
+  Json coverage(std::vector<std::string>& warnings) const;
 
  private:
   StreamWalk& inputs() {
     return quantized_ ? *quantized_ : full_;
   }
   double error(const DenseBlock& weights, size_t first, size_t last);
-  size_t step_of(const std::string& path) const;
+  const LinearGroup& group_of(const std::string& path) const;
+  std::optional<mx::array> divisors_of(const ModuleSpec& module) const;
+  InputStatistics expert_statistics(
+      const LinearGroup& group,
+      const StatisticsWanted& wanted,
+      bool shifts);
   void follow_source();
 
   WalkState state_;
@@ -122,12 +132,24 @@ class WalkTask : public BlockTask {
   BlockWeights weights_;  // of the quantized stream
   PackedBlock packed_;
   std::set<std::string> folded_;  // names of tensors
-  // By step: what folded scales have divided its inputs by.
-  std::map<size_t, mx::array> divisors_;
+  // By input_id: what folded scales have divided it by.
+  std::map<std::string, mx::array> divisors_;
+  std::optional<ExpertTokens> expert_tokens_;
+  // Of experts whose turn comes next, by input_id.
+  std::map<std::string, InputStatistics> expert_sums_;
   StreamWalk full_;
   std::optional<StreamWalk> quantized_;
   bool changed_ = false;  // a weight that the quantized stream has passed
 };
+
+/// An expert that fewer tokens chose than this part of its inputs' width is
+/// fitted to others, too.
+inline constexpr int64_t kFewTokens = 4;
+
+/// What one pass holds of experts' statistics; one expert's at least.
+inline constexpr int64_t kExpertSums = int64_t{256} << 20;
+/// Bytes of one expert's.
+int64_t expert_bytes(const ModuleSpec& expert, bool shifts);
 
 /// The linears of `block` that `plan` quantizes, by what they read.
 std::vector<LinearGroup> list_groups(

@@ -161,6 +161,9 @@ void BlockWalk::run_new(
   auto start = std::chrono::steady_clock::now();
   auto outcome = stage_.run(task);
   task.finish();
+  if (auto experts = task.coverage(outcome.warnings); !experts.is_null()) {
+    outcome.figures["experts"] = std::move(experts);
+  }
   for (const auto& warning : outcome.warnings) {
     warn(progress, stage_.name(), warning);
   }

@@ -35,6 +35,24 @@ mx::array rows(const mx::array& matrix, int begin, int end) {
 
 }  // namespace
 
+ops::QuantizedWeight stack_packed(
+    const std::vector<ops::QuantizedWeight>& parts) {
+  const auto stacked = [&](auto&& of) {
+    std::vector<mx::array> arrays;
+    for (const auto& part : parts) {
+      arrays.push_back(of(part));
+    }
+    return evaluated(mx::stack(arrays));
+  };
+  ops::QuantizedWeight whole = parts.front();
+  whole.codes = stacked([](const auto& part) { return part.codes; });
+  whole.scales = stacked([](const auto& part) { return part.scales; });
+  if (whole.biases) {
+    whole.biases = stacked([](const auto& part) { return *part.biases; });
+  }
+  return whole;
+}
+
 std::string float_name(mx::Dtype dtype) {
   return dtype == mx::float32 ? "float32"
       : dtype == mx::float16  ? "float16"
@@ -59,10 +77,14 @@ std::optional<mx::Dtype> default_dtype(const Model& model) {
 
 Conversion::Conversion(const Model& model, ConversionSettings settings)
     : model_(model),
-      settings_(std::move(settings)),
-      dropped_(model.spec.dropped.begin(), model.spec.dropped.end()) {
-  for (const auto& [name, info] : model.checkpoint.tensors()) {
-    if (!dropped_.contains(name)) {
+      settings_(std::move(settings)) {
+  for (const ModuleSpec& module : list_homes(model.spec)) {
+    counts_[module.path] = module.count;
+  }
+  for (const auto& [name, info] : model.tensors.all()) {
+    if (is_among(name, model.spec.dropped)) {
+      dropped_.insert(name);
+    } else {
       plan_tensor(name, info);
     }
   }
@@ -101,7 +123,7 @@ void Conversion::plan_expanded(
   const QuantSpec& spec = model_.quantized.at(module);
   auto shape = info.shape;
   shape.back() = static_cast<int>(int64_t{shape.back()} * 32 / spec.bits);
-  auto scales = model_.checkpoint.info(module + ".scales").dtype;
+  auto scales = model_.tensors.info(module + ".scales").dtype;
   // The fp modes hold no float type; MLX expands them to bfloat16.
   auto dtype = is_float(scales) ? cast(scales) : mx::bfloat16;
   tensors_.push_back({module + ".weight", dtype, shape});
@@ -129,7 +151,7 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
   }
   auto packed = settings_.source
       ? settings_.source(module)
-      : pennyweight::quantize(load_cast(name), *spec);
+      : round_to_nearest(name, *spec);
   writer.write(name, evaluated(packed.codes));
   writer.write(module + ".scales", evaluated(packed.scales));
   if (packed.biases) {
@@ -155,7 +177,32 @@ mx::Dtype Conversion::cast(mx::Dtype stored) const {
 }
 
 mx::array Conversion::load_cast(const std::string& name) const {
-  auto stored = model_.checkpoint.load(name);
+  return checked_cast(evaluated(model_.load(name)), name);
+}
+
+// A stack's parts one by one.
+ops::QuantizedWeight Conversion::round_to_nearest(
+    const std::string& name,
+    const QuantSpec& spec) const {
+  const int64_t count = counts_.at(module_of(name));
+  if (count == 0) {
+    return pennyweight::quantize(load_cast(name), spec);
+  }
+  std::vector<ops::QuantizedWeight> parts;
+  for (int64_t i = 0; i < count; ++i) {
+    auto part = checked_cast(evaluated(model_.load_part(name, i)), name);
+    parts.push_back(pennyweight::quantize(part, spec));
+    mx::eval(parts.back().codes, parts.back().scales);
+    if (parts.back().biases) {
+      mx::eval(*parts.back().biases);
+    }
+  }
+  return stack_packed(parts);
+}
+
+mx::array Conversion::checked_cast(
+    const mx::array& stored,
+    const std::string& name) const {
   auto to = cast(stored.dtype());
   require_finite(stored, name);
   if (stored.dtype() == to) {
@@ -177,13 +224,14 @@ mx::array Conversion::load_cast(const std::string& name) const {
 // As mlx_lm.convert: the scales are cast first, then MLX expands.
 mx::array Conversion::expand(const std::string& module) const {
   const QuantSpec& spec = model_.quantized.at(module);
-  auto codes = model_.checkpoint.load(module + ".weight");
+  auto codes = model_.load(module + ".weight");
   auto scales = load_cast(module + ".scales");
   std::optional<mx::array> biases;
   if (spec.mode == "affine") {
     biases = load_cast(module + ".biases");
   }
-  int64_t row = int64_t{codes.shape(-1)} * 32 / spec.bits;
+  int64_t row =
+      static_cast<int64_t>(codes.size() / codes.shape(0)) * 32 / spec.bits;
   int step = static_cast<int>(std::max<int64_t>(1, kExpandedAtOnce / row));
   std::vector<mx::array> parts;
   for (int begin = 0; begin < codes.shape(0); begin += step) {

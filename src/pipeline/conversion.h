@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -12,8 +13,8 @@
 
 namespace pennyweight {
 
-/// The packed weight of a module that the plan quantizes, evaluated and
-/// row-contiguous.
+/// The packed weight of a module that the plan quantizes (a stack whole),
+/// evaluated and row-contiguous.
 using QuantizedSource =
     std::function<ops::QuantizedWeight(const std::string& module)>;
 
@@ -35,6 +36,10 @@ struct ConversionSettings {
 /// As mlx_lm.convert: the config's torch_dtype if it is one of the three that
 /// are known.
 std::optional<mx::Dtype> default_dtype(const Model& model);
+
+/// Weights of one shape and form as one stack, evaluated.
+ops::QuantizedWeight stack_packed(
+    const std::vector<ops::QuantizedWeight>& parts);
 
 /// "float32", "bfloat16" or "float16", and back.
 std::string float_name(mx::Dtype dtype);
@@ -70,12 +75,18 @@ class Conversion {
   const QuantSpec* spec_of(const std::string& name) const;
   mx::Dtype cast(mx::Dtype stored) const;
   mx::array load_cast(const std::string& name) const;
+  mx::array checked_cast(const mx::array& stored, const std::string& name)
+      const;
+  ops::QuantizedWeight round_to_nearest(
+      const std::string& name,
+      const QuantSpec& spec) const;
   mx::array expand(const std::string& module) const;
   Json quantization() const;
 
   const Model& model_;
   ConversionSettings settings_;
   std::set<std::string> dropped_;
+  std::map<std::string, int64_t> counts_;  // of a stack's parts, by module
   std::vector<TensorPlan> tensors_;
 };
 

@@ -63,8 +63,9 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
             "expand it first with --dequantize");
   }
   std::vector<PlannedModule> modules;
-  for (const auto& module : list_modules(model.spec)) {
-    modules.push_back({module.path, module.in});
+  for (const auto& module : list_homes(model.spec)) {
+    modules.push_back(
+        {module.path, module.in, module.packable, module.converts_as});
   }
   return make_plan(
       modules,
@@ -110,7 +111,7 @@ std::vector<ConvertedModule> list_converted(
     bool dequantize,
     const ProgressFn& progress) {
   std::vector<ConvertedModule> modules;
-  for (const auto& module : list_modules(model.spec)) {
+  for (const auto& module : list_homes(model.spec)) {
     ConvertedModule entry{module.path, std::nullopt, ""};
     if (conversion.plan()) {
       const auto& planned = conversion.plan()->at(module.path);

@@ -17,6 +17,8 @@ std::string kind_name(ModuleSpec::Kind kind) {
   switch (kind) {
     case ModuleSpec::Kind::embedding:
       return "embedding";
+    case ModuleSpec::Kind::router:
+      return "router";
     case ModuleSpec::Kind::head:
       return "head";
     case ModuleSpec::Kind::linear:
@@ -48,13 +50,17 @@ class Table {
       row.quantized = it->second;
       row.type = it->second.mode;
     } else {
-      row.type = dtype_name(model_.checkpoint.info(path + ".weight").dtype);
+      row.type = dtype_name(model_.tensors.info(path + ".weight").dtype);
     }
     report_.rows.push_back(std::move(row));
   }
 
   void add(const ModuleSpec& module) {
-    add(module.path, kind_name(module.kind), {module.out, module.in});
+    std::vector<int64_t> shape{module.out, module.in};
+    if (module.count > 0) {
+      shape.insert(shape.begin(), module.count);
+    }
+    add(module.path, kind_name(module.kind), std::move(shape));
   }
 
   void add(const NormSpec& norm) {
@@ -85,10 +91,10 @@ InspectReport inspect(const fs::path& folder) {
   report.notes = model.spec.notes;
 
   Table table(model, report);
-  auto modules = list_modules(model.spec);
+  auto modules = list_homes(model.spec);
   table.add(modules.front());
   for (const BlockSpec& block : model.spec.blocks) {
-    for (const ModuleSpec& module : list_modules(block)) {
+    for (const ModuleSpec& module : list_homes(block)) {
       table.add(module);
     }
     for (const NormSpec& norm : list_norms(block)) {

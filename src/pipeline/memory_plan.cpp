@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "pipeline/block_task.h"
 
 namespace pennyweight {
 
@@ -40,11 +41,19 @@ int64_t block_bytes(
   int64_t weights = 0;
   int64_t statistics = 0;
   int64_t widths = 0;
+  int64_t experts = 0;
   for (const ModuleSpec& module : list_modules(block)) {
     weights += module.out * module.in;
     statistics = std::max(
         statistics, 4 * (3 * module.in + model.spec.hidden) * module.in);
-    widths += module.out + module.in;
+    experts += module.expert ? 2 * 4 * module.in * module.in : 0;
+    // Of the experts a token reads only some.
+    widths += module.part > 0 ? 0 : module.out + module.in;
+  }
+  statistics += std::min(experts, kExpertSums);
+  if (block.moe) {
+    widths += block.moe->chosen *
+        (2 * model.spec.hidden + 3 * block.moe->experts.down.in);
   }
   const int64_t item = static_cast<int64_t>(mx::size_of(model.dtype));
   const int64_t rows = std::max<int64_t>(demand.batch_tokens, 512);
@@ -58,7 +67,7 @@ int64_t output_bytes(const Model& model, const QuantPlan& plan) {
   const int item = static_cast<int>(mx::size_of(model.dtype));
   int64_t bytes = 0;
   for (const ModuleSpec& module : list_modules(model.spec)) {
-    const auto& entry = plan.at(module.path);
+    const auto& entry = plan.at(module.home);
     bytes += entry.spec
         ? quantized_bytes(*entry.spec, module.out, module.in, item)
         : module.out * module.in * item;
@@ -84,7 +93,8 @@ MemoryPlan make_memory_plan(
   int64_t inner = 0;
   for (const BlockSpec& spec : model.spec.blocks) {
     block = std::max(block, block_bytes(model, stage, spec, demand));
-    inner = std::max(inner, std::max(spec.attention.o.in, spec.mlp.down.in));
+    inner = std::max(inner, spec.attention.o.in);
+    inner = std::max(inner, spec.mlp ? spec.mlp->down.in : 0);
   }
   const int64_t streams = stage.needs().quantized_inputs ? 2 : 1;
   // Each has a residual stream and what o or down read; the quantized one

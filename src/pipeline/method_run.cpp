@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <mlx/ops.h>
+
 #include "calibration/sample.h"
 #include "core/atomic_file.h"
 #include "core/bytes.h"
@@ -36,11 +38,11 @@ class FinishedBlocks {
       const PackedBlock& outer)
       : work_(work), model_(model), plan_(plan), outer_(outer) {
     for (const BlockSpec& block : model.spec.blocks) {
-      for (const ModuleSpec& module : list_modules(block)) {
-        block_of_[module.path] = block.index;
+      for (const ModuleSpec& module : list_homes(block)) {
+        homes_.emplace(module.path, module);
       }
       for (const NormSpec& norm : list_norms(block)) {
-        block_of_[norm.path] = block.index;
+        norms_[norm.path] = block.index;
       }
     }
   }
@@ -49,50 +51,83 @@ class FinishedBlocks {
     if (outer_.contains(module)) {
       return outer_.at(module);
     }
-    if (!go_to(module)) {
+    auto home = homes_.find(module);
+    if (home == homes_.end()) {
       auto dense = load_linear(model_, module, model_.dtype).dense;
       require_finite(*dense, module + ".weight");
       return quantize(*dense, *plan_.at(module).spec);
     }
-    return block_.packed.at(module);
+    go_to(home->second.block);
+    if (home->second.count == 0) {
+      return block_.packed.at(module);
+    }
+    std::vector<ops::QuantizedWeight> parts;
+    for (int64_t i = 0; i < home->second.count; ++i) {
+      parts.push_back(block_.packed.at(part_path(module, i)));
+    }
+    return stack_packed(parts);
   }
 
   /// A tensor that scales were folded into.
   std::optional<mx::array> floats(const std::string& name) {
-    if (!go_to(module_of(name))) {
+    const auto module = module_of(name);
+    const auto home = homes_.find(module);
+    const auto norm = norms_.find(module);
+    if (home == homes_.end() && norm == norms_.end()) {
       return std::nullopt;
+    }
+    go_to(home == homes_.end() ? norm->second : home->second.block);
+    if (home != homes_.end() && home->second.count > 0) {
+      return stacked_floats(name, home->second);
     }
     auto it = block_.floats.find(name);
     return it == block_.floats.end() ? std::nullopt : std::optional(it->second);
   }
 
  private:
-  // Whether the module is in a block, which is then at hand.
-  bool go_to(const std::string& module) {
-    auto it = block_of_.find(module);
-    if (it == block_of_.end()) {
-      return false;
+  // Parts that changed, among those that did not.
+  std::optional<mx::array> stacked_floats(
+      const std::string& name,
+      const ModuleSpec& home) const {
+    const auto suffix = name.substr(home.path.size());
+    std::vector<mx::array> parts;
+    bool changed = false;
+    for (int64_t i = 0; i < home.count; ++i) {
+      auto it = block_.floats.find(part_path(home.path, i) + suffix);
+      changed = changed || it != block_.floats.end();
+      parts.push_back(
+          it == block_.floats.end()
+              ? mx::astype(model_.load_part(name, i), model_.dtype)
+              : it->second);
     }
-    if (it->second != current_) {
-      current_ = it->second;
+    return changed ? std::optional(mx::stack(parts)) : std::nullopt;
+  }
+
+  void go_to(int block) {
+    if (block != current_) {
+      current_ = block;
       block_ = finished_block(
           work_.load_block(current_),
           model_.spec.blocks[static_cast<size_t>(current_)],
           plan_);
     }
-    return true;
   }
 
   const WorkFolder& work_;
   const Model& model_;
   const QuantPlan& plan_;
   const PackedBlock& outer_;
-  std::map<std::string, int> block_of_;
+  std::map<std::string, ModuleSpec> homes_;
+  std::map<std::string, int> norms_;
   int current_ = -1;
   FinishedBlock block_;
 };
 
 }  // namespace
+
+QuantSpec router_spec() {
+  return make_quant_spec("affine", 8, 64);
+}
 
 QuantPlan plan_modules(
     const Model& model,
@@ -100,12 +135,17 @@ QuantPlan plan_modules(
     const QuantSpec& embedding,
     const QuantSpec& head) {
   QuantPlan plan{linears, {}};
-  for (const ModuleSpec& module : list_modules(model.spec)) {
-    const auto& spec = module.kind == ModuleSpec::Kind::linear ? linears
-        : module.kind == ModuleSpec::Kind::embedding           ? embedding
-                                                               : head;
+  const std::map<ModuleSpec::Kind, QuantSpec> specs{
+      {ModuleSpec::Kind::linear, linears},
+      {ModuleSpec::Kind::router, router_spec()},
+      {ModuleSpec::Kind::embedding, embedding},
+      {ModuleSpec::Kind::head, head}};
+  for (const ModuleSpec& module : list_homes(model.spec)) {
+    const QuantSpec& spec = specs.at(module.kind);
     auto& entry = plan.modules[module.path];
-    if (fits(spec, module.in)) {
+    if (!module.packable) {
+      entry.reason = kNotPackable;
+    } else if (fits(spec, module.in)) {
       entry.spec = spec;
     } else {
       entry.reason = "rows of " + std::to_string(module.in) +

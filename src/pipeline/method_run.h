@@ -45,6 +45,9 @@ struct WalkReport {
 
 Json to_json(const WalkReport& report);
 
+/// Routers decide for whole tokens and weigh little: 8 bits, in groups of 64.
+QuantSpec router_spec();
+
 /// The plan that gives each of the blocks' linears `linears`, the embedding
 /// `embedding` and a head of its own `head`, where they fit.
 QuantPlan plan_modules(

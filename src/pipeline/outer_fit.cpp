@@ -120,9 +120,9 @@ OuterFit fit_outer(
     const ProgressFn& progress) {
   OuterFit fit;
   std::vector<float> gram;
-  for (const ModuleSpec& module : list_modules(model.spec)) {
+  for (const ModuleSpec& module : list_homes(model.spec)) {
     const auto& spec = plan.at(module.path).spec;
-    if (module.kind == ModuleSpec::Kind::linear || !spec) {
+    if (module.block >= 0 || !spec) {
       continue;
     }
     const bool is_head = module.tied || module.kind == ModuleSpec::Kind::head;

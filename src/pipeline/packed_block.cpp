@@ -25,7 +25,7 @@ FinishedBlock finished_block(
   block.floats = tensors;
   for (const auto& group : list_groups(spec, plan)) {
     for (const ModuleSpec& module : group.modules) {
-      const QuantSpec& quant = *plan.at(module.path).spec;
+      const QuantSpec& quant = *plan.at(module.home).spec;
       auto find = [&](const char* part) {
         auto it = tensors.find(module.path + part);
         if (it == tensors.end()) {

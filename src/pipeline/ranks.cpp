@@ -123,6 +123,13 @@ mx::array Ranks::sum(const mx::array& x) const {
   return total;
 }
 
+std::vector<double> Ranks::sum(std::vector<double> values) const {
+  for (double& value : values) {
+    value = sum(value);
+  }
+  return values;
+}
+
 double Ranks::sum(double x) const {
   if (!group_) {
     return x;

@@ -38,6 +38,7 @@ class Ranks {
   mx::array sum(const mx::array& x) const;
   /// In float64, added in the order of the ranks.
   double sum(double x) const;
+  std::vector<double> sum(std::vector<double> values) const;
   /// Returns when all ranks have come here.
   void barrier() const;
 

@@ -16,12 +16,12 @@ int64_t write_tensors(
     const std::string& where,
     const ProgressFn& progress) {
   int64_t total = 0;
-  for (const auto& [name, info] : model.checkpoint.tensors()) {
+  for (const auto& [name, info] : model.tensors.all()) {
     total += static_cast<int64_t>(info.bytes);
   }
   ModelWriter writer(folder, conversion.tensors());
   int64_t done = 0;
-  for (const auto& [name, info] : model.checkpoint.tensors()) {
+  for (const auto& [name, info] : model.tensors.all()) {
     conversion.run(name, writer);
     done += static_cast<int64_t>(info.bytes);
     report(progress, {where, done, total, "bytes"});

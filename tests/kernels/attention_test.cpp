@@ -13,7 +13,13 @@ struct Case {
   int64_t window = 0;
   // Rows of q, k and v as slices of one wider projection.
   int64_t gap = 0;
+  float cap = 0;
+  bool sinks = false;
 };
+
+float sink_of(int64_t head) {
+  return 0.5f * float(head % 3) - 0.25f;
+}
 
 class Attention : public KernelTest {
  protected:
@@ -29,6 +35,10 @@ class Attention : public KernelTest {
     const auto view = [&](const Tensor& x, int64_t rows) {
       return HeadsView{x.data(), rows * x.stride(), x.stride(), c.dim};
     };
+    std::vector<float> sinks;
+    for (int64_t h = 0; h < c.heads; ++h) {
+      sinks.push_back(sink_of(h));
+    }
     kernels().attention(
         {.batch = c.batch,
          .length = c.length,
@@ -39,6 +49,8 @@ class Attention : public KernelTest {
          .scale = scale,
          .causal = c.causal,
          .window = c.window,
+         .cap = c.cap,
+         .sinks = c.sinks ? sinks.data() : nullptr,
          .type = type,
          .q = view(q, c.length),
          .k = view(k, c.keys),
@@ -73,7 +85,8 @@ class Attention : public KernelTest {
       int64_t h) {
     const int64_t kv = h / (c.heads / c.kv_heads);
     std::vector<double> weights(size_t(c.keys), 0.0);
-    double sum = 0, largest = 0;
+    double sum = c.sinks ? std::exp(double(sink_of(h))) : 0;
+    double largest = 0;
     for (int64_t j = 0; j < c.keys; ++j) {
       double score = 0, magnitude = 0;
       for (int64_t d = 0; d < c.dim; ++d) {
@@ -84,7 +97,10 @@ class Attention : public KernelTest {
       }
       if (sees(c, i, j)) {
         largest = std::max(largest, magnitude);
-        weights[j] = std::exp(score);
+        // A capped score errs by no more than the score itself did.
+        weights[j] = std::exp(
+            c.cap > 0 ? double(c.cap) * std::tanh(score / double(c.cap))
+                      : score);
         sum += weights[j];
       }
     }
@@ -130,6 +146,30 @@ TEST_P(Attention, SmallShapes) {
            .kv_heads = 2,
            .dim = 24,
            .gap = 10},
+          type);
+    }
+  }
+}
+
+TEST_P(Attention, CapsAndSinks) {
+  for (DType type : kAll) {
+    for (int64_t length : {1, 5, 37, 131}) {
+      check(
+          {.length = length,
+           .keys = length,
+           .heads = 6,
+           .kv_heads = 2,
+           .dim = 24,
+           .cap = 1.5f},
+          type);
+      check(
+          {.length = length,
+           .keys = length + 3,
+           .heads = 4,
+           .kv_heads = 2,
+           .dim = 16,
+           .window = 9,
+           .sinks = true},
           type);
     }
   }

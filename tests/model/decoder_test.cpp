@@ -53,17 +53,16 @@ TEST_P(EveryFamily, StepsGiveWhatLinearsRead) {
   auto mixed = attention_mixed(spec, weights, input, {});
   auto middle = weights.linears.at(spec.attention.o.path).add_to(x, mixed);
   auto wide_input = mlp_input(spec, weights, middle, {});
-  auto wide = mlp_wide(spec, weights, wide_input);
-  const std::map<std::string, mx::array> inputs{
-      {attention_input_id(spec), input},
-      {spec.attention.o.path, mixed},
-      {mlp_input_id(spec), wide_input},
-      {spec.mlp.down.path, wide}};
+  auto wide = mlp_wide(*spec.mlp, weights, wide_input);
+  const std::map<BlockInput, mx::array> inputs{
+      {BlockInput::attention, input},
+      {BlockInput::mixed, mixed},
+      {BlockInput::mlp, wide_input},
+      {BlockInput::wide, wide}};
   std::set<std::string> ids;
   for (const auto& module : list_modules(spec)) {
     ids.insert(module.input_id);
-    ASSERT_TRUE(inputs.contains(module.input_id)) << module.input_id;
-    EXPECT_EQ(inputs.at(module.input_id).shape(-1), module.in);
+    EXPECT_EQ(inputs.at(module.input).shape(-1), module.in);
   }
   EXPECT_EQ(ids.size(), inputs.size());
 }
@@ -76,19 +75,15 @@ TEST_P(EveryFamily, ScaleGroupsLeaveTheFunctionAsItWas) {
   auto expected = logits(before.model, tokens, mx::float32);
   for (const auto& group : list_scale_groups(before.model.spec.blocks[0])) {
     auto scaled = tensors;
-    auto channels = static_cast<int>(group.channels);
-    // 0.5 .. 1.5, equal over heads that share a channel of the previous op.
-    auto ramp = [](int count) {
-      return mx::add(
-          mx::divide(mx::arange(count), mx::array(static_cast<float>(count))),
-          mx::array(0.5f));
-    };
-    auto outputs = ramp(channels / group.repeat);
-    auto inputs = outputs;
-    if (group.repeat > 1) {
-      inputs = mx::flatten(mx::repeat(
-          mx::reshape(outputs, {-1, group.head_dim}), group.repeat, 0));
-    }
+    // 0.5 .. 1.5, equal where one channel of the previous op feeds several.
+    const auto count = static_cast<int>(group.outputs);
+    auto outputs = mx::add(
+        mx::divide(mx::arange(count), mx::array(static_cast<float>(count))),
+        mx::array(0.5f));
+    auto inputs = group.from.empty()
+        ? outputs
+        : mx::take(
+              outputs, mx::array(group.from.begin(), {int(group.channels)}));
     auto change = [&](const std::string& name, const mx::array& by) {
       scaled.insert_or_assign(name, mx::multiply(scaled.at(name), by));
     };

@@ -59,7 +59,7 @@ TEST(Families, BiasesAndNormsByFamily) {
       spec_of(with(tiny_config(), {{"attention_bias", true}})).blocks[0];
   EXPECT_TRUE(llama.attention.q.bias);
   EXPECT_TRUE(llama.attention.o.bias);
-  EXPECT_FALSE(llama.mlp.up.bias);
+  EXPECT_FALSE(llama.mlp->up.bias);
   auto qwen2 = spec_of(tiny_config("qwen2")).blocks[0];
   EXPECT_TRUE(qwen2.attention.v.bias);
   EXPECT_FALSE(qwen2.attention.o.bias);

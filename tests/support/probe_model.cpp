@@ -59,13 +59,12 @@ cached_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
   return mx::concatenate(parts, 1);
 }
 
-// Scales between a quarter and four, equal where heads share them.
+// Scales between a quarter and four, equal where one channel feeds several.
 std::vector<float> some_scales(const ScaleGroup& group) {
   std::vector<float> scales;
   for (int64_t i = 0; i < group.channels; ++i) {
-    const int64_t size = group.head_dim;
     const int64_t at =
-        group.repeat > 1 ? i / size / group.repeat * size + i % size : i;
+        group.from.empty() ? i : group.from[static_cast<size_t>(i)];
     scales.push_back(std::exp2(float((at * 7 + 3) % 17) / 4.0f - 2.0f));
   }
   return scales;

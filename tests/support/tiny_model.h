@@ -96,15 +96,22 @@ inline Tensors random_tensors(const Json& config, uint64_t seed = 1) {
     value.eval();
     tensors.insert_or_assign(name, value);
   };
-  for (const auto& module : list_modules(spec)) {
+  for (const auto& module : list_homes(spec)) {
     auto out = static_cast<int>(module.out);
     auto in = static_cast<int>(module.in);
     float scale = module.kind == ModuleSpec::Kind::embedding
         ? 1
         : 1.5f / std::sqrt(static_cast<float>(in));
-    put(module.path + ".weight", {out, in}, scale, 0);
+    auto count = static_cast<int>(module.count);
+    put(module.path + ".weight",
+        count > 0 ? mx::Shape{count, out, in} : mx::Shape{out, in},
+        scale,
+        0);
     if (module.bias) {
-      put(module.path + ".bias", {out}, 0.3f, 0);
+      put(module.path + ".bias",
+          count > 0 ? mx::Shape{count, out} : mx::Shape{out},
+          0.3f,
+          0);
     }
   }
   auto put_norm = [&](const NormSpec& norm) {
@@ -113,6 +120,12 @@ inline Tensors random_tensors(const Json& config, uint64_t seed = 1) {
   for (const auto& block : spec.blocks) {
     for (const auto& norm : list_norms(block)) {
       put_norm(norm);
+    }
+    for (const auto& parameter : list_parameters(block)) {
+      put(parameter.name,
+          mx::Shape(parameter.shape.begin(), parameter.shape.end()),
+          0.3f,
+          0);
     }
   }
   put_norm(spec.final_norm);

@@ -31,17 +31,21 @@ void attend(const AttentionArgs& args, int64_t b, int64_t i, int64_t h) {
   const int64_t kv_head = h / (args.heads / args.kv_heads);
   const void* q = head_at(args.q, args.type, b, i, h);
   std::vector<double> weights(size_t(args.keys), 0.0);
-  double max = -HUGE_VAL;
+  double max = args.sinks ? double(args.sinks[h]) : -HUGE_VAL;
   for (int64_t j = 0; j < args.keys; ++j) {
     const void* k = head_at(args.k, args.type, b, j, kv_head);
     double score = 0;
     for (int64_t d = 0; d < args.head_dim; ++d) {
       score += double(load_at(q, args.type, d)) * load_at(k, args.type, d);
     }
-    weights[j] = sees(args, i, j) ? score * args.scale : -HUGE_VAL;
+    score *= double(args.scale);
+    if (args.cap > 0) {
+      score = double(args.cap) * std::tanh(score / double(args.cap));
+    }
+    weights[j] = sees(args, i, j) ? score : -HUGE_VAL;
     max = std::max(max, weights[j]);
   }
-  double sum = 0;
+  double sum = args.sinks ? std::exp(double(args.sinks[h]) - max) : 0;
   for (double& weight : weights) {
     weight = max == -HUGE_VAL ? 0.0 : std::exp(weight - max);
     sum += weight;

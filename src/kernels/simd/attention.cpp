@@ -155,6 +155,34 @@ void scale_rows(
   }
 }
 
+// tanh(x) = (1 - t) / (1 + t) with t = exp(-2 |x|), under x's sign.
+void cap_scores(
+    float* scores,
+    int64_t rows,
+    int64_t columns,
+    int64_t stride,
+    float cap) {
+  const auto to_exponent = hn::Set(Floats(), -2.0f / cap);
+  const auto limit = hn::Set(Floats(), cap);
+  const auto one = hn::Set(Floats(), 1.0f);
+  const auto capped = [&](Vec x) {
+    const auto t = exp_of_negative(hn::Mul(hn::Abs(x), to_exponent));
+    const auto size = hn::Div(hn::Sub(one, t), hn::Add(one, t));
+    return hn::CopySign(hn::Mul(limit, size), x);
+  };
+  const int64_t step = int64_t(hn::Lanes(Floats()));
+  for (int64_t row = 0; row < rows; ++row) {
+    float* x = scores + row * stride;
+    int64_t i = 0;
+    for (; i + step <= columns; i += step) {
+      store(capped(load(x + i)), x + i);
+    }
+    if (i < columns) {
+      store_some(capped(load_some(x + i, columns - i)), x + i, columns - i);
+    }
+  }
+}
+
 void store_rows(const simd::StoreRowsArgs& args) {
   visit_type(args.out.type, [&](auto* to) {
     using U = std::remove_pointer_t<decltype(to)>;
@@ -184,6 +212,7 @@ namespace pennyweight::kernels {
 HWY_EXPORT(pack_queries);
 HWY_EXPORT(attention_weights);
 HWY_EXPORT(scale_rows);
+HWY_EXPORT(cap_scores);
 HWY_EXPORT(store_rows);
 
 namespace simd {
@@ -202,6 +231,15 @@ void scale_rows(
     int64_t rows,
     int64_t columns) {
   HWY_DYNAMIC_DISPATCH(scale_rows)(sums, factors, rows, columns);
+}
+
+void cap_scores(
+    float* scores,
+    int64_t rows,
+    int64_t columns,
+    int64_t stride,
+    float cap) {
+  HWY_DYNAMIC_DISPATCH(cap_scores)(scores, rows, columns, stride, cap);
 }
 
 void store_rows(const StoreRowsArgs& args) {

@@ -83,6 +83,14 @@ void scale_rows(
     int64_t rows,
     int64_t columns);
 
+/// scores [rows, columns] = cap * tanh(scores / cap).
+void cap_scores(
+    float* scores,
+    int64_t rows,
+    int64_t columns,
+    int64_t stride,
+    float cap);
+
 /// out [queries, group * head_dim] = sums [queries * group, head_dim] over
 /// sum; 0 where sum is 0.
 struct StoreRowsArgs {

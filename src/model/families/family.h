@@ -33,6 +33,14 @@ DecoderSpec read_granite(const FamilyInput& input);
 DecoderSpec read_olmo2(const FamilyInput& input);
 DecoderSpec read_smollm3(const FamilyInput& input);
 
+DecoderSpec read_deepseek_v2(const FamilyInput& input);
+DecoderSpec read_deepseek_v3(const FamilyInput& input);
+DecoderSpec read_glm4_moe(const FamilyInput& input);
+DecoderSpec read_mixtral(const FamilyInput& input);
+DecoderSpec read_olmoe(const FamilyInput& input);
+DecoderSpec read_qwen2_moe(const FamilyInput& input);
+DecoderSpec read_qwen3_moe(const FamilyInput& input);
+
 const std::vector<Family>& families();
 
 }  // namespace pennyweight

@@ -103,7 +103,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
     block.attention.q_norm->offset = 1;
     block.attention.k_norm->offset = 1;
     block.attention.scale = static_cast<float>(1 / std::sqrt(scalar));
-    block.mlp.activation = Activation::gelu;
+    block.mlp->activation = Activation::gelu;
     if ((block.index + 1) % pattern != 0) {
       block.attention.rope = local;
       block.attention.window = static_cast<int>(window);

@@ -14,11 +14,7 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
   int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);
   const Json* types = config.find("layer_types");
   if (!types) {
-    if (window > 0) {
-      spec.notes.push_back(
-          "sliding_window is not used, as in mlx-lm: sequences longer than " +
-          std::to_string(window) + " tokens attend to all of their past");
-    }
+    note_window(config, spec);
     return {};
   }
   if (!types->is_array() || types->size() != static_cast<size_t>(layers)) {

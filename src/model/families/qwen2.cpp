@@ -1,4 +1,3 @@
-#include "core/error.h"
 #include "model/config_keys.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
@@ -19,14 +18,7 @@ DecoderSpec read_qwen2(const FamilyInput& input) {
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
   config.integer("num_key_value_heads", 1, shape.heads);
-  if (shape.head_dim != shape.hidden / shape.heads) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() +
-            ": a head_dim other than hidden_size / num_attention_heads, "
-            "which mlx-lm does not read for qwen2");
-  }
+  require_plain_heads(config, shape);
   shape.qkv_bias = true;
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
   shape.tied = read_tied(input, true, spec);

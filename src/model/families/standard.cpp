@@ -9,8 +9,6 @@ namespace pennyweight {
 namespace {
 
 // Far above any model; keeps every product below within int64.
-constexpr int64_t kMaxWidth = int64_t{1} << 22;
-constexpr int64_t kMaxLayers = 4096;
 constexpr int64_t kMaxHeads = 1 << 16;
 constexpr int64_t kMaxHeadDim = 1 << 14;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
@@ -44,10 +42,24 @@ void use_rope_parameters(
   }
 }
 
+}  // namespace
+
+MlpSpec standard_mlp(
+    const std::string& path,
+    int64_t hidden,
+    int64_t wide,
+    bool bias) {
+  return {
+      .gate = {path + ".gate_proj", wide, hidden, bias},
+      .up = {path + ".up_proj", wide, hidden, bias},
+      .down = {path + ".down_proj", hidden, wide, bias}};
+}
+
+namespace {
+
 BlockSpec standard_block(const StandardShape& shape, int index) {
   std::string path = "model.layers." + std::to_string(index);
   std::string attention = path + ".self_attn.";
-  std::string mlp = path + ".mlp.";
   int64_t hidden = shape.hidden;
   int64_t q_width = int64_t{shape.heads} * shape.head_dim;
   int64_t kv_width = int64_t{shape.kv_heads} * shape.head_dim;
@@ -75,9 +87,7 @@ BlockSpec standard_block(const StandardShape& shape, int index) {
       static_cast<float>(1 / std::sqrt(static_cast<double>(shape.head_dim)));
   block.attention.rope = shape.rope;
   block.attention.window = shape.windows.empty() ? 0 : shape.windows[index];
-  block.mlp.gate = {mlp + "gate_proj", wide, hidden, shape.mlp_bias};
-  block.mlp.up = {mlp + "up_proj", wide, hidden, shape.mlp_bias};
-  block.mlp.down = {mlp + "down_proj", hidden, wide, shape.mlp_bias};
+  block.mlp = standard_mlp(path + ".mlp", hidden, wide, shape.mlp_bias);
   return block;
 }
 

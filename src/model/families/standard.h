@@ -74,6 +74,29 @@ void read_rope(
 /// for layer types that are not attention.
 void note_unused_windows(const JsonView& config, DecoderSpec& spec);
 
+/// gate_proj, up_proj and down_proj under `path`.
+MlpSpec standard_mlp(
+    const std::string& path,
+    int64_t hidden,
+    int64_t wide,
+    bool bias = false);
+
+/// For families whose mlx-lm class takes hidden_size / num_attention_heads for
+/// the head dimension, or knows no rope scaling: not_supported for a config
+/// that asks for another.
+void require_plain_heads(const JsonView& config, const StandardShape& shape);
+void refuse_rope_scaling(const JsonView& config, const RopeSpec& rope);
+
+/// Tells that sliding_window is not used.
+void note_window(const JsonView& config, DecoderSpec& spec);
+
+/// How many dims of a head partial_rotary_factor has rotated (corrupt Error
+/// for none or an odd number).
+int partial_dims(const JsonView& config, int head_dim, double fallback);
+
+inline constexpr int64_t kMaxWidth = int64_t{1} << 22;
+inline constexpr int64_t kMaxLayers = 4096;
+
 /// Blocks, norms, embedding and head from `shape` into `spec`.
 void fill_standard(const StandardShape& shape, DecoderSpec& spec);
 

@@ -1,0 +1,273 @@
+#include <mlx/ops.h>
+
+#include "model/block_parts.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr int kCacheStep = 256;
+
+// Grows the buffer by whole steps and writes `fresh` behind what is there.
+mx::array
+append(std::optional<mx::array>& buffer, const mx::array& fresh, int length) {
+  int total = length + fresh.shape(1);
+  if (!buffer || buffer->shape(1) < total) {
+    auto shape = fresh.shape();
+    int capacity = (total + kCacheStep - 1) / kCacheStep * kCacheStep;
+    shape[1] = capacity - (buffer ? buffer->shape(1) : 0);
+    auto room = mx::zeros(shape, fresh.dtype());
+    buffer = buffer ? mx::concatenate({*buffer, room}, 1) : room;
+  }
+  auto start = mx::Shape(4, 0);
+  auto stop = buffer->shape();
+  start[1] = length;
+  stop[1] = total;
+  buffer = mx::slice_update(*buffer, fresh, start, stop);
+  start[1] = 0;
+  return mx::slice(*buffer, start, stop);
+}
+
+mx::array split_heads(const mx::array& x, int heads, int head_dim) {
+  return mx::reshape(x, {x.shape(0), x.shape(1), heads, head_dim});
+}
+
+// A full-width norm stands before the split into heads.
+bool is_wide(const std::optional<NormSpec>& norm, const AttentionSpec& spec) {
+  return norm && norm->size != spec.head_dim;
+}
+
+struct Heads {
+  mx::array q, k, v;  // [batch, length, heads or kv_heads, size]
+};
+
+Heads split_projections(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  const auto heads = [&](const mx::array& x, int count) {
+    return split_heads(x, count, attention.head_dim);
+  };
+  if (!attention.qkv) {
+    const auto project = [&](const LinearSpec& linear, int count) {
+      return heads(weights.linears.at(linear.path)(input), count);
+    };
+    return {
+        project(attention.q, attention.heads),
+        project(attention.k, attention.kv_heads),
+        project(attention.v, attention.kv_heads)};
+  }
+  const auto all = weights.linears.at(attention.qkv->path)(input);
+  const int q_end = attention.heads * attention.head_dim;
+  const int k_end = q_end + attention.kv_heads * attention.head_dim;
+  return {
+      heads(last_axis(all, 0, q_end), attention.heads),
+      heads(last_axis(all, q_end, k_end), attention.kv_heads),
+      heads(last_axis(all, k_end, all.shape(-1)), attention.kv_heads)};
+}
+
+mx::array norm_heads(
+    const AttentionSpec& attention,
+    const std::optional<NormSpec>& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  if (!norm) {
+    return x;
+  }
+  if (!is_wide(norm, attention)) {
+    return normed(*norm, weights, x, dtype);
+  }
+  return mx::reshape(
+      normed(*norm, weights, mx::flatten(x, 2, 3), dtype), x.shape());
+}
+
+mx::array latent_queries(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input,
+    mx::Dtype dtype) {
+  const auto& latent = *attention.latent;
+  if (!latent.q_a) {
+    return weights.linears.at(attention.q.path)(input);
+  }
+  auto q = weights.linears.at(latent.q_a->path)(input);
+  return weights.linears.at(latent.q_b->path)(
+      normed(*latent.q_norm, weights, q, dtype));
+}
+
+// k and v of each head without rope, of the normed latent.
+Heads expand_latent(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& q,
+    const mx::array& latent) {
+  const auto& spec = *attention.latent;
+  if (spec.kv_b) {
+    auto kv = split_heads(
+        weights.linears.at(spec.kv_b->path)(latent),
+        attention.heads,
+        spec.nope_dim + spec.value_dim);
+    return {
+        q,
+        last_axis(kv, 0, spec.nope_dim),
+        last_axis(kv, spec.nope_dim, kv.shape(-1))};
+  }
+  std::vector<mx::array> keys, values;
+  for (int h = 0; h < attention.heads; ++h) {
+    const auto& key = weights.linears.at(part_path(spec.key->path, h));
+    const auto& value = weights.linears.at(part_path(spec.value->path, h));
+    const auto dense = key.dense ? *key.dense
+                                 : ops::dequantize(*key.packed, latent.dtype());
+    keys.push_back(ops::linear(latent, mx::transpose(dense)));
+    values.push_back(value(latent));
+  }
+  return {q, mx::stack(keys, 2), mx::stack(values, 2)};
+}
+
+mx::array rotated(
+    const AttentionSpec& attention,
+    const mx::array& x,
+    int offset) {
+  if (attention.rope.dims == 0) {
+    return x;
+  }
+  auto table = make_rope_table(attention.rope, offset + x.shape(1));
+  return ops::rope(x, table, offset);
+}
+
+Heads latent_heads(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input,
+    int offset,
+    mx::Dtype dtype) {
+  const auto& spec = *attention.latent;
+  auto q = split_heads(
+      latent_queries(attention, weights, input, dtype),
+      attention.heads,
+      attention.head_dim);
+  auto down = weights.linears.at(spec.kv_a.path)(input);
+  auto latent = normed(
+      spec.kv_norm, weights, last_axis(down, 0, spec.rank), dtype);
+  auto shared = split_heads(
+      last_axis(down, spec.rank, down.shape(-1)), 1, spec.rope_dim);
+  auto heads = expand_latent(attention, weights, q, latent);
+  shared = mx::repeat(
+      rotated(attention, shared, offset), attention.heads, 2);
+  heads.q = mx::concatenate(
+      {last_axis(q, 0, spec.nope_dim),
+       rotated(
+           attention, last_axis(q, spec.nope_dim, q.shape(-1)), offset)},
+      -1);
+  heads.k = mx::concatenate({heads.k, shared}, -1);
+  // Attention wants values of the keys' size; what is added is cut off.
+  const int more = heads.k.shape(-1) - heads.v.shape(-1);
+  heads.v = mx::pad(heads.v, {{0, 0}, {0, 0}, {0, 0}, {0, more}});
+  return heads;
+}
+
+// 1 + beta log(1 + floor(position / positions)), float32 [1, length, 1, 1].
+mx::array growth(const AttentionSpec& attention, int offset, int length) {
+  auto at = mx::astype(mx::arange(offset, offset + length), mx::float32);
+  auto steps = mx::floor(
+      mx::divide(at, mx::array(float(attention.growth_positions))));
+  auto factor = mx::add(
+      mx::array(1.0f),
+      mx::multiply(mx::array(attention.growth_beta), mx::log1p(steps)));
+  return mx::reshape(factor, {1, length, 1, 1});
+}
+
+}  // namespace
+
+mx::array attention_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  return before(spec.attention_norm, weights, x, context.dtype);
+}
+
+mx::array latent_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    BlockInput which,
+    int64_t part,
+    const ForwardContext& context) {
+  const auto& latent = *spec.attention.latent;
+  if (which == BlockInput::query_latent) {
+    auto q = weights.linears.at(latent.q_a->path)(input);
+    return normed(*latent.q_norm, weights, q, context.dtype);
+  }
+  if (which == BlockInput::value_latent) {
+    auto down = weights.linears.at(latent.kv_a.path)(input);
+    return normed(
+        latent.kv_norm,
+        weights,
+        last_axis(down, 0, latent.rank),
+        context.dtype);
+  }
+  auto q = latent_queries(spec.attention, weights, input, context.dtype);
+  const int first = static_cast<int>(part) * spec.attention.head_dim;
+  return last_axis(q, first, first + latent.nope_dim);
+}
+
+mx::array attention_mixed(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context) {
+  const AttentionSpec& attention = spec.attention;
+  const int offset = context.cache ? context.cache->length : 0;
+  const int length = input.shape(1);
+  const auto plain = [&] {
+    auto heads = split_projections(attention, weights, input);
+    const auto norm = [&](const auto& own, const mx::array& x) {
+      return norm_heads(attention, own, weights, x, context.dtype);
+    };
+    heads.q = rotated(attention, norm(attention.q_norm, heads.q), offset);
+    heads.k = rotated(attention, norm(attention.k_norm, heads.k), offset);
+    return heads;
+  };
+  auto heads = attention.latent
+      ? latent_heads(attention, weights, input, offset, context.dtype)
+      : plain();
+  if (attention.growth_beta != 0) {
+    heads.q = mx::astype(
+        mx::multiply(heads.q, growth(attention, offset, length)),
+        context.dtype);
+  }
+  if (context.cache) {
+    heads.k = append(context.cache->keys, heads.k, offset);
+    heads.v = append(context.cache->values, heads.v, offset);
+    context.cache->length = offset + length;
+  }
+  ops::AttentionOptions options{
+      .scale = attention.scale,
+      .window = attention.window,
+      .cap = attention.cap};
+  if (attention.sinks) {
+    options.sinks = weights.parameters.at(attention.sinks->name);
+  }
+  auto mixed = ops::attention(heads.q, heads.k, heads.v, options);
+  if (attention.latent) {
+    mixed = last_axis(mixed, 0, attention.latent->value_dim);
+  }
+  return mx::flatten(mixed, 2, 3);
+}
+
+mx::array attention_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& mixed) {
+  const auto& o = weights.linears.at(spec.attention.o.path);
+  if (!spec.attention_post && spec.residual_scale == 1) {
+    return o.add_to(residual, mixed);
+  }
+  return add_part(
+      spec, spec.attention_post, weights, residual, o(mixed, mx::float32));
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,77 @@
+#include "model/block_parts.h"
+
+#include <mlx/ops.h>
+
+namespace pennyweight {
+
+mx::array norm_weight(const NormSpec& norm, const mx::array& stored) {
+  return norm.offset == 0
+      ? stored
+      : mx::add(mx::astype(stored, mx::float32), mx::array(norm.offset));
+}
+
+mx::array normed(
+    const NormSpec& norm,
+    const mx::array& stored,
+    const std::optional<mx::array>& bias,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  const auto weight = norm_weight(norm, stored);
+  if (!norm.centered) {
+    return ops::rms_norm(x, weight, norm.eps, dtype);
+  }
+  auto wide = mx::astype(x, mx::float32);
+  wide = mx::subtract(wide, mx::mean(wide, -1, true));
+  if (!bias) {
+    return ops::rms_norm(wide, weight, norm.eps, dtype);
+  }
+  wide = ops::rms_norm(wide, weight, norm.eps, mx::float32);
+  return mx::astype(mx::add(wide, mx::astype(*bias, mx::float32)), dtype);
+}
+
+mx::array normed(
+    const NormSpec& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  return normed(
+      norm,
+      weights.norms.at(norm.path),
+      norm.bias ? std::optional(weights.norms.at(norm.path + ".bias"))
+                : std::nullopt,
+      x,
+      dtype);
+}
+
+mx::array before(
+    const std::optional<NormSpec>& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  return norm ? normed(*norm, weights, x, dtype) : mx::astype(x, dtype);
+}
+
+mx::array add_part(
+    const BlockSpec& spec,
+    const std::optional<NormSpec>& norm,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    mx::array part) {
+  if (norm) {
+    part = normed(*norm, weights, part, mx::float32);
+  }
+  if (spec.residual_scale != 1) {
+    part = mx::multiply(part, mx::array(spec.residual_scale));
+  }
+  return mx::add(residual, part);
+}
+
+mx::array last_axis(const mx::array& x, int first, int end) {
+  auto start = mx::Shape(x.ndim(), 0);
+  auto stop = x.shape();
+  start.back() = first;
+  stop.back() = end;
+  return mx::slice(x, start, stop);
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <optional>
+
+#include "model/decoder.h"
+
+/// What the parts of a block share.
+namespace pennyweight {
+
+/// What the norm multiplies by.
+mx::array norm_weight(const NormSpec& norm, const mx::array& stored);
+
+mx::array normed(
+    const NormSpec& norm,
+    const mx::array& stored,
+    const std::optional<mx::array>& bias,
+    const mx::array& x,
+    mx::Dtype dtype);
+mx::array normed(
+    const NormSpec& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype);
+
+/// x normed, or as it is where there is no norm, in `dtype`.
+mx::array before(
+    const std::optional<NormSpec>& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype);
+
+/// residual + r norm(part), all float32.
+mx::array add_part(
+    const BlockSpec& spec,
+    const std::optional<NormSpec>& norm,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    mx::array part);
+
+/// x [..., first .. end - 1].
+mx::array last_axis(const mx::array& x, int first, int end);
+
+}  // namespace pennyweight

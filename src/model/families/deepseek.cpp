@@ -1,0 +1,248 @@
+#include <cmath>
+
+#include "core/error.h"
+#include "model/config_keys.h"
+#include "model/families/moe.h"
+
+namespace pennyweight {
+
+namespace {
+
+// mlx-lm's class gives the latents' norms this, whatever the config says.
+constexpr float kLatentEps = 1e-6f;
+
+std::vector<const char*> deepseek_keys() {
+  return with_standard_keys(
+      {"attention_bias",
+       "first_k_dense_replace",
+       "kv_lora_rank",
+       "moe_intermediate_size",
+       "moe_layer_freq",
+       "n_group",
+       "n_routed_experts",
+       "n_shared_experts",
+       "norm_topk_prob",
+       "num_experts_per_tok",
+       "num_nextn_predict_layers",
+       "q_lora_rank",
+       "qk_head_dim",
+       "qk_nope_head_dim",
+       "qk_rope_head_dim",
+       "rope_interleave",
+       "routed_scaling_factor",
+       "scoring_func",
+       "topk_group",
+       "topk_method",
+       "v_head_dim"});
+}
+
+struct LatentShape {
+  int64_t q_rank = 0;  // 0: none
+  int rank = 0;
+  int nope = 0;
+  int rope = 0;
+  int value = 0;
+};
+
+LatentShape read_latent_shape(const JsonView& config) {
+  LatentShape shape;
+  const auto size = [&](const char* key, int64_t low) {
+    return static_cast<int>(config.integer(key, low, 1 << 16));
+  };
+  shape.q_rank = config.has("q_lora_rank") ? size("q_lora_rank", 1) : 0;
+  shape.rank = size("kv_lora_rank", 1);
+  shape.nope = size("qk_nope_head_dim", 1);
+  shape.rope = size("qk_rope_head_dim", 2);
+  shape.value = size("v_head_dim", 1);
+  if (shape.value > shape.nope + shape.rope || shape.rope % 2 != 0) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": heads whose values are wider than their keys, or rotate an odd "
+            "number of channels");
+  }
+  return shape;
+}
+
+// Queries and keys by way of latents, with the keys' and values' matrix whole.
+void fill_latent(
+    const LatentShape& shape,
+    int64_t hidden,
+    bool bias,
+    BlockSpec& block) {
+  auto& attention = block.attention;
+  const std::string path = block.path + ".self_attn.";
+  const int64_t heads = attention.heads;
+  attention.kv_heads = attention.heads;
+  attention.head_dim = shape.nope + shape.rope;
+  LatentSpec latent;
+  const int64_t q_out = heads * attention.head_dim;
+  if (shape.q_rank > 0) {
+    latent.q_a = LinearSpec{path + "q_a_proj", shape.q_rank, hidden, bias};
+    latent.q_norm = NormSpec{path + "q_a_layernorm", shape.q_rank, kLatentEps};
+    latent.q_b = LinearSpec{path + "q_b_proj", q_out, shape.q_rank};
+  } else {
+    attention.q = {path + "q_proj", q_out, hidden};
+  }
+  latent.kv_a = {
+      path + "kv_a_proj_with_mqa", shape.rank + shape.rope, hidden, bias};
+  latent.kv_norm = {path + "kv_a_layernorm", shape.rank, kLatentEps};
+  latent.kv_b = LinearSpec{
+      path + "kv_b_proj", heads * (shape.nope + shape.value), shape.rank};
+  latent.rank = shape.rank;
+  latent.nope_dim = shape.nope;
+  latent.rope_dim = shape.rope;
+  latent.value_dim = shape.value;
+  attention.latent = std::move(latent);
+  attention.o = {path + "o_proj", hidden, heads * shape.value, bias};
+}
+
+struct MoeShape {
+  ExpertCounts counts;
+  int64_t wide = 0;
+  int64_t shared = 0;
+  int64_t dense_layers = 0;
+  int64_t frequency = 1;
+
+  bool has_experts(int layer) const {
+    return counts.count > 0 && layer >= dense_layers &&
+        layer % frequency == 0;
+  }
+};
+
+MoeShape read_moe_shape(const JsonView& config) {
+  MoeShape shape;
+  if (!config.has("n_routed_experts")) {
+    return shape;
+  }
+  shape.counts = read_expert_counts(config, "n_routed_experts");
+  shape.wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  shape.shared = config.integer_or("n_shared_experts", 0, 0, 1 << 10);
+  shape.dense_layers =
+      config.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
+  shape.frequency = config.integer_or("moe_layer_freq", 1, 1, kMaxLayers);
+  return shape;
+}
+
+// What v2 and v3 share; the router's scores are left to them.
+DecoderSpec read_deepseek(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  check_standard_config(config);
+  check_config_keys(config, deepseek_keys());
+  DecoderSpec spec;
+  const auto latent = read_latent_shape(config);
+  const auto moe = read_moe_shape(config);
+  auto shape = read_standard_shape(config);
+  const bool bias = config.boolean_or("attention_bias", false);
+  shape.tied = false;  // whatever tie_word_embeddings says
+  read_rope(config, 10000, true, shape.rope, spec);
+  shape.rope.dims = latent.rope;
+  shape.rope.traditional = true;
+  fill_standard(shape, spec);
+  double scale = 1 / std::sqrt(double(latent.nope + latent.rope));
+  if (shape.rope.mscale_all_dim != 0 && shape.rope.factor > 1) {
+    const double wider =
+        0.1 * shape.rope.mscale_all_dim * std::log(shape.rope.factor) + 1;
+    scale *= wider * wider;
+  }
+  for (BlockSpec& block : spec.blocks) {
+    fill_latent(latent, shape.hidden, bias, block);
+    block.attention.scale = static_cast<float>(scale);
+    if (!moe.has_experts(block.index)) {
+      continue;
+    }
+    const std::string path = block.path + ".mlp";
+    block.mlp.reset();
+    block.moe = standard_moe(
+        path,
+        shape.hidden,
+        moe.wide,
+        moe.counts.count,
+        moe.counts.chosen,
+        spec);
+    if (moe.shared > 0) {
+      block.mlp = standard_mlp(
+          path + ".shared_experts", shape.hidden, moe.wide * moe.shared);
+    }
+  }
+  return spec;
+}
+
+}  // namespace
+
+// mlx_lm/models/deepseek_v2.py
+DecoderSpec read_deepseek_v2(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  auto spec = read_deepseek(input);
+  const auto scaling = config.object("rope_scaling");
+  if (!scaling || !scaling->has("factor")) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": no rope_scaling with a factor, without which mlx-lm cannot "
+            "load this family");
+  }
+  const auto method = config.string_or("topk_method", "greedy");
+  for (BlockSpec& block : spec.blocks) {
+    if (!block.moe) {
+      continue;
+    }
+    auto& moe = *block.moe;
+    moe.router.packable = false;
+    moe.scale =
+        static_cast<float>(config.number_or("routed_scaling_factor", 1));
+    if (method == "group_limited_greedy") {
+      moe.groups =
+          static_cast<int>(config.integer("n_group", 1, moe.count));
+      moe.chosen_groups =
+          static_cast<int>(config.integer("topk_group", 1, moe.groups));
+    }
+  }
+  if (config.boolean_or("norm_topk_prob", false)) {
+    spec.notes.push_back(
+        "norm_topk_prob is not read, as in mlx-lm: the scores of the chosen "
+        "experts are not made to add up to 1");
+  }
+  return spec;
+}
+
+// mlx_lm/models/deepseek_v3.py, which splits kv_b_proj by heads into two
+// stacks: embed_q for the keys, turned round, and unembed_out for the values.
+DecoderSpec read_deepseek_v3(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  auto spec = read_deepseek(input);
+  for (BlockSpec& block : spec.blocks) {
+    auto& latent = *block.attention.latent;
+    const int heads = block.attention.heads;
+    const std::string path = block.path + ".self_attn.";
+    latent.key = LinearSpec{
+        .path = path + "embed_q",
+        .out = latent.rank,
+        .in = latent.nope_dim,
+        .count = heads};
+    latent.value = LinearSpec{
+        .path = path + "unembed_out",
+        .out = latent.value_dim,
+        .in = latent.rank,
+        .count = heads};
+    const TensorSource whole{.names = {latent.kv_b->path + ".weight"},
+                             .split = heads};
+    TensorSource keys = whole;
+    keys.end = latent.nope_dim;
+    keys.transposed = true;
+    TensorSource values = whole;
+    values.first = latent.nope_dim;
+    spec.sources.emplace(latent.key->path + ".weight", keys);
+    spec.sources.emplace(latent.value->path + ".weight", values);
+    latent.kv_b.reset();
+    if (block.moe) {
+      read_corrected_router(config, block.path + ".mlp", *block.moe);
+    }
+  }
+  spec.dropped.push_back("model.layers.61.");
+  return spec;
+}
+
+}  // namespace pennyweight

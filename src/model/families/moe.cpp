@@ -1,0 +1,99 @@
+#include "model/families/moe.h"
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr int64_t kMaxExperts = 1 << 14;
+
+[[noreturn]] void wrong(const JsonView& config, const std::string& what) {
+  throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
+}
+
+// The stack's tensors, of those of single experts.
+void add_sources(
+    const std::string& stack,
+    const std::string& experts,
+    const char* name,
+    int count,
+    DecoderSpec& spec) {
+  for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
+    TensorSource source;
+    for (int i = 0; i < count; ++i) {
+      source.names.push_back(part_path(experts, i) + "." + name + suffix);
+    }
+    spec.sources.emplace(stack + suffix, std::move(source));
+  }
+}
+
+}  // namespace
+
+MoeSpec standard_moe(
+    const std::string& path,
+    int64_t hidden,
+    int64_t wide,
+    int count,
+    int chosen,
+    DecoderSpec& spec,
+    const ExpertNames& names) {
+  MoeSpec moe;
+  moe.router = {.path = path + ".gate", .out = count, .in = hidden};
+  moe.experts = standard_mlp(path + ".switch_mlp", hidden, wide);
+  moe.count = count;
+  moe.chosen = chosen;
+  const std::string experts = path + ".experts";
+  const auto make_stack = [&](LinearSpec& linear, const char* name) {
+    linear.count = count;
+    add_sources(linear.path, experts, name, count, spec);
+  };
+  make_stack(moe.experts.gate, names.gate);
+  make_stack(moe.experts.up, names.up);
+  make_stack(moe.experts.down, names.down);
+  return moe;
+}
+
+ExpertCounts read_expert_counts(const JsonView& config, const char* key) {
+  ExpertCounts counts;
+  counts.count = static_cast<int>(config.integer(key, 1, kMaxExperts));
+  counts.chosen = static_cast<int>(
+      config.integer("num_experts_per_tok", 1, kMaxExperts));
+  if (counts.chosen > counts.count) {
+    wrong(
+        config,
+        "\"num_experts_per_tok\" is more than there are experts");
+  }
+  return counts;
+}
+
+void read_corrected_router(
+    const JsonView& config,
+    const std::string& path,
+    MoeSpec& moe) {
+  if (config.string_or("topk_method", "noaux_tc") != "noaux_tc" ||
+      config.string_or("scoring_func", "sigmoid") != "sigmoid") {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": only topk_method noaux_tc and scoring_func sigmoid are known "
+            "for this family, as in mlx-lm");
+  }
+  moe.router.packable = false;
+  moe.scores = MoeSpec::Scores::sigmoid;
+  moe.correction = ParameterSpec{
+      path + ".gate.e_score_correction_bias", {int64_t{moe.count}}};
+  moe.normalize =
+      moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
+  moe.scale = static_cast<float>(config.number_or("routed_scaling_factor", 1));
+  moe.groups = config.integer_or("n_group", 1, 1, moe.count);
+  moe.chosen_groups = config.integer_or("topk_group", 1, 1, moe.groups);
+  moe.two_highest = true;
+  if (moe.count % moe.groups != 0 ||
+      (moe.groups > 1 && moe.count / moe.groups < 2)) {
+    wrong(config, "\"n_group\" does not divide the experts");
+  }
+}
+
+}  // namespace pennyweight

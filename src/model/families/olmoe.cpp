@@ -1,0 +1,52 @@
+#include "model/config_keys.h"
+#include "model/families/moe.h"
+
+namespace pennyweight {
+
+// mlx_lm/models/olmoe.py: queries and keys are normed over all heads together.
+DecoderSpec read_olmoe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  check_standard_config(config);
+  check_config_keys(
+      config,
+      with_standard_keys(
+          {"attention_bias",
+           "mlp_bias",
+           "rope_traditional",
+           "num_experts",
+           "num_experts_per_tok",
+           "norm_topk_prob"}));
+  DecoderSpec spec;
+  auto shape = read_standard_shape(config);
+  shape.qkv_bias = config.boolean_or("attention_bias", false);
+  shape.output_bias = shape.qkv_bias;
+  shape.qk_norm = true;
+  shape.rope.traditional = config.boolean_or("rope_traditional", false);
+  shape.tied = read_tied(input, true, spec);
+  read_rope(config, 10000, true, shape.rope, spec);
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(config, "num_experts");
+  const bool bias = config.boolean_or("mlp_bias", false);
+  for (BlockSpec& block : spec.blocks) {
+    block.attention.q_norm->size = block.attention.q.out;
+    block.attention.k_norm->size = block.attention.k.out;
+    block.mlp.reset();
+    block.moe = standard_moe(
+        block.path + ".mlp",
+        shape.hidden,
+        shape.intermediate,
+        counts.count,
+        counts.chosen,
+        spec);
+    block.moe->normalize = config.boolean_or("norm_topk_prob", false);
+    for (LinearSpec* linear :
+         {&block.moe->experts.gate,
+          &block.moe->experts.up,
+          &block.moe->experts.down}) {
+      linear->bias = bias;
+    }
+  }
+  return spec;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,71 @@
+#include <set>
+
+#include "core/error.h"
+#include "model/config_keys.h"
+#include "model/families/moe.h"
+
+namespace pennyweight {
+
+// mlx_lm/models/qwen3_moe.py
+DecoderSpec read_qwen3_moe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  check_standard_config(config);
+  check_config_keys(
+      config,
+      with_standard_keys(
+          {"attention_bias",
+           "num_experts",
+           "num_experts_per_tok",
+           "moe_intermediate_size",
+           "decoder_sparse_step",
+           "mlp_only_layers",
+           "norm_topk_prob",
+           "layer_types",
+           "sliding_window",
+           "use_sliding_window"}));
+  if (config.boolean_or("attention_bias", false)) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": attention_bias, which mlx-lm does not read for this family");
+  }
+  if (!config.has("norm_topk_prob")) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"norm_topk_prob\" is missing");
+  }
+  DecoderSpec spec;
+  auto shape = read_standard_shape(config);
+  shape.qk_norm = true;
+  shape.tied = read_tied(input, false, spec);
+  note_unused_windows(config, spec);
+  read_rope(config, {}, true, shape.rope, spec);
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const auto step = config.integer("decoder_sparse_step", 1, 1 << 20);
+  std::set<double> dense;
+  for (double layer : config.numbers("mlp_only_layers")) {
+    dense.insert(layer);
+  }
+  for (BlockSpec& block : spec.blocks) {
+    if (dense.contains(block.index) || (block.index + 1) % step != 0) {
+      continue;
+    }
+    block.mlp.reset();
+    block.moe = standard_moe(
+        block.path + ".mlp",
+        shape.hidden,
+        wide,
+        counts.count,
+        counts.chosen,
+        spec);
+    block.moe->normalize = config.boolean_or("norm_topk_prob", false);
+    block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
+  }
+  return spec;
+}
+
+}  // namespace pennyweight

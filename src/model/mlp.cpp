@@ -1,0 +1,202 @@
+#include <mlx/ops.h>
+
+#include "model/block_parts.h"
+#include "ops/expert_linear.h"
+
+namespace pennyweight {
+
+namespace {
+
+// (up + 1) * gate * sigmoid(1.702 gate), both clipped (gpt_oss).
+mx::array clipped(const mx::array& gate, const mx::array& up) {
+  const mx::array limit(7.0f);
+  auto g = mx::minimum(mx::astype(gate, mx::float32), limit);
+  auto u = mx::clip(
+      mx::astype(up, mx::float32), mx::negative(limit), limit);
+  auto sigmoid = mx::sigmoid(mx::multiply(g, mx::array(1.702f)));
+  auto wide = mx::multiply(mx::multiply(g, sigmoid), mx::add(u, mx::array(1.0f)));
+  return mx::astype(wide, gate.dtype());
+}
+
+mx::array
+activated(Activation activation, const mx::array& gate, const mx::array& up) {
+  switch (activation) {
+    case Activation::silu:
+      return ops::swiglu(gate, up);
+    case Activation::gelu:
+      return ops::geglu(gate, up);
+    case Activation::clipped:
+      break;
+  }
+  return clipped(gate, up);
+}
+
+std::vector<ops::ExpertWeight> stack_of(
+    const BlockWeights& weights,
+    const LinearSpec& linear) {
+  std::vector<ops::ExpertWeight> experts;
+  for (int64_t i = 0; i < linear.count; ++i) {
+    const auto& own = weights.linears.at(part_path(linear.path, i));
+    experts.push_back({own.dense, own.packed, own.bias});
+  }
+  return experts;
+}
+
+// The least of what is chosen from gets `value` outside of the best groups.
+mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
+  const int drop = spec.groups - spec.chosen_groups;
+  if (drop <= 0) {
+    return choice;
+  }
+  const int tokens = choice.shape(0);
+  auto grouped =
+      mx::reshape(choice, {tokens, spec.groups, spec.count / spec.groups});
+  auto best = spec.two_highest ? mx::sum(mx::topk(grouped, 2, -1), -1, true)
+                               : mx::max(grouped, -1, true);
+  auto dropped = mx::slice(
+      mx::argpartition(best, drop - 1, 1), {0, 0, 0}, {tokens, drop, 1});
+  grouped = mx::put_along_axis(
+      grouped,
+      mx::broadcast_to(dropped, {tokens, drop, grouped.shape(2)}),
+      mx::array(0.0f),
+      1);
+  return mx::reshape(grouped, choice.shape());
+}
+
+// The experts' results by their scores, float32 [tokens, hidden].
+mx::array mix_experts(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  auto routing = route(spec, weights, input);
+  auto flat = mx::flatten(routing.experts);
+  auto order = mx::argsort(flat);
+  auto expert = mx::take(flat, order);
+  auto token = mx::floor_divide(
+      order, mx::array(static_cast<uint32_t>(spec.chosen)));
+  auto x = mx::take(input, token, 0);
+  auto gate = ops::expert_linear(x, stack_of(weights, spec.experts.gate), expert);
+  auto up = ops::expert_linear(x, stack_of(weights, spec.experts.up), expert);
+  auto wide = activated(spec.experts.activation, gate, up);
+  auto down = ops::expert_linear(
+      wide, stack_of(weights, spec.experts.down), expert, mx::float32);
+  down = mx::take(down, mx::argsort(order), 0);
+  down = mx::reshape(down, {input.shape(0), spec.chosen, down.shape(1)});
+  return mx::sum(
+      mx::multiply(down, mx::expand_dims(routing.scores, -1)), 1);
+}
+
+}  // namespace
+
+mx::array mlp_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  return before(spec.mlp_norm, weights, x, context.dtype);
+}
+
+mx::array mlp_wide(
+    const MlpSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  if (spec.gate_up) {
+    auto both = weights.linears.at(spec.gate_up->path)(input);
+    const int half = both.shape(-1) / 2;
+    return activated(
+        spec.activation,
+        last_axis(both, 0, half),
+        last_axis(both, half, 2 * half));
+  }
+  return activated(
+      spec.activation,
+      weights.linears.at(spec.gate.path)(input),
+      weights.linears.at(spec.up.path)(input));
+}
+
+Routing route(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  const auto logits = weights.linears.at(spec.router.path)(input, mx::float32);
+  const bool sigmoid = spec.scores == MoeSpec::Scores::sigmoid;
+  const auto all = spec.scores == MoeSpec::Scores::softmax
+      ? mx::softmax(logits, -1, true)
+      : sigmoid ? mx::sigmoid(logits)
+                : logits;
+  auto choice = all;
+  if (spec.correction) {
+    choice = mx::add(choice, weights.parameters.at(spec.correction->name));
+  }
+  choice = keep_best_groups(spec, choice);
+  auto experts = mx::slice(
+      mx::argpartition(mx::negative(choice), spec.chosen - 1, -1),
+      {0, 0},
+      {input.shape(0), spec.chosen});
+  // Groups that are left out score nothing where nothing else is added.
+  auto scores = mx::take_along_axis(sigmoid ? all : choice, experts, -1);
+  if (spec.scores == MoeSpec::Scores::chosen_softmax) {
+    scores = mx::softmax(scores, -1, true);
+  }
+  if (spec.normalize) {
+    scores = mx::divide(scores, mx::sum(scores, -1, true));
+  }
+  if (spec.scale != 1) {
+    scores = mx::multiply(scores, mx::array(spec.scale));
+  }
+  return {experts, scores};
+}
+
+mx::array expert_wide(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    int64_t expert,
+    const mx::array& rows) {
+  const auto apply = [&](const LinearSpec& linear) {
+    return weights.linears.at(part_path(linear.path, expert))(rows);
+  };
+  return activated(
+      spec.experts.activation, apply(spec.experts.gate), apply(spec.experts.up));
+}
+
+mx::array mlp_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const std::optional<mx::array>& wide,
+    const ForwardContext& context) {
+  if (!spec.moe) {
+    const auto& down = weights.linears.at(spec.mlp->down.path);
+    if (!spec.mlp_post && spec.residual_scale == 1) {
+      return down.add_to(residual, *wide);
+    }
+    return add_part(
+        spec, spec.mlp_post, weights, residual, down(*wide, mx::float32));
+  }
+  auto input = mlp_input(spec, weights, residual, context);
+  auto part = mx::reshape(
+      mix_experts(*spec.moe, weights, mx::flatten(input, 0, 1)),
+      residual.shape());
+  if (spec.mlp) {
+    auto shared = weights.linears.at(spec.mlp->down.path)(*wide, mx::float32);
+    if (const auto& gate = spec.moe->shared_gate) {
+      shared = mx::multiply(
+          shared,
+          mx::sigmoid(weights.linears.at(gate->path)(input, mx::float32)));
+    }
+    part = mx::add(part, shared);
+  }
+  return add_part(spec, spec.mlp_post, weights, residual, part);
+}
+
+mx::array parallel_output(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& mixed,
+    const mx::array& wide) {
+  auto x = attention_output(spec, weights, residual, mixed);
+  return mlp_output(spec, weights, x, wide, {});
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,263 @@
+// What a block consists of, and what of it can take over scales, derived from
+// its spec.
+
+#include <algorithm>
+
+#include "model/decoder_spec.h"
+
+namespace pennyweight {
+
+namespace {
+
+class Lister {
+ public:
+  explicit Lister(const BlockSpec& block) : block_(block) {}
+
+  void add(
+      const LinearSpec& linear,
+      BlockInput input,
+      const std::string& input_id,
+      ModuleSpec::Kind kind = ModuleSpec::Kind::linear) {
+    ModuleSpec module{
+        .path = linear.path,
+        .kind = kind,
+        .block = block_.index,
+        .out = linear.out,
+        .in = linear.in,
+        .bias = linear.bias,
+        .input_id = input_id,
+        .input = input,
+        .packable = linear.packable,
+        .converts_as = linear.converts_as,
+        .home = linear.path,
+        .count = linear.count};
+    if (linear.count == 0) {
+      modules.push_back(std::move(module));
+      return;
+    }
+    for (int64_t i = 0; i < linear.count; ++i) {
+      module.path = part_path(linear.path, i);
+      module.part = i;
+      modules.push_back(module);
+    }
+  }
+
+  void add_attention() {
+    const auto& attention = block_.attention;
+    const std::string normed = block_.path + ".self_attn";
+    if (attention.latent) {
+      add_latent(*attention.latent, normed);
+    } else if (attention.qkv) {
+      add(*attention.qkv, BlockInput::attention, normed);
+    } else {
+      add(attention.q, BlockInput::attention, normed);
+      add(attention.k, BlockInput::attention, normed);
+      add(attention.v, BlockInput::attention, normed);
+    }
+    if (!block_.parallel) {
+      add(attention.o, BlockInput::mixed, attention.o.path);
+    }
+  }
+
+  void add_mlp() {
+    const std::string normed = block_.path + ".mlp";
+    if (block_.moe) {
+      add(block_.moe->router,
+          BlockInput::mlp,
+          normed,
+          ModuleSpec::Kind::router);
+      if (block_.moe->shared_gate) {
+        add(*block_.moe->shared_gate,
+            BlockInput::mlp,
+            normed,
+            ModuleSpec::Kind::router);
+      }
+    }
+    if (block_.mlp) {
+      add_wide(
+          *block_.mlp,
+          block_.parallel ? BlockInput::attention : BlockInput::mlp,
+          block_.parallel ? block_.path + ".self_attn" : normed);
+    }
+    if (block_.moe) {
+      add_experts(block_.moe->experts, BlockInput::mlp);
+    }
+    if (block_.parallel) {
+      add(block_.attention.o, BlockInput::mixed, block_.attention.o.path);
+    }
+    if (block_.mlp) {
+      add(block_.mlp->down, BlockInput::wide, block_.mlp->down.path);
+    }
+    if (block_.moe) {
+      add_experts(block_.moe->experts, BlockInput::wide);
+    }
+  }
+
+  std::vector<ModuleSpec> modules;
+
+ private:
+  void add_latent(const LatentSpec& latent, const std::string& normed) {
+    if (latent.q_a) {
+      add(*latent.q_a, BlockInput::attention, normed);
+    } else {
+      add(block_.attention.q, BlockInput::attention, normed);
+    }
+    add(latent.kv_a, BlockInput::attention, normed);
+    if (latent.q_b) {
+      add(*latent.q_b, BlockInput::query_latent, latent.q_b->path);
+    }
+    if (latent.kv_b) {
+      add(*latent.kv_b, BlockInput::value_latent, latent.kv_b->path);
+      return;
+    }
+    add(*latent.value, BlockInput::value_latent, latent.value->path);
+    const size_t first = modules.size();
+    add(*latent.key, BlockInput::query_heads, latent.key->path);
+    for (size_t i = first; i < modules.size(); ++i) {
+      modules[i].input_id = modules[i].path;  // each head's own
+    }
+  }
+
+  void add_wide(
+      const MlpSpec& mlp,
+      BlockInput input,
+      const std::string& normed) {
+    if (mlp.gate_up) {
+      add(*mlp.gate_up, input, normed);
+    } else {
+      add(mlp.gate, input, normed);
+      add(mlp.up, input, normed);
+    }
+  }
+
+  // Expert by expert, so that those of one input are neighbours.
+  void add_experts(const MlpSpec& experts, BlockInput input) {
+    Lister stacks(block_);
+    if (input == BlockInput::wide) {
+      stacks.add(experts.down, input, "");
+    } else {
+      stacks.add(experts.gate, input, "");
+      stacks.add(experts.up, input, "");
+    }
+    std::ranges::stable_sort(stacks.modules, {}, &ModuleSpec::part);
+    for (ModuleSpec& module : stacks.modules) {
+      module.expert = true;
+      module.input_id = part_path(
+          block_.path + (input == BlockInput::wide ? ".wide" : ".experts"),
+          module.part);
+      modules.push_back(std::move(module));
+    }
+  }
+
+  const BlockSpec& block_;
+};
+
+std::vector<ModuleSpec> homes_of(const std::vector<ModuleSpec>& modules) {
+  std::vector<ModuleSpec> homes;
+  for (const ModuleSpec& module : modules) {
+    if (module.part <= 0) {
+      homes.push_back(module);
+      homes.back().path = module.home;
+    }
+  }
+  return homes;
+}
+
+}  // namespace
+
+std::string part_path(const std::string& stack, int64_t part) {
+  return stack + "." + std::to_string(part);
+}
+
+std::vector<ModuleSpec> list_modules(const BlockSpec& block) {
+  Lister lister(block);
+  lister.add_attention();
+  lister.add_mlp();
+  return std::move(lister.modules);
+}
+
+std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
+  std::vector<ModuleSpec> modules;
+  modules.push_back(
+      {.path = spec.embedding,
+       .kind = ModuleSpec::Kind::embedding,
+       .out = spec.vocab,
+       .in = spec.hidden,
+       .input_id = spec.head ? "" : spec.final_norm.path,
+       .tied = !spec.head,
+       .home = spec.embedding});
+  for (const BlockSpec& block : spec.blocks) {
+    auto inner = list_modules(block);
+    modules.insert(modules.end(), inner.begin(), inner.end());
+  }
+  if (spec.head) {
+    modules.push_back(
+        {.path = spec.head->path,
+         .kind = ModuleSpec::Kind::head,
+         .out = spec.head->out,
+         .in = spec.head->in,
+         .bias = spec.head->bias,
+         .input_id = spec.final_norm.path,
+         .home = spec.head->path});
+  }
+  return modules;
+}
+
+std::vector<ModuleSpec> list_homes(const DecoderSpec& spec) {
+  return homes_of(list_modules(spec));
+}
+
+std::vector<ModuleSpec> list_homes(const BlockSpec& block) {
+  return homes_of(list_modules(block));
+}
+
+std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
+  std::vector<std::vector<BlockInput>> steps{{BlockInput::attention}};
+  if (block.attention.latent) {
+    steps.push_back({BlockInput::query_latent, BlockInput::value_latent});
+    if (block.attention.latent->key) {
+      steps.push_back({BlockInput::query_heads});
+    }
+  }
+  if (block.parallel) {
+    steps.push_back({BlockInput::mixed, BlockInput::wide});
+    return steps;
+  }
+  steps.push_back({BlockInput::mixed});
+  steps.push_back({BlockInput::mlp});
+  steps.push_back({BlockInput::wide});
+  return steps;
+}
+
+std::vector<NormSpec> list_norms(const BlockSpec& block) {
+  std::vector<NormSpec> norms;
+  const auto add = [&](const std::optional<NormSpec>& norm) {
+    if (norm) {
+      norms.push_back(*norm);
+    }
+  };
+  add(block.attention_norm);
+  if (block.attention.latent) {
+    add(block.attention.latent->q_norm);
+    add(block.attention.latent->kv_norm);
+  }
+  add(block.attention.q_norm);
+  add(block.attention.k_norm);
+  add(block.attention_post);
+  add(block.mlp_norm);
+  add(block.mlp_post);
+  return norms;
+}
+
+std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
+  std::vector<ParameterSpec> parameters;
+  if (block.attention.sinks) {
+    parameters.push_back(*block.attention.sinks);
+  }
+  if (block.moe && block.moe->correction) {
+    parameters.push_back(*block.moe->correction);
+  }
+  return parameters;
+}
+
+}  // namespace pennyweight

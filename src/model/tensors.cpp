@@ -1,0 +1,153 @@
+#include "model/tensors.h"
+
+#include <mlx/ops.h>
+
+#include <set>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+// What one of the source's tensors becomes.
+mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.split > 0) {
+    tensor = mx::unflatten(tensor, 0, {source.split, -1});
+  }
+  const size_t axis = source.axis(tensor.ndim());
+  auto start = mx::Shape(tensor.ndim(), 0);
+  auto stop = tensor.shape();
+  auto strides = mx::Shape(tensor.ndim(), 1);
+  start[axis] = source.first;
+  stop[axis] = source.end > 0 ? source.end : stop[axis];
+  strides[axis] = source.step;
+  if (start[axis] > 0 || stop[axis] < tensor.shape(int(axis)) ||
+      source.step > 1) {
+    tensor = mx::slice(tensor, start, stop, strides);
+  }
+  if (source.transposed) {
+    tensor = mx::swapaxes(tensor, -1, -2);
+  }
+  return tensor;
+}
+
+// The same of a shape; empty for one that it does not fit.
+mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (source.split > 0) {
+    if (shape.empty() || shape[0] % source.split != 0) {
+      return {};
+    }
+    shape[0] /= source.split;
+    shape.insert(shape.begin(), source.split);
+  }
+  const size_t axis = source.axis(shape.size());
+  if (axis >= shape.size() || shape[axis] < source.end ||
+      shape[axis] <= source.first) {
+    return {};
+  }
+  const int end = source.end > 0 ? source.end : shape[axis];
+  shape[axis] = (end - source.first + source.step - 1) / source.step;
+  if (source.transposed && shape.size() > 1) {
+    std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
+  }
+  if (source.names.size() > 1) {
+    shape.insert(shape.begin(), static_cast<int>(source.names.size()));
+  }
+  return shape;
+}
+
+}  // namespace
+
+ModelTensors::ModelTensors(
+    const Checkpoint& checkpoint,
+    std::map<std::string, TensorSource> sources)
+    : infos_(checkpoint.tensors()) {
+  const auto corrupt = [&](const std::string& what) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        checkpoint.folder().string() + ": " + what);
+  };
+  std::set<std::string> used;
+  for (auto& [name, source] : sources) {
+    if (checkpoint.contains(name) ||
+        !checkpoint.contains(source.names.front())) {
+      continue;
+    }
+    const auto& first = checkpoint.info(source.names[0]);
+    for (const auto& part : source.names) {
+      if (!checkpoint.contains(part)) {
+        corrupt("tensor " + part + " is missing");
+      }
+      const auto& other = checkpoint.info(part);
+      if (other.shape != first.shape || other.dtype != first.dtype) {
+        corrupt(
+            "tensor " + part + " is not of the shape and type of " +
+            first.name + ", beside which it stands");
+      }
+      used.insert(part);
+    }
+    TensorInfo info = first;
+    info.name = name;
+    info.shape = formed(first.shape, source);
+    if (info.shape.empty()) {
+      corrupt("tensor " + first.name + " has a shape that makes no " + name);
+    }
+    info.bytes = mx::size_of(info.dtype);
+    for (int extent : info.shape) {
+      info.bytes *= static_cast<uint64_t>(extent);
+    }
+    infos_.insert_or_assign(name, std::move(info));
+    sources_.emplace(name, std::move(source));
+  }
+  for (const auto& name : used) {
+    if (!sources_.contains(name)) {
+      infos_.erase(name);
+    }
+  }
+}
+
+const TensorInfo& ModelTensors::info(const std::string& name) const {
+  auto it = infos_.find(name);
+  if (it == infos_.end()) {
+    throw Error(
+        ErrorCode::not_found, "model", "there is no tensor " + name);
+  }
+  return it->second;
+}
+
+mx::array ModelTensors::load(
+    const Checkpoint& checkpoint,
+    const std::string& name) const {
+  auto it = sources_.find(name);
+  if (it == sources_.end()) {
+    return checkpoint.load(name);
+  }
+  std::vector<mx::array> parts;
+  for (const auto& part : it->second.names) {
+    parts.push_back(formed(checkpoint.load(part), it->second));
+  }
+  return mx::contiguous(parts.size() == 1 ? parts.front() : mx::stack(parts));
+}
+
+mx::array ModelTensors::load_part(
+    const Checkpoint& checkpoint,
+    const std::string& name,
+    int64_t part) const {
+  auto it = sources_.find(name);
+  if (it != sources_.end() && it->second.names.size() > 1) {
+    const auto& source = it->second.names.at(static_cast<size_t>(part));
+    return mx::contiguous(formed(checkpoint.load(source), it->second));
+  }
+  auto whole = it == sources_.end()
+      ? checkpoint.load(name)
+      : formed(checkpoint.load(it->second.names.front()), it->second);
+  auto start = mx::Shape(whole.ndim(), 0);
+  auto stop = whole.shape();
+  start[0] = static_cast<int>(part);
+  stop[0] = start[0] + 1;
+  return mx::contiguous(mx::squeeze(mx::slice(whole, start, stop), 0));
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "model/decoder_spec.h"
+
+namespace pennyweight {
+
+/// A checkpoint's tensors in the form, and by the names, that mlx-lm's
+/// sanitize gives them.
+class ModelTensors {
+ public:
+  /// A stack of which a source is missing, or of another shape, is a corrupt
+  /// Error that names it.
+  ModelTensors(
+      const Checkpoint& checkpoint,
+      std::map<std::string, TensorSource> sources);
+
+  /// Sorted by name. A stack's file is its first part's.
+  const std::map<std::string, TensorInfo>& all() const {
+    return infos_;
+  }
+  bool contains(const std::string& name) const {
+    return infos_.contains(name);
+  }
+  const TensorInfo& info(const std::string& name) const;  // not_found
+
+  /// A view of the mapped file where it is as the checkpoint has it.
+  mx::array load(const Checkpoint& checkpoint, const std::string& name) const;
+  /// Entry `part` along the first axis.
+  mx::array load_part(
+      const Checkpoint& checkpoint,
+      const std::string& name,
+      int64_t part) const;
+
+ private:
+  std::map<std::string, TensorSource> sources_;  // that apply
+  std::map<std::string, TensorInfo> infos_;
+};
+
+}  // namespace pennyweight

@@ -1,0 +1,229 @@
+#include "ops/expert_linear.h"
+
+#include <mlx/ops.h>
+
+#include <string>
+#include <utility>
+
+#include "kernels/access.h"
+#include "ops/check.h"
+#include "ops/mlx_path.h"
+#include "ops/packed_view.h"
+
+namespace pennyweight::ops {
+
+namespace {
+
+using Arrays = std::vector<mx::array>;
+
+constexpr const char* kWhere = "expert_linear";
+
+int out_of(const ExpertWeight& expert) {
+  return (expert.dense ? *expert.dense : expert.packed->codes).shape(0);
+}
+
+int in_of(const ExpertWeight& expert) {
+  return expert.dense ? expert.dense->shape(1)
+                      : expert.packed->codes.shape(1) * 32 /
+          expert.packed->bits;
+}
+
+void check(
+    const mx::array& x,
+    const std::vector<ExpertWeight>& experts,
+    const mx::array& expert) {
+  require(!experts.empty(), kWhere, "there are no experts");
+  require_floating(x, kWhere, "x");
+  for (const auto& own : experts) {
+    const auto& first = experts.front();
+    require(
+        own.dense.has_value() != own.packed.has_value() &&
+            own.packed.has_value() == first.packed.has_value() &&
+            own.bias.has_value() == first.bias.has_value() &&
+            (!own.packed || format_of(*own.packed) == format_of(*first.packed)),
+        kWhere,
+        "experts are of more than one form");
+    require(
+        x.ndim() == 2 && in_of(own) == x.shape(1) &&
+            out_of(own) == out_of(first) &&
+            (!own.bias || own.bias->shape() == mx::Shape{out_of(own)}),
+        kWhere,
+        "x " + describe(x) + " does not fit experts of [" +
+            std::to_string(out_of(own)) + ", " + std::to_string(in_of(own)) +
+            "], or they differ");
+  }
+  require(
+      expert.ndim() == 1 && expert.shape(0) == x.shape(0) &&
+          expert.dtype() == mx::uint32,
+      kWhere,
+      "expert " + describe(expert) + " has to be uint32, one for each row of " +
+          "x " + describe(x));
+}
+
+/// A vector of any float type; null where there is none.
+kernels::ConstVector bias_of(const Arrays& arrays, size_t at, bool present) {
+  return present ? vector_of(arrays[at]) : kernels::ConstVector{};
+}
+
+class ExpertLinear : public CpuPrimitive {
+ public:
+  /// Of each expert the inputs hold its weight's arrays and its bias, behind
+  /// x and the rows' experts.
+  ExpertLinear(
+      mx::Stream stream,
+      std::optional<PackedFormat> format,
+      bool bias)
+      : CpuPrimitive(stream), format_(format), bias_(bias) {}
+
+  const char* name() const override {
+    return "pennyweight::ExpertLinear";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto x = with_even_rows(inputs[0]);
+    const auto expert = without_gaps(inputs[1]);
+    std::vector<Own> experts;
+    const size_t weight_arrays = format_ ? format_->arrays() : 1;
+    for (size_t at = 2; at < inputs.size();) {
+      Arrays own;
+      for (size_t i = 0; i < weight_arrays + (bias_ ? 1 : 0); ++i) {
+        own.push_back(without_gaps(inputs[at++]));
+      }
+      experts.push_back(
+          {format_ ? packed_view(*format_, own.data())
+                   : kernels::QuantizedMatrix{},
+           format_ ? kernels::ConstMatrix{}
+                   : matrix_of(std::as_const(own[0])),
+           bias_of(own, weight_arrays, bias_)});
+    }
+    allocate(out);
+    const Rows rows{row_count(x), column_count(x), matrix_of(x),
+                    matrix_of(out), out.shape(1)};
+    const auto* of_row = expert.data<uint32_t>();
+    const bool packed = format_.has_value();
+    return [rows, of_row, packed, experts = std::move(experts)] {
+      for (int64_t first = 0, last = 0; first < rows.count; first = last) {
+        while (last < rows.count && of_row[last] == of_row[first]) {
+          ++last;
+        }
+        multiply(rows, first, last, experts.at(of_row[first]), packed);
+      }
+    };
+  }
+
+ private:
+  struct Own {
+    kernels::QuantizedMatrix packed;
+    kernels::ConstMatrix dense;
+    kernels::ConstVector bias;
+  };
+
+  struct Rows {
+    int64_t count = 0;
+    int64_t in = 0;
+    kernels::ConstMatrix x;
+    kernels::Matrix out;
+    int64_t width = 0;
+  };
+
+  static void multiply(
+      const Rows& rows,
+      int64_t first,
+      int64_t last,
+      const Own& own,
+      bool packed) {
+    auto x = rows.x;
+    x.data = kernels::advance(x.data, x.type, first * x.stride);
+    auto out = rows.out;
+    out.data = kernels::advance(out.data, out.type, first * out.stride);
+    if (packed) {
+      kernels::quantized_matmul(
+          {.m = last - first,
+           .x = x,
+           .weight = own.packed,
+           .bias = own.bias,
+           .out = out});
+    } else {
+      kernels::matmul(
+          {.m = last - first,
+           .n = rows.width,
+           .k = rows.in,
+           .x = x,
+           .weight = own.dense,
+           .bias = own.bias,
+           .out = out});
+    }
+  }
+
+  std::optional<PackedFormat> format_;
+  bool bias_;
+};
+
+}  // namespace
+
+// As one stack, which MLX's gathered products want.
+mx::array mlx_path::expert_linear(
+    const mx::array& x,
+    const std::vector<ExpertWeight>& experts,
+    const mx::array& expert,
+    mx::Dtype out_dtype) {
+  Arrays weights;
+  Arrays biases;
+  for (const auto& own : experts) {
+    weights.push_back(
+        own.dense ? *own.dense : mlx_path::dequantize(*own.packed, x.dtype()));
+    if (own.bias) {
+      biases.push_back(*own.bias);
+    }
+  }
+  const auto stack = mx::stack(weights);
+  const auto type = mx::promote_types(
+      mx::promote_types(x.dtype(), stack.dtype()), out_dtype);
+  auto result = mx::squeeze(
+      mx::gather_mm(
+          mx::expand_dims(mx::astype(x, type), 1),
+          mx::swapaxes(mx::astype(stack, type), 1, 2),
+          std::nullopt,
+          expert),
+      1);
+  if (!biases.empty()) {
+    result = mx::add(result, mx::take(mx::stack(biases), expert, 0));
+  }
+  return mx::astype(result, out_dtype);
+}
+
+mx::array expert_linear(
+    const mx::array& x,
+    const std::vector<ExpertWeight>& experts,
+    const mx::array& expert,
+    std::optional<mx::Dtype> out_dtype) {
+  check(x, experts, expert);
+  const auto type = out_dtype.value_or(x.dtype());
+  require_floating(type, kWhere);
+  const auto cpu = cpu_stream();
+  if (!cpu) {
+    return mlx_path::expert_linear(x, experts, expert, type);
+  }
+  Arrays inputs{x, expert};
+  for (const auto& own : experts) {
+    if (own.dense) {
+      inputs.push_back(*own.dense);
+    } else {
+      append_weight(inputs, *own.packed);
+    }
+    if (own.bias) {
+      inputs.push_back(*own.bias);
+    }
+  }
+  const auto& first = experts.front();
+  const auto format =
+      first.packed ? std::optional(format_of(*first.packed)) : std::nullopt;
+  return mx::array(
+      {x.shape(0), out_of(first)},
+      type,
+      std::make_shared<ExpertLinear>(*cpu, format, first.bias.has_value()),
+      std::move(inputs));
+}
+
+}  // namespace pennyweight::ops

@@ -1,0 +1,24 @@
+#pragma once
+
+#include "ops/ops.h"
+
+namespace pennyweight::ops {
+
+/// One expert's weight, dense [out, in] or packed, and bias [out].
+struct ExpertWeight {
+  std::optional<mx::array> dense;
+  std::optional<QuantizedWeight> packed;
+  std::optional<mx::array> bias;
+};
+
+/// Each row of x [rows, in] through its own expert's linear. expert uint32
+/// [rows] names the expert of each row; rows must stand sorted by it. All
+/// experts are of one shape and form. An expert without rows is not read.
+/// The result is [rows, out] in `out_dtype`, x's dtype when not given.
+mx::array expert_linear(
+    const mx::array& x,
+    const std::vector<ExpertWeight>& experts,
+    const mx::array& expert,
+    std::optional<mx::Dtype> out_dtype = std::nullopt);
+
+}  // namespace pennyweight::ops
