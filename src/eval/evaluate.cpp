@@ -137,6 +137,28 @@ void append(std::vector<float>& to, const mx::array& from) {
   to.insert(to.end(), from.data<float>(), from.data<float>() + from.size());
 }
 
+// Logits that are capped are made before they are scored.
+mx::array score_capped(
+    const Runner& runner,
+    const Runner* reference,
+    const HeadChunk& chunk,
+    const LinearWeights& tile,
+    const std::optional<LinearWeights>& other,
+    int first) {
+  std::optional<mx::array> beside;
+  if (other) {
+    beside = cap_logits(
+        (*other)(*chunk.reference, mx::float32),
+        reference->model.spec.logit_cap);
+  }
+  return ops::score_update(
+      chunk.state,
+      cap_logits(tile(chunk.x, mx::float32), runner.model.spec.logit_cap),
+      beside,
+      chunk.targets,
+      first);
+}
+
 void run_head(
     const Runner& runner,
     const Runner* reference,
@@ -158,12 +180,16 @@ void run_head(
       if (other) {
         beside = ops::HeadRows{*chunk.reference, *other->dense, other->bias};
       }
-      chunk.state = ops::score_linear(
-          chunk.state,
-          {chunk.x, *tile.dense, tile.bias},
-          beside,
-          chunk.targets,
-          first);
+      const bool capped = runner.model.spec.logit_cap > 0 ||
+          (reference && reference->model.spec.logit_cap > 0);
+      chunk.state = capped
+          ? score_capped(runner, reference, chunk, tile, other, first)
+          : ops::score_linear(
+                chunk.state,
+                {chunk.x, *tile.dense, tile.bias},
+                beside,
+                chunk.targets,
+                first);
       mx::eval(chunk.state);
     }
     int64_t part = positions * (first + count) / vocab;

@@ -39,6 +39,9 @@ struct GptqOptions {
   /// A walk tries each block without shift, refit and search only in every
   /// n-th block (0, n, ...); rounding to nearest in each.
   int gate_every = 8;
+  /// Each expert of a mixture is rounded under the Hessian of the tokens that
+  /// chose it; else all under one, as in mlx-lm.
+  bool expert_hessians = true;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -81,6 +84,11 @@ struct GptqOptions {
          .help = "Try every n-th block without each part as well, and keep "
                  "what is best on held-out text; 1: every block"},
         self.gate_every);
+    option(
+        {.name = "expert-hessians",
+         .help = "Round each expert for the tokens that choose it, not for "
+                 "all experts' tokens"},
+        self.expert_hessians);
   }
 };
 

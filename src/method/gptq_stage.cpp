@@ -222,7 +222,10 @@ BlockOutcome GptqStage::run(BlockTask& task) {
       list_variants(options_, task.has_held_out(), task.spec().index);
   BlockOutcome outcome;
   for (const LinearGroup& group : task.groups()) {
-    auto sums = task.statistics(group, {.shifts = options_.shift > 0});
+    auto sums = task.statistics(
+        group,
+        {.shifts = options_.shift > 0,
+         .experts_together = !options_.expert_hessians});
     auto inputs = take_inputs(sums, options_, group.modules.front().path);
     note_inputs(group, inputs.hessian, options_, outcome);
     for (const ModuleSpec& module : group.modules) {

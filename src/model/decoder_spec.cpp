@@ -8,6 +8,23 @@
 
 namespace pennyweight {
 
+namespace {
+
+std::vector<std::string> names_under(
+    const Checkpoint& checkpoint,
+    const std::string& prefix) {
+  std::vector<std::string> names;
+  const auto& all = checkpoint.tensors();
+  for (auto it = all.lower_bound(prefix);
+       it != all.end() && it->first.starts_with(prefix);
+       ++it) {
+    names.push_back(it->first);
+  }
+  return names;
+}
+
+}  // namespace
+
 DecoderSpec read_decoder_spec(const Checkpoint& checkpoint) {
   JsonView config(
       checkpoint.config(), (checkpoint.folder() / "config.json").string());
@@ -15,9 +32,12 @@ DecoderSpec read_decoder_spec(const Checkpoint& checkpoint) {
   std::string known;
   for (const Family& family : families()) {
     if (type == family.model_type) {
-      auto spec = family.read({config, [&](const std::string& name) {
-                                 return checkpoint.contains(name);
-                               }});
+      auto spec = family.read(
+          {config,
+           [&](const std::string& name) { return checkpoint.contains(name); },
+           [&](const std::string& prefix) {
+             return names_under(checkpoint, prefix);
+           }});
       spec.family = type;
       return spec;
     }

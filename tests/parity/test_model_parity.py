@@ -24,6 +24,7 @@ DTYPES = {
 # Unit round-off: half the spacing of the significand's last bit.
 ROUND_OFF = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
+NULL = "null"
 BASE = {
     "hidden_size": 64,
     "intermediate_size": 112,
@@ -87,6 +88,60 @@ GEMMA3 = {
     "query_pre_attn_scalar": 20,
     "rope_local_base_freq": 1000.0,
 }
+
+MIXTRAL = {"num_local_experts": 8, "num_experts_per_tok": 2,
+           "tie_word_embeddings": False}
+QWEN2_MOE = {
+    "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 48,
+    "shared_expert_intermediate_size": 96, "tie_word_embeddings": False}
+QWEN3_MOE = {
+    "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 48,
+    "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [0],
+    "head_dim": 16, "tie_word_embeddings": False}
+OLMOE = {"num_experts": 8, "num_experts_per_tok": 2}
+ROUTED = {
+    "n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 2,
+    "moe_intermediate_size": 48, "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.7, "tie_word_embeddings": False}
+GLM4_MOE = ROUTED | {
+    "norm_topk_prob": True, "n_group": 1, "topk_group": 1, "head_dim": 16,
+    "use_qk_norm": True, "attention_bias": True, "partial_rotary_factor": 0.5,
+    "rope_scaling": NULL}
+LATENT = ROUTED | {
+    "q_lora_rank": 40, "kv_lora_rank": 32, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 32, "v_head_dim": 24, "num_key_value_heads": 4,
+    "n_group": 4, "topk_group": 2}
+DEEPSEEK_V2 = LATENT | {
+    "topk_method": "group_limited_greedy",
+    "rope_scaling": {"type": "yarn", "factor": 4.0, "mscale": 0.7,
+                     "mscale_all_dim": 0.7, "beta_fast": 32, "beta_slow": 1,
+                     "original_max_position_embeddings": 32}}
+DEEPSEEK_V3 = LATENT | {"topk_method": "noaux_tc", "scoring_func": "sigmoid",
+                        "norm_topk_prob": True}
+GEMMA2 = {
+    "hidden_act": None, "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": None, "head_dim": 24,
+    "attn_logit_softcapping": 3.0, "final_logit_softcapping": 20.0,
+    "query_pre_attn_scalar": 20}
+PHI3 = {"partial_rotary_factor": 0.5, "tie_word_embeddings": False}
+PHI3_LONG = PHI3 | {
+    "original_max_position_embeddings": 32,
+    "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4,
+                     "long_factor": [1.0, 1.5, 2.0, 3.0]}}
+GLM4 = {"attention_bias": True, "head_dim": 16, "partial_rotary_factor": 0.5,
+        "tie_word_embeddings": False}
+COHERE2 = {
+    "tie_word_embeddings": None, "rms_norm_eps": None, "head_dim": 16,
+    "layer_norm_eps": 1e-5, "sliding_window": 8, "sliding_window_pattern": 2,
+    "logit_scale": 0.25, "num_hidden_layers": 4}
+MINISTRAL3 = {
+    "rope_theta": None, "head_dim": 16, "num_hidden_layers": 3,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention",
+                    "sliding_attention"],
+    "rope_parameters": YARN | {
+        "rope_theta": 50000.0, "llama_4_scaling_beta": 0.3,
+        "original_max_position_embeddings": 16}}
 
 
 CASES = [
@@ -176,6 +231,33 @@ CASES = [
     case("plain", "gemma3_text", **GEMMA3),
     case("long", "gemma3_text", length=70, **GEMMA3),
     case("no-key-heads", "gemma3_text", **GEMMA3 | {"sliding_window": None}),
+    case("plain", "gemma2", **GEMMA2),
+    case("plain", "phi3", **PHI3),
+    case("longrope", "phi3", length=70, **PHI3_LONG),
+    case("tied", "phi3", **PHI3 | {"tie_word_embeddings": True}),
+    case("plain", "glm4", **GLM4),
+    case("plain", "cohere2", **COHERE2),
+    case("biases", "cohere2", **COHERE2 | {
+        "attention_bias": True, "layer_norm_bias": True}),
+    case("plain", "ministral3", length=70, **MINISTRAL3),
+    case("plain", "mixtral", **MIXTRAL),
+    case("plain", "qwen2_moe", **QWEN2_MOE),
+    case("plain", "qwen3_moe", **QWEN3_MOE),
+    case("not-normalized", "qwen3_moe", **QWEN3_MOE | {
+        "norm_topk_prob": False, "decoder_sparse_step": 2}),
+    case("plain", "olmoe", **OLMOE),
+    case("normalized", "olmoe", **OLMOE | {
+        "norm_topk_prob": True, "mlp_bias": True}),
+    case("plain", "glm4_moe", **GLM4_MOE),
+    case("groups", "glm4_moe", **GLM4_MOE | {
+        "n_group": 4, "topk_group": 2, "use_qk_norm": False}),
+    case("plain", "deepseek_v2", **DEEPSEEK_V2),
+    case("greedy", "deepseek_v2", **DEEPSEEK_V2 | {
+        "topk_method": "greedy", "q_lora_rank": NULL,
+        "n_shared_experts": None}),
+    case("plain", "deepseek_v3", **DEEPSEEK_V3),
+    case("yarn", "deepseek_v3", **DEEPSEEK_V3 | {
+        "rope_scaling": DEEPSEEK_V2["rope_scaling"], "q_lora_rank": NULL}),
 ]
 
 
@@ -210,8 +292,10 @@ def run_probe(probe, folder, tokens, dtype="own", mode="full", kernel=None):
 
 
 def make_config(family, changes):
+    """None leaves a key out; NULL is a null in the file."""
     config = {"model_type": family} | BASE | changes
-    return {key: value for key, value in config.items() if value is not None}
+    return {key: None if value == NULL else value
+            for key, value in config.items() if value is not None}
 
 
 def random_model(config, seed=0):
@@ -237,8 +321,10 @@ def random_model(config, seed=0):
     return model
 
 
-def save(folder, model, config, extra=None):
+def save(folder, model, config, extra=None, layout=None):
     weights = dict(tree_flatten(model.parameters())) | (extra or {})
+    if layout:
+        weights = layout(weights, config)
     mx.save_safetensors(
         str(folder / "model.safetensors"), weights, {"format": "mlx"}
     )
@@ -281,9 +367,8 @@ def test_folded_scales_change_nothing(
     tokens = make_tokens(config, 2, length)
     plain, _ = run_probe(probe, tmp_path, tokens)
     folded, notes = run_probe(probe, tmp_path, tokens, mode="folded")
-    # What has no norm before attention and MLP has two groups less.
-    groups = 2 if family == "olmo2" else 4
-    assert notes.count(f"{groups} scale groups") == config["num_hidden_layers"]
+    assert notes.count("scale groups") == config["num_hidden_layers"]
+    assert " 0 scale groups" not in notes
     assert (folded != plain).any()
     assert distance(folded, plain) < 1e-4
 

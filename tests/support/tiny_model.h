@@ -73,7 +73,11 @@ inline DecoderSpec spec_of(
   for (const Family& family : families()) {
     if (config.at("model_type") == family.model_type) {
       auto none = [](const std::string&) { return false; };
-      return family.read({JsonView(config, "config.json"), has ? has : none});
+      auto under = [](const std::string&) {
+        return std::vector<std::string>();
+      };
+      return family.read(
+          {JsonView(config, "config.json"), has ? has : none, under});
     }
   }
   throw Error(ErrorCode::not_supported, "test", "unknown family");

@@ -32,6 +32,20 @@ void refuse_rope_scaling(const JsonView& config, const RopeSpec& rope) {
   }
 }
 
+Json with_defaults(const Json& config, Json defaults) {
+  for (const auto& [key, value] : config.items()) {
+    if (!value.is_null()) {
+      defaults[key] = value;
+    }
+  }
+  return defaults;
+}
+
+void fuse_gate_up(MlpSpec& mlp, const std::string& path) {
+  mlp.gate_up = LinearSpec{
+      path + ".gate_up_proj", 2 * mlp.gate.out, mlp.gate.in, mlp.gate.bias};
+}
+
 void note_window(const JsonView& config, DecoderSpec& spec) {
   const auto window =
       config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);

@@ -49,7 +49,10 @@ LatentShape read_latent_shape(const JsonView& config) {
   const auto size = [&](const char* key, int64_t low) {
     return static_cast<int>(config.integer(key, low, 1 << 16));
   };
-  shape.q_rank = config.has("q_lora_rank") ? size("q_lora_rank", 1) : 0;
+  // A null means that there is none.
+  shape.q_rank = config.has("q_lora_rank")        ? size("q_lora_rank", 1)
+      : config.json().contains("q_lora_rank") ? 0
+                                              : 1536;
   shape.rank = size("kv_lora_rank", 1);
   shape.nope = size("qk_nope_head_dim", 1);
   shape.rope = size("qk_rope_head_dim", 2);

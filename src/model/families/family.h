@@ -13,6 +13,8 @@ namespace pennyweight {
 struct FamilyInput {
   JsonView config;
   std::function<bool(const std::string& tensor)> has_tensor;
+  std::function<std::vector<std::string>(const std::string& prefix)>
+      tensors_under;
 };
 
 /// A family turns a config into a spec, with mlx-lm's defaults: what it
@@ -33,6 +35,13 @@ DecoderSpec read_granite(const FamilyInput& input);
 DecoderSpec read_olmo2(const FamilyInput& input);
 DecoderSpec read_smollm3(const FamilyInput& input);
 
+DecoderSpec read_cohere2(const FamilyInput& input);
+DecoderSpec read_gemma2(const FamilyInput& input);
+DecoderSpec read_gemma3(const FamilyInput& input);
+DecoderSpec read_glm4(const FamilyInput& input);
+DecoderSpec read_ministral3(const FamilyInput& input);
+DecoderSpec read_mistral3(const FamilyInput& input);
+DecoderSpec read_phi3(const FamilyInput& input);
 DecoderSpec read_deepseek_v2(const FamilyInput& input);
 DecoderSpec read_deepseek_v3(const FamilyInput& input);
 DecoderSpec read_glm4_moe(const FamilyInput& input);

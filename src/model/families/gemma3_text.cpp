@@ -10,9 +10,9 @@ namespace pennyweight {
 
 namespace {
 
-// mlx-lm's defaults, which are those of its class.
-Json with_defaults(const Json& config) {
-  Json full = {
+// mlx-lm's, which are those of its class.
+Json defaults() {
+  return {
       {"hidden_size", 1152},
       {"num_hidden_layers", 26},
       {"intermediate_size", 6912},
@@ -27,12 +27,6 @@ Json with_defaults(const Json& config) {
       {"sliding_window", 512},
       {"sliding_window_pattern", 6},
       {"max_position_embeddings", 32768}};
-  for (const auto& [key, value] : config.items()) {
-    if (!value.is_null()) {
-      full[key] = value;
-    }
-  }
-  return full;
 }
 
 void check_layer_types(const JsonView& config, int pattern) {
@@ -65,7 +59,7 @@ float embedding_scale(int64_t hidden) {
 
 // mlx_lm/models/gemma3_text.py
 DecoderSpec read_gemma3_text(const FamilyInput& input) {
-  const Json full = with_defaults(input.config.json());
+  const Json full = with_defaults(input.config.json(), defaults());
   const JsonView config(full, input.config.origin());
   check_standard_config(config, "gelu_pytorch_tanh", "hidden_activation");
   check_config_keys(

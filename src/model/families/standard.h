@@ -74,6 +74,9 @@ void read_rope(
 /// for layer types that are not attention.
 void note_unused_windows(const JsonView& config, DecoderSpec& spec);
 
+/// gate and up become one matrix, gate_up_proj.
+void fuse_gate_up(MlpSpec& mlp, const std::string& path);
+
 /// gate_proj, up_proj and down_proj under `path`.
 MlpSpec standard_mlp(
     const std::string& path,
@@ -86,6 +89,9 @@ MlpSpec standard_mlp(
 /// that asks for another.
 void require_plain_heads(const JsonView& config, const StandardShape& shape);
 void refuse_rope_scaling(const JsonView& config, const RopeSpec& rope);
+
+/// `config` with mlx-lm's defaults for keys that are absent or null.
+Json with_defaults(const Json& config, Json defaults);
 
 /// Tells that sliding_window is not used.
 void note_window(const JsonView& config, DecoderSpec& spec);

@@ -1,0 +1,138 @@
+"""Mixtures of experts of which some get no token."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+sys.path.insert(0, str(Path(__file__).parent))
+import random_model as demo  # noqa: E402
+import walks  # noqa: E402
+from hf_layout import unstack  # noqa: E402
+from test_model_parity import (  # noqa: E402
+    DEEPSEEK_V2, MIXTRAL, QWEN3_MOE, make_config, random_model, save)
+
+COUNT = 16
+UNCHOSEN = [3, 8, 15]
+SHAPES = {
+    "deepseek_v2": DEEPSEEK_V2 | {
+        "n_routed_experts": COUNT, "num_experts_per_tok": 2,
+        "topk_method": "greedy", "moe_intermediate_size": 64},
+    "mixtral": MIXTRAL | {"num_local_experts": COUNT},
+    "qwen3_moe": QWEN3_MOE | {
+        "num_experts": COUNT, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64, "head_dim": 32},
+}
+WIDTHS = {"hidden_size": 128, "intermediate_size": 64, "vocab_size": 3072}
+FLAGS = ["--num-samples", 48, "--group-size", 32, "--gate-every", 1]
+
+
+def clusters(width, seed=0):
+    """Centers [COUNT, width] and for each the channels in which its tokens
+    differ most: experts see different tokens, as they do in a trained
+    model."""
+    mx.random.seed(seed)
+    centers = mx.random.normal((COUNT, width))
+    channel = mx.arange(width)[None]
+    own = channel // (width // COUNT) == mx.arange(COUNT)[:, None]
+    return centers, mx.where(own, 3.0, 0.3)
+
+
+def write(folder, family):
+    """The routers' rows are the clusters' centers, but that some turn away
+    from a channel that all tokens have in common."""
+    config = make_config(family, WIDTHS | SHAPES[family])
+    model = random_model(config)
+    table = model.model.embed_tokens
+    rows, width = table.weight.shape
+    centers, spread = clusters(width)
+    chosen = mx.arange(rows) % COUNT
+    common = mx.arange(width) == 0
+    table.weight = mx.where(
+        common, 6.0, 0.7 * centers[chosen] + spread[chosen] * table.weight)
+    for layer in model.layers:
+        layer.self_attn.o_proj.weight *= 0.2
+        layer.self_attn.o_proj.weight[0] = 0  # the channel stays as it is
+        moe = getattr(layer, "block_sparse_moe", layer.mlp
+                      if hasattr(layer, "mlp") else None)
+        if not hasattr(moe, "switch_mlp"):
+            moe.down_proj.weight *= 0.2
+            moe.down_proj.weight[0] = 0
+            continue
+        if hasattr(moe, "shared_experts"):
+            moe.shared_experts.down_proj.weight *= 0.2
+            moe.shared_experts.down_proj.weight[0] = 0
+        moe.switch_mlp.down_proj.weight[:, 0] = 0
+        gate = moe.gate
+        gate.weight = mx.where(common, 0.0, centers / width**0.5)
+        for expert in UNCHOSEN:
+            gate.weight[expert] = mx.where(common, -100.0, 0.0)
+    model.set_dtype(mx.bfloat16)
+    folder.mkdir()
+    save(folder, model, config | {"torch_dtype": "bfloat16"}, layout=unstack)
+    for name in demo.TOKENIZER:
+        shutil.copy(ROOT / "assets/demo" / name, folder / name)
+
+
+def blocks_with_experts(report):
+    return [block for block in report["blocks"] if "experts" in block]
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_experts_without_tokens(tmp_path, family):
+    write(tmp_path / "model", family)
+    report = walks.run(
+        "gptq", tmp_path / "model", tmp_path / "own", *FLAGS)
+    blocks = blocks_with_experts(report)
+    assert len(blocks) == (2 if family == "mixtral" else 1)
+    for block in blocks:
+        counts = block["experts"]["tokens"]
+        assert [i for i, n in enumerate(counts) if n == 0] == UNCHOSEN
+        assert sum(counts) == 2 * report["tokens"]
+        assert block["experts"]["unchosen"] == len(UNCHOSEN)
+        assert any("(3, 8, 15) were chosen by no token" in text
+                   for text in block["warnings"])
+    # They are there and loaded by stock mlx-lm.
+    model, _ = mlx_lm_utils.load(str(tmp_path / "own"))
+    logits = model(mx.array([[1, 2, 3, 4]]))
+    assert mx.isfinite(logits).all().item()
+
+    together = walks.run(
+        "gptq", tmp_path / "model", tmp_path / "together", *FLAGS,
+        "--no-expert-hessians")
+    def error(report):
+        # Of the first block that has experts: what it reads is the same.
+        return blocks_with_experts(report)[0]["held_out_error"]["all"]
+
+    assert error(report) < 0.9 * error(together)
+
+
+def test_routers_keep_eight_bits(tmp_path):
+    write(tmp_path / "model", "mixtral")
+    for method in ("gptq", "awq"):
+        out = tmp_path / method
+        walks.run(method, tmp_path / "model", out, "--num-samples", 12,
+                  "--group-size", 32)
+        quantization = json.loads(
+            (out / "config.json").read_text())["quantization"]
+        gate = quantization["model.layers.0.block_sparse_moe.gate"]
+        assert gate["bits"] == 8 and gate["group_size"] == 64
+        assert quantization["bits"] == 4
+
+
+def test_awq_of_experts_without_tokens(tmp_path):
+    write(tmp_path / "model", "qwen3_moe")
+    report = walks.run(
+        "awq", tmp_path / "model", tmp_path / "out", "--num-samples", 12,
+        "--group-size", 32, "--n-grid", 6)
+    assert blocks_with_experts(report)[0]["experts"]["unchosen"] == 3
+    model, _ = mlx_lm_utils.load(str(tmp_path / "out"))
+    logits = model(mx.array([[1, 2, 3, 4]]))
+    assert mx.isfinite(logits).all().item()
