@@ -16,6 +16,8 @@ struct QuantPlan {
   struct Entry {
     std::optional<QuantSpec> spec;
     std::string reason{};  // why it is kept
+    /// It came packed so and stays as it is.
+    bool published = false;
   };
 
   QuantSpec common;

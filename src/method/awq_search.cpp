@@ -92,6 +92,9 @@ AwqBlock take_inputs(BlockTask& task) {
     block.inputs.push_back(take_inputs(task, group));
   }
   for (const ScaleGroup& group : list_scale_groups(task.spec())) {
+    if (!task.can_fold(group)) {
+      continue;
+    }
     AwqScaling scaling{group, {}};
     for (size_t i = 0; i < block.inputs.size(); ++i) {
       const auto& modules = block.inputs[i].group.modules;

@@ -71,6 +71,8 @@ class BlockTask {
   /// [channels] and multiplies its linears' columns: the block's function
   /// stays. From then on weight() gives the folded weights. Scales are to be
   /// what foldable() made of those wished for: the previous op rounds.
+  /// False where a linear came packed and stays as it is.
+  virtual bool can_fold(const ScaleGroup& group) const = 0;
   virtual std::vector<float> foldable(
       const ScaleGroup& group,
       const std::vector<float>& scales) const = 0;

@@ -165,6 +165,13 @@ struct TensorSource {
   int step = 1;
   bool vectors = false;
   bool transposed = false;  // the last two axes, at last
+  /// Bytes [..., groups, 16] are seen as words [..., groups * 4] first.
+  bool words = false;
+  /// Only the name is another.
+  bool renames() const {
+    return names.size() == 1 && split == 0 && first == 0 && end == 0 &&
+        step == 1 && !transposed && !words;
+  }
   size_t axis(size_t dimensions) const {
     return dimensions - (vectors || dimensions < 2 ? 1 : 2);
   }

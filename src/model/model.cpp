@@ -106,26 +106,36 @@ class Claims {
   std::map<mx::Dtype::Val, uint64_t> count_;
 };
 
-const Json* quantization(const Checkpoint& checkpoint) {
+// What the config says of packed modules, and who packed them.
+struct Quantization {
+  Json common;  // null: nothing is packed
+  bool published = false;
+};
+
+Quantization read_quantization(const Checkpoint& checkpoint) {
   const Json& config = checkpoint.config();
   if (auto it = config.find("quantization");
       it != config.end() && it->is_object()) {
-    return &*it;
+    return {*it};
   }
   auto it = config.find("quantization_config");
   if (it == config.end() || it->is_null()) {
-    return nullptr;
+    return {};
   }
   if (it->is_object() && it->contains("quant_method")) {
     const Json& method = (*it)["quant_method"];
+    if (method == "mxfp4") {
+      return {
+          {{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};
+    }
     throw Error(
         ErrorCode::not_supported,
         "model",
         checkpoint.folder().string() + ": quantized by " +
             one_line(method.dump(), 40) +
-            "; only plain and MLX-quantized checkpoints are read");
+            "; only plain, MLX-quantized and mxfp4 checkpoints are read");
   }
-  return it->is_object() ? &*it : nullptr;
+  return {it->is_object() ? *it : Json()};
 }
 
 // As mlx-lm: what the config says of this module by name, else what the
@@ -202,11 +212,14 @@ void claim_packed(
   }
 }
 
-void claim_module(Model& model, Claims& claims, const ModuleSpec& module) {
-  const Json* common = quantization(model.checkpoint);
-  if (common && claims.contains(module.path + ".scales") &&
+void claim_module(
+    Model& model,
+    Claims& claims,
+    const Json& common,
+    const ModuleSpec& module) {
+  if (!common.is_null() && claims.contains(module.path + ".scales") &&
       claims.contains(module.path + ".weight")) {
-    auto spec = stored_spec(model.tensors, *common, module);
+    auto spec = stored_spec(model.tensors, common, module);
     claim_packed(claims, module, spec);
     model.quantized.emplace(module.path, spec);
   } else {
@@ -236,10 +249,12 @@ Model open_model(const fs::path& folder) {
       std::move(spec),
       std::move(tensors),
       {},
+      false,
       mx::float32};
   Claims claims(model.checkpoint, model.tensors);
+  const auto packing = read_quantization(model.checkpoint);
   for (const ModuleSpec& module : list_homes(model.spec)) {
-    claim_module(model, claims, module);
+    claim_module(model, claims, packing.common, module);
   }
   for (const BlockSpec& block : model.spec.blocks) {
     for (const NormSpec& norm : list_norms(block)) {
@@ -258,6 +273,7 @@ Model open_model(const fs::path& folder) {
   }
   claims.finish();
   model.dtype = claims.main_dtype();
+  model.published_packed = packing.published && !model.quantized.empty();
   return model;
 }
 

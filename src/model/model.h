@@ -20,6 +20,9 @@ struct Model {
   /// By module path (of list_homes()); modules that are not here hold a float
   /// matrix.
   std::map<std::string, QuantSpec> quantized;
+  /// Those are packed because their publisher trained them so: there is no
+  /// fuller model.
+  bool published_packed = false;
   /// The float type that holds most of the weights (the scales' type where
   /// they are packed).
   mx::Dtype dtype;

@@ -12,6 +12,9 @@ namespace {
 
 // What one of the source's tensors becomes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.words) {
+    tensor = mx::flatten(mx::view(tensor, mx::uint32), -2, -1);
+  }
   if (source.split > 0) {
     tensor = mx::unflatten(tensor, 0, {source.split, -1});
   }
@@ -34,6 +37,14 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
 
 // The same of a shape; empty for one that it does not fit.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (source.words) {
+    if (shape.size() < 2 || shape.back() % 4 != 0) {
+      return {};
+    }
+    const int words = shape.back() / 4;
+    shape.pop_back();
+    shape.back() *= words;
+  }
   if (source.split > 0) {
     if (shape.empty() || shape[0] % source.split != 0) {
       return {};
@@ -91,6 +102,9 @@ ModelTensors::ModelTensors(
     TensorInfo info = first;
     info.name = name;
     info.shape = formed(first.shape, source);
+    if (source.words) {
+      info.dtype = mx::uint32;
+    }
     if (info.shape.empty()) {
       corrupt("tensor " + first.name + " has a shape that makes no " + name);
     }
@@ -123,6 +137,9 @@ mx::array ModelTensors::load(
   auto it = sources_.find(name);
   if (it == sources_.end()) {
     return checkpoint.load(name);
+  }
+  if (it->second.renames()) {
+    return checkpoint.load(it->second.names.front());
   }
   std::vector<mx::array> parts;
   for (const auto& part : it->second.names) {

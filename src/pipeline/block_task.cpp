@@ -72,7 +72,8 @@ std::vector<LinearGroup> list_groups(
           });
       groups.push_back({static_cast<size_t>(step - steps.begin()), {}});
     }
-    if (plan.at(module.home).spec) {
+    const auto& entry = plan.at(module.home);
+    if (entry.spec && !entry.published) {
       groups.back().modules.push_back(module);
     }
   }
@@ -113,7 +114,11 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
     : state_(state),
       spec_(spec),
       groups_(list_groups(spec, state.plan)),
-      full_weights_(load_block(state.model, spec.index, state.model.dtype)),
+      full_weights_(load_block(
+          state.model,
+          spec.index,
+          state.model.dtype,
+          PackedWeights::expand)),
       source_(full_weights_),
       weights_(full_weights_),
       full_(
@@ -310,6 +315,19 @@ std::vector<float> WalkTask::foldable(
     const ScaleGroup& group,
     const std::vector<float>& scales) const {
   return foldable_scales(group, scales, source_);
+}
+
+bool WalkTask::can_fold(const ScaleGroup& group) const {
+  const auto published = [&](const std::string& path) {
+    for (const ModuleSpec& module : list_modules(spec_)) {
+      if (module.path == path) {
+        return state_.plan.at(module.home).published;
+      }
+    }
+    return false;
+  };
+  return !published(group.previous) &&
+      std::ranges::none_of(group.linears, published);
 }
 
 void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {

@@ -92,6 +92,7 @@ class WalkTask : public BlockTask {
   std::vector<float> foldable(
       const ScaleGroup& group,
       const std::vector<float>& scales) const override;
+  bool can_fold(const ScaleGroup& group) const override;
   void fold(const ScaleGroup& group, const std::vector<float>& scales) override;
   void unfold() override;
   void restart() override;

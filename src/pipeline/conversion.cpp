@@ -168,7 +168,8 @@ const QuantSpec* Conversion::spec_of(const std::string& name) const {
     return nullptr;
   }
   auto it = settings_.plan->modules.find(module_of(name));
-  bool planned = it != settings_.plan->modules.end() && it->second.spec;
+  bool planned = it != settings_.plan->modules.end() && it->second.spec &&
+      !it->second.published;
   return planned ? &*it->second.spec : nullptr;
 }
 
@@ -258,6 +259,13 @@ Json Conversion::quantization() const {
   const Json& config = model_.checkpoint.config();
   if (settings_.dequantize || model_.quantized.empty()) {
     return nullptr;
+  }
+  if (model_.published_packed) {
+    QuantPlan plan{model_.quantized.begin()->second, {}};
+    for (const auto& [path, spec] : model_.quantized) {
+      plan.modules[path] = {spec, "", true};
+    }
+    return to_json(plan);
   }
   return config.contains("quantization") ? config["quantization"]
                                          : config["quantization_config"];

@@ -54,7 +54,7 @@ std::string summary_of(const ConvertOptions& options) {
 }
 
 QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
-  if (!model.quantized.empty()) {
+  if (!model.quantized.empty() && !model.published_packed) {
     throw Error(
         ErrorCode::invalid_argument,
         kWhere,
@@ -67,11 +67,15 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
     modules.push_back(
         {module.path, module.in, module.packable, module.converts_as});
   }
-  return make_plan(
+  auto plan = make_plan(
       modules,
       make_quant_spec(options.q_mode, options.q_bits, options.q_group_size),
       options.quant_predicate.value_or(""),
       static_cast<int>(model.spec.blocks.size()));
+  for (const auto& [path, spec] : model.quantized) {
+    plan.modules[path] = {spec, "", true};
+  }
+  return plan;
 }
 
 ConversionSettings settings_of(

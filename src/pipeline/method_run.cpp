@@ -143,7 +143,11 @@ QuantPlan plan_modules(
   for (const ModuleSpec& module : list_homes(model.spec)) {
     const QuantSpec& spec = specs.at(module.kind);
     auto& entry = plan.modules[module.path];
-    if (!module.packable) {
+    if (auto own = model.quantized.find(module.path);
+        own != model.quantized.end()) {
+      entry.spec = own->second;
+      entry.published = true;
+    } else if (!module.packable) {
       entry.reason = kNotPackable;
     } else if (fits(spec, module.in)) {
       entry.spec = spec;
@@ -172,7 +176,7 @@ MethodRun::MethodRun(
   auto refuse = [&](const std::string& what) {
     throw Error(ErrorCode::invalid_argument, name_, what);
   };
-  if (!model_.quantized.empty()) {
+  if (!model_.quantized.empty() && !model_.published_packed) {
     refuse(
         model_.checkpoint.folder().string() +
         " is quantized already; start from the full-precision model");
@@ -200,11 +204,18 @@ void MethodRun::calibrate(
     bool hold_out,
     const FetchDatasetFn& fetch_dataset) {
   plan_ = std::move(plan);
+  int64_t published = 0;
   for (const auto& [path, entry] : plan_.modules) {
+    published += entry.published;
     if (!entry.spec) {
       result_.kept.push_back(path + ": " + entry.reason);
       warn(progress_, name_, path + " is not quantized: " + entry.reason);
     }
+  }
+  if (published > 0) {
+    note(
+        std::to_string(published) +
+        " modules are published packed (mxfp4) and stay as they are");
   }
   auto tokenizer = Tokenizer::load(folder_);
   auto data = load_data(

@@ -7,7 +7,6 @@ gptq and awq into stock mlx-lm. Printed as a table by
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,22 +24,31 @@ import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from hf_layout import unstack  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
-    DEEPSEEK_V2, DEEPSEEK_V3, DTYPES, GEMMA3, GLM4_MOE, GRANITE, MIXTRAL,
-    OLMOE, QWEN2_MOE, QWEN3_MOE, distance, make_config, make_tokens, probe,
+    COHERE2, DEEPSEEK_V2, DEEPSEEK_V3, DTYPES, GEMMA2, GEMMA3, GLM4, GLM4_MOE,
+    GPT_OSS, GRANITE, MINISTRAL3, MIXTRAL, OLMOE, PHI3, QWEN2_MOE, QWEN3_MOE, distance, make_config, make_tokens, probe,
     random_model, run_probe, save, their_logits, tolerance)
 
 EXPERTS = {"moe_intermediate_size": 64}
 FAMILIES = {
+    "cohere2": COHERE2 | {"head_dim": 32},
     "deepseek_v2": DEEPSEEK_V2 | EXPERTS,
     "deepseek_v3": DEEPSEEK_V3 | EXPERTS,
+    "gemma2": GEMMA2 | {"head_dim": 32},
+    "gemma3": GEMMA3 | {"head_dim": 32},
     "gemma3_text": GEMMA3 | {"head_dim": 32},
+    "glm4": GLM4,
     "glm4_moe": GLM4_MOE | EXPERTS,
+    "gpt_oss": GPT_OSS,
     "granite": GRANITE,
     "llama": {"attention_bias": True, "mlp_bias": True},
+    "llava": {},
+    "ministral3": MINISTRAL3,
     "mistral": {"head_dim": 32},
+    "mistral3": MINISTRAL3 | {"tie_word_embeddings": False},
     "mixtral": MIXTRAL,
     "olmo2": {},
     "olmoe": OLMOE,
+    "phi3": PHI3,
     "qwen2": {},
     "qwen2_moe": QWEN2_MOE | EXPERTS,
     "qwen3": {"head_dim": 32},
@@ -56,16 +64,42 @@ METHODS = {
 }
 
 
+# The language model inside those of several modalities.
+INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"}
+VISION = {
+    "vision_tower.patch.weight": mx.arange(12).reshape(3, 4).astype(mx.float32),
+    "multi_modal_projector.linear.bias": mx.ones((5,)),
+}
+
+
+def config_of(family):
+    changes = WIDTHS | FAMILIES[family]
+    if family not in INNER:
+        return make_config(family, changes)
+    text = make_config(INNER[family], changes)
+    config = {"model_type": family, "text_config": text,
+              "vision_config": {"hidden_size": 48}, "image_token_index": 7}
+    if family == "gemma3":
+        config["vocab_size"] = text.pop("vocab_size")
+    return config
+
+
+def text_of(config):
+    """What tokens and tolerances are made of."""
+    return config | config.get("text_config", {})
+
+
 def write(folder, family, dtype):
-    config = make_config(family, WIDTHS | FAMILIES[family])
-    model = random_model(config)
+    config = config_of(family)
+    model = random_model(json.loads(json.dumps(config)))
     model.set_dtype(DTYPES[dtype])
     folder.mkdir()
-    save(folder, model, config | {"torch_dtype": dtype}, layout=unstack)
+    save(folder, model, config | {"torch_dtype": dtype},
+         extra=VISION if family in INNER else None, layout=unstack)
     for name in demo.TOKENIZER:
         shutil.copy(ROOT / "assets/demo" / name, folder / name)
     model.set_dtype(mx.float32)
-    return model, config
+    return model, text_of(config)
 
 
 def parity(probe, folder, family, dtype):  # noqa: F811
@@ -90,16 +124,19 @@ def typical_distance(ours, theirs):
 def round_trip(probe, source, out, method):  # noqa: F811
     """Distance of our logits to stock mlx-lm's, both of the output."""
     if method == "convert":
-        subprocess.run(
-            [walks.BIN, "convert", "--model", source, "--mlx-path", out,
-             *map(str, METHODS[method])], check=True, capture_output=True)
+        walks.convert(source, out, *METHODS[method])
     else:
         walks.run(method, source, out, *METHODS[method])
-    quantization = json.loads((out / "config.json").read_text())
-    assert quantization["quantization"]["bits"] == 4
+    config = json.loads((out / "config.json").read_text())
+    assert config["quantization"]["bits"] == 4
+    if "vision_config" in config:
+        tensors = demo.load(out)
+        for name, tensor in VISION.items():
+            # convert casts all floats, as mlx_lm.convert does.
+            assert mx.array_equal(tensors[name], tensor).item()
     model, _ = mlx_lm_utils.load(str(out))
     model.set_dtype(mx.float32)
-    tokens = make_tokens(quantization, 2, 40)
+    tokens = make_tokens(text_of(config), 2, 40)
     ours, _ = run_probe(probe, out, tokens, dtype="float32")
     return distance(ours, their_logits(model, tokens))
 

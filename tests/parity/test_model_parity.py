@@ -116,6 +116,9 @@ DEEPSEEK_V2 = LATENT | {
     "rope_scaling": {"type": "yarn", "factor": 4.0, "mscale": 0.7,
                      "mscale_all_dim": 0.7, "beta_fast": 32, "beta_slow": 1,
                      "original_max_position_embeddings": 32}}
+GPT_OSS = {
+    "num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 16,
+    "sliding_window": 8, "rope_scaling": YARN, "tie_word_embeddings": False}
 DEEPSEEK_V3 = LATENT | {"topk_method": "noaux_tc", "scoring_func": "sigmoid",
                         "norm_topk_prob": True}
 GEMMA2 = {
@@ -255,6 +258,7 @@ CASES = [
     case("greedy", "deepseek_v2", **DEEPSEEK_V2 | {
         "topk_method": "greedy", "q_lora_rank": NULL,
         "n_shared_experts": None}),
+    case("plain", "gpt_oss", length=70, **GPT_OSS),
     case("plain", "deepseek_v3", **DEEPSEEK_V3),
     case("yarn", "deepseek_v3", **DEEPSEEK_V3 | {
         "rope_scaling": DEEPSEEK_V2["rope_scaling"], "q_lora_rank": NULL}),

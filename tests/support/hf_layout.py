@@ -9,8 +9,24 @@ EXPERTS = {
 }
 
 
+def inside(weights):
+    """The layout of a model of several modalities since transformers 4.52."""
+    out = {}
+    for name, tensor in weights.items():
+        if name.startswith("language_model.model."):
+            name = "model." + name.replace(".model.", ".", 1)
+        elif name.startswith("language_model."):
+            name = name.removeprefix("language_model.")
+        else:
+            name = "model." + name
+        out[name] = tensor
+    return out
+
+
 def unstack(weights, config):
     family = config["model_type"]
+    if family in ("gemma3", "mistral3"):
+        return inside(weights)
     block, names = EXPERTS.get(family, ("mlp", {}))
     out = {}
     for name, tensor in weights.items():

@@ -34,6 +34,12 @@ def run(method, model, out, *flags, code=0, text=TEXT, launcher=()):
     return json.loads(report.read_text()) if code == 0 else done.stderr
 
 
+def convert(model, out, *flags):
+    subprocess.run(
+        [BIN, "convert", "--model", str(model), "--mlx-path", str(out),
+         *map(str, flags)], check=True, capture_output=True, timeout=300)
+
+
 def kl(out, model=DEMO):
     report = Path(f"{out}.kl.json")
     subprocess.run(

@@ -39,6 +39,7 @@ DecoderSpec read_cohere2(const FamilyInput& input);
 DecoderSpec read_gemma2(const FamilyInput& input);
 DecoderSpec read_gemma3(const FamilyInput& input);
 DecoderSpec read_glm4(const FamilyInput& input);
+DecoderSpec read_gpt_oss(const FamilyInput& input);
 DecoderSpec read_ministral3(const FamilyInput& input);
 DecoderSpec read_mistral3(const FamilyInput& input);
 DecoderSpec read_phi3(const FamilyInput& input);

@@ -12,6 +12,7 @@ const std::vector<Family>& families() {
       {"gemma3_text", read_gemma3_text},
       {"glm4", read_glm4},
       {"glm4_moe", read_glm4_moe},
+      {"gpt_oss", read_gpt_oss},
       {"granite", read_granite},
       {"llama", read_llama},
       {"llava", read_mistral3},

@@ -1,0 +1,144 @@
+#include <array>
+
+#include "core/error.h"
+#include "model/config_keys.h"
+#include "model/families/moe.h"
+
+namespace pennyweight {
+
+namespace {
+
+// mlx-lm's, which are those of its class.
+Json defaults() {
+  return {
+      {"num_hidden_layers", 36},
+      {"num_local_experts", 128},
+      {"num_experts_per_tok", 4},
+      {"vocab_size", 201088},
+      {"rms_norm_eps", 1e-5},
+      {"hidden_size", 2880},
+      {"intermediate_size", 2880},
+      {"head_dim", 64},
+      {"num_attention_heads", 64},
+      {"num_key_value_heads", 8},
+      {"sliding_window", 128},
+      {"rope_theta", 150000}};
+}
+
+// The hub's tensors hold gate's and up's rows in turn, as mxfp4 blocks.
+void add_sources(const std::string& path, DecoderSpec& spec) {
+  struct Part {
+    const char* name;
+    const char* source;
+    int first;
+    int step;
+  };
+  for (const Part& part : std::array<Part, 3>{
+           {{"gate_proj", "gate_up_proj", 0, 2},
+            {"up_proj", "gate_up_proj", 1, 2},
+            {"down_proj", "down_proj", 0, 1}}}) {
+    const std::string to = path + "." + part.name;
+    const std::string from = path + "." + part.source;
+    TensorSource source;
+    source.first = part.first;
+    source.step = part.step;
+    const auto add = [&](const char* suffix, const char* hub) {
+      source.names = {from + hub};
+      spec.sources.emplace(to + suffix, source);
+    };
+    add(".scales", "_scales");
+    source.vectors = true;
+    add(".bias", "_bias");
+    source.vectors = false;
+    source.words = true;
+    add(".weight", "_blocks");
+  }
+}
+
+void read_layers(
+    const JsonView& config,
+    const StandardShape& shape,
+    std::vector<int>& windows) {
+  const auto window = static_cast<int>(
+      config.integer("sliding_window", 1, int64_t{1} << 30));
+  const Json* types = config.find("layer_types");
+  if (types &&
+      (!types->is_array() ||
+       types->size() != static_cast<size_t>(shape.layers))) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"layer_types\" must name " +
+            std::to_string(shape.layers) + " layers");
+  }
+  for (int i = 0; i < shape.layers; ++i) {
+    const bool full = types ? types->at(static_cast<size_t>(i)) ==
+            "full_attention"
+                            : i % 2 == 1;
+    windows.push_back(full ? 0 : window);
+  }
+}
+
+}  // namespace
+
+// mlx_lm/models/gpt_oss.py: sinks, biases everywhere, clipped activations.
+DecoderSpec read_gpt_oss(const FamilyInput& input) {
+  const Json full = with_defaults(input.config.json(), defaults());
+  const JsonView config(full, input.config.origin());
+  check_standard_config(config);
+  check_config_keys(
+      config,
+      with_standard_keys(
+          {"attention_bias",
+           "experts_per_token",
+           "initial_context_length",
+           "layer_types",
+           "num_experts_per_tok",
+           "num_local_experts",
+           "sliding_window",
+           "swiglu_limit"}));
+  if (config.number_or("swiglu_limit", 7) != 7) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": a swiglu_limit other than 7, which mlx-lm does not read");
+  }
+  DecoderSpec spec;
+  auto shape = read_standard_shape(config);
+  shape.qkv_bias = true;
+  shape.output_bias = true;
+  shape.tied = false;
+  read_layers(config, shape, shape.windows);
+  read_rope(config, {}, true, shape.rope, spec);
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(config, "num_local_experts");
+  for (BlockSpec& block : spec.blocks) {
+    const std::string path = block.path + ".mlp";
+    block.attention.sinks =
+        ParameterSpec{block.path + ".self_attn.sinks", {shape.heads}};
+    block.mlp.reset();
+    MoeSpec moe;
+    moe.router = {
+        .path = path + ".router",
+        .out = counts.count,
+        .in = shape.hidden,
+        .bias = true,
+        .converts_as = make_quant_spec("affine", 8, 64)};
+    moe.experts = standard_mlp(
+        path + ".experts", shape.hidden, shape.intermediate, true);
+    moe.experts.activation = Activation::clipped;
+    for (LinearSpec* linear :
+         {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {
+      linear->count = counts.count;
+    }
+    moe.count = counts.count;
+    moe.chosen = counts.chosen;
+    moe.scores = MoeSpec::Scores::chosen_softmax;
+    block.moe = std::move(moe);
+    add_sources(path + ".experts", spec);
+  }
+  return spec;
+}
+
+}  // namespace pennyweight
