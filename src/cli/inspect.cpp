@@ -60,8 +60,14 @@ Command inspect_command() {
                *model,
                "Folder of the model, or a hub id org/name[@revision]")
             ->required();
-        return [model](Console& console) {
-          auto report = inspect(resolve_model(*model, console.progress()));
+        auto family = std::make_shared<std::string>();
+        app.add_option(
+            "--assume-family",
+            *family,
+            "Read a model of an unknown model_type as this family's");
+        return [model, family](Console& console) {
+          auto report =
+              inspect(resolve_model(*model, console.progress()), *family);
           console.result(to_json(report), describe(report));
         };
       }};

@@ -25,29 +25,38 @@ std::vector<std::string> names_under(
 
 }  // namespace
 
-DecoderSpec read_decoder_spec(const Checkpoint& checkpoint) {
-  JsonView config(
+std::string model_type_of(const Checkpoint& checkpoint) {
+  const auto origin = (checkpoint.folder() / "config.json").string();
+  return JsonView(checkpoint.config(), origin).string("model_type");
+}
+
+bool is_known_family(const std::string& name) {
+  return std::ranges::any_of(families(), [&](const Family& family) {
+    return name == family.model_type;
+  });
+}
+
+DecoderSpec read_decoder_spec(
+    const Checkpoint& checkpoint,
+    const std::string& family) {
+  const JsonView config(
       checkpoint.config(), (checkpoint.folder() / "config.json").string());
-  std::string type = config.string("model_type");
-  std::string known;
-  for (const Family& family : families()) {
-    if (type == family.model_type) {
-      auto spec = family.read(
+  for (const Family& known : families()) {
+    if (family == known.model_type) {
+      auto spec = known.read(
           {config,
            [&](const std::string& name) { return checkpoint.contains(name); },
            [&](const std::string& prefix) {
              return names_under(checkpoint, prefix);
            }});
-      spec.family = type;
+      spec.family = family;
       return spec;
     }
-    known += (known.empty() ? "" : ", ") + std::string(family.model_type);
   }
   throw Error(
       ErrorCode::not_supported,
       "model",
-      config.origin() + ": model_type \"" + one_line(type, 60) +
-          "\" is not supported; known are " + known);
+      "there is no family " + one_line(family, 60));
 }
 
 bool is_among(

@@ -206,10 +206,16 @@ struct DecoderSpec {
   Json config_patch = Json::object();
 };
 
-/// The spec of a checkpoint, whose tensors are not looked at beyond their
-/// names. not_supported for a family or a structural config key that is not
-/// known, corrupt for values out of range; each names the key.
-DecoderSpec read_decoder_spec(const Checkpoint& checkpoint);
+/// config.json's model_type.
+std::string model_type_of(const Checkpoint& checkpoint);
+bool is_known_family(const std::string& name);
+
+/// The spec of a checkpoint, read as `family`, whose tensors are not looked at
+/// beyond their names. not_supported for a family or a structural config key
+/// that is not known, corrupt for values out of range; each names the key.
+DecoderSpec read_decoder_spec(
+    const Checkpoint& checkpoint,
+    const std::string& family);
 
 /// Whether `name` is in `names`, or begins with one of them that ends with a
 /// dot.

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "model/families/family.h"
 
 namespace pennyweight {
 
@@ -240,9 +241,9 @@ void claim_norm(Claims& claims, const NormSpec& norm) {
 
 }  // namespace
 
-Model open_model(const fs::path& folder) {
-  auto checkpoint = Checkpoint::open(folder);
-  auto spec = read_decoder_spec(checkpoint);
+namespace {
+
+Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   ModelTensors tensors(checkpoint, spec.sources);
   Model model{
       std::move(checkpoint),
@@ -275,6 +276,73 @@ Model open_model(const fs::path& folder) {
   model.dtype = claims.main_dtype();
   model.published_packed = packing.published && !model.quantized.empty();
   return model;
+}
+
+// Families that could have written this checkpoint.
+std::vector<std::string> matching_families(const Checkpoint& checkpoint) {
+  std::vector<std::string> names;
+  for (const Family& family : families()) {
+    try {
+      claim_all(
+          Checkpoint::open(checkpoint.folder()),
+          read_decoder_spec(checkpoint, family.model_type));
+      names.push_back(family.model_type);
+    } catch (const Error&) {
+      // It is none of these.
+    }
+  }
+  return names;
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) {
+    text += (text.empty() ? "" : ", ") + name;
+  }
+  return text;
+}
+
+[[noreturn]] void refuse_type(
+    const Checkpoint& checkpoint,
+    const std::string& type) {
+  const auto matching = matching_families(checkpoint);
+  std::vector<std::string> known;
+  for (const Family& family : families()) {
+    known.push_back(family.model_type);
+  }
+  throw Error(
+      ErrorCode::not_supported,
+      "model",
+      (checkpoint.folder() / "config.json").string() + ": model_type \"" +
+          one_line(type, 60) + "\" is not supported; " +
+          (matching.empty()
+               ? "known are " + listed(known)
+               : "its tensors and config keys are those of " +
+                   listed(matching) + ": --assume-family " + matching.front() +
+                   " goes on as if it were one, if you know that it is"));
+}
+
+}  // namespace
+
+Model open_model(const fs::path& folder, const std::string& assumed) {
+  auto checkpoint = Checkpoint::open(folder);
+  const auto type = model_type_of(checkpoint);
+  const bool known = is_known_family(type);
+  if (!known && assumed.empty()) {
+    refuse_type(checkpoint, type);
+  }
+  auto spec = read_decoder_spec(checkpoint, known ? type : assumed);
+  if (!known) {
+    spec.notes.push_back(
+        "model_type " + one_line(type, 60) + " is assumed to be " + assumed +
+        ", which an output is named");
+    spec.config_patch["model_type"] = assumed;
+  } else if (!assumed.empty() && assumed != type) {
+    spec.notes.push_back(
+        "--assume-family " + assumed + " is not used: model_type " + type +
+        " is known");
+  }
+  return claim_all(std::move(checkpoint), std::move(spec));
 }
 
 ModuleSize module_size(const Model& model, const std::string& path) {

@@ -38,7 +38,11 @@ struct Model {
 /// Opens a folder: config and tensor names give the spec, then each tensor of
 /// the checkpoint is claimed exactly once, by name, shape and type. corrupt
 /// Error for what is missing, left over or of another shape, naming it.
-Model open_model(const fs::path& folder);
+///
+/// A model_type that is not known is read as `assumed`; without one it is a
+/// not_supported Error that names the families of which all tensors and config
+/// keys are this model's. An output is then of the assumed type.
+Model open_model(const fs::path& folder, const std::string& assumed = "");
 
 /// What a module's tensors take up.
 struct ModuleSize {

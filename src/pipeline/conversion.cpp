@@ -99,7 +99,7 @@ void Conversion::plan_tensor(const std::string& name, const TensorInfo& info) {
     }
     return;
   }
-  auto dtype = cast(info.dtype);
+  auto dtype = cast(name, info.dtype);
   const QuantSpec* spec = spec_of(name);
   if (!spec) {
     tensors_.push_back({name, dtype, info.shape});
@@ -125,7 +125,7 @@ void Conversion::plan_expanded(
   shape.back() = static_cast<int>(int64_t{shape.back()} * 32 / spec.bits);
   auto scales = model_.tensors.info(module + ".scales").dtype;
   // The fp modes hold no float type; MLX expands them to bfloat16.
-  auto dtype = is_float(scales) ? cast(scales) : mx::bfloat16;
+  auto dtype = is_float(scales) ? cast(module, scales) : mx::bfloat16;
   tensors_.push_back({module + ".weight", dtype, shape});
 }
 
@@ -173,8 +173,11 @@ const QuantSpec* Conversion::spec_of(const std::string& name) const {
   return planned ? &*it->second.spec : nullptr;
 }
 
-mx::Dtype Conversion::cast(mx::Dtype stored) const {
-  return settings_.dtype && is_float(stored) ? *settings_.dtype : stored;
+mx::Dtype Conversion::cast(const std::string& name, mx::Dtype stored) const {
+  return settings_.dtype && is_float(stored) &&
+          !is_among(name, model_.spec.carried)
+      ? *settings_.dtype
+      : stored;
 }
 
 mx::array Conversion::load_cast(const std::string& name) const {
@@ -204,7 +207,7 @@ ops::QuantizedWeight Conversion::round_to_nearest(
 mx::array Conversion::checked_cast(
     const mx::array& stored,
     const std::string& name) const {
-  auto to = cast(stored.dtype());
+  auto to = cast(name, stored.dtype());
   require_finite(stored, name);
   if (stored.dtype() == to) {
     return stored;

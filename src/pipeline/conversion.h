@@ -73,7 +73,7 @@ class Conversion {
 
   bool expands(const std::string& module) const;
   const QuantSpec* spec_of(const std::string& name) const;
-  mx::Dtype cast(mx::Dtype stored) const;
+  mx::Dtype cast(const std::string& name, mx::Dtype stored) const;
   mx::array load_cast(const std::string& name) const;
   mx::array checked_cast(const mx::array& stored, const std::string& name)
       const;

@@ -143,7 +143,7 @@ ConvertReport convert(
   auto start = std::chrono::steady_clock::now();
   check_options(options);
   check_output(kWhere, model_folder, options.mlx_path);
-  Model model = open_model(model_folder);
+  Model model = open_model(model_folder, options.assume_family);
   auto settings = settings_of(model, options);
   Conversion conversion(model, settings);
   check_tokenizer(model_folder, kWhere, progress);

@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 struct ConvertOptions {
   std::string model;
   std::string mlx_path = "mlx_model";
+  std::string assume_family;
   bool quantize = false;
   std::optional<int> q_bits;
   std::optional<int> q_group_size;
@@ -41,6 +42,10 @@ struct ConvertOptions {
          .help = "Folder to write; must not exist unless --force",
          .affects_result = false},
         self.mlx_path);
+    option(
+        {.name = "assume-family",
+         .help = "Read a model of an unknown model_type as this family's"},
+        self.assume_family);
     option(
         {.name = "quantize",
          .help = "Quantize the weights, rounding to nearest",

@@ -64,10 +64,10 @@ EvaluateReport evaluate_model(
   }
   settings.batch_tokens =
       int64_t{options.batch_size} * options.data.sequence_length;
-  auto model = open_model(model_folder);
+  auto model = open_model(model_folder, options.assume_family);
   std::optional<Model> reference;
   if (reference_folder) {
-    reference.emplace(open_model(*reference_folder));
+    reference.emplace(open_model(*reference_folder, options.assume_family));
   }
   auto tokenizer = Tokenizer::load(model_folder);
   auto data = load_data(

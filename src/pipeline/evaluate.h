@@ -22,6 +22,7 @@ struct EvaluateOptions {
   LoadDataOptions data;
   int batch_size = 0;
   std::optional<std::string> dtype;
+  std::string assume_family;
 
   EvaluateOptions() {
     data.num_samples = 256;  // as mlx_lm.perplexity
@@ -40,6 +41,10 @@ struct EvaluateOptions {
         {.name = "reference",
          .help = "The full-precision model, for KL and top-1 agreement"},
         self.reference);
+    option(
+        {.name = "assume-family",
+         .help = "Read a model of an unknown model_type as this family's"},
+        self.assume_family);
     LoadDataOptions::visit(self.data, option);
     option(
         {.name = "batch-size",

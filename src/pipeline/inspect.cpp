@@ -74,8 +74,10 @@ class Table {
 
 }  // namespace
 
-InspectReport inspect(const fs::path& folder) {
-  auto model = open_model(folder);
+InspectReport inspect(
+    const fs::path& folder,
+    const std::string& assumed_family) {
+  auto model = open_model(folder, assumed_family);
   auto size = model_size(model);
   InspectReport report;
   report.folder = folder.string();

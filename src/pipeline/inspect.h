@@ -42,7 +42,9 @@ struct InspectReport {
 };
 
 /// What a checkpoint holds; Errors as open_model's.
-InspectReport inspect(const fs::path& folder);
+InspectReport inspect(
+    const fs::path& folder,
+    const std::string& assumed_family = "");
 
 Json to_json(const InspectReport& report);
 

@@ -172,7 +172,7 @@ MethodRun::MethodRun(
       ranks_(ranks),
       progress_(progress),
       start_(std::chrono::steady_clock::now()),
-      model_(open_model(model_folder)) {
+      model_(open_model(model_folder, options.assume_family)) {
   auto refuse = [&](const std::string& what) {
     throw Error(ErrorCode::invalid_argument, name_, what);
   };

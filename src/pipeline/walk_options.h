@@ -13,6 +13,7 @@ struct WalkOptions {
   std::string model;
   std::string mlx_path = "mlx_model";
   LoadDataOptions data;
+  std::string assume_family;
   bool fit_embed = true;
   int batch_size = 0;
   std::optional<std::string> memory_limit;
@@ -34,6 +35,10 @@ struct WalkOptions {
          .help = "Folder to write; must not exist unless --force",
          .affects_result = false},
         self.mlx_path);
+    option(
+        {.name = "assume-family",
+         .help = "Read a model of an unknown model_type as this family's"},
+        self.assume_family);
     LoadDataOptions::visit(self.data, option);
     option(
         {.name = "fit-embed",

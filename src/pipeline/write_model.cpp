@@ -46,7 +46,13 @@ WrittenModel write_model(
   auto parameters = model_size(model).parameters;
   written.bytes =
       write_tensors(model, conversion, parameters, folder, where, progress);
-  written.bits_per_weight = 8.0 * static_cast<double>(written.bytes) /
+  int64_t carried = 0;
+  for (const auto& [name, info] : model.tensors.all()) {
+    carried += is_among(name, model.spec.carried)
+        ? static_cast<int64_t>(info.bytes)
+        : 0;
+  }
+  written.bits_per_weight = 8.0 * static_cast<double>(written.bytes - carried) /
       static_cast<double>(parameters);
   write_file(folder / "config.json", conversion.config().dump(4) + "\n");
   if (auto at = summary.find("%bpw"); at != std::string::npos) {

@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 struct WrittenModel {
   int64_t bytes = 0;  // of all tensors
-  double bits_per_weight = 0;
+  double bits_per_weight = 0;  // of the language model
   std::vector<std::string> side_files;
 };
 

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "format/round_to_nearest.h"
 #include "ops/ops_test.h"
 
 // Each row against a sum in float64 over its expert's weights.
@@ -83,9 +82,10 @@ TEST_P(ExpertLinear, PackedEqualsExpanded) {
   std::vector<ExpertWeight> packed, dense;
   for (int e = 0; e < kExperts; ++e) {
     const auto weight = random({kOut, kDepth}, type, 2 + e);
+    const auto parts = mx::quantize(weight, 32, 4);
     packed.push_back(
         {std::nullopt,
-         quantize(weight, make_quant_spec("affine", 4, 32)),
+         QuantizedWeight{parts[0], parts[1], parts[2], 32, 4, "affine"},
          std::nullopt});
     dense.push_back(
         {dequantize(*packed.back().packed, type), std::nullopt, std::nullopt});

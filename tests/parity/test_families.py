@@ -132,7 +132,7 @@ def round_trip(probe, source, out, method):  # noqa: F811
     if "vision_config" in config:
         tensors = demo.load(out)
         for name, tensor in VISION.items():
-            # convert casts all floats, as mlx_lm.convert does.
+            assert tensors[name].dtype == tensor.dtype
             assert mx.array_equal(tensors[name], tensor).item()
     model, _ = mlx_lm_utils.load(str(out))
     model.set_dtype(mx.float32)
@@ -156,6 +156,28 @@ def test_round_trips(probe, tmp_path, family):  # noqa: F811
         error = round_trip(
             probe, tmp_path / "model", tmp_path / method, method)
         assert error < 1e-4, method
+
+
+def test_unknown_type_is_offered(tmp_path):
+    write(tmp_path / "model", "qwen3", "bfloat16")
+    file = tmp_path / "model/config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"model_type": "newcomer"}))
+    error = walks.run("gptq", tmp_path / "model", tmp_path / "out", code=2)
+    assert '"newcomer" is not supported' in error
+    assert "--assume-family qwen3" in error
+    assert not (tmp_path / "out").exists()
+    report = walks.run(
+        "gptq", tmp_path / "model", tmp_path / "out", *METHODS["gptq"],
+        "--assume-family", "qwen3")
+    assert any("newcomer is assumed to be qwen3" in n for n in report["notes"])
+    model, out = mlx_lm_utils.load_model(tmp_path / "out")
+    assert out["model_type"] == "qwen3"
+    # Nothing is like it: another width of a tensor.
+    file.write_text(json.dumps(
+        config | {"model_type": "newcomer", "intermediate_size": 200}))
+    error = walks.run("gptq", tmp_path / "model", tmp_path / "no", code=2)
+    assert "known are" in error and "--assume-family" not in error
 
 
 def test_no_family_is_left_out():

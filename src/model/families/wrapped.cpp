@@ -101,6 +101,13 @@ void carry_others(const FamilyInput& input, DecoderSpec& spec) {
     for (const auto& name : input.tensors_under("model." + part)) {
       spec.sources.emplace(name.substr(6), TensorSource{.names = {name}});
     }
+    const auto count = input.tensors_under("model." + part).size() +
+        input.tensors_under(part).size();
+    if (count > 0) {
+      spec.notes.push_back(
+          std::to_string(count) + " tensors of " +
+          part.substr(0, part.size() - 1) + " are carried over as they are");
+    }
   }
 }
 
