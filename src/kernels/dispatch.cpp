@@ -20,6 +20,8 @@ constexpr Implementation kReference{
     .rms_norm = reference::rms_norm,
     .rope = reference::rope,
     .attention = reference::attention,
+    .gated_delta = reference::gated_delta,
+    .causal_conv = reference::causal_conv,
     .swiglu = reference::swiglu,
     .subtract = reference::subtract,
     .add_magnitudes = reference::add_magnitudes,
@@ -36,6 +38,8 @@ constexpr Implementation kSimd{
     .rms_norm = simd::rms_norm,
     .rope = simd::rope,
     .attention = simd::attention,
+    .gated_delta = simd::gated_delta,
+    .causal_conv = simd::causal_conv,
     .swiglu = simd::swiglu,
     .subtract = simd::subtract,
     .add_magnitudes = simd::add_magnitudes,
@@ -53,6 +57,8 @@ constexpr Implementation kOneDnn{
     .rms_norm = simd::rms_norm,
     .rope = simd::rope,
     .attention = onednn::attention,
+    .gated_delta = simd::gated_delta,
+    .causal_conv = simd::causal_conv,
     .swiglu = simd::swiglu,
     .subtract = simd::subtract,
     .add_magnitudes = simd::add_magnitudes,
@@ -201,6 +207,14 @@ void rope(const RopeArgs& args) {
 
 void attention(const AttentionArgs& args) {
   active().attention(args);
+}
+
+void gated_delta(const GatedDeltaArgs& args) {
+  active().gated_delta(args);
+}
+
+void causal_conv(const CausalConvArgs& args) {
+  active().causal_conv(args);
 }
 
 void swiglu(const SwigluArgs& args) {

@@ -33,6 +33,8 @@ struct Implementation {
   void (*rms_norm)(const RmsNormArgs&);
   void (*rope)(const RopeArgs&);
   void (*attention)(const AttentionArgs&);
+  void (*gated_delta)(const GatedDeltaArgs&);
+  void (*causal_conv)(const CausalConvArgs&);
   void (*swiglu)(const SwigluArgs&);
   void (*subtract)(const SubtractArgs&);
   void (*add_magnitudes)(const AddMagnitudesArgs&);

@@ -139,6 +139,41 @@ struct AttentionArgs {
   void* out = nullptr;  // contiguous
 };
 
+/// out [batch, length, heads, value_dim] of the gated delta rule; see
+/// ops::gated_delta. q and k have `key_heads` heads of key_dim values in
+/// `type`, v has `heads` of value_dim in `value_type`, as out.
+struct GatedDeltaArgs {
+  int64_t batch = 0;
+  int64_t length = 0;
+  int64_t heads = 0;
+  int64_t key_heads = 0;
+  int64_t key_dim = 0;
+  int64_t value_dim = 0;
+  DType type = DType::f32;
+  DType value_type = DType::f32;
+  HeadsView q{}, k{}, v{};
+  const float* g = nullptr;     // [batch, length, heads]
+  const float* beta = nullptr;  // likewise
+  void* out = nullptr;          // contiguous
+};
+
+/// out [batch, length, channels]: each channel of x convolved with its own
+/// row of weight [channels, width], the last tap at the output's position,
+/// what stands before x being 0; then silu if asked for.
+struct CausalConvArgs {
+  int64_t batch = 0;
+  int64_t length = 0;
+  int64_t channels = 0;
+  int64_t width = 0;
+  bool silu = false;
+  DType type = DType::f32;  // of x and out
+  const void* x = nullptr;  // channels contiguous
+  int64_t x_batch_stride = 0;
+  int64_t x_row_stride = 0;
+  ConstVector weight{};  // [channels * width]
+  void* out = nullptr;   // contiguous
+};
+
 /// out = silu(gate) * up, or gelu(gate) * up by its form with tanh, which is
 /// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)). `out` may be `gate` or `up`
 /// itself.
@@ -263,6 +298,8 @@ void quantized_matmul(const QuantizedMatmulArgs& args);
 void rms_norm(const RmsNormArgs& args);
 void rope(const RopeArgs& args);
 void attention(const AttentionArgs& args);
+void gated_delta(const GatedDeltaArgs& args);
+void causal_conv(const CausalConvArgs& args);
 void swiglu(const SwigluArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);

@@ -41,6 +41,15 @@ mx::array attention(
     const mx::array& v,
     const AttentionOptions& options);
 
+mx::array gated_delta(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const mx::array& g,
+    const mx::array& beta);
+
+mx::array causal_conv(const mx::array& x, const mx::array& weight, bool silu);
+
 mx::array swiglu(const mx::array& gate, const mx::array& up);
 mx::array geglu(const mx::array& gate, const mx::array& up);
 mx::array softmax(const mx::array& x);

@@ -11,6 +11,8 @@ void quantized_matmul(const QuantizedMatmulArgs& args);
 void rms_norm(const RmsNormArgs& args);
 void rope(const RopeArgs& args);
 void attention(const AttentionArgs& args);
+void gated_delta(const GatedDeltaArgs& args);
+void causal_conv(const CausalConvArgs& args);
 void swiglu(const SwigluArgs& args);
 void subtract(const SubtractArgs& args);
 void add_magnitudes(const AddMagnitudesArgs& args);

@@ -1,0 +1,232 @@
+#include "ops/gated_delta.h"
+
+#include <mlx/fast.h>
+#include <mlx/ops.h>
+
+#include <cmath>
+#include <utility>
+
+#include "ops/check.h"
+#include "ops/mlx_path.h"
+#include "ops/primitive.h"
+
+namespace pennyweight::ops {
+
+namespace {
+
+using Arrays = std::vector<mx::array>;
+
+void check_gated_delta(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const mx::array& g,
+    const mx::array& beta) {
+  const char* where = "gated_delta";
+  require_floating(q, where, "q");
+  require_floating(v, where, "v");
+  require(
+      q.ndim() == 4 && v.ndim() == 4 && k.shape() == q.shape() &&
+          k.dtype() == q.dtype() && q.shape(0) == v.shape(0) &&
+          q.shape(1) == v.shape(1) && q.shape(2) > 0 &&
+          v.shape(2) % q.shape(2) == 0,
+      where,
+      "q " + describe(q) + ", k " + describe(k) + ", v " + describe(v) +
+          " do not fit together");
+  const mx::Shape gates{v.shape(0), v.shape(1), v.shape(2)};
+  require(
+      g.shape() == gates && g.dtype() == mx::float32 && beta.shape() == gates &&
+          beta.dtype() == mx::float32,
+      where,
+      "g " + describe(g) + " and beta " + describe(beta) +
+          " are not one float32 for each head of v " + describe(v));
+}
+
+kernels::HeadsView heads_view(const mx::array& x) {
+  return {x.data<void>(), x.strides(0), x.strides(1), x.strides(2)};
+}
+
+class GatedDelta : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override {
+    return "pennyweight::GatedDelta";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto q = with_dense_last_axis(inputs[0]);
+    const auto k = with_dense_last_axis(inputs[1]);
+    const auto v = with_dense_last_axis(inputs[2]);
+    const auto g = without_gaps(inputs[3]);
+    const auto beta = without_gaps(inputs[4]);
+    allocate(out);
+    const kernels::GatedDeltaArgs args{
+        .batch = v.shape(0),
+        .length = v.shape(1),
+        .heads = v.shape(2),
+        .key_heads = q.shape(2),
+        .key_dim = q.shape(3),
+        .value_dim = v.shape(3),
+        .type = kernel_type(q.dtype()),
+        .value_type = kernel_type(v.dtype()),
+        .q = heads_view(q),
+        .k = heads_view(k),
+        .v = heads_view(v),
+        .g = g.data<float>(),
+        .beta = beta.data<float>(),
+        .out = out.data<void>()};
+    return [args] { kernels::gated_delta(args); };
+  }
+};
+
+class CausalConv : public CpuPrimitive {
+ public:
+  CausalConv(mx::Stream stream, bool silu)
+      : CpuPrimitive(stream), silu_(silu) {}
+
+  const char* name() const override {
+    return "pennyweight::CausalConv";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto x = with_dense_last_axis(inputs[0]);
+    const auto weight = without_gaps(inputs[1]);
+    allocate(out);
+    const kernels::CausalConvArgs args{
+        .batch = x.shape(0),
+        .length = x.shape(1),
+        .channels = x.shape(2),
+        .width = weight.shape(1),
+        .silu = silu_,
+        .type = kernel_type(x.dtype()),
+        .x = x.data<void>(),
+        .x_batch_stride = x.strides(0),
+        .x_row_stride = x.strides(1),
+        .weight = vector_of(weight),
+        .out = out.data<void>()};
+    return [args] { kernels::causal_conv(args); };
+  }
+
+ private:
+  bool silu_;
+};
+
+mx::array as_float(const mx::array& x) {
+  return mx::astype(x, mx::float32);
+}
+
+}  // namespace
+
+mx::array mlx_path::gated_delta(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const mx::array& g,
+    const mx::array& beta) {
+  // MLX 0.32.4 rounds g and beta to the type of q.
+  const auto result = mx::fast::gated_delta_update(
+      as_float(q), as_float(k), as_float(v), g, beta);
+  return mx::astype(result[0], v.dtype());
+}
+
+mx::array
+mlx_path::causal_conv(const mx::array& x, const mx::array& weight, bool silu) {
+  const int channels = x.shape(2);
+  const int width = weight.shape(1);
+  // Zeros stand on both sides: what the end saw of them is cut off.
+  auto sums = mx::conv1d(
+      as_float(x),
+      mx::expand_dims(as_float(weight), 2),
+      1,
+      width - 1,
+      1,
+      channels);
+  sums = mx::slice(sums, {0, 0, 0}, x.shape());
+  if (silu) {
+    sums = mx::multiply(sums, mx::sigmoid(sums));
+  }
+  return mx::astype(sums, x.dtype());
+}
+
+mx::array gated_delta(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const mx::array& g,
+    const mx::array& beta) {
+  check_gated_delta(q, k, v, g, beta);
+  if (const auto cpu = cpu_stream()) {
+    return mx::array(
+        v.shape(),
+        v.dtype(),
+        std::make_shared<GatedDelta>(*cpu),
+        Arrays{q, k, v, g, beta});
+  }
+  return mlx_path::gated_delta(q, k, v, g, beta);
+}
+
+mx::array causal_conv(const mx::array& x, const mx::array& weight, bool silu) {
+  const char* where = "causal_conv";
+  require_floating(x, where, "x");
+  require_floating(weight, where, "weight");
+  require(
+      x.ndim() == 3 && weight.ndim() == 2 && x.shape(2) == weight.shape(0) &&
+          weight.shape(1) > 0,
+      where,
+      "x " + describe(x) + " is not [batch, length, channels] for the weight " +
+          describe(weight) + " [channels, width]");
+  if (const auto cpu = cpu_stream()) {
+    return mx::array(
+        x.shape(),
+        x.dtype(),
+        std::make_shared<CausalConv>(*cpu, silu),
+        Arrays{x, weight});
+  }
+  return mlx_path::causal_conv(x, weight, silu);
+}
+
+QueriesAndKeys
+normalize_keys(const mx::array& q, const mx::array& k, float eps) {
+  const char* where = "normalize_keys";
+  require(
+      q.ndim() >= 1 && k.ndim() >= 1 && q.shape(-1) == k.shape(-1) &&
+          q.shape(-1) > 0,
+      where,
+      "q " + describe(q) + " and k " + describe(k) +
+          " do not share a last axis");
+  // rms_norm divides by the root of a mean, which is sqrt(dim) smaller.
+  const int dim = q.shape(-1);
+  const float scale = 1.0f / std::sqrt(float(dim));
+  const auto weight = [&](float value) { return mx::full({dim}, value); };
+  return {
+      rms_norm(q, weight(scale * scale), eps / float(dim)),
+      rms_norm(k, weight(scale), eps / float(dim))};
+}
+
+DeltaGates delta_gates(
+    const mx::array& a,
+    const mx::array& b,
+    const mx::array& a_log,
+    const mx::array& dt_bias) {
+  const char* where = "delta_gates";
+  require_floating(a, where, "a");
+  require_floating(b, where, "b");
+  require_floating(a_log, where, "a_log");
+  require_floating(dt_bias, where, "dt_bias");
+  require(
+      a.ndim() == 3 && b.shape() == a.shape() &&
+          a_log.shape() == mx::Shape{a.shape(2)} &&
+          dt_bias.shape() == a_log.shape(),
+      where,
+      "a " + describe(a) + ", b " + describe(b) + ", a_log " + describe(a_log) +
+          ", dt_bias " + describe(dt_bias) + " do not fit together");
+  const auto step =
+      mx::logaddexp(mx::add(as_float(a), as_float(dt_bias)), mx::array(0.0f));
+  const auto rate = mx::negative(mx::exp(as_float(a_log)));
+  return {mx::exp(mx::multiply(rate, step)), mx::sigmoid(as_float(b))};
+}
+
+}  // namespace pennyweight::ops

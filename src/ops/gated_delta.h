@@ -1,0 +1,56 @@
+#pragma once
+
+#include "ops/ops.h"
+
+/// The linear attention of qwen3_next and qwen3_5: a short convolution, then
+/// the gated delta rule (arXiv 2412.06464).
+namespace pennyweight::ops {
+
+/// The gated delta rule. For each batch and value head a state S [value_dim,
+/// key_dim] begins at 0 and takes one step a token, in float32:
+///   S = g S;  S += beta (v - S k) k^T;  y = S q
+/// q and k [batch, length, key_heads, key_dim] of one type, as normalize_keys
+/// gives them; v [batch, length, heads, value_dim], heads a multiple of
+/// key_heads: key head i serves value heads i * n .. i * n + n - 1; g and
+/// beta float32 [batch, length, heads]. The result is y [batch, length,
+/// heads, value_dim] in v's type.
+mx::array gated_delta(
+    const mx::array& q,
+    const mx::array& k,
+    const mx::array& v,
+    const mx::array& g,
+    const mx::array& beta);
+
+/// Each channel of x [batch, length, channels] convolved with its own row of
+/// weight [channels, width], of which the last value meets the position
+/// itself and the first what stands width - 1 before it; before x stand
+/// zeros. Then silu(x) = x / (1 + exp(-x)) where asked for. The result has
+/// x's shape and type and is rounded once.
+mx::array
+causal_conv(const mx::array& x, const mx::array& weight, bool silu = false);
+
+struct QueriesAndKeys {
+  mx::array q;
+  mx::array k;
+};
+
+/// x / sqrt(|x|^2 + eps) over the last axis of q and k [..., key_dim], of q
+/// also over sqrt(key_dim): what the models give to gated_delta. Types stay.
+QueriesAndKeys
+normalize_keys(const mx::array& q, const mx::array& k, float eps = 1e-6f);
+
+struct DeltaGates {
+  mx::array g;
+  mx::array beta;
+};
+
+/// g = exp(-exp(a_log) * log(1 + exp(a + dt_bias))) and beta = 1 / (1 +
+/// exp(-b)), both float32 [batch, length, heads] from a and b of that shape;
+/// a_log and dt_bias [heads]. All are floating, and float32 is computed in.
+DeltaGates delta_gates(
+    const mx::array& a,
+    const mx::array& b,
+    const mx::array& a_log,
+    const mx::array& dt_bias);
+
+}  // namespace pennyweight::ops
