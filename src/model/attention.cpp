@@ -6,32 +6,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr int kCacheStep = 256;
-
-// Grows the buffer by whole steps and writes `fresh` behind what is there.
-mx::array
-append(std::optional<mx::array>& buffer, const mx::array& fresh, int length) {
-  int total = length + fresh.shape(1);
-  if (!buffer || buffer->shape(1) < total) {
-    auto shape = fresh.shape();
-    int capacity = (total + kCacheStep - 1) / kCacheStep * kCacheStep;
-    shape[1] = capacity - (buffer ? buffer->shape(1) : 0);
-    auto room = mx::zeros(shape, fresh.dtype());
-    buffer = buffer ? mx::concatenate({*buffer, room}, 1) : room;
-  }
-  auto start = mx::Shape(4, 0);
-  auto stop = buffer->shape();
-  start[1] = length;
-  stop[1] = total;
-  buffer = mx::slice_update(*buffer, fresh, start, stop);
-  start[1] = 0;
-  return mx::slice(*buffer, start, stop);
-}
-
-mx::array split_heads(const mx::array& x, int heads, int head_dim) {
-  return mx::reshape(x, {x.shape(0), x.shape(1), heads, head_dim});
-}
-
 // A full-width norm stands before the split into heads.
 bool is_wide(const std::optional<NormSpec>& norm, const AttentionSpec& spec) {
   return norm && norm->size != spec.head_dim;
@@ -39,6 +13,7 @@ bool is_wide(const std::optional<NormSpec>& norm, const AttentionSpec& spec) {
 
 struct Heads {
   mx::array q, k, v;  // [batch, length, heads or kv_heads, size]
+  std::optional<mx::array> gate{};  // as q
 };
 
 Heads split_projections(
@@ -52,10 +27,20 @@ Heads split_projections(
     const auto project = [&](const LinearSpec& linear, int count) {
       return heads(weights.linears.at(linear.path)(input), count);
     };
-    return {
-        project(attention.q, attention.heads),
+    Heads split{
+        attention.gated ? split_heads(
+                              weights.linears.at(attention.q.path)(input),
+                              attention.heads,
+                              2 * attention.head_dim)
+                        : project(attention.q, attention.heads),
         project(attention.k, attention.kv_heads),
         project(attention.v, attention.kv_heads)};
+    if (attention.gated) {
+      const int size = attention.head_dim;
+      split.gate = last_axis(split.q, size, 2 * size);
+      split.q = last_axis(split.q, 0, size);
+    }
+    return split;
   }
   const auto all = weights.linears.at(attention.qkv->path)(input);
   const int q_end = attention.heads * attention.head_dim;
@@ -219,6 +204,9 @@ mx::array attention_mixed(
     const mx::array& input,
     const ForwardContext& context) {
   const AttentionSpec& attention = spec.attention;
+  if (attention.delta) {
+    return delta_mixed(*attention.delta, weights, input, context);
+  }
   const int offset = context.cache ? context.cache->length : 0;
   const int length = input.shape(1);
   const auto plain = [&] {
@@ -253,6 +241,9 @@ mx::array attention_mixed(
   auto mixed = ops::attention(heads.q, heads.k, heads.v, options);
   if (attention.latent) {
     mixed = last_axis(mixed, 0, attention.latent->value_dim);
+  }
+  if (heads.gate) {
+    mixed = mx::multiply(mixed, mx::sigmoid(*heads.gate));
   }
   return mx::flatten(mixed, 2, 3);
 }

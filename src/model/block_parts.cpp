@@ -4,6 +4,12 @@
 
 namespace pennyweight {
 
+namespace {
+
+constexpr int kCacheStep = 256;
+
+}  // namespace
+
 mx::array norm_weight(const NormSpec& norm, const mx::array& stored) {
   return norm.offset == 0
       ? stored
@@ -64,6 +70,29 @@ mx::array add_part(
     part = mx::multiply(part, mx::array(spec.residual_scale));
   }
   return mx::add(residual, part);
+}
+
+mx::array
+append(std::optional<mx::array>& buffer, const mx::array& fresh, int length) {
+  int total = length + fresh.shape(1);
+  if (!buffer || buffer->shape(1) < total) {
+    auto shape = fresh.shape();
+    int capacity = (total + kCacheStep - 1) / kCacheStep * kCacheStep;
+    shape[1] = capacity - (buffer ? buffer->shape(1) : 0);
+    auto room = mx::zeros(shape, fresh.dtype());
+    buffer = buffer ? mx::concatenate({*buffer, room}, 1) : room;
+  }
+  auto start = mx::Shape(4, 0);
+  auto stop = buffer->shape();
+  start[1] = length;
+  stop[1] = total;
+  buffer = mx::slice_update(*buffer, fresh, start, stop);
+  start[1] = 0;
+  return mx::slice(*buffer, start, stop);
+}
+
+mx::array split_heads(const mx::array& x, int heads, int head_dim) {
+  return mx::reshape(x, {x.shape(0), x.shape(1), heads, head_dim});
 }
 
 mx::array last_axis(const mx::array& x, int first, int end) {

@@ -37,6 +37,21 @@ mx::array add_part(
     const mx::array& residual,
     mx::array part);
 
+/// Grows the buffer by whole steps and writes `fresh` behind what is there;
+/// gives all so far.
+mx::array
+append(std::optional<mx::array>& buffer, const mx::array& fresh, int length);
+
+/// [batch, length, heads * size] to [batch, length, heads, size].
+mx::array split_heads(const mx::array& x, int heads, int head_dim);
+
+/// attention_mixed() of linear attention.
+mx::array delta_mixed(
+    const DeltaSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context);
+
 /// x [..., first .. end - 1].
 mx::array last_axis(const mx::array& x, int first, int end);
 

@@ -48,6 +48,10 @@ DecoderSpec read_decoder_spec(
            [&](const std::string& name) { return checkpoint.contains(name); },
            [&](const std::string& prefix) {
              return names_under(checkpoint, prefix);
+           },
+           [&](const std::string& name) {
+             return checkpoint.contains(name) ? checkpoint.info(name).shape
+                                              : mx::Shape{};
            }});
       spec.family = family;
       return spec;

@@ -52,6 +52,7 @@ struct NormSpec {
 struct ParameterSpec {
   std::string name;
   std::vector<int64_t> shape;
+  bool keeps_type = false;  // mlx-lm never casts it
 };
 
 /// Queries, keys and values by way of a latent (multi-head latent attention,
@@ -73,12 +74,34 @@ struct LatentSpec {
   int value_dim = 0;
 };
 
+/// Linear attention by the gated delta rule (ops/gated_delta.h) behind a short
+/// convolution over q, k and v; its result is normed by head, gated by z and
+/// read by AttentionSpec::o.
+struct DeltaSpec {
+  /// q, k, v, z and b, a of each key head in turn; or each on its own.
+  std::optional<LinearSpec> qkvz, ba;
+  std::optional<LinearSpec> qkv, z, b, a;
+  ParameterSpec conv;     // [2 key_heads * key_dim + heads * value_dim, width, 1]
+  ParameterSpec a_log;    // [heads]
+  ParameterSpec dt_bias;  // [heads]
+  NormSpec norm;          // [value_dim]
+  int key_heads = 0;
+  int heads = 0;
+  int key_dim = 0;
+  int value_dim = 0;
+};
+
 /// Grouped-query attention with rotary embedding: q [heads * head_dim, in],
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
   LinearSpec q, k, v, o;
   /// q, k and v above one another in one matrix, in place of them.
   std::optional<LinearSpec> qkv;
+  /// In place of all but o.
+  std::optional<DeltaSpec> delta;
+  /// q gives each head's gate behind its query; the head's result is
+  /// multiplied by the gate's sigmoid.
+  bool gated = false;
   /// In place of q, k and v, but for q where it has no q_a.
   std::optional<LatentSpec> latent;
   // Before the rope: over head_dim, or over all heads together where the
@@ -167,10 +190,14 @@ struct TensorSource {
   bool transposed = false;  // the last two axes, at last
   /// Bytes [..., groups, 16] are seen as words [..., groups * 4] first.
   bool words = false;
+  float add = 0;  // to each value, rounded to its type
+  /// [channels, 1, width] is turned to [channels, width, 1].
+  bool width_first = false;
   /// Only the name is another.
   bool renames() const {
     return names.size() == 1 && split == 0 && first == 0 && end == 0 &&
-        step == 1 && !transposed && !words;
+        step == 1 && !transposed && !words &&
+        add == 0 && !width_first;
   }
   size_t axis(size_t dimensions) const {
     return dimensions - (vectors || dimensions < 2 ? 1 : 2);

@@ -45,7 +45,15 @@ class Lister {
   void add_attention() {
     const auto& attention = block_.attention;
     const std::string normed = block_.path + ".self_attn";
-    if (attention.latent) {
+    if (attention.delta) {
+      const auto& delta = *attention.delta;
+      for (const auto& linear :
+           {delta.qkvz, delta.ba, delta.qkv, delta.z, delta.b, delta.a}) {
+        if (linear) {
+          add(*linear, BlockInput::attention, normed);
+        }
+      }
+    } else if (attention.latent) {
       add_latent(*attention.latent, normed);
     } else if (attention.qkv) {
       add(*attention.qkv, BlockInput::attention, normed);
@@ -241,6 +249,9 @@ std::vector<NormSpec> list_norms(const BlockSpec& block) {
     add(block.attention.latent->q_norm);
     add(block.attention.latent->kv_norm);
   }
+  if (block.attention.delta) {
+    add(block.attention.delta->norm);
+  }
   add(block.attention.q_norm);
   add(block.attention.k_norm);
   add(block.attention_post);
@@ -253,6 +264,10 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
   std::vector<ParameterSpec> parameters;
   if (block.attention.sinks) {
     parameters.push_back(*block.attention.sinks);
+  }
+  if (const auto& delta = block.attention.delta) {
+    parameters.insert(
+        parameters.end(), {delta->conv, delta->a_log, delta->dt_bias});
   }
   if (block.moe && block.moe->correction) {
     parameters.push_back(*block.moe->correction);

@@ -72,6 +72,9 @@ class Groups {
     const int repeat =
         attention.kv_heads ? attention.heads / attention.kv_heads : 1;
     const int64_t size = attention.head_dim;
+    if (attention.delta) {
+      return;  // a norm that all heads share stands before o
+    }
     if (attention.latent) {
       const auto& latent = *attention.latent;
       if (latent.kv_b) {

@@ -12,6 +12,12 @@ namespace {
 
 // What one of the source's tensors becomes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.add != 0) {
+    return mx::add(tensor, mx::array(source.add, tensor.dtype()));
+  }
+  if (source.width_first) {
+    return mx::swapaxes(tensor, 1, 2);
+  }
   if (source.words) {
     tensor = mx::flatten(mx::view(tensor, mx::uint32), -2, -1);
   }
@@ -37,6 +43,16 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
 
 // The same of a shape; empty for one that it does not fit.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (source.add != 0) {
+    return shape;
+  }
+  if (source.width_first) {
+    if (shape.size() != 3) {
+      return {};
+    }
+    std::swap(shape[1], shape[2]);
+    return shape;
+  }
   if (source.words) {
     if (shape.size() < 2 || shape.back() % 4 != 0) {
       return {};
@@ -82,7 +98,8 @@ ModelTensors::ModelTensors(
   };
   std::set<std::string> used;
   for (auto& [name, source] : sources) {
-    if (checkpoint.contains(name) ||
+    const bool in_place = source.names.front() == name;
+    if ((checkpoint.contains(name) && !in_place) ||
         !checkpoint.contains(source.names.front())) {
       continue;
     }
@@ -97,7 +114,9 @@ ModelTensors::ModelTensors(
             "tensor " + part + " is not of the shape and type of " +
             first.name + ", beside which it stands");
       }
-      used.insert(part);
+      if (!in_place) {
+        used.insert(part);
+      }
     }
     TensorInfo info = first;
     info.name = name;
@@ -116,9 +135,7 @@ ModelTensors::ModelTensors(
     sources_.emplace(name, std::move(source));
   }
   for (const auto& name : used) {
-    if (!sources_.contains(name)) {
-      infos_.erase(name);
-    }
+    infos_.erase(name);
   }
 }
 

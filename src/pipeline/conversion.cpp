@@ -78,6 +78,13 @@ std::optional<mx::Dtype> default_dtype(const Model& model) {
 Conversion::Conversion(const Model& model, ConversionSettings settings)
     : model_(model),
       settings_(std::move(settings)) {
+  for (const BlockSpec& block : model.spec.blocks) {
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      if (parameter.keeps_type) {
+        kept_types_.insert(parameter.name);
+      }
+    }
+  }
   for (const ModuleSpec& module : list_homes(model.spec)) {
     counts_[module.path] = module.count;
   }
@@ -175,7 +182,7 @@ const QuantSpec* Conversion::spec_of(const std::string& name) const {
 
 mx::Dtype Conversion::cast(const std::string& name, mx::Dtype stored) const {
   return settings_.dtype && is_float(stored) &&
-          !is_among(name, model_.spec.carried)
+          !is_among(name, model_.spec.carried) && !kept_types_.contains(name)
       ? *settings_.dtype
       : stored;
 }

@@ -24,8 +24,8 @@ import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from hf_layout import unstack  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
-    COHERE2, DEEPSEEK_V2, DEEPSEEK_V3, DTYPES, GEMMA2, GEMMA3, GLM4, GLM4_MOE,
-    GPT_OSS, GRANITE, MINISTRAL3, MIXTRAL, OLMOE, PHI3, QWEN2_MOE, QWEN3_MOE, distance, make_config, make_tokens, probe,
+    COHERE2, DELTA_EXPERTS, DEEPSEEK_V2, DEEPSEEK_V3, DTYPES, GEMMA2, GEMMA3, GLM4, GLM4_MOE,
+    GPT_OSS, GRANITE, MINISTRAL3, MIXTRAL, OLMOE, PHI3, QWEN2_MOE, QWEN3_5, QWEN3_MOE, QWEN3_NEXT, distance, make_config, make_tokens, probe,
     random_model, run_probe, save, their_logits, tolerance)
 
 EXPERTS = {"moe_intermediate_size": 64}
@@ -52,7 +52,10 @@ FAMILIES = {
     "qwen2": {},
     "qwen2_moe": QWEN2_MOE | EXPERTS,
     "qwen3": {"head_dim": 32},
+    "qwen3_5": QWEN3_5,
+    "qwen3_5_moe": QWEN3_5 | DELTA_EXPERTS | EXPERTS,
     "qwen3_moe": QWEN3_MOE | EXPERTS,
+    "qwen3_next": QWEN3_NEXT | EXPERTS,
     "smollm3": {"num_hidden_layers": 4},
 }
 WIDTHS = {"hidden_size": 128, "intermediate_size": 192, "vocab_size": 3072}
@@ -98,6 +101,8 @@ def write(folder, family, dtype):
          extra=VISION if family in INNER else None, layout=unstack)
     for name in demo.TOKENIZER:
         shutil.copy(ROOT / "assets/demo" / name, folder / name)
+    if family != "gemma3":  # which mlx-lm has no newer layout of
+        model, _ = mlx_lm_utils.load_model(folder)
     model.set_dtype(mx.float32)
     return model, text_of(config)
 

@@ -119,6 +119,18 @@ DEEPSEEK_V2 = LATENT | {
 GPT_OSS = {
     "num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 16,
     "sliding_window": 8, "rope_scaling": YARN, "tie_word_embeddings": False}
+DELTA = {
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 4, "full_attention_interval": 2, "head_dim": 16,
+    "num_hidden_layers": 4, "tie_word_embeddings": False}
+DELTA_EXPERTS = QWEN2_MOE | {"norm_topk_prob": True, "decoder_sparse_step": 1}
+QWEN3_NEXT = DELTA_EXPERTS | DELTA | {
+    "mlp_only_layers": [1], "partial_rotary_factor": 0.5}
+QWEN3_5 = DELTA | {
+    "rope_theta": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0,
+                        "partial_rotary_factor": 0.5}}
 DEEPSEEK_V3 = LATENT | {"topk_method": "noaux_tc", "scoring_func": "sigmoid",
                         "norm_topk_prob": True}
 GEMMA2 = {
@@ -259,6 +271,10 @@ CASES = [
         "topk_method": "greedy", "q_lora_rank": NULL,
         "n_shared_experts": None}),
     case("plain", "gpt_oss", length=70, **GPT_OSS),
+    case("plain", "qwen3_next", length=70, **QWEN3_NEXT),
+    case("plain", "qwen3_5", length=70, **QWEN3_5),
+    case("tied", "qwen3_5", **QWEN3_5 | {"tie_word_embeddings": True}),
+    case("plain", "qwen3_5_moe", **QWEN3_5 | DELTA_EXPERTS),
     case("plain", "deepseek_v3", **DEEPSEEK_V3),
     case("yarn", "deepseek_v3", **DEEPSEEK_V3 | {
         "rope_scaling": DEEPSEEK_V2["rope_scaling"], "q_lora_rank": NULL}),

@@ -23,8 +23,44 @@ def inside(weights):
     return out
 
 
+NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight",
+         "model.norm.weight", "q_norm.weight", "k_norm.weight")
+
+
+def raw_delta(weights):
+    """Norms without their 1, convolutions with their width last."""
+    out = {}
+    for name, tensor in weights.items():
+        if name.endswith("conv1d.weight"):
+            tensor = tensor.swapaxes(1, 2)
+        elif name.endswith(NORMS):
+            tensor = tensor - 1
+        out[name] = tensor
+    return out
+
+
+def fuse_experts(weights):
+    out = {}
+    for name, tensor in weights.items():
+        if ".switch_mlp.gate_proj" in name:
+            up = weights[name.replace("gate_proj", "up_proj")]
+            path = name.split("switch_mlp")[0] + "experts."
+            out[path + "gate_up_proj"] = mx.concatenate([tensor, up], axis=1)
+        elif ".switch_mlp.down_proj" in name:
+            path = name.split("switch_mlp")[0] + "experts."
+            out[path + "down_proj"] = tensor
+        elif ".switch_mlp." not in name:
+            out[name] = tensor
+    return out
+
+
 def unstack(weights, config):
     family = config["model_type"]
+    if family in ("qwen3_5", "qwen3_5_moe"):
+        weights = inside(fuse_experts(raw_delta(weights)))
+        return {name: mx.contiguous(t) for name, t in weights.items()}
+    if family == "qwen3_next":
+        weights = raw_delta(weights)
     if family in ("gemma3", "mistral3"):
         return inside(weights)
     block, names = EXPERTS.get(family, ("mlp", {}))

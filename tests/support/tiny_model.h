@@ -76,8 +76,9 @@ inline DecoderSpec spec_of(
       auto under = [](const std::string&) {
         return std::vector<std::string>();
       };
+      auto shape = [](const std::string&) { return mx::Shape(); };
       return family.read(
-          {JsonView(config, "config.json"), has ? has : none, under});
+          {JsonView(config, "config.json"), has ? has : none, under, shape});
     }
   }
   throw Error(ErrorCode::not_supported, "test", "unknown family");

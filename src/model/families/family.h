@@ -15,6 +15,8 @@ struct FamilyInput {
   std::function<bool(const std::string& tensor)> has_tensor;
   std::function<std::vector<std::string>(const std::string& prefix)>
       tensors_under;
+  /// Empty for a tensor that is not there.
+  std::function<mx::Shape(const std::string& tensor)> shape_of;
 };
 
 /// A family turns a config into a spec, with mlx-lm's defaults: what it
@@ -42,6 +44,8 @@ DecoderSpec read_glm4(const FamilyInput& input);
 DecoderSpec read_gpt_oss(const FamilyInput& input);
 DecoderSpec read_ministral3(const FamilyInput& input);
 DecoderSpec read_mistral3(const FamilyInput& input);
+DecoderSpec read_qwen3_5(const FamilyInput& input);
+DecoderSpec read_qwen3_next(const FamilyInput& input);
 DecoderSpec read_phi3(const FamilyInput& input);
 DecoderSpec read_deepseek_v2(const FamilyInput& input);
 DecoderSpec read_deepseek_v3(const FamilyInput& input);

@@ -34,7 +34,8 @@ DecoderSpec read_ministral3(const FamilyInput& input) {
   }
   auto spec = read_llama_layout({JsonView(own, config.origin()),
                                  input.has_tensor,
-                                 input.tensors_under},
+                                 input.tensors_under,
+                                 input.shape_of},
                                 {});
   for (BlockSpec& block : spec.blocks) {
     block.attention.growth_beta = static_cast<float>(beta);

@@ -26,7 +26,10 @@ const std::vector<Family>& families() {
       {"qwen2", read_qwen2},
       {"qwen2_moe", read_qwen2_moe},
       {"qwen3", read_qwen3},
+      {"qwen3_5", read_qwen3_5},
+      {"qwen3_5_moe", read_qwen3_5},
       {"qwen3_moe", read_qwen3_moe},
+      {"qwen3_next", read_qwen3_next},
       {"smollm3", read_smollm3}};
   return list;
 }

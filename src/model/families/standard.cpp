@@ -58,7 +58,8 @@ MlpSpec standard_mlp(
 namespace {
 
 BlockSpec standard_block(const StandardShape& shape, int index) {
-  std::string path = "model.layers." + std::to_string(index);
+  std::string path =
+      shape.prefix + "model.layers." + std::to_string(index);
   std::string attention = path + ".self_attn.";
   int64_t hidden = shape.hidden;
   int64_t q_width = int64_t{shape.heads} * shape.head_dim;
@@ -269,15 +270,16 @@ void note_unused_windows(const JsonView& config, DecoderSpec& spec) {
 void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   spec.hidden = shape.hidden;
   spec.vocab = shape.vocab;
-  spec.embedding = "model.embed_tokens";
+  spec.embedding = shape.prefix + "model.embed_tokens";
   for (int i = 0; i < shape.layers; ++i) {
     spec.blocks.push_back(standard_block(shape, i));
     spec.dropped.push_back(
         spec.blocks.back().path + ".self_attn.rotary_emb.inv_freq");
   }
-  spec.final_norm = {"model.norm", shape.hidden, shape.eps};
+  spec.final_norm = {shape.prefix + "model.norm", shape.hidden, shape.eps};
   if (!shape.tied) {
-    spec.head = LinearSpec{"lm_head", shape.vocab, shape.hidden, false};
+    spec.head = LinearSpec{
+        shape.prefix + "lm_head", shape.vocab, shape.hidden, false};
   }
 }
 

@@ -11,6 +11,7 @@ namespace pennyweight {
 /// The layout that llama began and many families share: pre-norm blocks of
 /// self_attn.{q,k,v,o}_proj and mlp.{gate,up,down}_proj under model.layers.N.
 struct StandardShape {
+  std::string prefix;  // of all paths
   int64_t hidden = 0;
   int64_t intermediate = 0;
   int64_t vocab = 0;

@@ -1,0 +1,194 @@
+#include "model/families/delta.h"
+
+#include <set>
+
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+struct DeltaShape {
+  int key_heads = 0;
+  int heads = 0;
+  int key_dim = 0;
+  int value_dim = 0;
+  int width = 0;
+};
+
+DeltaShape read_delta_shape(const JsonView& config) {
+  const auto size = [&](const char* key) {
+    return static_cast<int>(config.integer(key, 1, 1 << 14));
+  };
+  DeltaShape shape{
+      size("linear_num_key_heads"),
+      size("linear_num_value_heads"),
+      size("linear_key_head_dim"),
+      size("linear_value_head_dim"),
+      size("linear_conv_kernel_dim")};
+  if (shape.heads % shape.key_heads != 0) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() +
+            ": linear_num_value_heads must be a multiple of "
+            "linear_num_key_heads");
+  }
+  return shape;
+}
+
+void fill_layer(
+    const DeltaShape& shape,
+    const StandardShape& whole,
+    bool fused,
+    BlockSpec& block) {
+  const std::string path = block.path + ".linear_attn.";
+  const int64_t hidden = whole.hidden;
+  const int64_t keys = int64_t{shape.key_heads} * shape.key_dim;
+  const int64_t values = int64_t{shape.heads} * shape.value_dim;
+  DeltaSpec delta;
+  if (fused) {
+    delta.qkvz =
+        LinearSpec{path + "in_proj_qkvz", 2 * keys + 2 * values, hidden};
+    delta.ba = LinearSpec{path + "in_proj_ba", 2 * shape.heads, hidden};
+  } else {
+    delta.qkv = LinearSpec{path + "in_proj_qkv", 2 * keys + values, hidden};
+    delta.z = LinearSpec{path + "in_proj_z", values, hidden};
+    delta.b = LinearSpec{path + "in_proj_b", shape.heads, hidden};
+    delta.a = LinearSpec{path + "in_proj_a", shape.heads, hidden};
+  }
+  delta.conv = {path + "conv1d.weight", {2 * keys + values, shape.width, 1}};
+  delta.a_log = {path + "A_log", {shape.heads}, true};
+  delta.dt_bias = {path + "dt_bias", {shape.heads}};
+  delta.norm = {path + "norm", shape.value_dim, whole.eps};
+  delta.key_heads = shape.key_heads;
+  delta.heads = shape.heads;
+  delta.key_dim = shape.key_dim;
+  delta.value_dim = shape.value_dim;
+  AttentionSpec attention;
+  attention.delta = std::move(delta);
+  attention.o = {path + "out_proj", hidden, values};
+  attention.heads = shape.heads;
+  attention.head_dim = shape.value_dim;
+  block.attention = std::move(attention);
+}
+
+}  // namespace
+
+std::vector<const char*> with_delta_keys(std::vector<const char*> more) {
+  more.insert(
+      more.end(),
+      {"attention_bias",
+       "attn_output_gate",
+       "decoder_sparse_step",
+       "full_attention_interval",
+       "layer_types",
+       "linear_conv_kernel_dim",
+       "linear_key_head_dim",
+       "linear_num_key_heads",
+       "linear_num_value_heads",
+       "linear_value_head_dim",
+       "mamba_ssm_dtype",
+       "mlp_only_layers",
+       "moe_intermediate_size",
+       "norm_topk_prob",
+       "num_experts",
+       "num_experts_per_tok",
+       "partial_rotary_factor",
+       "shared_expert_intermediate_size"});
+  return with_standard_keys(std::move(more));
+}
+
+void fill_delta_layers(
+    const JsonView& config,
+    const StandardShape& shape,
+    bool fused,
+    DecoderSpec& spec) {
+  const auto delta = read_delta_shape(config);
+  const auto interval =
+      config.integer_or("full_attention_interval", 4, 1, kMaxLayers);
+  const Json* types = config.find("layer_types");
+  for (BlockSpec& block : spec.blocks) {
+    const bool full = (block.index + 1) % interval == 0;
+    const auto index = static_cast<size_t>(block.index);
+    if (types && types->is_array() && index < types->size() &&
+        types->at(index) !=
+            (full ? "full_attention" : "linear_attention")) {
+      throw Error(
+          ErrorCode::not_supported,
+          "model",
+          config.origin() +
+              ": \"layer_types\" is not the pattern of "
+              "full_attention_interval, which is all that mlx-lm reads");
+    }
+    if (full) {
+      block.attention.q.out *= 2;
+      block.attention.gated = true;
+    } else {
+      fill_layer(delta, shape, fused, block);
+    }
+  }
+}
+
+void fill_delta_experts(
+    const JsonView& config,
+    int64_t hidden,
+    bool normalize,
+    DecoderSpec& spec) {
+  if (config.integer_or("num_experts", 0, 0, 1 << 14) == 0) {
+    return;
+  }
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const auto shared =
+      config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
+  const auto step = config.integer_or("decoder_sparse_step", 1, 1, 1 << 20);
+  std::set<double> dense;
+  if (config.has("mlp_only_layers")) {
+    for (double layer : config.numbers("mlp_only_layers")) {
+      dense.insert(layer);
+    }
+  }
+  for (BlockSpec& block : spec.blocks) {
+    if (dense.contains(block.index) || (block.index + 1) % step != 0) {
+      continue;
+    }
+    const std::string path = block.path + ".mlp";
+    block.moe =
+        standard_moe(path, hidden, wide, counts.count, counts.chosen, spec);
+    block.moe->normalize = normalize;
+    block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
+    block.moe->shared_gate = LinearSpec{
+        .path = path + ".shared_expert_gate",
+        .out = 1,
+        .in = hidden,
+        .converts_as = make_quant_spec("affine", 8, 64)};
+    block.mlp = standard_mlp(path + ".shared_expert", hidden, shared);
+  }
+}
+
+void add_delta_sources(
+    const std::function<std::string(const std::string&)>& from,
+    DecoderSpec& spec) {
+  const auto add_one = [&](const NormSpec& norm) {
+    TensorSource source{.names = {from(norm.path + ".weight")}};
+    source.add = 1;
+    spec.sources.insert_or_assign(norm.path + ".weight", std::move(source));
+  };
+  for (const BlockSpec& block : spec.blocks) {
+    for (const NormSpec& norm : list_norms(block)) {
+      const auto& delta = block.attention.delta;
+      if (!delta || norm.path != delta->norm.path) {
+        add_one(norm);
+      }
+    }
+    if (const auto& delta = block.attention.delta) {
+      TensorSource source{.names = {from(delta->conv.name)}};
+      source.width_first = true;
+      spec.sources.insert_or_assign(delta->conv.name, std::move(source));
+    }
+  }
+  add_one(spec.final_norm);
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,189 @@
+#include <algorithm>
+
+#include "core/error.h"
+#include "model/config_keys.h"
+#include "model/families/delta.h"
+
+namespace pennyweight {
+
+namespace {
+
+const std::string kInner = "language_model.";
+
+// mlx-lm's, which are those of its class.
+Json defaults() {
+  return {
+      {"hidden_size", 4096},
+      {"intermediate_size", 14336},
+      {"num_hidden_layers", 32},
+      {"num_attention_heads", 32},
+      {"rms_norm_eps", 1e-6},
+      {"vocab_size", 151936},
+      {"num_key_value_heads", 8},
+      {"max_position_embeddings", 131072},
+      {"linear_num_value_heads", 64},
+      {"linear_num_key_heads", 16},
+      {"linear_key_head_dim", 192},
+      {"linear_value_head_dim", 128},
+      {"linear_conv_kernel_dim", 4},
+      {"full_attention_interval", 4},
+      {"rope_parameters",
+       {{"rope_type", "default"},
+        {"rope_theta", 100000.0},
+        {"partial_rotary_factor", 0.25}}}};
+}
+
+// The tensor's name in the checkpoint: mlx-lm's, that of a model of several
+// modalities, or of a language model alone.
+std::string stored_name(const FamilyInput& input, const std::string& name) {
+  const std::string inner = name.substr(kInner.size());
+  std::vector<std::string> names{name, inner};
+  if (inner.starts_with("model.")) {
+    names.push_back("model.language_model." + inner.substr(6));
+  }
+  for (const auto& other : names) {
+    if (input.has_tensor(other)) {
+      return other;
+    }
+  }
+  return name;
+}
+
+// Stacks as transformers keeps them: gate above up.
+void add_fused_experts(
+    const FamilyInput& input,
+    const MoeSpec& moe,
+    DecoderSpec& spec) {
+  const auto& path = moe.experts.gate.path;
+  const auto block = path.substr(0, path.find(".switch_mlp"));
+  const auto fused = stored_name(input, block + ".experts.gate_up_proj");
+  const auto down = stored_name(input, block + ".experts.down_proj");
+  if (!input.has_tensor(fused)) {
+    return;
+  }
+  const int half = static_cast<int>(moe.experts.gate.out);
+  TensorSource gate{.names = {fused}};
+  gate.end = half;
+  TensorSource up{.names = {fused}};
+  up.first = half;
+  const auto put = [&](const LinearSpec& linear, TensorSource source) {
+    spec.sources.insert_or_assign(linear.path + ".weight", std::move(source));
+  };
+  put(moe.experts.gate, gate);
+  put(moe.experts.up, up);
+  put(moe.experts.down, {.names = {down}});
+}
+
+void add_sources(const FamilyInput& input, DecoderSpec& spec) {
+  const auto add = [&](const std::string& name) {
+    const auto stored = stored_name(input, name);
+    if (stored != name) {
+      spec.sources.emplace(name, TensorSource{.names = {stored}});
+    }
+  };
+  for (auto& [name, source] : spec.sources) {  // stacks of single experts
+    for (auto& part : source.names) {
+      part = stored_name(input, part);
+    }
+  }
+  bool raw = false;  // the hub's norms and convolutions
+  for (const ModuleSpec& module : list_homes(spec)) {
+    for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
+      add(module.path + suffix);
+    }
+  }
+  for (const BlockSpec& block : spec.blocks) {
+    for (const NormSpec& norm : list_norms(block)) {
+      add(norm.path + ".weight");
+    }
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      add(parameter.name);
+    }
+    if (const auto& delta = block.attention.delta) {
+      const auto shape = input.shape_of(stored_name(input, delta->conv.name));
+      raw = raw || (!shape.empty() && shape.back() != 1);
+    }
+    if (block.moe) {
+      add_fused_experts(input, *block.moe, spec);
+    }
+  }
+  add(spec.final_norm.path + ".weight");
+  if (raw) {
+    add_delta_sources(
+        [&](const std::string& name) { return stored_name(input, name); },
+        spec);
+  }
+}
+
+// The text part's spec under language_model.
+DecoderSpec read_text(const FamilyInput& outer, const JsonView& config) {
+  check_standard_config(config);
+  check_config_keys(config, with_delta_keys({"mtp_num_hidden_layers",
+                                             "mtp_use_dedicated_embeddings"}));
+  const FamilyInput input{
+      config,
+      [&](const std::string& name) {
+        return outer.has_tensor(stored_name(outer, kInner + name));
+      },
+      outer.tensors_under,
+      outer.shape_of};
+  DecoderSpec spec;
+  auto shape = read_standard_shape(config);
+  shape.prefix = kInner;
+  shape.qkv_bias = config.boolean_or("attention_bias", false);
+  shape.output_bias = shape.qkv_bias;
+  shape.qk_norm = true;
+  shape.tied = config.boolean_or("tie_word_embeddings", false);
+  const auto parameters = config.object("rope_parameters");
+  shape.rope.dims = partial_dims(*parameters, shape.head_dim, 0.25);
+  shape.rope.base = parameters->number_or("rope_theta", 100000);
+  Json scaling = parameters->json();
+  scaling.erase("mrope_interleaved");
+  const bool proportional =
+      parameters->string_or("type", parameters->string_or("rope_type", "")) ==
+      "proportional";
+  if (!proportional) {
+    scaling.erase("partial_rotary_factor");  // read above
+  }
+  read_rope_scaling(
+      JsonView(scaling, parameters->origin()),
+      static_cast<int>(
+          config.integer("max_position_embeddings", 1, int64_t{1} << 30)),
+      shape.rope,
+      spec.notes);
+  fill_standard(shape, spec);
+  fill_delta_layers(config, shape, false, spec);
+  fill_delta_experts(
+      config, shape.hidden, config.boolean_or("norm_topk_prob", true), spec);
+  if (shape.tied) {
+    spec.dropped.push_back("lm_head.weight");
+    spec.dropped.push_back(kInner + "lm_head.weight");
+  }
+  spec.dropped.push_back("mtp.");
+  add_sources(outer, spec);
+  return spec;
+}
+
+}  // namespace
+
+// mlx_lm/models/qwen3_5.py and, with experts, qwen3_5_moe.py: the language
+// model alone, or as the text part of one of several modalities.
+DecoderSpec read_qwen3_5(const FamilyInput& input) {
+  const Json* text = input.config.find("text_config");
+  const Json full = with_defaults(
+      text && text->is_object() ? *text : input.config.json(), defaults());
+  const auto origin =
+      input.config.origin() + (text ? ": text_config" : "");
+  auto spec = read_text(input, JsonView(full, origin));
+  for (const std::string part : {"vision_tower.", "model.visual."}) {
+    spec.carried.push_back(part);
+    if (const auto count = input.tensors_under(part).size(); count > 0) {
+      spec.notes.push_back(
+          std::to_string(count) + " tensors of " +
+          part.substr(0, part.size() - 1) + " are carried over as they are");
+    }
+  }
+  return spec;
+}
+
+}  // namespace pennyweight
