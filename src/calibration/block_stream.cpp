@@ -74,8 +74,7 @@ void BlockStream::advance(size_t step, size_t batch) {
           mixed_.clear();
         }
         if (spec_->mlp) {
-          auto read =
-              spec_->parallel ? BlockInput::attention : BlockInput::mlp;
+          auto read = spec_->parallel ? BlockInput::attention : BlockInput::mlp;
           wide_.put(
               batch, mlp_wide(*spec_->mlp, *weights_, normed(read, batch)));
         }
@@ -94,8 +93,7 @@ mx::array BlockStream::input(const ModuleSpec& module, size_t batch) const {
     case BlockInput::mixed:
       return mixed_.get(batch);
     case BlockInput::wide:
-      return module.expert ? normed(BlockInput::mlp, batch)
-                           : wide_.get(batch);
+      return module.expert ? normed(BlockInput::mlp, batch) : wide_.get(batch);
     default:
       return latent_input(
           *spec_,
@@ -145,8 +143,7 @@ void BlockStream::finish(size_t batch) {
   }
   auto wide = spec_->mlp ? std::optional(wide_.get(batch)) : std::nullopt;
   after().put(
-      batch,
-      mlp_output(*spec_, *weights_, after().get(batch), wide, context_));
+      batch, mlp_output(*spec_, *weights_, after().get(batch), wide, context_));
 }
 
 void BlockStream::run() {

@@ -135,8 +135,7 @@ std::vector<InputStatistics> collect_expert_statistics(
           tokens.borrowed(batch, module.part).empty()) {
         continue;
       }
-      std::vector<mx::array> parts{
-          expert_rows(stream, module, batch, tokens)};
+      std::vector<mx::array> parts{expert_rows(stream, module, batch, tokens)};
       if (full) {
         parts.push_back(expert_rows(*full, module, batch, tokens));
       }

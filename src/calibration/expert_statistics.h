@@ -40,8 +40,11 @@ class ExpertTokens {
   }
 
  private:
-  void choose(const BlockStream& stream, const std::vector<TokenBatch>& batches);
-  void borrow(const std::vector<TokenBatch>& batches, int64_t floor, double all);
+  void choose(
+      const BlockStream& stream,
+      const std::vector<TokenBatch>& batches);
+  void
+  borrow(const std::vector<TokenBatch>& batches, int64_t floor, double all);
 
   // By batch and expert.
   std::vector<std::vector<std::vector<uint32_t>>> own_, borrowed_;

@@ -196,13 +196,14 @@ Json search_scales(
   AwqOptions plain = options;
   plain.clip = false;
   std::vector<Scales> candidates{{}};
-  std::vector<double> losses{scaling_loss(task, block, scaling, {}, plain, nullptr)};
+  std::vector<double> losses{
+      scaling_loss(task, block, scaling, {}, plain, nullptr)};
   const auto means = shared_means(block, scaling);
   for (int step = 1; step < options.n_grid; ++step) {
     const double ratio = double(step) / options.n_grid;
-    auto scales =
-        task.foldable(scaling.group, awq_scales(means, ratio));
-    losses.push_back(scaling_loss(task, block, scaling, scales, plain, nullptr));
+    auto scales = task.foldable(scaling.group, awq_scales(means, ratio));
+    losses.push_back(
+        scaling_loss(task, block, scaling, scales, plain, nullptr));
     candidates.push_back(std::move(scales));
   }
   std::vector<size_t> order(candidates.size());

@@ -48,12 +48,10 @@ void round_block(
     const AwqInputs& inputs = block.inputs[i];
     const Scales columns = variant.scaled ? block.columns(i) : Scales{};
     for (const ModuleSpec& module : inputs.group.modules) {
-      const Scales rows =
-          variant.scaled ? block.rows(module.path) : Scales{};
+      const Scales rows = variant.scaled ? block.rows(module.path) : Scales{};
       auto result = round_module(task, module, inputs, columns, rows, parts);
       variant.loss += result.figures.loss;
-      auto packed =
-          pack_result(result, task.quant_spec(module), task.dtype());
+      auto packed = pack_result(result, task.quant_spec(module), task.dtype());
       variant.dense.insert_or_assign(
           module.path, unscaled(task, packed, columns, rows));
       variant.packed.insert_or_assign(module.path, std::move(packed));

@@ -103,8 +103,7 @@ void keep_result(
     const GptqResult& result,
     Variant& variant) {
   variant.weights.insert_or_assign(
-      module.path,
-      pack_result(result, task.quant_spec(module), task.dtype()));
+      module.path, pack_result(result, task.quant_spec(module), task.dtype()));
   variant.figures[module.path] =
       to_json(result.figures, module.out * module.in);
 }

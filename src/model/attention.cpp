@@ -12,7 +12,7 @@ bool is_wide(const std::optional<NormSpec>& norm, const AttentionSpec& spec) {
 }
 
 struct Heads {
-  mx::array q, k, v;  // [batch, length, heads or kv_heads, size]
+  mx::array q, k, v;                // [batch, length, heads or kv_heads, size]
   std::optional<mx::array> gate{};  // as q
 };
 
@@ -102,18 +102,16 @@ Heads expand_latent(
   for (int h = 0; h < attention.heads; ++h) {
     const auto& key = weights.linears.at(part_path(spec.key->path, h));
     const auto& value = weights.linears.at(part_path(spec.value->path, h));
-    const auto dense = key.dense ? *key.dense
-                                 : ops::dequantize(*key.packed, latent.dtype());
+    const auto dense =
+        key.dense ? *key.dense : ops::dequantize(*key.packed, latent.dtype());
     keys.push_back(ops::linear(latent, mx::transpose(dense)));
     values.push_back(value(latent));
   }
   return {q, mx::stack(keys, 2), mx::stack(values, 2)};
 }
 
-mx::array rotated(
-    const AttentionSpec& attention,
-    const mx::array& x,
-    int offset) {
+mx::array
+rotated(const AttentionSpec& attention, const mx::array& x, int offset) {
   if (attention.rope.dims == 0) {
     return x;
   }
@@ -133,17 +131,15 @@ Heads latent_heads(
       attention.heads,
       attention.head_dim);
   auto down = weights.linears.at(spec.kv_a.path)(input);
-  auto latent = normed(
-      spec.kv_norm, weights, last_axis(down, 0, spec.rank), dtype);
-  auto shared = split_heads(
-      last_axis(down, spec.rank, down.shape(-1)), 1, spec.rope_dim);
+  auto latent =
+      normed(spec.kv_norm, weights, last_axis(down, 0, spec.rank), dtype);
+  auto shared =
+      split_heads(last_axis(down, spec.rank, down.shape(-1)), 1, spec.rope_dim);
   auto heads = expand_latent(attention, weights, q, latent);
-  shared = mx::repeat(
-      rotated(attention, shared, offset), attention.heads, 2);
+  shared = mx::repeat(rotated(attention, shared, offset), attention.heads, 2);
   heads.q = mx::concatenate(
       {last_axis(q, 0, spec.nope_dim),
-       rotated(
-           attention, last_axis(q, spec.nope_dim, q.shape(-1)), offset)},
+       rotated(attention, last_axis(q, spec.nope_dim, q.shape(-1)), offset)},
       -1);
   heads.k = mx::concatenate({heads.k, shared}, -1);
   // Attention wants values of the keys' size; what is added is cut off.
@@ -155,8 +151,8 @@ Heads latent_heads(
 // 1 + beta log(1 + floor(position / positions)), float32 [1, length, 1, 1].
 mx::array growth(const AttentionSpec& attention, int offset, int length) {
   auto at = mx::astype(mx::arange(offset, offset + length), mx::float32);
-  auto steps = mx::floor(
-      mx::divide(at, mx::array(float(attention.growth_positions))));
+  auto steps =
+      mx::floor(mx::divide(at, mx::array(float(attention.growth_positions))));
   auto factor = mx::add(
       mx::array(1.0f),
       mx::multiply(mx::array(attention.growth_beta), mx::log1p(steps)));

@@ -44,8 +44,7 @@ mx::array run_block(
   auto h = attention_output(spec, weights, x, mixed);
   std::optional<mx::array> wide;
   if (spec.mlp) {
-    wide = mlp_wide(
-        *spec.mlp, weights, mlp_input(spec, weights, h, context));
+    wide = mlp_wide(*spec.mlp, weights, mlp_input(spec, weights, h, context));
   }
   return mlp_output(spec, weights, h, wide, context);
 }

@@ -75,10 +75,8 @@ struct Routing {
   mx::array experts;  // uint32 [tokens, chosen]
   mx::array scores;   // float32 [tokens, chosen]
 };
-Routing route(
-    const MoeSpec& spec,
-    const BlockWeights& weights,
-    const mx::array& input);
+Routing
+route(const MoeSpec& spec, const BlockWeights& weights, const mx::array& input);
 /// What an expert's down reads of rows [n, hidden] of mlp_input.
 mx::array expert_wide(
     const MoeSpec& spec,

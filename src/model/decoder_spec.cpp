@@ -63,9 +63,7 @@ DecoderSpec read_decoder_spec(
       "there is no family " + one_line(family, 60));
 }
 
-bool is_among(
-    const std::string& name,
-    const std::vector<std::string>& names) {
+bool is_among(const std::string& name, const std::vector<std::string>& names) {
   return std::ranges::any_of(names, [&](const std::string& other) {
     return name == other || (other.ends_with('.') && name.starts_with(other));
   });

@@ -81,8 +81,8 @@ struct DeltaSpec {
   /// q, k, v, z and b, a of each key head in turn; or each on its own.
   std::optional<LinearSpec> qkvz, ba;
   std::optional<LinearSpec> qkv, z, b, a;
-  ParameterSpec conv;     // [2 key_heads * key_dim + heads * value_dim, width, 1]
-  ParameterSpec a_log;    // [heads]
+  ParameterSpec conv;   // [2 key_heads * key_dim + heads * value_dim, width, 1]
+  ParameterSpec a_log;  // [heads]
   ParameterSpec dt_bias;  // [heads]
   NormSpec norm;          // [value_dim]
   int key_heads = 0;
@@ -196,8 +196,7 @@ struct TensorSource {
   /// Only the name is another.
   bool renames() const {
     return names.size() == 1 && split == 0 && first == 0 && end == 0 &&
-        step == 1 && !transposed && !words &&
-        add == 0 && !width_first;
+        step == 1 && !transposed && !words && add == 0 && !width_first;
   }
   size_t axis(size_t dimensions) const {
     return dimensions - (vectors || dimensions < 2 ? 1 : 2);
@@ -313,8 +312,8 @@ struct ScaleGroup {
 
   Previous kind = Previous::norm;
   std::string previous;
-  float offset = 0;    // of the norm
-  bool bias = false;   // of the norm
+  float offset = 0;   // of the norm
+  bool bias = false;  // of the norm
   std::vector<std::string> linears;
   int64_t channels = 0;  // input channels of the linears
   /// The output channel of `previous` that feeds each input channel; empty:

@@ -38,7 +38,8 @@ Projections project(
   const int v = 2 * spec.key_dim;
   return {
       mx::concatenate(
-          {part(0, spec.key_dim), part(spec.key_dim, spec.key_dim),
+          {part(0, spec.key_dim),
+           part(spec.key_dim, spec.key_dim),
            part(v, values)},
           -1),
       split_heads(part(v + values, values), spec.heads, spec.value_dim),
@@ -65,8 +66,8 @@ mx::array delta_mixed(
   }
   const auto parts = project(spec, weights, whole);
   const auto conv = mx::squeeze(weights.parameters.at(spec.conv.name), -1);
-  const auto mixed = ops::causal_conv(
-      parts.qkv, mx::astype(conv, parts.qkv.dtype()), true);
+  const auto mixed =
+      ops::causal_conv(parts.qkv, mx::astype(conv, parts.qkv.dtype()), true);
   const int keys = spec.key_heads * spec.key_dim;
   const auto heads = ops::normalize_keys(
       split_heads(last_axis(mixed, 0, keys), spec.key_heads, spec.key_dim),
@@ -81,16 +82,13 @@ mx::array delta_mixed(
       weights.parameters.at(spec.dt_bias.name));
   auto out = ops::gated_delta(heads.q, heads.k, values, gates.g, gates.beta);
   out = ops::swiglu(
-      mx::contiguous(parts.z),
-      normed(spec.norm, weights, out, context.dtype));
+      mx::contiguous(parts.z), normed(spec.norm, weights, out, context.dtype));
   out = mx::flatten(out, 2, 3);
   const int total = out.shape(1);
   return total == length
       ? out
       : mx::slice(
-            out,
-            {0, total - length, 0},
-            {out.shape(0), total, out.shape(2)});
+            out, {0, total - length, 0}, {out.shape(0), total, out.shape(2)});
 }
 
 }  // namespace pennyweight

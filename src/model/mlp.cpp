@@ -11,10 +11,10 @@ namespace {
 mx::array clipped(const mx::array& gate, const mx::array& up) {
   const mx::array limit(7.0f);
   auto g = mx::minimum(mx::astype(gate, mx::float32), limit);
-  auto u = mx::clip(
-      mx::astype(up, mx::float32), mx::negative(limit), limit);
+  auto u = mx::clip(mx::astype(up, mx::float32), mx::negative(limit), limit);
   auto sigmoid = mx::sigmoid(mx::multiply(g, mx::array(1.702f)));
-  auto wide = mx::multiply(mx::multiply(g, sigmoid), mx::add(u, mx::array(1.0f)));
+  auto wide =
+      mx::multiply(mx::multiply(g, sigmoid), mx::add(u, mx::array(1.0f)));
   return mx::astype(wide, gate.dtype());
 }
 
@@ -72,18 +72,18 @@ mx::array mix_experts(
   auto flat = mx::flatten(routing.experts);
   auto order = mx::argsort(flat);
   auto expert = mx::take(flat, order);
-  auto token = mx::floor_divide(
-      order, mx::array(static_cast<uint32_t>(spec.chosen)));
+  auto token =
+      mx::floor_divide(order, mx::array(static_cast<uint32_t>(spec.chosen)));
   auto x = mx::take(input, token, 0);
-  auto gate = ops::expert_linear(x, stack_of(weights, spec.experts.gate), expert);
+  auto gate =
+      ops::expert_linear(x, stack_of(weights, spec.experts.gate), expert);
   auto up = ops::expert_linear(x, stack_of(weights, spec.experts.up), expert);
   auto wide = activated(spec.experts.activation, gate, up);
   auto down = ops::expert_linear(
       wide, stack_of(weights, spec.experts.down), expert, mx::float32);
   down = mx::take(down, mx::argsort(order), 0);
   down = mx::reshape(down, {input.shape(0), spec.chosen, down.shape(1)});
-  return mx::sum(
-      mx::multiply(down, mx::expand_dims(routing.scores, -1)), 1);
+  return mx::sum(mx::multiply(down, mx::expand_dims(routing.scores, -1)), 1);
 }
 
 }  // namespace
@@ -156,7 +156,9 @@ mx::array expert_wide(
     return weights.linears.at(part_path(linear.path, expert))(rows);
   };
   return activated(
-      spec.experts.activation, apply(spec.experts.gate), apply(spec.experts.up));
+      spec.experts.activation,
+      apply(spec.experts.gate),
+      apply(spec.experts.up));
 }
 
 mx::array mlp_output(

@@ -126,8 +126,7 @@ Quantization read_quantization(const Checkpoint& checkpoint) {
   if (it->is_object() && it->contains("quant_method")) {
     const Json& method = (*it)["quant_method"];
     if (method == "mxfp4") {
-      return {
-          {{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};
+      return {{{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};
     }
     throw Error(
         ErrorCode::not_supported,
@@ -195,8 +194,8 @@ void claim_packed(
   }
   int64_t words = module.in * spec.bits / 32;
   int64_t groups = module.in / spec.group_size;
-  const auto& weight =
-      claims.claim(module.path + ".weight", shape_of(module, {module.out, words}));
+  const auto& weight = claims.claim(
+      module.path + ".weight", shape_of(module, {module.out, words}));
   if (weight.dtype != mx::uint32) {
     claims.fail("tensor " + weight.name + " must hold packed uint32");
   }
@@ -206,8 +205,8 @@ void claim_packed(
     claims.claim_float(module.path + ".biases", shape);
     return;
   }
-  const auto& scales =
-      claims.claim(module.path + ".scales", shape_of(module, {module.out, groups}));
+  const auto& scales = claims.claim(
+      module.path + ".scales", shape_of(module, {module.out, groups}));
   if (scales.dtype != mx::uint8) {
     claims.fail("tensor " + scales.name + " must hold uint8");
   }
@@ -315,9 +314,8 @@ std::string listed(const std::vector<std::string>& names) {
       "model",
       (checkpoint.folder() / "config.json").string() + ": model_type \"" +
           one_line(type, 60) + "\" is not supported; " +
-          (matching.empty()
-               ? "known are " + listed(known)
-               : "its tensors and config keys are those of " +
+          (matching.empty() ? "known are " + listed(known)
+                            : "its tensors and config keys are those of " +
                    listed(matching) + ": --assume-family " + matching.front() +
                    " goes on as if it were one, if you know that it is"));
 }

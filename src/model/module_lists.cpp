@@ -126,10 +126,8 @@ class Lister {
     }
   }
 
-  void add_wide(
-      const MlpSpec& mlp,
-      BlockInput input,
-      const std::string& normed) {
+  void
+  add_wide(const MlpSpec& mlp, BlockInput input, const std::string& normed) {
     if (mlp.gate_up) {
       add(*mlp.gate_up, input, normed);
     } else {

@@ -91,12 +91,9 @@ class Groups {
     } else if (attention.qkv) {
       const int64_t first = (attention.heads + attention.kv_heads) * size;
       add_linear(
-          *attention.qkv,
-          o,
-          heads(attention.heads, repeat, size, size, first));
+          *attention.qkv, o, heads(attention.heads, repeat, size, size, first));
     } else {
-      add_linear(
-          attention.v, o, heads(attention.heads, repeat, size, size, 0));
+      add_linear(attention.v, o, heads(attention.heads, repeat, size, size, 0));
     }
   }
 

@@ -142,8 +142,7 @@ ModelTensors::ModelTensors(
 const TensorInfo& ModelTensors::info(const std::string& name) const {
   auto it = infos_.find(name);
   if (it == infos_.end()) {
-    throw Error(
-        ErrorCode::not_found, "model", "there is no tensor " + name);
+    throw Error(ErrorCode::not_found, "model", "there is no tensor " + name);
   }
   return it->second;
 }

@@ -23,9 +23,9 @@ int out_of(const ExpertWeight& expert) {
 }
 
 int in_of(const ExpertWeight& expert) {
-  return expert.dense ? expert.dense->shape(1)
-                      : expert.packed->codes.shape(1) * 32 /
-          expert.packed->bits;
+  return expert.dense
+      ? expert.dense->shape(1)
+      : expert.packed->codes.shape(1) * 32 / expert.packed->bits;
 }
 
 void check(
@@ -69,10 +69,7 @@ class ExpertLinear : public CpuPrimitive {
  public:
   /// Of each expert the inputs hold its weight's arrays and its bias, behind
   /// x and the rows' experts.
-  ExpertLinear(
-      mx::Stream stream,
-      std::optional<PackedFormat> format,
-      bool bias)
+  ExpertLinear(mx::Stream stream, std::optional<PackedFormat> format, bool bias)
       : CpuPrimitive(stream), format_(format), bias_(bias) {}
 
   const char* name() const override {
@@ -93,13 +90,16 @@ class ExpertLinear : public CpuPrimitive {
       experts.push_back(
           {format_ ? packed_view(*format_, own.data())
                    : kernels::QuantizedMatrix{},
-           format_ ? kernels::ConstMatrix{}
-                   : matrix_of(std::as_const(own[0])),
+           format_ ? kernels::ConstMatrix{} : matrix_of(std::as_const(own[0])),
            bias_of(own, weight_arrays, bias_)});
     }
     allocate(out);
-    const Rows rows{row_count(x), column_count(x), matrix_of(x),
-                    matrix_of(out), out.shape(1)};
+    const Rows rows{
+        row_count(x),
+        column_count(x),
+        matrix_of(x),
+        matrix_of(out),
+        out.shape(1)};
     const auto* of_row = expert.data<uint32_t>();
     const bool packed = format_.has_value();
     return [rows, of_row, packed, experts = std::move(experts)] {
@@ -178,8 +178,8 @@ mx::array mlx_path::expert_linear(
     }
   }
   const auto stack = mx::stack(weights);
-  const auto type = mx::promote_types(
-      mx::promote_types(x.dtype(), stack.dtype()), out_dtype);
+  const auto type =
+      mx::promote_types(mx::promote_types(x.dtype(), stack.dtype()), out_dtype);
   auto result = mx::squeeze(
       mx::gather_mm(
           mx::expand_dims(mx::astype(x, type), 1),

@@ -15,29 +15,6 @@ namespace pennyweight {
 
 namespace {
 
-InputStatistics sum_over(const Ranks& ranks, InputStatistics sums) {
-  if (ranks.size() == 1) {
-    return sums;
-  }
-  sums.tokens = static_cast<int64_t>(ranks.sum(double(sums.tokens)));
-  sums.hessian = ranks.sum(sums.hessian);
-  if (sums.input_shift) {
-    sums.input_shift = ranks.sum(*sums.input_shift);
-  }
-  if (sums.output_shift) {
-    sums.output_shift = ranks.sum(*sums.output_shift);
-  }
-  if (sums.magnitudes) {
-    sums.magnitudes = ranks.sum(*sums.magnitudes);
-  }
-  return sums;
-}
-
-// Of all experts that read one kind of input.
-std::string group_name(const ModuleSpec& expert) {
-  return expert.input_id.substr(0, expert.input_id.rfind('.'));
-}
-
 // The mean of the ratio over a batch's tokens, times their count.
 double error_sum(
     const TokenBatch& batch,
@@ -53,10 +30,6 @@ double error_sum(
 
 }  // namespace
 
-int64_t expert_bytes(const ModuleSpec& expert, bool shifts) {
-  return 4 * expert.in * expert.in * (shifts ? 2 : 1);
-}
-
 std::vector<LinearGroup> list_groups(
     const BlockSpec& block,
     const QuantPlan& plan) {
@@ -66,10 +39,9 @@ std::vector<LinearGroup> list_groups(
   for (const ModuleSpec& module : list_modules(block)) {
     if (module.input_id != input) {
       input = module.input_id;
-      const auto step =
-          std::ranges::find_if(steps, [&](const auto& inputs) {
-            return std::ranges::count(inputs, module.input) > 0;
-          });
+      const auto step = std::ranges::find_if(steps, [&](const auto& inputs) {
+        return std::ranges::count(inputs, module.input) > 0;
+      });
       groups.push_back({static_cast<size_t>(step - steps.begin()), {}});
     }
     const auto& entry = plan.at(module.home);
@@ -121,8 +93,7 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
           PackedWeights::expand)),
       source_(full_weights_),
       weights_(full_weights_),
-      full_(
-          state.full, state.batches.size(), block_steps(spec).size()) {
+      full_(state.full, state.batches.size(), block_steps(spec).size()) {
   for (const auto& [path, linear] : full_weights_.linears) {
     auto dense = *linear.dense;
     mx::eval(dense);
@@ -185,93 +156,31 @@ InputStatistics WalkTask::statistics(
       full_.count_step();
     }
   }
-  return sum_over(state_.ranks, std::move(sums));
+  return summed(std::move(sums));
+}
+
+InputStatistics WalkTask::summed(InputStatistics sums) const {
+  const Ranks& ranks = state_.ranks;
+  if (ranks.size() == 1) {
+    return sums;
+  }
+  sums.tokens = static_cast<int64_t>(ranks.sum(double(sums.tokens)));
+  sums.hessian = ranks.sum(sums.hessian);
+  if (sums.input_shift) {
+    sums.input_shift = ranks.sum(*sums.input_shift);
+  }
+  if (sums.output_shift) {
+    sums.output_shift = ranks.sum(*sums.output_shift);
+  }
+  if (sums.magnitudes) {
+    sums.magnitudes = ranks.sum(*sums.magnitudes);
+  }
+  return sums;
 }
 
 std::optional<mx::array> WalkTask::divisors_of(const ModuleSpec& module) const {
   auto it = divisors_.find(module.input_id);
   return it == divisors_.end() ? std::nullopt : std::optional(it->second);
-}
-
-// As many experts' at once as fit some memory, for those that are asked next.
-InputStatistics WalkTask::expert_statistics(
-    const LinearGroup& group,
-    const StatisticsWanted& wanted,
-    bool shifts) {
-  const ModuleSpec& asked = group.modules.front();
-  if (!expert_tokens_) {
-    expert_tokens_.emplace(
-        inputs().stream(),
-        state_.batches,
-        state_.fit_batches,
-        spec_.moe->experts.gate.in / kFewTokens,
-        [&](std::vector<double> counts) {
-          return state_.ranks.sum(std::move(counts));
-        });
-  }
-  const bool together = wanted.experts_together;
-  const std::string id = together ? group_name(asked) : asked.input_id;
-  if (!expert_sums_.contains(id)) {
-    expert_sums_.clear();
-    std::vector<ModuleSpec> experts;
-    const int64_t bytes = expert_bytes(asked, shifts);
-    const auto most = std::max<int64_t>(1, kExpertSums / bytes);
-    for (const ModuleSpec& module : list_modules(spec_)) {
-      const bool first = experts.empty() ||
-          experts.back().input_id != module.input_id;
-      if (module.expert && module.input == asked.input && first &&
-          (together ||
-           (module.part >= asked.part &&
-            static_cast<int64_t>(experts.size()) < most))) {
-        experts.push_back(module);
-      }
-    }
-    auto sums = collect_expert_statistics(
-        inputs().stream(),
-        shifts ? &full_.stream() : nullptr,
-        *expert_tokens_,
-        experts,
-        wanted.magnitudes,
-        together,
-        divisors_of(asked));
-    for (size_t i = 0; i < sums.size(); ++i) {
-      expert_sums_.emplace(
-          together ? id : experts[i].input_id,
-          sum_over(state_.ranks, std::move(sums[i])));
-    }
-  }
-  return expert_sums_.at(id);
-}
-
-Json WalkTask::coverage(std::vector<std::string>& warnings) const {
-  if (!expert_tokens_) {
-    return nullptr;
-  }
-  const auto& counts = expert_tokens_->counts();
-  std::string none;
-  int64_t unchosen = 0;
-  int64_t few = 0;
-  const int64_t floor = spec_.moe->experts.gate.in / kFewTokens;
-  for (size_t e = 0; e < counts.size(); ++e) {
-    few += counts[e] > 0 && counts[e] < floor;
-    if (counts[e] == 0) {
-      none += (++unchosen == 1 ? "" : ", ") + std::to_string(e);
-    }
-  }
-  const auto of = " of " + std::to_string(counts.size()) + " experts ";
-  if (unchosen > 0) {
-    warnings.push_back(
-        spec_.path + ": " + std::to_string(unchosen) + of + "(" + none +
-        ") were chosen by no token of the calibration text; they were fitted "
-        "to tokens that chose others");
-  }
-  if (few > 0) {
-    warnings.push_back(
-        spec_.path + ": " + std::to_string(few) + of +
-        "were chosen by fewer than " + std::to_string(floor) +
-        " tokens; tokens that chose others stand in for the rest");
-  }
-  return {{"tokens", counts}, {"unchosen", unchosen}, {"few", few}};
 }
 
 // Of batches first .. last - 1, against the full-precision stream.
@@ -396,8 +305,8 @@ void WalkTask::set(
     const ops::QuantizedWeight& weight) {
   packed_.insert_or_assign(path, weight);
   weights_.linears.at(path).dense = expand(weight);
-  changed_ =
-      changed_ || inputs().next() > group_of(path).step + 1 || inputs().at_end();
+  changed_ = changed_ || inputs().next() > group_of(path).step + 1 ||
+      inputs().at_end();
 }
 
 void WalkTask::finish() {

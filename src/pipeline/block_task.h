@@ -119,6 +119,8 @@ class WalkTask : public BlockTask {
   double error(const DenseBlock& weights, size_t first, size_t last);
   const LinearGroup& group_of(const std::string& path) const;
   std::optional<mx::array> divisors_of(const ModuleSpec& module) const;
+  /// Over all ranks.
+  InputStatistics summed(InputStatistics sums) const;
   InputStatistics expert_statistics(
       const LinearGroup& group,
       const StatisticsWanted& wanted,

@@ -177,8 +177,8 @@ void BlockWalk::run_new(
 }
 
 void BlockWalk::run_finished(const BlockSpec& spec, const WorkFolder& work) {
-  auto weights = load_block(
-      model_, spec.index, model_.dtype, PackedWeights::expand);
+  auto weights =
+      load_block(model_, spec.index, model_.dtype, PackedWeights::expand);
   full_->enter(spec, weights);
   full_->run();
   full_->leave();

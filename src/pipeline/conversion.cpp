@@ -76,8 +76,7 @@ std::optional<mx::Dtype> default_dtype(const Model& model) {
 }
 
 Conversion::Conversion(const Model& model, ConversionSettings settings)
-    : model_(model),
-      settings_(std::move(settings)) {
+    : model_(model), settings_(std::move(settings)) {
   for (const BlockSpec& block : model.spec.blocks) {
     for (const ParameterSpec& parameter : list_parameters(block)) {
       if (parameter.keeps_type) {
@@ -156,9 +155,8 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
     writer.write(name, changed ? evaluated(*changed) : load_cast(name));
     return;
   }
-  auto packed = settings_.source
-      ? settings_.source(module)
-      : round_to_nearest(name, *spec);
+  auto packed = settings_.source ? settings_.source(module)
+                                 : round_to_nearest(name, *spec);
   writer.write(name, evaluated(packed.codes));
   writer.write(module + ".scales", evaluated(packed.scales));
   if (packed.biases) {

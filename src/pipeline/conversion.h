@@ -86,7 +86,7 @@ class Conversion {
   const Model& model_;
   ConversionSettings settings_;
   std::set<std::string> dropped_;
-  std::set<std::string> kept_types_;  // what is never cast
+  std::set<std::string> kept_types_;       // what is never cast
   std::map<std::string, int64_t> counts_;  // of a stack's parts, by module
   std::vector<TensorPlan> tensors_;
 };

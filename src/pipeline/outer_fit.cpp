@@ -40,8 +40,8 @@ std::vector<float> head_gram(
   const auto blocks = static_cast<int64_t>(model.spec.blocks.size());
   for (const BlockSpec& block : model.spec.blocks) {
     report(progress, {name, block.index, blocks, "blocks ahead"});
-    auto weights = load_block(
-        model, block.index, model.dtype, PackedWeights::expand);
+    auto weights =
+        load_block(model, block.index, model.dtype, PackedWeights::expand);
     for (mx::array& state : states) {
       state = run_block(block, weights, state, context);
       mx::eval(state);

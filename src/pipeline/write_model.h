@@ -13,7 +13,7 @@ namespace pennyweight {
 namespace fs = std::filesystem;
 
 struct WrittenModel {
-  int64_t bytes = 0;  // of all tensors
+  int64_t bytes = 0;           // of all tensors
   double bits_per_weight = 0;  // of the language model
   std::vector<std::string> side_files;
 };

@@ -67,7 +67,11 @@ TEST_P(ExpertLinear, ExpertsWithAndWithoutRows) {
     const auto plain = random_experts(type, false);
     const auto biased = random_experts(type, true);
     expect_close(
-        expert_linear(x, plain, expert), naive(x, plain, rows), type, 1, kDepth);
+        expert_linear(x, plain, expert),
+        naive(x, plain, rows),
+        type,
+        1,
+        kDepth);
     const auto exact = naive(x, biased, rows);
     for (const auto& result :
          {expert_linear(x, biased, expert, mx::float32),

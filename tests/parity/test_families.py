@@ -168,7 +168,7 @@ def test_unknown_type_is_offered(tmp_path):
     file = tmp_path / "model/config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps(config | {"model_type": "newcomer"}))
-    error = walks.run("gptq", tmp_path / "model", tmp_path / "out", code=2)
+    error = walks.run("gptq", tmp_path / "model", tmp_path / "out", code=6)
     assert '"newcomer" is not supported' in error
     assert "--assume-family qwen3" in error
     assert not (tmp_path / "out").exists()
@@ -181,7 +181,7 @@ def test_unknown_type_is_offered(tmp_path):
     # Nothing is like it: another width of a tensor.
     file.write_text(json.dumps(
         config | {"model_type": "newcomer", "intermediate_size": 200}))
-    error = walks.run("gptq", tmp_path / "model", tmp_path / "no", code=2)
+    error = walks.run("gptq", tmp_path / "model", tmp_path / "no", code=6)
     assert "known are" in error and "--assume-family" not in error
 
 

@@ -50,7 +50,7 @@ LatentShape read_latent_shape(const JsonView& config) {
     return static_cast<int>(config.integer(key, low, 1 << 16));
   };
   // A null means that there is none.
-  shape.q_rank = config.has("q_lora_rank")        ? size("q_lora_rank", 1)
+  shape.q_rank = config.has("q_lora_rank")    ? size("q_lora_rank", 1)
       : config.json().contains("q_lora_rank") ? 0
                                               : 1536;
   shape.rank = size("kv_lora_rank", 1);
@@ -109,8 +109,7 @@ struct MoeShape {
   int64_t frequency = 1;
 
   bool has_experts(int layer) const {
-    return counts.count > 0 && layer >= dense_layers &&
-        layer % frequency == 0;
+    return counts.count > 0 && layer >= dense_layers && layer % frequency == 0;
   }
 };
 
@@ -197,8 +196,7 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
     moe.scale =
         static_cast<float>(config.number_or("routed_scaling_factor", 1));
     if (method == "group_limited_greedy") {
-      moe.groups =
-          static_cast<int>(config.integer("n_group", 1, moe.count));
+      moe.groups = static_cast<int>(config.integer("n_group", 1, moe.count));
       moe.chosen_groups =
           static_cast<int>(config.integer("topk_group", 1, moe.groups));
     }
@@ -230,8 +228,8 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
         .out = latent.value_dim,
         .in = latent.rank,
         .count = heads};
-    const TensorSource whole{.names = {latent.kv_b->path + ".weight"},
-                             .split = heads};
+    const TensorSource whole{
+        .names = {latent.kv_b->path + ".weight"}, .split = heads};
     TensorSource keys = whole;
     keys.end = latent.nope_dim;
     keys.transposed = true;

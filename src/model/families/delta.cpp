@@ -112,8 +112,7 @@ void fill_delta_layers(
     const bool full = (block.index + 1) % interval == 0;
     const auto index = static_cast<size_t>(block.index);
     if (types && types->is_array() && index < types->size() &&
-        types->at(index) !=
-            (full ? "full_attention" : "linear_attention")) {
+        types->at(index) != (full ? "full_attention" : "linear_attention")) {
       throw Error(
           ErrorCode::not_supported,
           "model",

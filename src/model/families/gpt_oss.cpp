@@ -59,8 +59,8 @@ void read_layers(
     const JsonView& config,
     const StandardShape& shape,
     std::vector<int>& windows) {
-  const auto window = static_cast<int>(
-      config.integer("sliding_window", 1, int64_t{1} << 30));
+  const auto window =
+      static_cast<int>(config.integer("sliding_window", 1, int64_t{1} << 30));
   const Json* types = config.find("layer_types");
   if (types &&
       (!types->is_array() ||
@@ -72,9 +72,9 @@ void read_layers(
             std::to_string(shape.layers) + " layers");
   }
   for (int i = 0; i < shape.layers; ++i) {
-    const bool full = types ? types->at(static_cast<size_t>(i)) ==
-            "full_attention"
-                            : i % 2 == 1;
+    const bool full = types
+        ? types->at(static_cast<size_t>(i)) == "full_attention"
+        : i % 2 == 1;
     windows.push_back(full ? 0 : window);
   }
 }
@@ -125,8 +125,8 @@ DecoderSpec read_gpt_oss(const FamilyInput& input) {
         .in = shape.hidden,
         .bias = true,
         .converts_as = make_quant_spec("affine", 8, 64)};
-    moe.experts = standard_mlp(
-        path + ".experts", shape.hidden, shape.intermediate, true);
+    moe.experts =
+        standard_mlp(path + ".experts", shape.hidden, shape.intermediate, true);
     moe.experts.activation = Activation::clipped;
     for (LinearSpec* linear :
          {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {

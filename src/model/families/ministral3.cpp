@@ -32,11 +32,12 @@ DecoderSpec read_ministral3(const FamilyInput& input) {
               "\", which mlx-lm does not read for this family");
     }
   }
-  auto spec = read_llama_layout({JsonView(own, config.origin()),
-                                 input.has_tensor,
-                                 input.tensors_under,
-                                 input.shape_of},
-                                {});
+  auto spec = read_llama_layout(
+      {JsonView(own, config.origin()),
+       input.has_tensor,
+       input.tensors_under,
+       input.shape_of},
+      {});
   for (BlockSpec& block : spec.blocks) {
     block.attention.growth_beta = static_cast<float>(beta);
     block.attention.growth_positions = static_cast<int>(positions);

@@ -57,12 +57,10 @@ MoeSpec standard_moe(
 ExpertCounts read_expert_counts(const JsonView& config, const char* key) {
   ExpertCounts counts;
   counts.count = static_cast<int>(config.integer(key, 1, kMaxExperts));
-  counts.chosen = static_cast<int>(
-      config.integer("num_experts_per_tok", 1, kMaxExperts));
+  counts.chosen =
+      static_cast<int>(config.integer("num_experts_per_tok", 1, kMaxExperts));
   if (counts.chosen > counts.count) {
-    wrong(
-        config,
-        "\"num_experts_per_tok\" is more than there are experts");
+    wrong(config, "\"num_experts_per_tok\" is more than there are experts");
   }
   return counts;
 }
@@ -84,8 +82,7 @@ void read_corrected_router(
   moe.scores = MoeSpec::Scores::sigmoid;
   moe.correction = ParameterSpec{
       path + ".gate.e_score_correction_bias", {int64_t{moe.count}}};
-  moe.normalize =
-      moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
+  moe.normalize = moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
   moe.scale = static_cast<float>(config.number_or("routed_scaling_factor", 1));
   moe.groups = config.integer_or("n_group", 1, 1, moe.count);
   moe.chosen_groups = config.integer_or("topk_group", 1, 1, moe.groups);

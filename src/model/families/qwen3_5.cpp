@@ -118,8 +118,10 @@ void add_sources(const FamilyInput& input, DecoderSpec& spec) {
 // The text part's spec under language_model.
 DecoderSpec read_text(const FamilyInput& outer, const JsonView& config) {
   check_standard_config(config);
-  check_config_keys(config, with_delta_keys({"mtp_num_hidden_layers",
-                                             "mtp_use_dedicated_embeddings"}));
+  check_config_keys(
+      config,
+      with_delta_keys(
+          {"mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"}));
   const FamilyInput input{
       config,
       [&](const std::string& name) {
@@ -172,8 +174,7 @@ DecoderSpec read_qwen3_5(const FamilyInput& input) {
   const Json* text = input.config.find("text_config");
   const Json full = with_defaults(
       text && text->is_object() ? *text : input.config.json(), defaults());
-  const auto origin =
-      input.config.origin() + (text ? ": text_config" : "");
+  const auto origin = input.config.origin() + (text ? ": text_config" : "");
   auto spec = read_text(input, JsonView(full, origin));
   for (const std::string part : {"vision_tower.", "model.visual."}) {
     spec.carried.push_back(part);

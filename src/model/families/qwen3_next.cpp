@@ -21,10 +21,7 @@ DecoderSpec read_qwen3_next(const FamilyInput& input) {
   fill_standard(shape, spec);
   fill_delta_layers(config, shape, true, spec);
   fill_delta_experts(
-      config,
-      shape.hidden,
-      config.boolean_or("norm_topk_prob", false),
-      spec);
+      config, shape.hidden, config.boolean_or("norm_topk_prob", false), spec);
   spec.dropped.push_back("mtp.");
   // As mlx-lm tells the hub's form: by experts that are not stacked yet.
   for (const BlockSpec& block : spec.blocks) {

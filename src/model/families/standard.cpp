@@ -44,11 +44,8 @@ void use_rope_parameters(
 
 }  // namespace
 
-MlpSpec standard_mlp(
-    const std::string& path,
-    int64_t hidden,
-    int64_t wide,
-    bool bias) {
+MlpSpec
+standard_mlp(const std::string& path, int64_t hidden, int64_t wide, bool bias) {
   return {
       .gate = {path + ".gate_proj", wide, hidden, bias},
       .up = {path + ".up_proj", wide, hidden, bias},
@@ -58,8 +55,7 @@ MlpSpec standard_mlp(
 namespace {
 
 BlockSpec standard_block(const StandardShape& shape, int index) {
-  std::string path =
-      shape.prefix + "model.layers." + std::to_string(index);
+  std::string path = shape.prefix + "model.layers." + std::to_string(index);
   std::string attention = path + ".self_attn.";
   int64_t hidden = shape.hidden;
   int64_t q_width = int64_t{shape.heads} * shape.head_dim;
@@ -278,8 +274,8 @@ void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   }
   spec.final_norm = {shape.prefix + "model.norm", shape.hidden, shape.eps};
   if (!shape.tied) {
-    spec.head = LinearSpec{
-        shape.prefix + "lm_head", shape.vocab, shape.hidden, false};
+    spec.head =
+        LinearSpec{shape.prefix + "lm_head", shape.vocab, shape.hidden, false};
   }
 }
 

@@ -121,8 +121,7 @@ DecoderSpec read_inner(
     const auto others = hub_names(name);
     return input.has_tensor(kInner + name) || input.has_tensor(others.front());
   };
-  auto spec = read(
-      {config, has_tensor, input.tensors_under, input.shape_of});
+  auto spec = read({config, has_tensor, input.tensors_under, input.shape_of});
   move_inside(spec);
   carry_others(input, spec);
   if (!spec.config_patch.empty()) {

@@ -1,0 +1,179 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/kernel_test.h"
+
+// The recurrence and the convolution, written down in float64.
+
+namespace pennyweight::kernels {
+
+namespace {
+
+struct Shape {
+  int64_t batch = 1, length = 1, heads = 1, key_heads = 1;
+  int64_t key_dim = 8, value_dim = 8;
+};
+
+class GatedDelta : public KernelTest {
+ protected:
+  void check(const Shape& s, DType type) {
+    const auto q = unit_rows(type, s, 1);
+    const auto k = unit_rows(type, s, 2);
+    const int64_t rows = s.batch * s.length;
+    const auto v = Tensor::random(type, rows, s.heads * s.value_dim, 3);
+    std::vector<float> g, beta;
+    for (int64_t i = 0; i < rows * s.heads; ++i) {
+      g.push_back(0.5f + 0.5f * float((i * 7) % 11) / 11);
+      beta.push_back(float((i * 5) % 13) / 13);
+    }
+    Tensor out(type, rows, s.heads * s.value_dim);
+    const auto view = [&](const Tensor& x, int64_t size) {
+      return HeadsView{x.data(), s.length * x.stride(), x.stride(), size};
+    };
+    kernels().gated_delta(
+        {.batch = s.batch,
+         .length = s.length,
+         .heads = s.heads,
+         .key_heads = s.key_heads,
+         .key_dim = s.key_dim,
+         .value_dim = s.value_dim,
+         .type = type,
+         .value_type = type,
+         .q = view(q, s.key_dim),
+         .k = view(k, s.key_dim),
+         .v = view(v, s.value_dim),
+         .g = g.data(),
+         .beta = beta.data(),
+         .out = out.data()});
+    for (int64_t b = 0; b < s.batch; ++b) {
+      for (int64_t h = 0; h < s.heads; ++h) {
+        check_head(s, type, q, k, v, g, beta, out, b, h);
+      }
+    }
+  }
+
+ private:
+  static Tensor unit_rows(DType type, const Shape& s, unsigned seed) {
+    // Their length is about 1: the step then shortens what it is applied to.
+    const double scale = 0.7 / std::sqrt(double(s.key_dim));
+    return Tensor::random(
+        type, s.batch * s.length, s.key_heads * s.key_dim, seed, scale);
+  }
+
+  static void check_head(
+      const Shape& s,
+      DType type,
+      const Tensor& q,
+      const Tensor& k,
+      const Tensor& v,
+      const std::vector<float>& g,
+      const std::vector<float>& beta,
+      const Tensor& out,
+      int64_t b,
+      int64_t h) {
+    const int64_t kh = h / (s.heads / s.key_heads);
+    std::vector<double> state(size_t(s.value_dim * s.key_dim), 0.0);
+    for (int64_t t = 0; t < s.length; ++t) {
+      const int64_t row = b * s.length + t;
+      const auto gate = size_t(row * s.heads + h);
+      for (int64_t i = 0; i < s.value_dim; ++i) {
+        double* own = state.data() + i * s.key_dim;
+        double seen = 0;
+        for (int64_t d = 0; d < s.key_dim; ++d) {
+          own[d] *= double(g[gate]);
+          seen += own[d] * double(k.at(row, kh * s.key_dim + d));
+        }
+        const double step = double(beta[gate]) *
+            (double(v.at(row, h * s.value_dim + i)) - seen);
+        double y = 0;
+        for (int64_t d = 0; d < s.key_dim; ++d) {
+          own[d] += step * double(k.at(row, kh * s.key_dim + d));
+          y += own[d] * double(q.at(row, kh * s.key_dim + d));
+        }
+        // Each step errs by a sum over key_dim in float32 of values of about
+        // 1, and keeps the errors before it no larger than they were.
+        const double slack = double((t + 1) * (s.key_dim + 8)) * 0x1p-22;
+        expect_close(out.at(row, h * s.value_dim + i), y, type, slack, "delta");
+      }
+    }
+  }
+};
+
+TEST_P(GatedDelta, HeadsTailsAndGroups) {
+  for (DType type : {DType::f32, DType::bf16, DType::f16}) {
+    check({}, type);
+    check({.length = 17, .key_dim = 5, .value_dim = 3}, type);
+    check(
+        {.batch = 2,
+         .length = 33,
+         .heads = 6,
+         .key_heads = 2,
+         .key_dim = 20,
+         .value_dim = 36},
+        type);
+    check(
+        {.length = 9,
+         .heads = 2,
+         .key_heads = 2,
+         .key_dim = 128,
+         .value_dim = 128},
+        type);
+  }
+}
+
+INSTANTIATE_KERNEL_TEST(GatedDelta);
+
+class CausalConv : public KernelTest {};
+
+TEST_P(CausalConv, WithAndWithoutSilu) {
+  constexpr int64_t kBatch = 2;
+  for (DType type : {DType::f32, DType::bf16, DType::f16}) {
+    for (int64_t channels : {1, 7, 40}) {
+      for (int64_t width : {1, 4}) {
+        for (bool silu : {false, true}) {
+          const int64_t length = 11;
+          const auto x =
+              Tensor::random(type, kBatch * length, channels, 1, 1.0, 3);
+          const auto weight = Tensor::random(type, channels, width, 2);
+          Tensor out(type, kBatch * length, channels);
+          kernels().causal_conv(
+              {.batch = kBatch,
+               .length = length,
+               .channels = channels,
+               .width = width,
+               .silu = silu,
+               .type = type,
+               .x = x.data(),
+               .x_batch_stride = length * x.stride(),
+               .x_row_stride = x.stride(),
+               .weight = {weight.data(), type},
+               .out = out.data()});
+          for (int64_t row = 0; row < kBatch * length; ++row) {
+            for (int64_t c = 0; c < channels; ++c) {
+              double sum = 0, magnitude = 0;
+              for (int64_t w = 0; w < width; ++w) {
+                const int64_t back = width - 1 - w;
+                if (back <= row % length) {
+                  const double term =
+                      double(x.at(row - back, c)) * double(weight.at(c, w));
+                  sum += term;
+                  magnitude += std::abs(term);
+                }
+              }
+              // silu is nowhere steeper than 1.1.
+              const double slack = double(width + 8) * 0x1p-23 * magnitude;
+              const double expected = silu ? sum / (1 + std::exp(-sum)) : sum;
+              expect_close(out.at(row, c), expected, type, slack, "conv");
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_KERNEL_TEST(CausalConv);
+
+}  // namespace
+
+}  // namespace pennyweight::kernels
