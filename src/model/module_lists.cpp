@@ -204,6 +204,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
          .in = spec.head->in,
          .bias = spec.head->bias,
          .input_id = spec.final_norm.path,
+         .converts_as = spec.head->converts_as,
          .home = spec.head->path});
   }
   return modules;

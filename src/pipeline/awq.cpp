@@ -21,14 +21,10 @@ WalkReport awq(
   run.calibrate(
       plan_modules(run.model(), linears, outer, outer), true, fetch_dataset);
   std::optional<GptqStage> then;
+  GptqOptions gptq;
+  const bool unchecked = run.note_unchecked();
   if (options.then == "gptq") {
-    GptqOptions gptq;
-    if (!run.has_held_out()) {
-      gptq.shift = 0;  // see drop_unchecked_shift()
-      run.note(
-          "the sequences are too few to hold any out: GPTQ's --shift is taken "
-          "as 0");
-    }
+    gptq.shift = unchecked ? 0 : gptq.shift;
     then.emplace(gptq);
   }
   AwqStage stage(options.awq, then ? &*then : nullptr);

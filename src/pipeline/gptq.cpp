@@ -21,22 +21,6 @@ QuantPlan plan_of(const Model& model, const GptqRunOptions& options) {
   return plan_modules(model, linears, embedding, fallback);
 }
 
-// The shift fits the calibration text's noise where there is little of it, and
-// without held-out text nothing would show that.
-void drop_unchecked_shift(MethodRun& run, GptqOptions& options) {
-  if (run.has_held_out() || options.plain) {
-    return;
-  }
-  std::string note =
-      "the sequences are too few to hold any out: nothing is checked on text "
-      "that it was not fitted to";
-  if (options.shift > 0) {
-    options.shift = 0;
-    note += ", and --shift is taken as 0";
-  }
-  run.note(note);
-}
-
 }  // namespace
 
 WalkReport gptq(
@@ -52,7 +36,9 @@ WalkReport gptq(
   MethodRun run(kName, model_folder, options.walk, ranks, progress);
   run.calibrate(
       plan_of(run.model(), options), !options.gptq.plain, fetch_dataset);
-  drop_unchecked_shift(run, options.gptq);
+  if (!options.gptq.plain && run.note_unchecked()) {
+    options.gptq.shift = 0;
+  }
   GptqStage stage(options.gptq);
   const int bits =
       make_quant_spec(options.mode, options.bits, options.group_size).bits;

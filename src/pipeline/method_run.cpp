@@ -233,6 +233,16 @@ void MethodRun::calibrate(
   result_.held_out_tokens = count_tokens(split_.held_out);
 }
 
+bool MethodRun::note_unchecked() {
+  if (!split_.held_out.empty()) {
+    return false;
+  }
+  note(
+      "the sequences are too few to hold any out: nothing is checked on text "
+      "that it was not fitted to, and GPTQ's --shift is taken as 0");
+  return true;
+}
+
 // What two runs must share for the one to go on with the other's work.
 Json MethodRun::settings(const Json& options) const {
   Json settings;

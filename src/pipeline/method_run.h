@@ -80,9 +80,10 @@ class MethodRun {
   /// Loads the text. Errors as load_data's.
   void
   calibrate(QuantPlan plan, bool hold_out, const FetchDatasetFn& fetch_dataset);
-  bool has_held_out() const {
-    return !split_.held_out.empty();
-  }
+  /// Whether no text was held out, of which the user is told. A correction
+  /// that fits the calibration text's noise where there is little of it (GPTQ's
+  /// shift) is then better left.
+  bool note_unchecked();
 
   /// Walks, writes and reports; on ranks but the first the report has no
   /// output figures. `options` is what determines the result, `summary` begins
