@@ -179,7 +179,10 @@ struct BlockSpec {
 
 /// How a tensor, as mlx-lm's sanitize leaves it, is made of the checkpoint's.
 struct TensorSource {
-  std::vector<std::string> names;  // several: stacked along a new first axis
+  std::string name;
+  /// Not 0: `count` tensors are stacked along a new first axis, in whose names
+  /// a number stands for the '#'.
+  int64_t count = 0;
   int split = 0;  // rows [split * n, in] are seen as [split, n, in] first
   /// Every `step`th row from `first` to before `end` (0: the last), rows being
   /// the second axis from the end, or of a stack of vectors the last.
@@ -193,10 +196,17 @@ struct TensorSource {
   float add = 0;  // to each value, rounded to its type
   /// [channels, 1, width] is turned to [channels, width, 1].
   bool width_first = false;
+  /// The name of one of them.
+  std::string part(int64_t index) const {
+    const auto at = name.find('#');
+    return count == 0 || at == std::string::npos
+        ? name
+        : name.substr(0, at) + std::to_string(index) + name.substr(at + 1);
+  }
   /// Only the name is another.
   bool renames() const {
-    return names.size() == 1 && split == 0 && first == 0 && end == 0 &&
-        step == 1 && !transposed && !words && add == 0 && !width_first;
+    return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
+        !transposed && !words && add == 0 && !width_first;
   }
   size_t axis(size_t dimensions) const {
     return dimensions - (vectors || dimensions < 2 ? 1 : 2);

@@ -2,6 +2,7 @@
 
 #include <mlx/ops.h>
 
+#include <algorithm>
 #include <set>
 
 #include "core/error.h"
@@ -78,8 +79,8 @@ mx::Shape formed(mx::Shape shape, const TensorSource& source) {
   if (source.transposed && shape.size() > 1) {
     std::swap(shape[shape.size() - 1], shape[shape.size() - 2]);
   }
-  if (source.names.size() > 1) {
-    shape.insert(shape.begin(), static_cast<int>(source.names.size()));
+  if (source.count > 0) {
+    shape.insert(shape.begin(), static_cast<int>(source.count));
   }
   return shape;
 }
@@ -98,13 +99,14 @@ ModelTensors::ModelTensors(
   };
   std::set<std::string> used;
   for (auto& [name, source] : sources) {
-    const bool in_place = source.names.front() == name;
+    const bool in_place = source.name == name;
     if ((checkpoint.contains(name) && !in_place) ||
-        !checkpoint.contains(source.names.front())) {
+        !checkpoint.contains(source.part(0))) {
       continue;
     }
-    const auto& first = checkpoint.info(source.names[0]);
-    for (const auto& part : source.names) {
+    const auto& first = checkpoint.info(source.part(0));
+    for (int64_t i = 0; i < std::max<int64_t>(1, source.count); ++i) {
+      const auto part = source.part(i);
       if (!checkpoint.contains(part)) {
         corrupt("tensor " + part + " is missing");
       }
@@ -155,13 +157,14 @@ mx::array ModelTensors::load(
     return checkpoint.load(name);
   }
   if (it->second.renames()) {
-    return checkpoint.load(it->second.names.front());
+    return checkpoint.load(it->second.name);
   }
   std::vector<mx::array> parts;
-  for (const auto& part : it->second.names) {
-    parts.push_back(formed(checkpoint.load(part), it->second));
+  for (int64_t i = 0; i < std::max<int64_t>(1, it->second.count); ++i) {
+    parts.push_back(formed(checkpoint.load(it->second.part(i)), it->second));
   }
-  return mx::contiguous(parts.size() == 1 ? parts.front() : mx::stack(parts));
+  return mx::contiguous(
+      it->second.count == 0 ? parts.front() : mx::stack(parts));
 }
 
 mx::array ModelTensors::load_part(
@@ -169,13 +172,13 @@ mx::array ModelTensors::load_part(
     const std::string& name,
     int64_t part) const {
   auto it = sources_.find(name);
-  if (it != sources_.end() && it->second.names.size() > 1) {
-    const auto& source = it->second.names.at(static_cast<size_t>(part));
-    return mx::contiguous(formed(checkpoint.load(source), it->second));
+  if (it != sources_.end() && it->second.count > 0) {
+    return mx::contiguous(
+        formed(checkpoint.load(it->second.part(part)), it->second));
   }
   auto whole = it == sources_.end()
       ? checkpoint.load(name)
-      : formed(checkpoint.load(it->second.names.front()), it->second);
+      : formed(checkpoint.load(it->second.name), it->second);
   auto start = mx::Shape(whole.ndim(), 0);
   auto stop = whole.shape();
   start[0] = static_cast<int>(part);

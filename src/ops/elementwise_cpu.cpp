@@ -159,10 +159,6 @@ class LogSumExp : public CpuPrimitive {
   }
 };
 
-kernels::HeadsView heads_view(const mx::array& x) {
-  return {x.data<void>(), x.strides(0), x.strides(1), x.strides(2)};
-}
-
 class Attention : public CpuPrimitive {
  public:
   Attention(mx::Stream stream, const AttentionOptions& options)

@@ -42,10 +42,6 @@ void check_gated_delta(
           " are not one float32 for each head of v " + describe(v));
 }
 
-kernels::HeadsView heads_view(const mx::array& x) {
-  return {x.data<void>(), x.strides(0), x.strides(1), x.strides(2)};
-}
-
 class GatedDelta : public CpuPrimitive {
  public:
   using CpuPrimitive::CpuPrimitive;

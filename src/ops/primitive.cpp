@@ -179,4 +179,8 @@ kernels::ConstVector vector_of(const mx::array& x) {
   return {x.data<void>(), kernel_type(x.dtype())};
 }
 
+kernels::HeadsView heads_view(const mx::array& x) {
+  return {x.data<void>(), x.strides(0), x.strides(1), x.strides(2)};
+}
+
 }  // namespace pennyweight::ops

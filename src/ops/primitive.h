@@ -58,5 +58,7 @@ int64_t column_count(const mx::array& x);
 kernels::ConstMatrix matrix_of(const mx::array& x);
 kernels::Matrix matrix_of(mx::array& out);
 kernels::ConstVector vector_of(const mx::array& x);
+/// x [batch, rows, heads, size], sizes contiguous.
+kernels::HeadsView heads_view(const mx::array& x);
 
 }  // namespace pennyweight::ops

@@ -94,11 +94,7 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
       source_(full_weights_),
       weights_(full_weights_),
       full_(state.full, state.batches.size(), block_steps(spec).size()) {
-  for (const auto& [path, linear] : full_weights_.linears) {
-    auto dense = *linear.dense;
-    mx::eval(dense);
-    require_finite(dense, path + ".weight");
-  }
+  require_finite(full_weights_);
   state_.full.enter(spec_, full_weights_);
   if (state_.quantized) {
     state_.quantized->enter(spec_, weights_);

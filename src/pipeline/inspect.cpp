@@ -67,6 +67,20 @@ class Table {
     add(norm.path, "norm", {norm.size});
   }
 
+  void add(const ParameterSpec& parameter) {
+    const auto& info = model_.tensors.info(parameter.name);
+    InspectRow row;
+    row.path = parameter.name;
+    row.kind = "parameter";
+    row.shape = parameter.shape;
+    row.type = dtype_name(info.dtype);
+    row.bytes = static_cast<int64_t>(info.bytes);
+    row.parameters = row.bytes / int64_t{size_of(info.dtype)};
+    row.bits_per_weight = 8.0 * size_of(info.dtype);
+    row.share = static_cast<double>(row.bytes) / report_.bytes;
+    report_.rows.push_back(std::move(row));
+  }
+
  private:
   const Model& model_;
   InspectReport& report_;
@@ -101,6 +115,9 @@ InspectReport inspect(
     }
     for (const NormSpec& norm : list_norms(block)) {
       table.add(norm);
+    }
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      table.add(parameter);
     }
   }
   table.add(model.spec.final_norm);

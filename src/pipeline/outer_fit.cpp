@@ -1,4 +1,5 @@
 #include "pipeline/outer_fit.h"
+#include "pipeline/packed_block.h"
 
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
@@ -42,6 +43,7 @@ std::vector<float> head_gram(
     report(progress, {name, block.index, blocks, "blocks ahead"});
     auto weights =
         load_block(model, block.index, model.dtype, PackedWeights::expand);
+    require_finite(weights);
     for (mx::array& state : states) {
       state = run_block(block, weights, state, context);
       mx::eval(state);

@@ -17,6 +17,10 @@ struct FinishedBlock {
   std::map<std::string, mx::array> floats;
 };
 
+/// numeric Error that names the first of the block's dense weights with NaN or
+/// infinities.
+void require_finite(const BlockWeights& weights);
+
 /// Packed weights as the output names their tensors.
 std::map<std::string, mx::array> block_tensors(const PackedBlock& block);
 

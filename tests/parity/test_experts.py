@@ -208,3 +208,34 @@ def test_published_mxfp4(probe, tmp_path):  # noqa: F811
         scales = demo.load(out)[expert + ".scales"]
         source = before["model.layers.0.mlp.experts.gate_up_proj_scales"]
         assert mx.array_equal(scales, source[:, 1::2]).item()
+
+
+def test_damaged_stacks(tmp_path):
+    """A missing expert, one of another shape, more of them than anyone has:
+    one line that names it, and no output."""
+    write(tmp_path / "model", "mixtral")
+    file = tmp_path / "model/model.safetensors"
+    tensors = mx.load(str(file))
+    name = "model.layers.1.block_sparse_moe.experts.5.w3.weight"
+
+    def refused(code, *words):
+        error = walks.run(
+            "gptq", tmp_path / "model", tmp_path / "out", code=code)
+        assert all(word in error for word in words), error
+        assert error.count("error:") == 1
+        assert not (tmp_path / "out").exists()
+
+    whole = tensors.pop(name)
+    mx.save_safetensors(str(file), tensors)
+    refused(4, name, "missing")
+    mx.save_safetensors(str(file), tensors | {name: whole[:3]})
+    refused(4, name, "shape")
+    mx.save_safetensors(str(file), tensors | {name: whole * float("nan")})
+    refused(7, "block_sparse_moe.switch_mlp.up_proj.5")
+    mx.save_safetensors(str(file), tensors | {name: whole})
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    for count in (10**9, 4000):
+        (tmp_path / "model/config.json").write_text(json.dumps(
+            config | {"num_local_experts": count,
+                      "num_hidden_layers": 4000}))
+        refused(4, "num_local_experts")

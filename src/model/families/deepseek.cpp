@@ -229,7 +229,7 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
         .in = latent.rank,
         .count = heads};
     const TensorSource whole{
-        .names = {latent.kv_b->path + ".weight"}, .split = heads};
+        .name = latent.kv_b->path + ".weight", .split = heads};
     TensorSource keys = whole;
     keys.end = latent.nope_dim;
     keys.transposed = true;

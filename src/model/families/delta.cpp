@@ -170,7 +170,7 @@ void add_delta_sources(
     const std::function<std::string(const std::string&)>& from,
     DecoderSpec& spec) {
   const auto add_one = [&](const NormSpec& norm) {
-    TensorSource source{.names = {from(norm.path + ".weight")}};
+    TensorSource source{.name = from(norm.path + ".weight")};
     source.add = 1;
     spec.sources.insert_or_assign(norm.path + ".weight", std::move(source));
   };
@@ -182,7 +182,7 @@ void add_delta_sources(
       }
     }
     if (const auto& delta = block.attention.delta) {
-      TensorSource source{.names = {from(delta->conv.name)}};
+      TensorSource source{.name = from(delta->conv.name)};
       source.width_first = true;
       spec.sources.insert_or_assign(delta->conv.name, std::move(source));
     }

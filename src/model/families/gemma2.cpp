@@ -37,20 +37,11 @@ DecoderSpec read_gemma2(const FamilyInput& input) {
   spec.embedding_scale =
       static_cast<float>(std::sqrt(static_cast<double>(shape.hidden)));
   spec.logit_cap = read_multiplier(config, "final_logit_softcapping");
-  const double scalar = read_multiplier(config, "query_pre_attn_scalar");
+  fill_gemma_blocks(
+      shape, read_multiplier(config, "query_pre_attn_scalar"), spec);
   for (BlockSpec& block : spec.blocks) {
-    const auto norm = [&](const char* name) {
-      return NormSpec{block.path + name, shape.hidden, shape.eps, 1.0f};
-    };
-    block.attention_norm = norm(".input_layernorm");
-    block.attention_post = norm(".post_attention_layernorm");
-    block.mlp_norm = norm(".pre_feedforward_layernorm");
-    block.mlp_post = norm(".post_feedforward_layernorm");
-    block.attention.scale = static_cast<float>(1 / std::sqrt(scalar));
     block.attention.cap = read_multiplier(config, "attn_logit_softcapping");
-    block.mlp->activation = Activation::gelu;
   }
-  spec.final_norm.offset = 1;
   return spec;
 }
 

@@ -85,25 +85,15 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
   RopeSpec local;
   local.dims = shape.head_dim;
   local.base = config.number("rope_local_base_freq");
-  const double scalar = config.number("query_pre_attn_scalar");
+  fill_gemma_blocks(shape, config.number("query_pre_attn_scalar"), spec);
   for (BlockSpec& block : spec.blocks) {
-    const auto norm = [&](const char* name) {
-      return NormSpec{block.path + name, shape.hidden, shape.eps, 1.0f};
-    };
-    block.attention_norm = norm(".input_layernorm");
-    block.attention_post = norm(".post_attention_layernorm");
-    block.mlp_norm = norm(".pre_feedforward_layernorm");
-    block.mlp_post = norm(".post_feedforward_layernorm");
     block.attention.q_norm->offset = 1;
     block.attention.k_norm->offset = 1;
-    block.attention.scale = static_cast<float>(1 / std::sqrt(scalar));
-    block.mlp->activation = Activation::gelu;
     if ((block.index + 1) % pattern != 0) {
       block.attention.rope = local;
       block.attention.window = static_cast<int>(window);
     }
   }
-  spec.final_norm.offset = 1;
   return spec;
 }
 

@@ -43,7 +43,7 @@ void add_sources(const std::string& path, DecoderSpec& spec) {
     source.first = part.first;
     source.step = part.step;
     const auto add = [&](const char* suffix, const char* hub) {
-      source.names = {from + hub};
+      source.name = from + hub;
       spec.sources.emplace(to + suffix, source);
     };
     add(".scales", "_scales");

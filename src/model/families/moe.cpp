@@ -6,7 +6,9 @@ namespace pennyweight {
 
 namespace {
 
-constexpr int64_t kMaxExperts = 1 << 14;
+constexpr int64_t kMaxExperts = 1 << 12;
+// Of all layers together: nobody has a tenth of them.
+constexpr int64_t kMaxExpertsInAll = 1 << 17;
 
 [[noreturn]] void wrong(const JsonView& config, const std::string& what) {
   throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
@@ -20,10 +22,8 @@ void add_sources(
     int count,
     DecoderSpec& spec) {
   for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
-    TensorSource source;
-    for (int i = 0; i < count; ++i) {
-      source.names.push_back(part_path(experts, i) + "." + name + suffix);
-    }
+    TensorSource source{.name = experts + ".#." + name + suffix};
+    source.count = count;
     spec.sources.emplace(stack + suffix, std::move(source));
   }
 }
@@ -59,6 +59,10 @@ ExpertCounts read_expert_counts(const JsonView& config, const char* key) {
   counts.count = static_cast<int>(config.integer(key, 1, kMaxExperts));
   counts.chosen =
       static_cast<int>(config.integer("num_experts_per_tok", 1, kMaxExperts));
+  const auto layers = config.integer("num_hidden_layers", 1, kMaxLayers);
+  if (layers * counts.count > kMaxExpertsInAll) {
+    wrong(config, "\"" + std::string(key) + "\" is out of range");
+  }
   if (counts.chosen > counts.count) {
     wrong(config, "\"num_experts_per_tok\" is more than there are experts");
   }

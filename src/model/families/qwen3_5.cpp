@@ -34,7 +34,7 @@ Json defaults() {
 }
 
 // The tensor's name in the checkpoint: mlx-lm's, that of a model of several
-// modalities, or of a language model alone.
+// modalities, or of a language model alone. A '#' is kept.
 std::string stored_name(const FamilyInput& input, const std::string& name) {
   const std::string inner = name.substr(kInner.size());
   std::vector<std::string> names{name, inner};
@@ -42,7 +42,8 @@ std::string stored_name(const FamilyInput& input, const std::string& name) {
     names.push_back("model.language_model." + inner.substr(6));
   }
   for (const auto& other : names) {
-    if (input.has_tensor(other)) {
+    const TensorSource source{.name = other, .count = 1};
+    if (input.has_tensor(source.part(0))) {
       return other;
     }
   }
@@ -62,29 +63,27 @@ void add_fused_experts(
     return;
   }
   const int half = static_cast<int>(moe.experts.gate.out);
-  TensorSource gate{.names = {fused}};
+  TensorSource gate{.name = fused};
   gate.end = half;
-  TensorSource up{.names = {fused}};
+  TensorSource up{.name = fused};
   up.first = half;
   const auto put = [&](const LinearSpec& linear, TensorSource source) {
     spec.sources.insert_or_assign(linear.path + ".weight", std::move(source));
   };
   put(moe.experts.gate, gate);
   put(moe.experts.up, up);
-  put(moe.experts.down, {.names = {down}});
+  put(moe.experts.down, {.name = down});
 }
 
 void add_sources(const FamilyInput& input, DecoderSpec& spec) {
   const auto add = [&](const std::string& name) {
     const auto stored = stored_name(input, name);
     if (stored != name) {
-      spec.sources.emplace(name, TensorSource{.names = {stored}});
+      spec.sources.emplace(name, TensorSource{.name = stored});
     }
   };
   for (auto& [name, source] : spec.sources) {  // stacks of single experts
-    for (auto& part : source.names) {
-      part = stored_name(input, part);
-    }
+    source.name = stored_name(input, source.name);
   }
   bool raw = false;  // the hub's norms and convolutions
   for (const ModuleSpec& module : list_homes(spec)) {

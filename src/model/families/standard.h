@@ -94,6 +94,13 @@ void refuse_rope_scaling(const JsonView& config, const RopeSpec& rope);
 /// `config` with mlx-lm's defaults for keys that are absent or null.
 Json with_defaults(const Json& config, Json defaults);
 
+/// Gemma's blocks: norms that add 1 before and behind, gelu, scores scaled by
+/// 1 / sqrt(scalar).
+void fill_gemma_blocks(
+    const StandardShape& shape,
+    double scalar,
+    DecoderSpec& spec);
+
 /// Tells that sliding_window is not used.
 void note_window(const JsonView& config, DecoderSpec& spec);
 

@@ -63,7 +63,7 @@ void add_sources(const std::string& path, DecoderSpec& spec) {
   const std::string inner = path.substr(kInner.size());
   for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
     for (const auto& name : hub_names(inner + suffix)) {
-      spec.sources.emplace(path + suffix, TensorSource{.names = {name}});
+      spec.sources.emplace(path + suffix, TensorSource{.name = name});
     }
   }
 }
@@ -99,7 +99,7 @@ void carry_others(const FamilyInput& input, DecoderSpec& spec) {
   for (const std::string part : {"vision_tower.", "multi_modal_projector."}) {
     spec.carried.push_back(part);
     for (const auto& name : input.tensors_under("model." + part)) {
-      spec.sources.emplace(name.substr(6), TensorSource{.names = {name}});
+      spec.sources.emplace(name.substr(6), TensorSource{.name = name});
     }
     const auto count = input.tensors_under("model." + part).size() +
         input.tensors_under(part).size();
