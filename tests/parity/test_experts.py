@@ -19,6 +19,7 @@ from hf_layout import unstack  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
     DEEPSEEK_V2, GPT_OSS, MIXTRAL, QWEN3_MOE, distance, make_config,
     make_tokens, probe, random_model, run_probe, save, their_logits)
+from walks import mpirun  # noqa: E402, F401
 
 COUNT = 16
 UNCHOSEN = [3, 8, 15]
@@ -208,6 +209,22 @@ def test_published_mxfp4(probe, tmp_path):  # noqa: F811
         scales = demo.load(out)[expert + ".scales"]
         source = before["model.layers.0.mlp.experts.gate_up_proj_scales"]
         assert mx.array_equal(scales, source[:, 1::2]).item()
+
+
+def test_experts_of_two_processes(tmp_path, mpirun):  # noqa: F811
+    """Tokens are counted, and Hessians summed, over both."""
+    write(tmp_path / "model", "mixtral")
+    one = walks.run("gptq", tmp_path / "model", tmp_path / "one", *FLAGS)
+    two = walks.run("gptq", tmp_path / "model", tmp_path / "two", *FLAGS,
+                    launcher=mpirun)
+    assert two["processes"] == 2
+    first, other = (blocks_with_experts(r)[0] for r in (one, two))
+    assert sum(other["experts"]["tokens"]) == sum(first["experts"]["tokens"])
+    assert other["experts"]["unchosen"] == len(UNCHOSEN)
+    # What the first block reads is the same but for the order of sums, which
+    # may choose another expert for a token in a hundred.
+    error = [b["held_out_error"]["all"] for b in (first, other)]
+    assert abs(error[1] / error[0] - 1) < 0.02
 
 
 def test_damaged_stacks(tmp_path):
