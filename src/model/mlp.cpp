@@ -42,7 +42,7 @@ std::vector<ops::ExpertWeight> stack_of(
   return experts;
 }
 
-// The least of what is chosen from gets `value` outside of the best groups.
+// What is outside of the best groups becomes 0, as in mlx-lm.
 mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
   const int drop = spec.groups - spec.chosen_groups;
   if (drop <= 0) {
