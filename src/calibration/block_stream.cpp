@@ -107,13 +107,10 @@ mx::array BlockStream::input(const ModuleSpec& module, size_t batch) const {
 
 mx::array BlockStream::expert_input(
     const ModuleSpec& module,
-    size_t batch,
-    const mx::array& rows) const {
-  auto all = normed(BlockInput::mlp, batch);
-  auto x = mx::take(mx::flatten(all, 0, 1), rows, 0);
+    const mx::array& tokens) const {
   return module.input == BlockInput::wide
-      ? expert_wide(*spec_->moe, *weights_, module.part, x)
-      : x;
+      ? expert_wide(*spec_->moe, *weights_, module.part, tokens)
+      : tokens;
 }
 
 Routing BlockStream::routing(size_t batch) const {

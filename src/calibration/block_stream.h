@@ -43,12 +43,10 @@ class BlockStream {
   /// What the module reads in the step the batch has come to, [rows, length,
   /// in]; what all its experts are chosen from where it is an expert.
   mx::array input(const ModuleSpec& module, size_t batch) const;
-  /// What the expert reads of the tokens `rows` (uint32 [n], counted over the
-  /// whole batch), [n, in].
-  mx::array expert_input(
-      const ModuleSpec& module,
-      size_t batch,
-      const mx::array& rows) const;
+  /// What the expert reads of some of the tokens [n, hidden] of its input(),
+  /// [n, in].
+  mx::array expert_input(const ModuleSpec& module, const mx::array& tokens)
+      const;
   /// The experts that each token of the batch takes.
   Routing routing(size_t batch) const;
   /// What is added to by the linears of the step the batch has come to,

@@ -24,30 +24,28 @@ std::vector<uint32_t> positions(const TokenBatch& batch) {
   return all;
 }
 
-mx::array to_rows(const std::vector<uint32_t>& rows) {
-  return mx::array(rows.begin(), {static_cast<int>(rows.size())}, mx::uint32);
-}
-
-// What the expert reads of its tokens, and weighed down of borrowed ones.
+// What the expert reads of its tokens, and weighed down of borrowed ones; of
+// all tokens of a batch [tokens, hidden].
 mx::array expert_rows(
     const BlockStream& stream,
     const ModuleSpec& module,
-    size_t batch,
-    const ExpertTokens& tokens) {
-  const auto& own = tokens.own(batch, module.part);
-  const auto& borrowed = tokens.borrowed(batch, module.part);
-  const auto borrowed_rows = [&] {
-    auto x = stream.expert_input(module, batch, to_rows(borrowed));
+    const mx::array& all,
+    const std::vector<uint32_t>& own,
+    const std::vector<uint32_t>& borrowed) {
+  const auto read = [&](const std::vector<uint32_t>& rows) {
+    const mx::array picks(
+        rows.begin(), {static_cast<int>(rows.size())}, mx::uint32);
+    return stream.expert_input(module, mx::take(all, picks, 0));
+  };
+  const auto read_borrowed = [&] {
+    auto x = read(borrowed);
     return mx::multiply(x, mx::array(std::sqrt(kBorrowedShare), x.dtype()));
   };
   if (borrowed.empty()) {
-    return stream.expert_input(module, batch, to_rows(own));
+    return read(own);
   }
-  if (own.empty()) {
-    return borrowed_rows();
-  }
-  return mx::concatenate(
-      {stream.expert_input(module, batch, to_rows(own)), borrowed_rows()}, 0);
+  return own.empty() ? read_borrowed()
+                     : mx::concatenate({read(own), read_borrowed()}, 0);
 }
 
 }  // namespace
@@ -129,15 +127,25 @@ std::vector<InputStatistics> collect_expert_statistics(
     sums.emplace_back(in, full ? in : 0, 0, magnitudes);
   }
   for (size_t batch = 0; batch < tokens.batches(); ++batch) {
+    // Of all experts; made once.
+    const auto inputs = [&](const BlockStream& from) {
+      auto x = mx::flatten(from.input(experts.front(), batch), 0, 1);
+      mx::eval(x);
+      return x;
+    };
+    const auto x = inputs(stream);
+    const auto x_full = full ? inputs(*full) : x;
     for (size_t e = 0; e < experts.size(); ++e) {
       const ModuleSpec& module = experts[e];
-      if (tokens.own(batch, module.part).empty() &&
-          tokens.borrowed(batch, module.part).empty()) {
+      const auto& own = tokens.own(batch, module.part);
+      const auto& borrowed = tokens.borrowed(batch, module.part);
+      if (own.empty() && borrowed.empty()) {
         continue;
       }
-      std::vector<mx::array> parts{expert_rows(stream, module, batch, tokens)};
+      std::vector<mx::array> parts{
+          expert_rows(stream, module, x, own, borrowed)};
       if (full) {
-        parts.push_back(expert_rows(*full, module, batch, tokens));
+        parts.push_back(expert_rows(*full, module, x_full, own, borrowed));
       }
       sums[together ? 0 : e].add(parts);
     }

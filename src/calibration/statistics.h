@@ -30,9 +30,6 @@ class StatisticsSum {
   /// where there are shifts.
   void add(const std::vector<mx::array>& parts);
   InputStatistics finish(const std::optional<mx::array>& divisors) const;
-  int64_t tokens() const {
-    return tokens_;
-  }
 
  private:
   int in_;

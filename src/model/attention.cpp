@@ -67,6 +67,25 @@ mx::array norm_heads(
       normed(*norm, weights, mx::flatten(x, 2, 3), dtype), x.shape());
 }
 
+mx::array query_latent(
+    const LatentSpec& latent,
+    const BlockWeights& weights,
+    const mx::array& input,
+    mx::Dtype dtype) {
+  auto q = weights.linears.at(latent.q_a->path)(input);
+  return normed(*latent.q_norm, weights, q, dtype);
+}
+
+// Of what kv_a gives.
+mx::array value_latent(
+    const LatentSpec& latent,
+    const BlockWeights& weights,
+    const mx::array& down,
+    mx::Dtype dtype) {
+  return normed(
+      latent.kv_norm, weights, last_axis(down, 0, latent.rank), dtype);
+}
+
 mx::array latent_queries(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -76,9 +95,8 @@ mx::array latent_queries(
   if (!latent.q_a) {
     return weights.linears.at(attention.q.path)(input);
   }
-  auto q = weights.linears.at(latent.q_a->path)(input);
   return weights.linears.at(latent.q_b->path)(
-      normed(*latent.q_norm, weights, q, dtype));
+      query_latent(latent, weights, input, dtype));
 }
 
 // k and v of each head without rope, of the normed latent.
@@ -131,8 +149,7 @@ Heads latent_heads(
       attention.heads,
       attention.head_dim);
   auto down = weights.linears.at(spec.kv_a.path)(input);
-  auto latent =
-      normed(spec.kv_norm, weights, last_axis(down, 0, spec.rank), dtype);
+  auto latent = value_latent(spec, weights, down, dtype);
   auto shared =
       split_heads(last_axis(down, spec.rank, down.shape(-1)), 1, spec.rope_dim);
   auto heads = expand_latent(attention, weights, q, latent);
@@ -178,16 +195,11 @@ mx::array latent_input(
     const ForwardContext& context) {
   const auto& latent = *spec.attention.latent;
   if (which == BlockInput::query_latent) {
-    auto q = weights.linears.at(latent.q_a->path)(input);
-    return normed(*latent.q_norm, weights, q, context.dtype);
+    return query_latent(latent, weights, input, context.dtype);
   }
   if (which == BlockInput::value_latent) {
     auto down = weights.linears.at(latent.kv_a.path)(input);
-    return normed(
-        latent.kv_norm,
-        weights,
-        last_axis(down, 0, latent.rank),
-        context.dtype);
+    return value_latent(latent, weights, down, context.dtype);
   }
   auto q = latent_queries(spec.attention, weights, input, context.dtype);
   const int first = static_cast<int>(part) * spec.attention.head_dim;

@@ -30,7 +30,7 @@ InputStatistics WalkTask::expert_statistics(
         inputs().stream(),
         state_.batches,
         state_.fit_batches,
-        spec_.moe->experts.gate.in / kFewTokens,
+        few_tokens(),
         [&](std::vector<double> counts) {
           return state_.ranks.sum(std::move(counts));
         });
@@ -76,7 +76,7 @@ Json WalkTask::coverage(std::vector<std::string>& warnings) const {
   std::string none;
   int64_t unchosen = 0;
   int64_t few = 0;
-  const int64_t floor = spec_.moe->experts.gate.in / kFewTokens;
+  const int64_t floor = few_tokens();
   for (size_t e = 0; e < counts.size(); ++e) {
     few += counts[e] > 0 && counts[e] < floor;
     if (counts[e] == 0) {

@@ -69,7 +69,7 @@ void StreamWalk::complete() {
   if (next_ == 0) {
     stream_.run();
   } else {
-    move_to(steps_);
+    move_to(block_steps(stream_.spec()).size());
     for (size_t i = 0; i < batches_; ++i) {
       stream_.finish(i);
     }
@@ -93,13 +93,17 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
           PackedWeights::expand)),
       source_(full_weights_),
       weights_(full_weights_),
-      full_(state.full, state.batches.size(), block_steps(spec).size()) {
+      full_(state.full, state.batches.size()) {
   require_finite(full_weights_);
+  for (const ModuleSpec& module : list_modules(spec_)) {
+    if (state_.plan.at(module.home).published) {
+      published_.insert(module.path);
+    }
+  }
   state_.full.enter(spec_, full_weights_);
   if (state_.quantized) {
     state_.quantized->enter(spec_, weights_);
-    quantized_.emplace(
-        *state_.quantized, state_.batches.size(), block_steps(spec_).size());
+    quantized_.emplace(*state_.quantized, state_.batches.size());
   }
 }
 
@@ -121,22 +125,17 @@ InputStatistics WalkTask::statistics(
   auto blocks = static_cast<int64_t>(state_.model.spec.blocks.size());
   report(state_.progress, {state_.stage, spec_.index, blocks, "blocks"});
   const bool shifts = quantized_ && wanted.shifts;
-  inputs().move_to(group.step);
-  if (shifts) {
-    full_.move_to(group.step);
-  }
-  // The first group of a step moves the streams there, as it sums.
-  const bool moves = inputs().next() == group.step;
   const bool expert = group.modules.front().expert;
-  if (expert && moves) {
-    inputs().move_to(group.step + 1);
-    if (shifts) {
-      full_.move_to(group.step + 1);
-    }
+  const size_t to = group.step + (expert ? 1 : 0);
+  inputs().move_to(to);
+  if (shifts) {
+    full_.move_to(to);
   }
   if (expert) {
     return expert_statistics(group, wanted, shifts);
   }
+  // The first group of a step moves the streams there, as it sums.
+  const bool moves = inputs().next() == group.step;
   auto sums = collect_statistics(
       inputs().stream(),
       shifts ? &full_.stream() : nullptr,
@@ -223,21 +222,17 @@ std::vector<float> WalkTask::foldable(
 }
 
 bool WalkTask::can_fold(const ScaleGroup& group) const {
-  const auto published = [&](const std::string& path) {
-    for (const ModuleSpec& module : list_modules(spec_)) {
-      if (module.path == path) {
-        return state_.plan.at(module.home).published;
-      }
-    }
-    return false;
-  };
-  return !published(group.previous) &&
-      std::ranges::none_of(group.linears, published);
+  return !published_.contains(group.previous) &&
+      std::ranges::none_of(group.linears, [&](const std::string& path) {
+        return published_.contains(path);
+      });
 }
 
 void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
+  std::set<std::string> modules;
   for (const auto& name : fold_scales(group, scales, source_)) {
     folded_.insert(name);
+    modules.insert(module_of(name));
   }
   // The full-precision stream's inputs stay as they were.
   for (const LinearGroup& own : groups_) {
@@ -250,16 +245,20 @@ void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
       }
     }
   }
-  follow_source();
+  follow_source(modules);
 }
 
 // What is not packed runs as it will be written.
-void WalkTask::follow_source() {
-  for (const auto& [path, linear] : source_.linears) {
+void WalkTask::follow_source(const std::set<std::string>& modules) {
+  for (const auto& path : modules) {
+    const auto linear = source_.linears.find(path);
+    if (linear == source_.linears.end()) {
+      continue;  // a norm
+    }
     auto& own = weights_.linears.at(path);
-    own.bias = linear.bias;
+    own.bias = linear->second.bias;
     if (!packed_.contains(path)) {
-      own.dense = mx::astype(*linear.dense, dtype());
+      own.dense = mx::astype(*linear->second.dense, dtype());
       mx::eval(*own.dense);
     }
   }
@@ -270,8 +269,12 @@ void WalkTask::follow_source() {
 void WalkTask::unfold() {
   source_ = full_weights_;
   divisors_.clear();
+  std::set<std::string> modules;
+  for (const auto& name : folded_) {
+    modules.insert(module_of(name));
+  }
   folded_.clear();
-  follow_source();
+  follow_source(modules);
 }
 
 void WalkTask::restart() {

@@ -32,8 +32,8 @@ struct WalkState {
 /// A stream on its way through one block.
 class StreamWalk {
  public:
-  StreamWalk(BlockStream& stream, size_t batches, size_t steps)
-      : stream_(stream), batches_(batches), steps_(steps) {}
+  StreamWalk(BlockStream& stream, size_t batches)
+      : stream_(stream), batches_(batches) {}
 
   BlockStream& stream() {
     return stream_;
@@ -58,10 +58,12 @@ class StreamWalk {
  private:
   BlockStream& stream_;
   size_t batches_;
-  size_t steps_;
   size_t next_ = 0;
   bool at_end_ = false;
 };
+
+/// The part of its inputs' width that is few tokens for an expert.
+inline constexpr int64_t kFewTokens = 4;
 
 /// One block under way: loads its weights, enters the streams, and leaves
 /// them at the block's end.
@@ -125,7 +127,11 @@ class WalkTask : public BlockTask {
       const LinearGroup& group,
       const StatisticsWanted& wanted,
       bool shifts);
-  void follow_source();
+  void follow_source(const std::set<std::string>& modules);
+  /// An expert with fewer tokens is fitted to others, too.
+  int64_t few_tokens() const {
+    return spec_.moe->experts.gate.in / kFewTokens;
+  }
 
   WalkState state_;
   const BlockSpec& spec_;
@@ -134,7 +140,8 @@ class WalkTask : public BlockTask {
   BlockWeights source_;   // what is to be quantized: full, with scales folded
   BlockWeights weights_;  // of the quantized stream
   PackedBlock packed_;
-  std::set<std::string> folded_;  // names of tensors
+  std::set<std::string> published_;  // paths of linears that stay packed
+  std::set<std::string> folded_;     // names of tensors
   // By input_id: what folded scales have divided it by.
   std::map<std::string, mx::array> divisors_;
   std::optional<ExpertTokens> expert_tokens_;
@@ -144,10 +151,6 @@ class WalkTask : public BlockTask {
   std::optional<StreamWalk> quantized_;
   bool changed_ = false;  // a weight that the quantized stream has passed
 };
-
-/// An expert that fewer tokens chose than this part of its inputs' width is
-/// fitted to others, too.
-inline constexpr int64_t kFewTokens = 4;
 
 /// What one pass holds of experts' statistics; one expert's at least.
 inline constexpr int64_t kExpertSums = int64_t{256} << 20;

@@ -75,6 +75,12 @@ std::optional<mx::Dtype> default_dtype(const Model& model) {
   return named ? float_by_name(it->get<std::string>()) : std::nullopt;
 }
 
+void keep_published(const Model& model, QuantPlan& plan) {
+  for (const auto& [path, spec] : model.quantized) {
+    plan.modules[path] = {spec, "", true};
+  }
+}
+
 Conversion::Conversion(const Model& model, ConversionSettings settings)
     : model_(model), settings_(std::move(settings)) {
   for (const BlockSpec& block : model.spec.blocks) {
@@ -270,9 +276,7 @@ Json Conversion::quantization() const {
   }
   if (model_.published_packed) {
     QuantPlan plan{model_.quantized.begin()->second, {}};
-    for (const auto& [path, spec] : model_.quantized) {
-      plan.modules[path] = {spec, "", true};
-    }
+    keep_published(model_, plan);
     return to_json(plan);
   }
   return config.contains("quantization") ? config["quantization"]

@@ -45,6 +45,9 @@ ops::QuantizedWeight stack_packed(
 std::string float_name(mx::Dtype dtype);
 std::optional<mx::Dtype> float_by_name(const std::string& name);
 
+/// Modules that came packed from their publisher stay so in `plan`.
+void keep_published(const Model& model, QuantPlan& plan);
+
 /// What becomes of each tensor of a model: planned for all first (the writer
 /// wants every shape), then done one tensor at a time in the same order.
 class Conversion {

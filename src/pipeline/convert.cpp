@@ -72,9 +72,7 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
       make_quant_spec(options.q_mode, options.q_bits, options.q_group_size),
       options.quant_predicate.value_or(""),
       static_cast<int>(model.spec.blocks.size()));
-  for (const auto& [path, spec] : model.quantized) {
-    plan.modules[path] = {spec, "", true};
-  }
+  keep_published(model, plan);
   return plan;
 }
 

@@ -143,11 +143,7 @@ QuantPlan plan_modules(
   for (const ModuleSpec& module : list_homes(model.spec)) {
     const QuantSpec& spec = specs.at(module.kind);
     auto& entry = plan.modules[module.path];
-    if (auto own = model.quantized.find(module.path);
-        own != model.quantized.end()) {
-      entry.spec = own->second;
-      entry.published = true;
-    } else if (!module.packable) {
+    if (!module.packable) {
       entry.reason = kNotPackable;
     } else if (fits(spec, module.in)) {
       entry.spec = spec;
@@ -157,6 +153,7 @@ QuantPlan plan_modules(
           std::to_string(spec.group_size);
     }
   }
+  keep_published(model, plan);
   return plan;
 }
 

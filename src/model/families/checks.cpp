@@ -46,6 +46,45 @@ void fuse_gate_up(MlpSpec& mlp, const std::string& path) {
       path + ".gate_up_proj", 2 * mlp.gate.out, mlp.gate.in, mlp.gate.bias};
 }
 
+void add_stored_names(
+    const std::function<std::string(const std::string&)>& stored,
+    DecoderSpec& spec) {
+  const auto add = [&](const std::string& name) {
+    if (const auto other = stored(name); other != name) {
+      spec.sources.emplace(name, TensorSource{.name = other});
+    }
+  };
+  const auto add_norm = [&](const NormSpec& norm) {
+    add(norm.path + ".weight");
+    if (norm.bias) {
+      add(norm.path + ".bias");
+    }
+  };
+  for (const ModuleSpec& module : list_homes(spec)) {
+    for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
+      add(module.path + suffix);
+    }
+  }
+  for (const BlockSpec& block : spec.blocks) {
+    for (const NormSpec& norm : list_norms(block)) {
+      add_norm(norm);
+    }
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      add(parameter.name);
+    }
+  }
+  add_norm(spec.final_norm);
+}
+
+void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {
+  spec.carried.push_back(prefix);
+  if (count > 0) {
+    spec.notes.push_back(
+        std::to_string(count) + " tensors of " +
+        prefix.substr(0, prefix.size() - 1) + " are carried over as they are");
+  }
+}
+
 void note_window(const JsonView& config, DecoderSpec& spec) {
   const auto window =
       config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);

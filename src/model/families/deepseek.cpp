@@ -156,13 +156,7 @@ DecoderSpec read_deepseek(const FamilyInput& input) {
     }
     const std::string path = block.path + ".mlp";
     block.mlp.reset();
-    block.moe = standard_moe(
-        path,
-        shape.hidden,
-        moe.wide,
-        moe.counts.count,
-        moe.counts.chosen,
-        spec);
+    block.moe = standard_moe(path, shape.hidden, moe.wide, moe.counts, spec);
     if (moe.shared > 0) {
       block.mlp = standard_mlp(
           path + ".shared_experts", shape.hidden, moe.wide * moe.shared);

@@ -153,8 +153,7 @@ void fill_delta_experts(
       continue;
     }
     const std::string path = block.path + ".mlp";
-    block.moe =
-        standard_moe(path, hidden, wide, counts.count, counts.chosen, spec);
+    block.moe = standard_moe(path, hidden, wide, counts, spec);
     block.moe->normalize = normalize;
     block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
     block.moe->shared_gate = LinearSpec{

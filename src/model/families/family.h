@@ -17,6 +17,8 @@ struct FamilyInput {
       tensors_under;
   /// Empty for a tensor that is not there.
   std::function<mx::Shape(const std::string& tensor)> shape_of;
+  /// Of all paths; names that has_tensor is asked for are without it.
+  std::string prefix{};
 };
 
 /// A family turns a config into a spec, with mlx-lm's defaults: what it

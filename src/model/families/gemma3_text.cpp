@@ -73,6 +73,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
            "layer_types"}));
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
+  shape.prefix = input.prefix;
   const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
   const auto pattern =
       static_cast<int>(config.integer("sliding_window_pattern", 1, 1 << 20));

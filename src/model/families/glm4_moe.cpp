@@ -45,8 +45,7 @@ DecoderSpec read_glm4_moe(const FamilyInput& input) {
     }
     const std::string path = block.path + ".mlp";
     block.mlp.reset();
-    block.moe = standard_moe(
-        path, shape.hidden, wide, counts.count, counts.chosen, spec);
+    block.moe = standard_moe(path, shape.hidden, wide, counts, spec);
     read_corrected_router(config, path, *block.moe);
     if (shared > 0) {
       block.mlp =

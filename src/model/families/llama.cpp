@@ -67,6 +67,7 @@ DecoderSpec read_llama_layout(
   check_config_keys(config, keys);
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
+  shape.prefix = input.prefix;
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.mlp_bias = config.boolean_or("mlp_bias", false);

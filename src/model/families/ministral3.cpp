@@ -32,12 +32,9 @@ DecoderSpec read_ministral3(const FamilyInput& input) {
               "\", which mlx-lm does not read for this family");
     }
   }
-  auto spec = read_llama_layout(
-      {JsonView(own, config.origin()),
-       input.has_tensor,
-       input.tensors_under,
-       input.shape_of},
-      {});
+  FamilyInput llama = input;
+  llama.config = JsonView(own, config.origin());
+  auto spec = read_llama_layout(llama, {});
   for (BlockSpec& block : spec.blocks) {
     block.attention.growth_beta = static_cast<float>(beta);
     block.attention.growth_positions = static_cast<int>(positions);

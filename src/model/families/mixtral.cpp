@@ -31,8 +31,7 @@ DecoderSpec read_mixtral(const FamilyInput& input) {
         block.path + ".block_sparse_moe",
         shape.hidden,
         shape.intermediate,
-        counts.count,
-        counts.chosen,
+        counts,
         spec,
         {"w1", "w3", "w2"});
     block.moe->scores = MoeSpec::Scores::chosen_softmax;

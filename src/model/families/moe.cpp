@@ -34,19 +34,18 @@ MoeSpec standard_moe(
     const std::string& path,
     int64_t hidden,
     int64_t wide,
-    int count,
-    int chosen,
+    const ExpertCounts& counts,
     DecoderSpec& spec,
     const ExpertNames& names) {
   MoeSpec moe;
-  moe.router = {.path = path + ".gate", .out = count, .in = hidden};
+  moe.router = {.path = path + ".gate", .out = counts.count, .in = hidden};
   moe.experts = standard_mlp(path + ".switch_mlp", hidden, wide);
-  moe.count = count;
-  moe.chosen = chosen;
+  moe.count = counts.count;
+  moe.chosen = counts.chosen;
   const std::string experts = path + ".experts";
   const auto make_stack = [&](LinearSpec& linear, const char* name) {
-    linear.count = count;
-    add_sources(linear.path, experts, name, count, spec);
+    linear.count = counts.count;
+    add_sources(linear.path, experts, name, counts.count, spec);
   };
   make_stack(moe.experts.gate, names.gate);
   make_stack(moe.experts.up, names.up);

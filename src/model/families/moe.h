@@ -14,18 +14,6 @@ struct ExpertNames {
   const char* down = "down_proj";
 };
 
-/// Experts under `path`: the router path.gate and stacks in path.switch_mlp,
-/// which the checkpoint may hold as path.experts.N.* instead (told to
-/// `spec`). The scores are left to the family.
-MoeSpec standard_moe(
-    const std::string& path,
-    int64_t hidden,
-    int64_t wide,
-    int count,
-    int chosen,
-    DecoderSpec& spec,
-    const ExpertNames& names = {});
-
 /// Numbers of experts and of those that a token takes, by the keys that hold
 /// them (corrupt Error out of range).
 struct ExpertCounts {
@@ -33,6 +21,17 @@ struct ExpertCounts {
   int chosen = 0;
 };
 ExpertCounts read_expert_counts(const JsonView& config, const char* key);
+
+/// Experts under `path`: the router path.gate and stacks in path.switch_mlp,
+/// which the checkpoint may hold as path.experts.N.* instead (told to
+/// `spec`). The scores are left to the family.
+MoeSpec standard_moe(
+    const std::string& path,
+    int64_t hidden,
+    int64_t wide,
+    const ExpertCounts& counts,
+    DecoderSpec& spec,
+    const ExpertNames& names = {});
 
 /// The router of DeepSeek-V3 and its heirs: sigmoid scores, a correction for
 /// the choice, groups; a plain matrix that is never packed.

@@ -32,12 +32,7 @@ DecoderSpec read_olmoe(const FamilyInput& input) {
     block.attention.k_norm->size = block.attention.k.out;
     block.mlp.reset();
     block.moe = standard_moe(
-        block.path + ".mlp",
-        shape.hidden,
-        shape.intermediate,
-        counts.count,
-        counts.chosen,
-        spec);
+        block.path + ".mlp", shape.hidden, shape.intermediate, counts, spec);
     block.moe->normalize = config.boolean_or("norm_topk_prob", false);
     for (LinearSpec* linear :
          {&block.moe->experts.gate,

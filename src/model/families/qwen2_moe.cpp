@@ -54,8 +54,7 @@ DecoderSpec read_qwen2_moe(const FamilyInput& input) {
       config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
   for (BlockSpec& block : spec.blocks) {
     const std::string path = block.path + ".mlp";
-    block.moe = standard_moe(
-        path, shape.hidden, wide, counts.count, counts.chosen, spec);
+    block.moe = standard_moe(path, shape.hidden, wide, counts, spec);
     block.moe->shared_gate = LinearSpec{
         .path = path + ".shared_expert_gate", .out = 1, .in = shape.hidden};
     block.mlp = standard_mlp(path + ".shared_expert", shape.hidden, shared);

@@ -76,58 +76,35 @@ void add_fused_experts(
 }
 
 void add_sources(const FamilyInput& input, DecoderSpec& spec) {
-  const auto add = [&](const std::string& name) {
-    const auto stored = stored_name(input, name);
-    if (stored != name) {
-      spec.sources.emplace(name, TensorSource{.name = stored});
-    }
+  const auto stored = [&](const std::string& name) {
+    return stored_name(input, name);
   };
   for (auto& [name, source] : spec.sources) {  // stacks of single experts
-    source.name = stored_name(input, source.name);
+    source.name = stored(source.name);
   }
   bool raw = false;  // the hub's norms and convolutions
-  for (const ModuleSpec& module : list_homes(spec)) {
-    for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
-      add(module.path + suffix);
-    }
-  }
   for (const BlockSpec& block : spec.blocks) {
-    for (const NormSpec& norm : list_norms(block)) {
-      add(norm.path + ".weight");
-    }
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      add(parameter.name);
-    }
     if (const auto& delta = block.attention.delta) {
-      const auto shape = input.shape_of(stored_name(input, delta->conv.name));
+      const auto shape = input.shape_of(stored(delta->conv.name));
       raw = raw || (!shape.empty() && shape.back() != 1);
     }
     if (block.moe) {
       add_fused_experts(input, *block.moe, spec);
     }
   }
-  add(spec.final_norm.path + ".weight");
+  add_stored_names(stored, spec);
   if (raw) {
-    add_delta_sources(
-        [&](const std::string& name) { return stored_name(input, name); },
-        spec);
+    add_delta_sources(stored, spec);
   }
 }
 
 // The text part's spec under language_model.
-DecoderSpec read_text(const FamilyInput& outer, const JsonView& config) {
+DecoderSpec read_text(const FamilyInput& input, const JsonView& config) {
   check_standard_config(config);
   check_config_keys(
       config,
       with_delta_keys(
           {"mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"}));
-  const FamilyInput input{
-      config,
-      [&](const std::string& name) {
-        return outer.has_tensor(stored_name(outer, kInner + name));
-      },
-      outer.tensors_under,
-      outer.shape_of};
   DecoderSpec spec;
   auto shape = read_standard_shape(config);
   shape.prefix = kInner;
@@ -161,7 +138,7 @@ DecoderSpec read_text(const FamilyInput& outer, const JsonView& config) {
     spec.dropped.push_back(kInner + "lm_head.weight");
   }
   spec.dropped.push_back("mtp.");
-  add_sources(outer, spec);
+  add_sources(input, spec);
   return spec;
 }
 
@@ -176,12 +153,7 @@ DecoderSpec read_qwen3_5(const FamilyInput& input) {
   const auto origin = input.config.origin() + (text ? ": text_config" : "");
   auto spec = read_text(input, JsonView(full, origin));
   for (const std::string part : {"vision_tower.", "model.visual."}) {
-    spec.carried.push_back(part);
-    if (const auto count = input.tensors_under(part).size(); count > 0) {
-      spec.notes.push_back(
-          std::to_string(count) + " tensors of " +
-          part.substr(0, part.size() - 1) + " are carried over as they are");
-    }
+    carry_over(part, input.tensors_under(part).size(), spec);
   }
   return spec;
 }

@@ -55,13 +55,8 @@ DecoderSpec read_qwen3_moe(const FamilyInput& input) {
       continue;
     }
     block.mlp.reset();
-    block.moe = standard_moe(
-        block.path + ".mlp",
-        shape.hidden,
-        wide,
-        counts.count,
-        counts.chosen,
-        spec);
+    block.moe =
+        standard_moe(block.path + ".mlp", shape.hidden, wide, counts, spec);
     block.moe->normalize = config.boolean_or("norm_topk_prob", false);
     block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
   }

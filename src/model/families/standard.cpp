@@ -198,7 +198,7 @@ bool read_tied(const FamilyInput& input, bool fallback, DecoderSpec& spec) {
         "tie_word_embeddings = false");
     return false;
   }
-  spec.dropped.push_back("lm_head.weight");
+  spec.dropped.push_back(input.prefix + "lm_head.weight");
   spec.notes.push_back(
       "lm_head.weight is dropped: tie_word_embeddings says that the embedding "
       "is the head");

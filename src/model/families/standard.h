@@ -101,6 +101,15 @@ void fill_gemma_blocks(
     double scalar,
     DecoderSpec& spec);
 
+/// Tells where the tensors of the spec's modules, norms and parameters are in
+/// the checkpoint: stored(name), where it is another name.
+void add_stored_names(
+    const std::function<std::string(const std::string&)>& stored,
+    DecoderSpec& spec);
+
+/// `count` tensors under `prefix` are no part of the language model.
+void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec);
+
 /// Tells that sliding_window is not used.
 void note_window(const JsonView& config, DecoderSpec& spec);
 

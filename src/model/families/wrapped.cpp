@@ -11,103 +11,21 @@ namespace {
 
 const std::string kInner = "language_model.";
 
-// Where the hub's two layouts keep the inner tensor of that name.
-std::vector<std::string> hub_names(const std::string& inner) {
-  if (inner.starts_with("model.")) {
-    return {"model.language_model." + inner.substr(6)};
-  }
-  return {inner};  // the head, at the top
-}
-
-void move_inside(LinearSpec& linear) {
-  if (!linear.path.empty()) {
-    linear.path = kInner + linear.path;
-  }
-}
-
-void move_inside(NormSpec& norm) {
-  norm.path = kInner + norm.path;
-}
-
-template <class T>
-void move_inside(std::optional<T>& part) {
-  if (part) {
-    move_inside(*part);
-  }
-}
-
-void move_inside(BlockSpec& block) {
-  block.path = kInner + block.path;
-  auto& attention = block.attention;
-  for (LinearSpec* linear :
-       {&attention.q, &attention.k, &attention.v, &attention.o}) {
-    move_inside(*linear);
-  }
-  move_inside(attention.qkv);
-  move_inside(attention.q_norm);
-  move_inside(attention.k_norm);
-  move_inside(block.attention_norm);
-  move_inside(block.attention_post);
-  move_inside(block.mlp_norm);
-  move_inside(block.mlp_post);
-  if (block.mlp) {
-    move_inside(block.mlp->gate);
-    move_inside(block.mlp->up);
-    move_inside(block.mlp->down);
-    move_inside(block.mlp->gate_up);
-  }
-}
-
-// Each tensor of the module, by the names of either layout.
-void add_sources(const std::string& path, DecoderSpec& spec) {
-  const std::string inner = path.substr(kInner.size());
-  for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
-    for (const auto& name : hub_names(inner + suffix)) {
-      spec.sources.emplace(path + suffix, TensorSource{.name = name});
-    }
-  }
-}
-
-void move_inside(DecoderSpec& spec) {
-  spec.embedding = kInner + spec.embedding;
-  move_inside(spec.final_norm);
-  move_inside(spec.head);
-  for (BlockSpec& block : spec.blocks) {
-    move_inside(block);
-  }
-  std::vector<std::string> dropped;
-  for (const auto& name : spec.dropped) {
-    dropped.push_back(kInner + name);
-    for (const auto& other : hub_names(name)) {
-      dropped.push_back(other);
-    }
-  }
-  spec.dropped = std::move(dropped);
-  for (const ModuleSpec& module : list_homes(spec)) {
-    add_sources(module.path, spec);
-  }
-  for (const BlockSpec& block : spec.blocks) {
-    for (const NormSpec& norm : list_norms(block)) {
-      add_sources(norm.path, spec);
-    }
-  }
-  add_sources(spec.final_norm.path, spec);
+// Where the hub's newer layout keeps a tensor.
+std::string hub_name(const std::string& name) {
+  const std::string inner = name.substr(kInner.size());
+  return inner.starts_with("model.") ? "model.language_model." + inner.substr(6)
+                                     : inner;  // the head, at the top
 }
 
 // What is not language, by the names that mlx-lm drops.
 void carry_others(const FamilyInput& input, DecoderSpec& spec) {
   for (const std::string part : {"vision_tower.", "multi_modal_projector."}) {
-    spec.carried.push_back(part);
-    for (const auto& name : input.tensors_under("model." + part)) {
+    const auto moved = input.tensors_under("model." + part);
+    for (const auto& name : moved) {
       spec.sources.emplace(name.substr(6), TensorSource{.name = name});
     }
-    const auto count = input.tensors_under("model." + part).size() +
-        input.tensors_under(part).size();
-    if (count > 0) {
-      spec.notes.push_back(
-          std::to_string(count) + " tensors of " +
-          part.substr(0, part.size() - 1) + " are carried over as they are");
-    }
+    carry_over(part, moved.size() + input.tensors_under(part).size(), spec);
   }
 }
 
@@ -116,13 +34,18 @@ DecoderSpec read_inner(
     const FamilyInput& input,
     const Json& text,
     DecoderSpec (*read)(const FamilyInput&)) {
-  const JsonView config(text, input.config.origin() + ": text_config");
-  const auto has_tensor = [&](const std::string& name) {
-    const auto others = hub_names(name);
-    return input.has_tensor(kInner + name) || input.has_tensor(others.front());
+  FamilyInput inner = input;
+  inner.config = JsonView(text, input.config.origin() + ": text_config");
+  inner.prefix = kInner;
+  inner.has_tensor = [&](const std::string& name) {
+    return input.has_tensor(kInner + name) ||
+        input.has_tensor(hub_name(kInner + name));
   };
-  auto spec = read({config, has_tensor, input.tensors_under, input.shape_of});
-  move_inside(spec);
+  auto spec = read(inner);
+  for (const auto& name : std::vector(spec.dropped)) {
+    spec.dropped.push_back(hub_name(name));
+  }
+  add_stored_names(hub_name, spec);
   carry_others(input, spec);
   if (!spec.config_patch.empty()) {
     Json patched = input.config.json()["text_config"];
