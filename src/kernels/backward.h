@@ -1,0 +1,53 @@
+#pragma once
+
+#include "kernels/kernels.h"
+
+/// Backward passes of the kernels in kernels.h, under the same rules: given
+/// the gradient of a loss by a kernel's result, the gradients by its inputs.
+/// Sums are float32.
+namespace pennyweight::kernels {
+
+/// For y = x r w with r = 1 / sqrt(mean(x^2) + eps), by row:
+///   dx = r (w dy - x r^2 mean(w dy x)).
+struct RmsNormBackwardArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  float eps = 0;
+  ConstMatrix x{};
+  ConstVector weight{};
+  ConstMatrix dy{};
+  Matrix dx{};
+};
+
+/// For y = silu(gate) * up or gelu(gate) * up (see SwigluArgs). Outputs may be
+/// any of the inputs themselves where types agree.
+struct SwigluBackwardArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  ConstMatrix gate{};
+  ConstMatrix up{};
+  ConstMatrix dy{};
+  Matrix dgate{};
+  Matrix dup{};
+  bool gelu = false;
+};
+
+/// For out = softmax(scale * q k^T + mask) v of `forward` (whose out is not
+/// read nor written): probabilities are computed again, a tile of queries at
+/// a time.
+///   dv = p^T dout,  ds = p (dout v^T - sum(p dout v^T)),
+///   dq = scale ds k,  dk = scale ds^T q,
+/// ds being by the capped score where there is a cap.
+struct AttentionBackwardArgs {
+  AttentionArgs forward{};
+  HeadsView dout{};    // [batch, length, heads, head_dim], in forward.type
+  void* dq = nullptr;  // as q; all contiguous, in forward.type
+  void* dk = nullptr;  // as k
+  void* dv = nullptr;  // as v
+};
+
+void rms_norm_backward(const RmsNormBackwardArgs& args);
+void swiglu_backward(const SwigluBackwardArgs& args);
+void attention_backward(const AttentionBackwardArgs& args);
+
+}  // namespace pennyweight::kernels
