@@ -19,8 +19,7 @@ struct RmsNormBackwardArgs {
   Matrix dx{};
 };
 
-/// For y = silu(gate) * up or gelu(gate) * up (see SwigluArgs). Outputs may be
-/// any of the inputs themselves where types agree.
+/// For y = silu(gate) * up or gelu(gate) * up (see SwigluArgs).
 struct SwigluBackwardArgs {
   int64_t rows = 0;
   int64_t columns = 0;

@@ -29,6 +29,12 @@ constexpr Implementation kReference{
     .softmax = reference::softmax,
     .logsumexp = reference::logsumexp,
     .score_update = reference::score_update,
+    .rms_norm_backward = reference::rms_norm_backward,
+    .swiglu_backward = reference::swiglu_backward,
+    .attention_backward = reference::attention_backward,
+    .kl_rows = reference::kl_rows,
+    .group_gradient = reference::group_gradient,
+    .accumulate = reference::accumulate,
 };
 
 constexpr Implementation kSimd{
@@ -47,6 +53,12 @@ constexpr Implementation kSimd{
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
     .score_update = simd::score_update,
+    .rms_norm_backward = simd::rms_norm_backward,
+    .swiglu_backward = simd::swiglu_backward,
+    .attention_backward = simd::attention_backward,
+    .kl_rows = simd::kl_rows,
+    .group_gradient = simd::group_gradient,
+    .accumulate = simd::accumulate,
 };
 
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
@@ -66,6 +78,12 @@ constexpr Implementation kOneDnn{
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
     .score_update = simd::score_update,
+    .rms_norm_backward = simd::rms_norm_backward,
+    .swiglu_backward = simd::swiglu_backward,
+    .attention_backward = onednn::attention_backward,
+    .kl_rows = simd::kl_rows,
+    .group_gradient = simd::group_gradient,
+    .accumulate = simd::accumulate,
 };
 #endif
 
@@ -243,6 +261,30 @@ void logsumexp(const LogSumExpArgs& args) {
 
 void score_update(const ScoreArgs& args) {
   active().score_update(args);
+}
+
+void rms_norm_backward(const RmsNormBackwardArgs& args) {
+  active().rms_norm_backward(args);
+}
+
+void swiglu_backward(const SwigluBackwardArgs& args) {
+  active().swiglu_backward(args);
+}
+
+void attention_backward(const AttentionBackwardArgs& args) {
+  active().attention_backward(args);
+}
+
+void kl_rows(const KlRowsArgs& args) {
+  active().kl_rows(args);
+}
+
+void group_gradient(const GroupGradientArgs& args) {
+  active().group_gradient(args);
+}
+
+void accumulate(const AccumulateArgs& args) {
+  active().accumulate(args);
 }
 
 }  // namespace pennyweight::kernels

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/backward.h"
+#include "kernels/distill.h"
 #include "kernels/kernels.h"
 
 namespace pennyweight::kernels {
@@ -42,6 +44,12 @@ struct Implementation {
   void (*softmax)(const SoftmaxArgs&);
   void (*logsumexp)(const LogSumExpArgs&);
   void (*score_update)(const ScoreArgs&);
+  void (*rms_norm_backward)(const RmsNormBackwardArgs&);
+  void (*swiglu_backward)(const SwigluBackwardArgs&);
+  void (*attention_backward)(const AttentionBackwardArgs&);
+  void (*kl_rows)(const KlRowsArgs&);
+  void (*group_gradient)(const GroupGradientArgs&);
+  void (*accumulate)(const AccumulateArgs&);
 };
 
 const Implementation& implementation(Choice choice);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/backward.h"
 #include "kernels/kernels.h"
 
 /// Kernels that are made of matrix products, for whichever implementation
@@ -54,6 +55,13 @@ void attention_by_tiles(
 /// The same with k and v as they lie.
 void attention_by_tiles(
     const AttentionArgs& args,
+    ProductFn product,
+    DType tile_type);
+
+/// attention_backward by tiles of queries, each against all keys that it sees;
+/// products run in `tile_type`.
+void attention_backward_by_tiles(
+    const AttentionBackwardArgs& args,
     ProductFn product,
     DType tile_type);
 

@@ -25,6 +25,29 @@ mx::array quantized_linear(
     mx::Dtype out_dtype,
     mx::Stream stream);
 
+/// dy [..., out] times weight [out, in], in dy's type: the gradient by x of
+/// linear(x, weight).
+mx::array linear_transposed(
+    const mx::array& dy,
+    const mx::array& weight,
+    mx::Stream stream);
+/// And by the weight, float32 [out, in]: dy [..., out] transposed times x.
+mx::array
+weight_gradient(const mx::array& dy, const mx::array& x, mx::Stream stream);
+
+/// Of dw float32 [out, in], by the scales and biases of an affine weight:
+/// float32 [out, in / group_size] each. not_supported Error for other modes.
+struct GroupGradients {
+  mx::array scales, biases;
+};
+GroupGradients group_gradients(
+    const QuantizedWeight& weight,
+    const mx::array& dw,
+    mx::Stream stream);
+
+mx::array
+accumulate(const mx::array& sum, const mx::array& x, mx::Stream stream);
+
 mx::array gram_add(
     const mx::array& sum,
     const std::vector<mx::array>& parts,

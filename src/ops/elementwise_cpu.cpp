@@ -1,4 +1,8 @@
+#include <mlx/ops.h>
+
+#include "core/error.h"
 #include "ops/cpu_path.h"
+#include "ops/mlx_path.h"
 #include "ops/primitive.h"
 
 namespace pennyweight::ops::cpu_path {
@@ -19,6 +23,71 @@ void reuse_or_allocate(const Arrays& inputs, mx::array& out) {
   }
   allocate(out);
 }
+
+class RmsNormBackward : public CpuPrimitive {
+ public:
+  RmsNormBackward(mx::Stream stream, float eps)
+      : CpuPrimitive(stream), eps_(eps) {}
+
+  const char* name() const override {
+    return "pennyweight::RmsNormBackward";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto x = with_even_rows(inputs[0]);
+    const auto weight = without_gaps(inputs[1]);
+    const auto dy = with_even_rows(inputs[2]);
+    allocate(out);
+    const kernels::RmsNormBackwardArgs args{
+        row_count(x),
+        column_count(x),
+        eps_,
+        matrix_of(x),
+        vector_of(weight),
+        matrix_of(dy),
+        matrix_of(out)};
+    return [args] { kernels::rms_norm_backward(args); };
+  }
+
+ private:
+  float eps_;
+};
+
+/// [2, ...]: by gate, then by up.
+class SwigluBackward : public CpuPrimitive {
+ public:
+  SwigluBackward(mx::Stream stream, bool gelu)
+      : CpuPrimitive(stream), gelu_(gelu) {}
+
+  const char* name() const override {
+    return "pennyweight::SwigluBackward";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto gate = with_even_rows(inputs[0]);
+    const auto up = with_even_rows(inputs[1]);
+    const auto dy = with_even_rows(inputs[2]);
+    allocate(out);
+    auto by_gate = matrix_of(out);
+    auto by_up = by_gate;
+    by_up.data = static_cast<char*>(by_up.data) + out.nbytes() / 2;
+    const kernels::SwigluBackwardArgs args{
+        row_count(gate),
+        column_count(gate),
+        matrix_of(gate),
+        matrix_of(up),
+        matrix_of(dy),
+        by_gate,
+        by_up,
+        gelu_};
+    return [args] { kernels::swiglu_backward(args); };
+  }
+
+ private:
+  bool gelu_;
+};
 
 class RmsNorm : public CpuPrimitive {
  public:
@@ -41,6 +110,34 @@ class RmsNorm : public CpuPrimitive {
         vector_of(weight),
         matrix_of(out)};
     return [args] { kernels::rms_norm(args); };
+  }
+
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    Arrays gradients;
+    for (int arg : argnums) {
+      if (arg == 0) {
+        gradients.push_back(mx::array(
+            primals[0].shape(),
+            primals[0].dtype(),
+            std::make_shared<RmsNormBackward>(stream(), eps_),
+            {primals[0], primals[1], cotangents[0]}));
+        continue;
+      }
+      const auto wide = [](const Arrays& inputs, float eps) {
+        return mlx_path::rms_norm(inputs[0], inputs[1], eps, mx::float32);
+      };
+      gradients.push_back(vjp_through(
+          [&](const Arrays& inputs) { return wide(inputs, eps_); },
+          primals,
+          {mx::astype(cotangents[0], mx::float32)},
+          {arg})[0]);
+    }
+    return gradients;
   }
 
  private:
@@ -89,6 +186,28 @@ class Rope : public CpuPrimitive {
     return [args] { kernels::rope(args); };
   }
 
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    if (argnums.size() != 1 || argnums[0] != 0) {
+      throw Error(
+          ErrorCode::not_supported,
+          "rope",
+          "frequencies have no gradient; ask for that of x");
+    }
+    // Turned back by the same angles.
+    return {mx::array(
+        primals[0].shape(),
+        primals[0].dtype(),
+        std::make_shared<Rope>(
+            stream(), dims_, traditional_, input_scale_, offset_),
+        {mx::astype(cotangents[0], primals[0].dtype()),
+         mx::negative(primals[1])})};
+  }
+
  private:
   int dims_;
   bool traditional_;
@@ -119,6 +238,30 @@ class Swiglu : public CpuPrimitive {
     return [args] { kernels::swiglu(args); };
   }
 
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    auto shape = primals[0].shape();
+    shape.insert(shape.begin(), 2);
+    const mx::array both(
+        shape,
+        primals[0].dtype(),
+        std::make_shared<SwigluBackward>(stream(), gelu_),
+        {primals[0], primals[1], cotangents[0]});
+    Arrays gradients;
+    for (int arg : argnums) {
+      auto start = mx::Shape(shape.size(), 0);
+      auto stop = shape;
+      start[0] = arg;
+      stop[0] = arg + 1;
+      gradients.push_back(mx::squeeze(mx::slice(both, start, stop), 0));
+    }
+    return gradients;
+  }
+
  private:
   bool gelu_;
 };
@@ -139,6 +282,19 @@ class Softmax : public CpuPrimitive {
         row_count(x), column_count(x), matrix_of(x), matrix_of(out)};
     return [args] { kernels::softmax(args); };
   }
+
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    return vjp_through(
+        [](const Arrays& inputs) { return mlx_path::softmax(inputs[0]); },
+        primals,
+        cotangents,
+        argnums);
+  }
 };
 
 class LogSumExp : public CpuPrimitive {
@@ -157,49 +313,19 @@ class LogSumExp : public CpuPrimitive {
         row_count(x), column_count(x), matrix_of(x), out.data<float>()};
     return [args] { kernels::logsumexp(args); };
   }
-};
 
-class Attention : public CpuPrimitive {
  public:
-  Attention(mx::Stream stream, const AttentionOptions& options)
-      : CpuPrimitive(stream), options_(options) {}
-
-  const char* name() const override {
-    return "pennyweight::Attention";
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    return vjp_through(
+        [](const Arrays& inputs) { return mlx_path::logsumexp(inputs[0]); },
+        primals,
+        cotangents,
+        argnums);
   }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto q = with_dense_last_axis(inputs[0]);
-    const auto k = with_dense_last_axis(inputs[1]);
-    const auto v = with_dense_last_axis(inputs[2]);
-    std::optional<mx::array> sinks;
-    if (inputs.size() > 3) {
-      sinks = without_gaps(inputs[3]);
-    }
-    allocate(out);
-    const kernels::AttentionArgs args{
-        .batch = q.shape(0),
-        .length = q.shape(1),
-        .keys = k.shape(1),
-        .heads = q.shape(2),
-        .kv_heads = k.shape(2),
-        .head_dim = q.shape(3),
-        .scale = options_.scale,
-        .causal = options_.causal,
-        .window = options_.window,
-        .cap = options_.cap,
-        .sinks = sinks ? sinks->data<float>() : nullptr,
-        .type = kernel_type(q.dtype()),
-        .q = heads_view(q),
-        .k = heads_view(k),
-        .v = heads_view(v),
-        .out = out.data<void>()};
-    return [args] { kernels::attention(args); };
-  }
-
- private:
-  AttentionOptions options_;
 };
 
 template <class Op, class... Settings>
@@ -241,22 +367,6 @@ mx::array rope(
       table.traditional,
       table.input_scale,
       offset);
-}
-
-mx::array attention(
-    const mx::array& q,
-    const mx::array& k,
-    const mx::array& v,
-    const AttentionOptions& options,
-    mx::Stream stream) {
-  Arrays inputs{q, k, v};
-  auto kept = options;
-  if (options.sinks) {
-    inputs.push_back(*options.sinks);
-    kept.sinks.reset();
-  }
-  return make<Attention>(
-      q.shape(), q.dtype(), stream, std::move(inputs), std::move(kept));
 }
 
 mx::array

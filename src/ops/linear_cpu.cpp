@@ -1,7 +1,8 @@
-#include <cstring>
+#include <mlx/ops.h>
+
 #include <utility>
 
-#include "kernels/threads.h"
+#include "core/error.h"
 #include "ops/cpu_path.h"
 #include "ops/packed_view.h"
 #include "ops/primitive.h"
@@ -30,6 +31,36 @@ Extras append_extras(
   return {bias.has_value(), residual.has_value()};
 }
 
+/// The packed weight whose arrays begin at `first`.
+QuantizedWeight
+weight_from(const PackedFormat& format, const Arrays& arrays, size_t first) {
+  std::optional<mx::array> biases;
+  if (format.arrays() == 3) {
+    biases = arrays[first + 2];
+  }
+  return {
+      arrays[first],
+      arrays[first + 1],
+      biases,
+      format.group,
+      format.bits,
+      mode_name(format.mode)};
+}
+
+/// Of codes (0) there is none, scales are 1 and biases 2.
+mx::array group_gradient_of(
+    const GroupGradients& groups,
+    const mx::array& primal,
+    int which) {
+  if (which == 0) {
+    throw Error(
+        ErrorCode::not_supported,
+        "quantized_linear",
+        "codes have no gradient; ask for that of scales or biases");
+  }
+  return mx::astype(which == 1 ? groups.scales : groups.biases, primal.dtype());
+}
+
 /// What both kinds of weight share.
 class LinearBase : public CpuPrimitive {
  public:
@@ -37,6 +68,21 @@ class LinearBase : public CpuPrimitive {
       : CpuPrimitive(stream), extras_(extras) {}
 
  protected:
+  /// The gradient by input `arg` that is neither x nor the weight's.
+  mx::array
+  extra_gradient(const Arrays& primals, const mx::array& dy, size_t arg) {
+    const auto& extra = primals[arg];
+    if (extras_.residual && arg + 1 == primals.size()) {
+      return mx::astype(dy, extra.dtype(), stream());
+    }
+    const auto rows =
+        mx::reshape(dy, {int(row_count(dy)), dy.shape(-1)}, stream());
+    return mx::astype(
+        mx::sum(mx::astype(rows, mx::float32, stream()), 0, false, stream()),
+        extra.dtype(),
+        stream());
+  }
+
   kernels::ConstVector bias_of(const Arrays& inputs) {
     if (!extras_.bias) {
       return {};
@@ -88,6 +134,50 @@ class Linear : public LinearBase {
     args.out = matrix_of(out);
     return [args] { kernels::matmul(args); };
   }
+
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    const auto& x = primals[0];
+    const auto dy = mx::astype(cotangents[0], x.dtype(), stream());
+    Arrays gradients;
+    for (int arg : argnums) {
+      gradients.push_back(
+          arg == 0       ? linear_transposed(dy, primals[1], stream())
+              : arg == 1 ? weight_gradient(dy, x, stream())
+                         : extra_gradient(primals, cotangents[0], size_t(arg)));
+    }
+    return gradients;
+  }
+};
+
+/// dy [..., out] times weight [out, in].
+class LinearTransposed : public CpuPrimitive {
+ public:
+  using CpuPrimitive::CpuPrimitive;
+
+  const char* name() const override {
+    return "pennyweight::LinearTransposed";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto dy = with_even_rows(inputs[0]);
+    const auto weight = with_even_rows(inputs[1]);
+    allocate(out);
+    const kernels::MatmulArgs args{
+        .m = row_count(dy),
+        .n = weight.shape(1),
+        .k = weight.shape(0),
+        .x = matrix_of(dy),
+        .weight = matrix_of(weight),
+        .out = matrix_of(out),
+        .weight_by_depth = true};
+    return [args] { kernels::matmul(args); };
+  }
 };
 
 class QuantizedLinear : public LinearBase {
@@ -117,6 +207,36 @@ class QuantizedLinear : public LinearBase {
     return [args] { kernels::quantized_matmul(args); };
   }
 
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    const auto& x = primals[0];
+    const auto dy = mx::astype(cotangents[0], x.dtype(), stream());
+    const auto weight = weight_from(format_, primals, 1);
+    std::optional<GroupGradients> groups;
+    Arrays gradients;
+    for (int arg : argnums) {
+      if (arg == 0) {
+        const auto dense = dequantize(weight, x.dtype(), stream());
+        gradients.push_back(linear_transposed(dy, dense, stream()));
+      } else if (size_t(arg) > format_.arrays()) {
+        gradients.push_back(
+            extra_gradient(primals, cotangents[0], size_t(arg)));
+      } else {
+        if (!groups) {
+          groups = group_gradients(
+              weight, weight_gradient(dy, x, stream()), stream());
+        }
+        gradients.push_back(
+            group_gradient_of(*groups, primals[size_t(arg)], arg - 1));
+      }
+    }
+    return gradients;
+  }
+
  private:
   PackedFormat format_;
 };
@@ -142,95 +262,25 @@ class Dequantize : public CpuPrimitive {
     return [args] { kernels::dequantize(args); };
   }
 
+ public:
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    const auto groups = group_gradients(
+        weight_from(format_, primals, 0),
+        mx::astype(cotangents[0], mx::float32, stream()),
+        stream());
+    Arrays gradients;
+    for (int arg : argnums) {
+      gradients.push_back(group_gradient_of(groups, primals[size_t(arg)], arg));
+    }
+    return gradients;
+  }
+
  private:
   PackedFormat format_;
-};
-
-class GramAdd : public CpuPrimitive {
- public:
-  using CpuPrimitive::CpuPrimitive;
-
-  const char* name() const override {
-    return "pennyweight::GramAdd";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto& sum = inputs[0];
-    const auto b = with_even_rows(inputs[1]);
-    kernels::GramArgs args{
-        .rows = row_count(b),
-        .n = column_count(b),
-        .b = matrix_of(b),
-        .parts = {},
-        .out = {}};
-    for (size_t i = 2; i < inputs.size(); ++i) {
-      const bool same = inputs[i].id() == inputs[1].id();
-      const auto a = same ? b : with_even_rows(inputs[i]);
-      args.parts.push_back({column_count(a), matrix_of(a)});
-    }
-    if (sum.is_donatable() && sum.flags().row_contiguous) {
-      out.copy_shared_buffer(sum);
-      args.out = matrix_of(out);
-      return [args] { kernels::gram(args); };
-    }
-    const auto dense = without_gaps(sum);
-    allocate(out);
-    args.out = matrix_of(out);
-    const void* from = dense.data<void>();
-    const size_t bytes = out.nbytes();
-    return [args, from, bytes] {
-      std::memcpy(args.out.data, from, bytes);
-      kernels::gram(args);
-    };
-  }
-};
-
-class MagnitudesAdd : public CpuPrimitive {
- public:
-  using CpuPrimitive::CpuPrimitive;
-
-  const char* name() const override {
-    return "pennyweight::MagnitudesAdd";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto sum = without_gaps(inputs[0]);
-    const auto x = with_even_rows(inputs[1]);
-    allocate(out);
-    const kernels::AddMagnitudesArgs args{
-        .rows = row_count(x),
-        .columns = column_count(x),
-        .x = matrix_of(x),
-        .out = out.data<float>()};
-    const float* from = sum.data<float>();
-    return [args, from] {
-      std::copy_n(from, args.columns, args.out);
-      kernels::add_magnitudes(args);
-    };
-  }
-};
-
-class Difference : public CpuPrimitive {
- public:
-  using CpuPrimitive::CpuPrimitive;
-
-  const char* name() const override {
-    return "pennyweight::Difference";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    kernels::SubtractArgs args{
-        .count = int64_t(out.size()),
-        .a = without_gaps(inputs[0]).data<float>(),
-        .b = without_gaps(inputs[1]).data<float>(),
-        .out_type = kernel_type(out.dtype())};
-    allocate(out);
-    args.out = out.data<void>();
-    return [args] { kernels::subtract(args); };
-  }
 };
 
 mx::Shape result_shape(const mx::array& x, int out) {
@@ -257,36 +307,15 @@ mx::array linear(
       std::move(inputs));
 }
 
-mx::array gram_add(
-    const mx::array& sum,
-    const Arrays& parts,
-    const mx::array& b,
-    mx::Stream stream) {
-  Arrays inputs{sum, b};
-  inputs.insert(inputs.end(), parts.begin(), parts.end());
-  return mx::array(
-      sum.shape(),
-      mx::float32,
-      std::make_shared<GramAdd>(stream),
-      std::move(inputs));
-}
-
-mx::array
-magnitudes_add(const mx::array& sum, const mx::array& x, mx::Stream stream) {
-  return mx::array(
-      sum.shape(),
-      mx::float32,
-      std::make_shared<MagnitudesAdd>(stream),
-      Arrays{sum, x});
-}
-
-mx::array difference(
-    const mx::array& a,
-    const mx::array& b,
-    mx::Dtype dtype,
+mx::array linear_transposed(
+    const mx::array& dy,
+    const mx::array& weight,
     mx::Stream stream) {
   return mx::array(
-      a.shape(), dtype, std::make_shared<Difference>(stream), Arrays{a, b});
+      result_shape(dy, weight.shape(1)),
+      dy.dtype(),
+      std::make_shared<LinearTransposed>(stream),
+      Arrays{dy, weight});
 }
 
 mx::array

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ops/expert_linear.h"
+#include "ops/kl_head.h"
 #include "ops/ops.h"
 
 /// The functions of ops.h made of MLX's own ops: what runs on a GPU, and what
@@ -54,6 +55,12 @@ mx::array swiglu(const mx::array& gate, const mx::array& up);
 mx::array geglu(const mx::array& gate, const mx::array& up);
 mx::array softmax(const mx::array& x);
 mx::array logsumexp(const mx::array& x);
+
+/// With all gradients.
+KlHead kl_head(
+    const HeadRows& head,
+    const std::variant<HeadRows, TopLogits>& reference,
+    const KlOptions& options);
 
 mx::array score_update(
     const mx::array& state,

@@ -68,6 +68,19 @@ mx::array gram_add(
   return mx::add(sum, mx::concatenate(products, 0));
 }
 
+mx::array accumulate(const mx::array& sum, const mx::array& x) {
+  require(
+      sum.shape() == x.shape() && sum.dtype() == mx::float32 &&
+          x.dtype() == mx::float32,
+      "accumulate",
+      "the sum " + describe(sum) + " and x " + describe(x) +
+          " must be float32 of one shape");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::accumulate(sum, x, *cpu);
+  }
+  return mx::add(sum, x);
+}
+
 mx::array magnitudes_add(const mx::array& sum, const mx::array& x) {
   require_floating(x, "magnitudes_add", "x");
   require(

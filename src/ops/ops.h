@@ -16,6 +16,9 @@ namespace mx = mlx::core;
 /// CPU stream it is an MLX primitive over kernels/, threaded, lazy like any
 /// MLX op. Floating inputs may be float32, bfloat16 or float16; all sums are
 /// kept in float32. A wrong shape or dtype is an invalid_argument Error.
+/// mx::vjp goes through linears (by x, weight, bias; of a packed affine weight
+/// by scales and biases), norms, rope, attention and activations; what only
+/// measures has no gradient (not_supported Error).
 namespace pennyweight::ops {
 
 /// Lets MLX keep this many bytes of freed results on a CPU: fresh pages for a
@@ -75,6 +78,10 @@ mx::array gram_add(
     const mx::array& sum,
     const std::vector<mx::array>& parts,
     const mx::array& b);
+
+/// sum + x, both float32 of one shape; on a CPU in sum's own memory where
+/// nothing else needs it.
+mx::array accumulate(const mx::array& sum, const mx::array& x);
 
 /// sum [n] float32 plus the sum of |x [..., n]| over all other axes.
 mx::array magnitudes_add(const mx::array& sum, const mx::array& x);

@@ -10,6 +10,19 @@ PackedFormat format_of(const QuantizedWeight& weight) {
   return {mode, weight.bits, weight.group_size};
 }
 
+std::string mode_name(kernels::QuantMode mode) {
+  switch (mode) {
+    case kernels::QuantMode::mxfp4:
+      return "mxfp4";
+    case kernels::QuantMode::mxfp8:
+      return "mxfp8";
+    case kernels::QuantMode::nvfp4:
+      return "nvfp4";
+    default:
+      return "affine";
+  }
+}
+
 void append_weight(
     std::vector<mx::array>& inputs,
     const QuantizedWeight& weight) {

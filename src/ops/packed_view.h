@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "ops/primitive.h"
@@ -20,6 +21,7 @@ struct PackedFormat {
 };
 
 PackedFormat format_of(const QuantizedWeight& weight);
+std::string mode_name(kernels::QuantMode mode);
 
 void append_weight(
     std::vector<mx::array>& inputs,

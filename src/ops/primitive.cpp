@@ -3,6 +3,7 @@
 #include <mlx/allocator.h>
 #include <mlx/backend/cpu/encoder.h>
 #include <mlx/device.h>
+#include <mlx/transforms.h>
 
 #include <algorithm>
 #include <cstring>
@@ -87,6 +88,33 @@ void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, mx::array&) {
       ErrorCode::not_supported,
       name(),
       "this op was made for the CPU; make it under the GPU as default device");
+}
+
+std::vector<mx::array> CpuPrimitive::vjp(
+    const std::vector<mx::array>&,
+    const std::vector<mx::array>&,
+    const std::vector<int>&,
+    const std::vector<mx::array>&) {
+  throw Error(ErrorCode::not_supported, name(), "this op has no gradient");
+}
+
+std::vector<mx::array> vjp_through(
+    const std::function<mx::array(const std::vector<mx::array>&)>& function,
+    const std::vector<mx::array>& primals,
+    const std::vector<mx::array>& cotangents,
+    const std::vector<int>& argnums) {
+  std::vector<mx::array> wanted;
+  for (int arg : argnums) {
+    wanted.push_back(primals[size_t(arg)]);
+  }
+  const auto of_wanted = [&](const std::vector<mx::array>& values) {
+    auto all = primals;
+    for (size_t i = 0; i < argnums.size(); ++i) {
+      all[size_t(argnums[i])] = values[i];
+    }
+    return std::vector<mx::array>{function(all)};
+  };
+  return mx::vjp(of_wanted, wanted, cotangents).second;
 }
 
 mx::array CpuPrimitive::copied(const mx::array& x) {

@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/backward.h"
+#include "kernels/distill.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
@@ -24,6 +26,12 @@ class CpuPrimitive : public mx::UnaryPrimitive {
 
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override;
   void eval_gpu(const std::vector<mx::array>& inputs, mx::array& out) override;
+  /// not_supported Error, for what only measures; others override it.
+  std::vector<mx::array> vjp(
+      const std::vector<mx::array>& primals,
+      const std::vector<mx::array>& cotangents,
+      const std::vector<int>& argnums,
+      const std::vector<mx::array>& outputs) override;
 
  protected:
   /// Gives `out` its memory and returns what fills it.
@@ -40,6 +48,14 @@ class CpuPrimitive : public mx::UnaryPrimitive {
  private:
   mx::array copied(const mx::array& x);
 };
+
+/// vjp() of one result by way of the same function made of MLX's ops: for
+/// what is not worth kernels of its own.
+std::vector<mx::array> vjp_through(
+    const std::function<mx::array(const std::vector<mx::array>&)>& function,
+    const std::vector<mx::array>& primals,
+    const std::vector<mx::array>& cotangents,
+    const std::vector<int>& argnums);
 
 /// The stream of the default device if that is a CPU.
 std::optional<mx::Stream> cpu_stream();

@@ -190,6 +190,11 @@ void attention(const AttentionArgs& args) {
   attention_by_tiles(args, matmul, bf16 ? DType::bf16 : DType::f32);
 }
 
+void attention_backward(const AttentionBackwardArgs& args) {
+  const bool bf16 = args.forward.type == DType::bf16 && has_bfloat16();
+  attention_backward_by_tiles(args, matmul, bf16 ? DType::bf16 : DType::f32);
+}
+
 }  // namespace pennyweight::kernels::onednn
 
 #endif

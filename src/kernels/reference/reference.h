@@ -1,5 +1,7 @@
 #pragma once
 
+#include "kernels/backward.h"
+#include "kernels/distill.h"
 #include "kernels/kernels.h"
 
 /// Naive kernels, which sum in float64: the oracle of the tests.
@@ -20,5 +22,11 @@ void transpose(const TransposeArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);
 void score_update(const ScoreArgs& args);
+void rms_norm_backward(const RmsNormBackwardArgs& args);
+void swiglu_backward(const SwigluBackwardArgs& args);
+void attention_backward(const AttentionBackwardArgs& args);
+void kl_rows(const KlRowsArgs& args);
+void group_gradient(const GroupGradientArgs& args);
+void accumulate(const AccumulateArgs& args);
 
 }  // namespace pennyweight::kernels::reference

@@ -250,6 +250,10 @@ void attention(const AttentionArgs& args) {
   attention_by_tiles(args, simd::matmul, DType::f32);
 }
 
+void attention_backward(const AttentionBackwardArgs& args) {
+  attention_backward_by_tiles(args, simd::matmul, DType::f32);
+}
+
 }  // namespace simd
 
 }  // namespace pennyweight::kernels

@@ -2,6 +2,8 @@
 
 #include <string_view>
 
+#include "kernels/backward.h"
+#include "kernels/distill.h"
 #include "kernels/kernels.h"
 
 /// Kernels in Highway, compiled for several instruction sets; the best that
@@ -23,6 +25,12 @@ void transpose(const TransposeArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);
 void score_update(const ScoreArgs& args);
+void rms_norm_backward(const RmsNormBackwardArgs& args);
+void swiglu_backward(const SwigluBackwardArgs& args);
+void attention_backward(const AttentionBackwardArgs& args);
+void kl_rows(const KlRowsArgs& args);
+void group_gradient(const GroupGradientArgs& args);
+void accumulate(const AccumulateArgs& args);
 
 /// Whether this machine has one of the instruction sets compiled for.
 bool available();
@@ -104,5 +112,21 @@ struct StoreRowsArgs {
   Matrix out{};
 };
 void store_rows(const StoreRowsArgs& args);
+
+/// Rows of softmax's gradient: weights [rows, columns], which are
+/// exp(score - max), become p = weights / sum in `p`, and `slopes`, which are
+/// the gradients by p, become p (slope - sum(p slope)). p and the result ds
+/// are of `type`. `weights` is overwritten.
+struct SoftmaxSlopesArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  float* weights = nullptr;
+  float* slopes = nullptr;
+  const float* sum = nullptr;  // [rows]
+  DType type = DType::f32;
+  Matrix p{};
+  Matrix ds{};
+};
+void softmax_slopes(const SoftmaxSlopesArgs& args);
 
 }  // namespace pennyweight::kernels::simd

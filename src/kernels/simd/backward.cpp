@@ -1,0 +1,256 @@
+#include "kernels/simd/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/backward.cpp"
+#include <hwy/foreach_target.h>
+// clang-format keeps the order: the targets come first.
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/access.h"
+#include "kernels/simd/simd.h"
+#include "kernels/simd/vec_inl.h"
+#include "kernels/threads.h"
+
+HWY_BEFORE_NAMESPACE();
+
+namespace pennyweight::kernels::HWY_NAMESPACE {
+
+template <class T>
+const T* typed_row(const ConstMatrix& x, int64_t row) {
+  return static_cast<const T*>(x.data) + row * x.stride;
+}
+
+template <class T>
+T* typed_row(const Matrix& x, int64_t row) {
+  return static_cast<T*>(x.data) + row * x.stride;
+}
+
+/// Row `row` as float32: itself, or a copy in `buffer`.
+const float* float_row(
+    const ConstMatrix& x,
+    int64_t row,
+    int64_t columns,
+    std::vector<float>& buffer) {
+  if (x.type == DType::f32) {
+    return typed_row<float>(x, row);
+  }
+  buffer.resize(size_t(columns));
+  visit_type(x.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    map_row(
+        columns,
+        buffer.data(),
+        [](Vec v) HWY_ATTR { return v; },
+        typed_row<T>(x, row));
+  });
+  return buffer.data();
+}
+
+/// Sums of f(a, b) over two rows.
+template <class F>
+float sum_pairs(int64_t n, const float* a, const float* b, const F& f) {
+  const Floats d;
+  const int64_t step = lanes();
+  Vec sums[2] = {hn::Zero(d), hn::Zero(d)};
+  int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    sums[0] = hn::Add(sums[0], f(load(a + i), load(b + i)));
+    sums[1] = hn::Add(sums[1], f(load(a + i + step), load(b + i + step)));
+  }
+  for (; i < n; i += step) {
+    const int64_t count = std::min(step, n - i);
+    sums[0] =
+        hn::Add(sums[0], f(load_some(a + i, count), load_some(b + i, count)));
+  }
+  return sum_of(hn::Add(sums[0], sums[1]));
+}
+
+struct RowBuffers {
+  std::vector<float> x, dy, scaled, other;
+};
+
+void rms_norm_backward_row(
+    const RmsNormBackwardArgs& args,
+    const float* weight,
+    int64_t row,
+    RowBuffers& buffers) {
+  const int64_t n = args.columns;
+  const float* x = float_row(args.x, row, n, buffers.x);
+  const float* dy = float_row(args.dy, row, n, buffers.dy);
+  buffers.scaled.resize(size_t(n));
+  float* scaled = buffers.scaled.data();
+  const auto product = [](Vec a, Vec b) HWY_ATTR { return hn::Mul(a, b); };
+  map_row(n, scaled, product, dy, weight);
+  const float square = sum_pairs(n, x, x, product);
+  const float along = sum_pairs(n, x, scaled, product);
+  const double mean = double(square) / double(n) + double(args.eps);
+  const Vec r = hn::Set(Floats(), float(1 / std::sqrt(mean)));
+  const Vec back = hn::Set(
+      Floats(), float(double(along) / double(n) / (mean * std::sqrt(mean))));
+  visit_type(args.dx.type, [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    map_row(
+        n,
+        typed_row<T>(args.dx, row),
+        [&](Vec slope, Vec v)
+            HWY_ATTR { return hn::NegMulAdd(v, back, hn::Mul(slope, r)); },
+        static_cast<const float*>(scaled),
+        x);
+  });
+}
+
+void rms_norm_backward(const RmsNormBackwardArgs& args) {
+  std::vector<float> weight(size_t(args.columns));
+  for (int64_t i = 0; i < args.columns; ++i) {
+    weight[size_t(i)] = load_at(args.weight.data, args.weight.type, i);
+  }
+  const int64_t grain = 1 + 16384 / std::max<int64_t>(1, args.columns);
+  parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
+    RowBuffers buffers;
+    for (int64_t row = begin; row < end; ++row) {
+      rms_norm_backward_row(args, weight.data(), row, buffers);
+    }
+  });
+}
+
+/// 1 / (1 + exp(-x)).
+HWY_INLINE Vec sigmoid(Vec x) {
+  const Vec one = hn::Set(Floats(), 1.0f);
+  return hn::Div(one, hn::Add(one, exp_of(hn::Neg(x))));
+}
+
+/// Both activations are x sigmoid(z): z = x, or a x + a c x^3 of gelu.
+struct Gate {
+  bool gelu;
+
+  HWY_INLINE Vec z(Vec x) const {
+    const Vec linear = hn::Set(Floats(), kGeluLinear);
+    const Vec cubic = hn::Set(Floats(), kGeluLinear * kGeluCubic);
+    return gelu ? hn::Mul(x, hn::MulAdd(hn::Mul(x, x), cubic, linear)) : x;
+  }
+  HWY_INLINE Vec dz(Vec x) const {
+    const Vec linear = hn::Set(Floats(), kGeluLinear);
+    const Vec cubic = hn::Set(Floats(), 3 * kGeluLinear * kGeluCubic);
+    return gelu ? hn::MulAdd(hn::Mul(x, x), cubic, linear)
+                : hn::Set(Floats(), 1.0f);
+  }
+};
+
+void swiglu_backward_row(
+    const SwigluBackwardArgs& args,
+    int64_t row,
+    RowBuffers& buffers) {
+  const int64_t n = args.columns;
+  const Gate gate{args.gelu};
+  const float* g = float_row(args.gate, row, n, buffers.x);
+  const float* u = float_row(args.up, row, n, buffers.scaled);
+  const float* dy = float_row(args.dy, row, n, buffers.dy);
+  visit_type(args.dup.type, [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    map_row(
+        n,
+        typed_row<T>(args.dup, row),
+        [&](Vec x, Vec slope)
+            HWY_ATTR { return hn::Mul(slope, hn::Mul(x, sigmoid(gate.z(x)))); },
+        g,
+        dy);
+  });
+  visit_type(args.dgate.type, [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    map_row(
+        n,
+        typed_row<T>(args.dgate, row),
+        [&](Vec x, Vec up, Vec slope) HWY_ATTR {
+          const Vec s = sigmoid(gate.z(x));
+          const Vec rest = hn::Sub(hn::Set(Floats(), 1.0f), s);
+          const Vec curve = hn::Mul(hn::Mul(x, s), hn::Mul(rest, gate.dz(x)));
+          return hn::Mul(hn::Mul(slope, up), hn::Add(s, curve));
+        },
+        g,
+        u,
+        dy);
+  });
+}
+
+void swiglu_backward(const SwigluBackwardArgs& args) {
+  const int64_t grain = 1 + 16384 / std::max<int64_t>(1, args.columns);
+  parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
+    RowBuffers buffers;
+    for (int64_t row = begin; row < end; ++row) {
+      swiglu_backward_row(args, row, buffers);
+    }
+  });
+}
+
+template <class T>
+void softmax_slopes_row(const simd::SoftmaxSlopesArgs& args, int64_t row) {
+  const int64_t n = args.columns;
+  float* weights = args.weights + row * n;
+  const float* slopes = args.slopes + row * n;
+  const float sum = args.sum[row];
+  const Vec inverse = hn::Set(Floats(), sum > 0 ? 1 / sum : 0.0f);
+  const auto product = [](Vec a, Vec b) HWY_ATTR { return hn::Mul(a, b); };
+  map_row(
+      n,
+      weights,
+      [&](Vec w) HWY_ATTR { return hn::Mul(w, inverse); },
+      static_cast<const float*>(weights));
+  const Vec mean = hn::Set(Floats(), sum_pairs(n, weights, slopes, product));
+  map_row(
+      n,
+      typed_row<T>(args.ds, row),
+      [&](Vec p, Vec slope)
+          HWY_ATTR { return hn::Mul(p, hn::Sub(slope, mean)); },
+      static_cast<const float*>(weights),
+      slopes);
+  map_row(
+      n,
+      typed_row<T>(args.p, row),
+      [](Vec p) HWY_ATTR { return p; },
+      static_cast<const float*>(weights));
+}
+
+void softmax_slopes(const simd::SoftmaxSlopesArgs& args) {
+  visit_type(args.type, [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    for (int64_t row = 0; row < args.rows; ++row) {
+      softmax_slopes_row<T>(args, row);
+    }
+  });
+}
+
+}  // namespace pennyweight::kernels::HWY_NAMESPACE
+
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace pennyweight::kernels {
+
+HWY_EXPORT(rms_norm_backward);
+HWY_EXPORT(swiglu_backward);
+HWY_EXPORT(softmax_slopes);
+
+namespace simd {
+
+void rms_norm_backward(const RmsNormBackwardArgs& args) {
+  HWY_DYNAMIC_DISPATCH(rms_norm_backward)(args);
+}
+
+void swiglu_backward(const SwigluBackwardArgs& args) {
+  HWY_DYNAMIC_DISPATCH(swiglu_backward)(args);
+}
+
+void softmax_slopes(const SoftmaxSlopesArgs& args) {
+  HWY_DYNAMIC_DISPATCH(softmax_slopes)(args);
+}
+
+}  // namespace simd
+
+}  // namespace pennyweight::kernels
+
+#endif

@@ -1,0 +1,220 @@
+#include "kernels/simd/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/distill.cpp"
+#include <hwy/foreach_target.h>
+// clang-format keeps the order: the targets come first.
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/access.h"
+#include "kernels/simd/codes_inl.h"
+#include "kernels/simd/simd.h"
+#include "kernels/simd/vec_inl.h"
+#include "kernels/threads.h"
+
+HWY_BEFORE_NAMESPACE();
+
+namespace pennyweight::kernels::HWY_NAMESPACE {
+
+/// Terms that are summed in float32 before they join a float64 sum.
+constexpr int64_t kSumChunk = 1024;
+
+float largest(const float* x, int64_t n) {
+  Vec max = hn::Set(Floats(), std::numeric_limits<float>::lowest());
+  float rest_max = std::numeric_limits<float>::lowest();
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
+      [&](int64_t i, int64_t rest) {
+        rest_max = *std::max_element(x + i, x + i + rest);
+      });
+  return std::max(rest_max, max_of(max));
+}
+
+/// Sums over a row of exp(s - max s), exp(r - max r) and exp(r - max r)(r -
+/// s), all logits over the temperature.
+struct KlSums {
+  double s = 0;
+  double r = 0;
+  double cross = 0;
+};
+
+/// Of lanes beyond the row the terms are left out.
+void add_terms(
+    const float* logits,
+    const float* reference,
+    int64_t n,
+    float scale,
+    float max_s,
+    float max_r,
+    KlSums& sums) {
+  const Floats d;
+  Vec sum_s = hn::Zero(d), sum_r = hn::Zero(d), cross = hn::Zero(d);
+  const Vec by = hn::Set(d, scale);
+  const Vec top_s = hn::Set(d, max_s), top_r = hn::Set(d, max_r);
+  const int64_t step = lanes();
+  for (int64_t i = 0; i < n; i += step) {
+    const int64_t count = std::min(step, n - i);
+    const auto inside = hn::FirstN(d, size_t(count));
+    const bool whole = count == step;
+    const Vec s =
+        hn::Mul(whole ? load(logits + i) : load_some(logits + i, count), by);
+    const Vec r = hn::Mul(
+        whole ? load(reference + i) : load_some(reference + i, count), by);
+    const auto term = [&](Vec x, Vec max) HWY_ATTR {
+      return hn::IfThenElseZero(inside, exp_of_negative(hn::Sub(x, max)));
+    };
+    const Vec weight = term(r, top_r);
+    sum_s = hn::Add(sum_s, term(s, top_s));
+    sum_r = hn::Add(sum_r, weight);
+    cross = hn::MulAdd(weight, hn::Sub(r, s), cross);
+  }
+  sums.s += double(sum_of(sum_s));
+  sums.r += double(sum_of(sum_r));
+  sums.cross += double(sum_of(cross));
+}
+
+template <class T>
+void kl_row(const KlRowsArgs& args, int64_t row) {
+  const Floats d;
+  const float scale = 1.0f / args.temperature;
+  const auto* logits =
+      static_cast<const float*>(args.logits.data) + row * args.logits.stride;
+  const auto* reference = static_cast<const float*>(args.reference.data) +
+      row * args.reference.stride;
+  auto* out = static_cast<T*>(args.dlogits.data) + row * args.dlogits.stride;
+  const float max_s = scale * largest(logits, args.columns);
+  const float max_r = scale * largest(reference, args.columns);
+  KlSums sums;
+  for (int64_t from = 0; from < args.columns; from += kSumChunk) {
+    add_terms(
+        logits + from,
+        reference + from,
+        std::min(kSumChunk, args.columns - from),
+        scale,
+        max_s,
+        max_r,
+        sums);
+  }
+  args.loss[row] = float(
+      sums.cross / sums.r + (double(max_s) + std::log(sums.s)) -
+      (double(max_r) + std::log(sums.r)));
+  const Vec by = hn::Set(d, scale);
+  const Vec top_s = hn::Set(d, max_s), top_r = hn::Set(d, max_r);
+  const double slope = double(args.factor) / args.temperature;
+  const Vec of_s = hn::Set(d, float(slope / sums.s));
+  const Vec of_r = hn::Set(d, float(slope / sums.r));
+  const Vec inverse_cap = hn::Set(d, args.cap > 0 ? 1.0f / args.cap : 0.0f);
+  map_row(
+      args.columns,
+      out,
+      [&](Vec s, Vec r) HWY_ATTR {
+        const Vec part = hn::Mul(s, inverse_cap);
+        const Vec p = exp_of_negative(hn::Sub(hn::Mul(s, by), top_s));
+        const Vec q = exp_of_negative(hn::Sub(hn::Mul(r, by), top_r));
+        const Vec slope_at = hn::Sub(hn::Mul(p, of_s), hn::Mul(q, of_r));
+        return hn::Mul(slope_at, hn::NegMulAdd(part, part, hn::Set(d, 1.0f)));
+      },
+      logits,
+      reference);
+}
+
+void kl_rows(const KlRowsArgs& args) {
+  visit_type(args.dlogits.type, [&](auto* to) {
+    using T = std::remove_pointer_t<decltype(to)>;
+    parallel_ranges(args.rows, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        kl_row<T>(args, row);
+      }
+    });
+  });
+}
+
+template <int kBits>
+void group_gradient_rows(
+    const GroupGradientArgs& args,
+    const Unpacker<kBits>& unpacker,
+    int64_t begin,
+    int64_t end) {
+  const QuantizedMatrix& weight = args.weight;
+  const int64_t groups = weight.columns / weight.group;
+  const int parts = unpacker.parts();
+  for (int64_t row = begin; row < end; ++row) {
+    const auto* codes = static_cast<const uint8_t*>(weight.codes) +
+        row * code_bytes_per_row(weight);
+    const auto* dw =
+        static_cast<const float*>(args.dw.data) + row * args.dw.stride;
+    for (int64_t g = 0; g < groups; ++g) {
+      Vec by_scale = hn::Zero(Floats());
+      Vec by_bias = hn::Zero(Floats());
+      for (int64_t i = 0; i < weight.group; i += 16, codes += 2 * kBits) {
+        const auto fetched = unpacker.fetch(codes);
+        for (int part = 0; part < parts; ++part, dw += lanes()) {
+          const Vec slope = load(dw);
+          const Vec code = AffineValue()(unpacker.codes(fetched, part));
+          by_scale = hn::MulAdd(slope, code, by_scale);
+          by_bias = hn::Add(by_bias, slope);
+        }
+      }
+      args.dscales[row * groups + g] = sum_of(by_scale);
+      args.dbiases[row * groups + g] = sum_of(by_bias);
+    }
+  }
+}
+
+void group_gradient(const GroupGradientArgs& args) {
+  const int64_t grain = 1 + 16384 / std::max<int64_t>(1, args.weight.columns);
+  visit_codes(args.weight, [&](const auto& unpacker, const auto& value) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, AffineValue>) {
+      parallel_ranges(args.weight.rows, grain, [&](int64_t begin, int64_t end) {
+        group_gradient_rows(args, unpacker, begin, end);
+      });
+    }
+  });
+}
+
+void accumulate(const AccumulateArgs& args) {
+  parallel_ranges(args.count, 1 << 16, [&](int64_t begin, int64_t end) {
+    map_row(
+        end - begin,
+        args.sum + begin,
+        [](Vec sum, Vec x) HWY_ATTR { return hn::Add(sum, x); },
+        static_cast<const float*>(args.sum) + begin,
+        args.x + begin);
+  });
+}
+
+}  // namespace pennyweight::kernels::HWY_NAMESPACE
+
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace pennyweight::kernels {
+
+HWY_EXPORT(kl_rows);
+HWY_EXPORT(group_gradient);
+HWY_EXPORT(accumulate);
+
+namespace simd {
+
+void kl_rows(const KlRowsArgs& args) {
+  HWY_DYNAMIC_DISPATCH(kl_rows)(args);
+}
+
+void group_gradient(const GroupGradientArgs& args) {
+  HWY_DYNAMIC_DISPATCH(group_gradient)(args);
+}
+
+void accumulate(const AccumulateArgs& args) {
+  HWY_DYNAMIC_DISPATCH(accumulate)(args);
+}
+
+}  // namespace simd
+
+}  // namespace pennyweight::kernels
+
+#endif

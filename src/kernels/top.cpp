@@ -1,0 +1,145 @@
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/access.h"
+#include "kernels/distill.h"
+#include "kernels/threads.h"
+
+namespace pennyweight::kernels {
+
+namespace {
+
+/// Orders as the floats do.
+uint32_t key_of(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/// The columns of the largest values of one row, found by a histogram of the
+/// keys' leading bits: only the values of one bin have to be compared.
+class RowTop {
+ public:
+  const std::vector<uint32_t>&
+  find(const float* x, int64_t columns, int64_t count) {
+    const uint32_t bin = boundary(x, columns, count);
+    chosen_.clear();
+    tied_.clear();
+    for (int64_t j = 0; j < columns; ++j) {
+      const uint32_t own = key_of(x[j]) >> kShift;
+      if (own > bin) {
+        chosen_.push_back(uint32_t(j));
+      } else if (own == bin) {
+        tied_.push_back(uint32_t(j));
+      }
+    }
+    const auto missing = count - int64_t(chosen_.size());
+    std::nth_element(
+        tied_.begin(),
+        tied_.begin() + missing,
+        tied_.end(),
+        [x](uint32_t a, uint32_t b) {
+          return x[a] != x[b] ? x[a] > x[b] : a < b;
+        });
+    chosen_.insert(chosen_.end(), tied_.begin(), tied_.begin() + missing);
+    std::sort(chosen_.begin(), chosen_.end());
+    return chosen_;
+  }
+
+ private:
+  static constexpr int kShift = 20;
+
+  // The bin that holds the last of the `count` largest.
+  uint32_t boundary(const float* x, int64_t columns, int64_t count) {
+    counts_.fill(0);
+    for (int64_t j = 0; j < columns; ++j) {
+      ++counts_[key_of(x[j]) >> kShift];
+    }
+    uint32_t bin = uint32_t(counts_.size());
+    for (int64_t above = 0; above < count;) {
+      above += counts_[--bin];
+    }
+    return bin;
+  }
+
+  std::array<int32_t, 1 << (32 - kShift)> counts_{};
+  std::vector<uint32_t> chosen_, tied_;
+};
+
+/// One row of kl_top; `s` and `r` are scratch.
+void kl_top_row(
+    const KlTopArgs& args,
+    int64_t row,
+    std::vector<double>& s,
+    std::vector<double>& r) {
+  const int64_t count = args.reference.count;
+  const uint32_t* columns = args.reference.columns + row * count;
+  double max_s = -std::numeric_limits<double>::infinity();
+  double max_r = max_s;
+  for (int64_t i = 0; i < count; ++i) {
+    s[i] = double(load_at(args.logits, row, columns[i])) / args.temperature;
+    r[i] = double(load_at(args.reference.values, row, i)) / args.temperature;
+    max_s = std::max(max_s, s[i]);
+    max_r = std::max(max_r, r[i]);
+  }
+  double sum_s = 0, sum_r = 0, cross = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double distance = r[i] - s[i];
+    s[i] = double(std::exp(float(s[i] - max_s)));
+    r[i] = double(std::exp(float(r[i] - max_r)));
+    sum_s += s[i];
+    sum_r += r[i];
+    cross += r[i] * distance;
+  }
+  args.loss[row] = float(
+      cross / sum_r + (max_s + std::log(sum_s)) - (max_r + std::log(sum_r)));
+  std::memset(
+      advance(args.dlogits.data, args.dlogits.type, row * args.dlogits.stride),
+      0,
+      size_t(args.columns) * size_of(args.dlogits.type));
+  for (int64_t i = 0; i < count; ++i) {
+    double slope = double(args.factor) / args.temperature;
+    if (args.cap > 0) {
+      const double part = load_at(args.logits, row, columns[i]) / args.cap;
+      slope *= 1 - part * part;
+    }
+    store_at(
+        args.dlogits,
+        row,
+        columns[i],
+        float(slope * (s[i] / sum_s - r[i] / sum_r)));
+  }
+}
+
+}  // namespace
+
+void kl_top(const KlTopArgs& args) {
+  parallel_ranges(args.rows, 1, [&](int64_t begin, int64_t end) {
+    std::vector<double> s(size_t(args.reference.count));
+    std::vector<double> r(s.size());
+    for (int64_t row = begin; row < end; ++row) {
+      kl_top_row(args, row, s, r);
+    }
+  });
+}
+
+void top(const TopArgs& args) {
+  parallel_ranges(args.rows, 1, [&](int64_t begin, int64_t end) {
+    RowTop finder;
+    for (int64_t row = begin; row < end; ++row) {
+      const auto* x =
+          static_cast<const float*>(args.x.data) + row * args.x.stride;
+      const auto& columns = finder.find(x, args.columns, args.count);
+      for (int64_t i = 0; i < args.count; ++i) {
+        args.indices[row * args.count + i] = columns[size_t(i)];
+        store_at(args.values, row, i, x[columns[size_t(i)]]);
+      }
+    }
+  });
+}
+
+}  // namespace pennyweight::kernels

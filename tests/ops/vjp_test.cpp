@@ -1,0 +1,234 @@
+#include <mlx/transforms.h>
+
+#include <functional>
+#include <variant>
+
+#include "ops/kl_head.h"
+#include "ops/ops_test.h"
+
+namespace pennyweight::ops {
+
+namespace {
+
+using Arrays = std::vector<mx::array>;
+using Function = std::function<mx::array(const Arrays&)>;
+
+/// The gradients through ours, against those through MLX's in float32.
+void expect_gradients(
+    const Function& ours,
+    const Function& mlx,
+    const Arrays& primals,
+    double roundings,
+    int depth) {
+  const auto all = [](const Function& f) {
+    return [f](const Arrays& x) { return Arrays{f(x)}; };
+  };
+  Arrays wide_primals;
+  for (const auto& x : primals) {
+    wide_primals.push_back(wide(x));
+  }
+  const auto result = ours(primals);
+  const auto slope = random(result.shape(), result.dtype(), 77);
+  const auto actual = mx::vjp(all(ours), primals, {slope}).second;
+  const auto expected = mx::vjp(all(mlx), wide_primals, {wide(slope)}).second;
+  for (size_t i = 0; i < primals.size(); ++i) {
+    SCOPED_TRACE("input " + std::to_string(i));
+    expect_close(actual[i], expected[i], primals[i].dtype(), roundings, depth);
+  }
+}
+
+class Vjp : public Ops {};
+
+TEST_P(Vjp, Linear) {
+  const auto type = GetParam();
+  expect_gradients(
+      [](const Arrays& x) { return linear(x[0], x[1], x[2]); },
+      [](const Arrays& x) {
+        return mlx_path::linear(x[0], x[1], x[2], mx::float32);
+      },
+      {random({3, 7, kDepth}, type, 1),
+       random({40, kDepth}, type, 2),
+       random({40}, type, 3)},
+      2,
+      kDepth);
+}
+
+TEST_P(Vjp, LinearAdd) {
+  const auto type = GetParam();
+  expect_gradients(
+      [](const Arrays& x) { return linear_add(x[0], x[1], x[2]); },
+      [](const Arrays& x) {
+        return mx::add(
+            x[0], mlx_path::linear(x[1], x[2], std::nullopt, mx::float32));
+      },
+      {random({3, 7, 40}, mx::float32, 4),
+       random({3, 7, kDepth}, type, 1),
+       random({40, kDepth}, type, 2)},
+      type == mx::float32 ? 2 : 4 * unit(type) / unit(mx::float32),
+      kDepth);
+}
+
+TEST_P(Vjp, QuantizedLinear) {
+  const auto type = GetParam();
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    const auto parts =
+        mx::quantize(random({32, 128}, mx::float32, 2), 32, bits);
+    const auto of = [&](const Arrays& x) {
+      return QuantizedWeight{parts[0], x[1], x[2], 32, bits, "affine"};
+    };
+    expect_gradients(
+        [&](const Arrays& x) { return quantized_linear(x[0], of(x)); },
+        [&](const Arrays& x) {
+          const auto dense =
+              mx::dequantize(parts[0], x[1], x[2], 32, bits, "affine");
+          return mx::matmul(x[0], mx::transpose(dense));
+        },
+        {random({5, 128}, type, 1),
+         mx::astype(parts[1], type),
+         mx::astype(parts[2], type)},
+        4,
+        128);
+  }
+}
+
+TEST_P(Vjp, Dequantize) {
+  const auto parts = mx::quantize(random({32, 128}, mx::float32, 2), 64, 4);
+  expect_gradients(
+      [&](const Arrays& x) {
+        return dequantize({parts[0], x[0], x[1], 64, 4, "affine"}, mx::float32);
+      },
+      [&](const Arrays& x) {
+        return mx::dequantize(parts[0], x[0], x[1], 64, 4, "affine");
+      },
+      {mx::astype(parts[1], GetParam()), mx::astype(parts[2], GetParam())},
+      2,
+      64);
+}
+
+TEST_P(Vjp, RmsNorm) {
+  const auto type = GetParam();
+  expect_gradients(
+      [](const Arrays& x) { return rms_norm(x[0], x[1], 1e-5f); },
+      [](const Arrays& x) {
+        return mlx_path::rms_norm(x[0], x[1], 1e-5f, mx::float32);
+      },
+      {random({2, 5, kDepth}, type, 1), random({kDepth}, type, 2)},
+      4,
+      kDepth);
+}
+
+TEST_P(Vjp, Rope) {
+  for (bool traditional : {false, true}) {
+    RopeTable table{
+        mx::exp(mx::multiply(
+            mx::astype(mx::arange(0, 8), mx::float32), mx::array(-0.7f))),
+        16,
+        traditional,
+        1.3f};
+    expect_gradients(
+        [&](const Arrays& x) { return rope(x[0], table, 3); },
+        [&](const Arrays& x) { return mlx_path::rope(x[0], table, 3); },
+        {random({2, 9, 3, 24}, GetParam(), 1)},
+        4,
+        64);
+  }
+}
+
+TEST_P(Vjp, Activations) {
+  for (auto ours : {swiglu, geglu}) {
+    expect_gradients(
+        [&](const Arrays& x) { return ours(x[0], x[1]); },
+        [&](const Arrays& x) {
+          return ours == swiglu ? mlx_path::swiglu(x[0], x[1])
+                                : mlx_path::geglu(x[0], x[1]);
+        },
+        {random({6, 50}, GetParam(), 1, 2), random({6, 50}, GetParam(), 2)},
+        4,
+        16);
+  }
+}
+
+TEST_P(Vjp, Attention) {
+  for (int window : {0, 5}) {
+    for (float cap : {0.0f, 3.0f}) {
+      AttentionOptions options{.scale = 0.4f, .window = window, .cap = cap};
+      expect_gradients(
+          [&](const Arrays& x) { return attention(x[0], x[1], x[2], options); },
+          [&](const Arrays& x) {
+            return mlx_path::attention(x[0], x[1], x[2], options);
+          },
+          {random({2, 30, 4, 16}, GetParam(), 1),
+           random({2, 30, 2, 16}, GetParam(), 2),
+           random({2, 30, 2, 16}, GetParam(), 3)},
+          8,
+          128);
+    }
+  }
+}
+
+TEST_P(Vjp, SoftmaxAndLogSumExp) {
+  expect_gradients(
+      [](const Arrays& x) { return ops::softmax(x[0]); },
+      [](const Arrays& x) { return mlx_path::softmax(x[0]); },
+      {random({4, 33}, GetParam(), 1)},
+      4,
+      64);
+  expect_gradients(
+      [](const Arrays& x) { return ops::logsumexp(x[0]); },
+      [](const Arrays& x) { return mlx_path::logsumexp(x[0]); },
+      {random({4, 33}, GetParam(), 1)},
+      4,
+      64);
+}
+
+INSTANTIATE_OPS_TEST(Vjp);
+
+class KlHeads : public Ops {};
+
+TEST_P(KlHeads, AreMlxAutodiffs) {
+  const auto type = GetParam();
+  const HeadRows head{
+      random({50, 64}, type, 1), random({700, 64}, type, 2, 0.3f)};
+  const HeadRows other{
+      random({50, 32}, type, 3), random({700, 32}, type, 4, 0.4f)};
+  const auto top = top_logits(other, 0, 100, mx::float32);
+  for (const std::variant<HeadRows, TopLogits>& reference :
+       {std::variant<HeadRows, TopLogits>(other),
+        std::variant<HeadRows, TopLogits>(top)}) {
+    for (float cap : {0.0f, 5.0f}) {
+      const KlOptions options{
+          .temperature = 2, .cap = cap, .reference_cap = cap, .factor = 0.25f};
+      const auto actual = kl_head(head, reference, options, true);
+      const auto expected = mlx_path::kl_head(head, reference, options);
+      // A head's slopes are rounded before they are multiplied.
+      const double roundings =
+          type == mx::float32 ? 8 : 4 * unit(type) * 0x1p24;
+      expect_close(actual.loss, expected.loss, mx::float32, 8, 700);
+      expect_close(actual.dx, expected.dx, mx::float32, roundings, 700);
+      expect_close(
+          *actual.dweight, *expected.dweight, mx::float32, roundings, 700);
+    }
+  }
+}
+
+INSTANTIATE_OPS_TEST(KlHeads);
+
+TEST(TopLogitsOfAHead, AreTheLargest) {
+  mx::set_default_device(mx::Device::cpu);
+  const HeadRows head{
+      random({9, 32}, mx::float32, 1), random({500, 32}, mx::float32, 2)};
+  const auto top = top_logits(head, 0, 20, mx::float32);
+  const auto logits = mx::matmul(head.x, mx::transpose(head.weight));
+  const auto largest = mx::sort(mx::topk(logits, 20, -1), -1);
+  expect_close(mx::sort(top.values, -1), largest, mx::float32, 2, 32);
+  expect_close(
+      top.values,
+      mx::take_along_axis(logits, top.columns, -1),
+      mx::float32,
+      2,
+      32);
+}
+
+}  // namespace
+
+}  // namespace pennyweight::ops
