@@ -22,6 +22,7 @@ struct Command {
 
 Command awq_command();
 Command convert_command();
+Command dynamic_quant_command();
 Command evaluate_command();
 Command gptq_command();
 Command inspect_command();
@@ -31,6 +32,7 @@ inline std::vector<Command> commands() {
       convert_command(),
       gptq_command(),
       awq_command(),
+      dynamic_quant_command(),
       evaluate_command(),
       inspect_command()};
 }

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 DEMO = ROOT / "assets/demo"
-COMMANDS = ["awq", "convert", "evaluate", "gptq", "inspect"]
+COMMANDS = [
+    "awq", "convert", "dynamic-quant", "evaluate", "gptq", "inspect"]
 
 
 def run(*arguments):

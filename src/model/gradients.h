@@ -1,0 +1,28 @@
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "model/decoder.h"
+
+namespace pennyweight {
+
+/// Of one block, lazily.
+struct BlockGradients {
+  mx::array x;  // float32, as the block's input
+  /// By dense linears' weights, float32 [out, in], by module path.
+  std::map<std::string, mx::array> weights;
+};
+
+/// The gradients of a loss by the block's input x and its linears, given that
+/// by its output, dy (both float32 [batch, length, hidden]). The block is run
+/// again from x. not_supported Error where a part has no gradient: experts and
+/// linear attention.
+BlockGradients block_gradients(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const mx::array& dy,
+    const ForwardContext& context);
+
+}  // namespace pennyweight

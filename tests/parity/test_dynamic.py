@@ -1,0 +1,169 @@
+"""pennyweight dynamic-quant: sensitivities are mlx-lm's, targets are met from
+below, memory does not grow with the blocks, and bad input ends in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm import load
+from mlx_lm.quant import dynamic_quant
+from mlx_lm.utils import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
+import random_model  # noqa: E402
+import test_families  # noqa: E402
+from walks import BIN, DEMO, TEXT, kl, leftovers  # noqa: E402
+
+SHAPE = {"hidden_size": 128, "intermediate_size": 256,
+         "num_hidden_layers": 3, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 32}
+
+
+CANDIDATES = "3:64,4:64,4:32,5:64,6:64,8:64,bf16"
+
+
+def run(model, out, *flags, code=0, cwd=None, data=TEXT):
+    report = f"{out}.json"
+    done = subprocess.run(
+        [BIN, "dynamic-quant", "--model", str(model), "--mlx-path", str(out),
+         "--data-path", str(data), "--sequence-length", "64", "--report",
+         report, *map(str, flags)],
+        capture_output=True, text=True, timeout=600, cwd=cwd)
+    assert done.returncode == code, done.stderr
+    if code:
+        return done.stderr
+    return json.loads(Path(report).read_text())
+
+
+def rank(values):
+    return np.argsort(np.argsort(values))
+
+
+def rows_of(tokenizer, text):
+    tokens = np.array(tokenizer.encode(text))
+    return tokens[: len(tokens) // 64 * 64].reshape(-1, 64)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_sensitivities_are_mlx_lms(tmp_path, tied):
+    model = tmp_path / "model"
+    random_model.write(
+        model, dtype=mx.float32, tie_word_embeddings=tied, **SHAPE)
+    loaded, tokenizer = load(str(model))
+    # All sequences of a text that holds 16, four of mlx-lm's batches: their
+    # order does not matter to a mean.
+    words = TEXT.read_text()
+    size = next(n for n in range(1000, len(words), 20)
+                if len(rows_of(tokenizer, words[:n])) == 16)
+    text = tmp_path / "text.txt"
+    text.write_text(words[:size])
+    report = run(model, tmp_path / "out", "--target-bpw", 6, cwd=tmp_path,
+                 data=text)
+    assert report["tokens"] == 16 * 64
+    ours = dict(json.loads((tmp_path / report["sensitivities"]).read_text()))
+    theirs = dict(dynamic_quant.estimate_sensitivities(
+        loaded, mx.array(rows_of(tokenizer, words[:size])), 4, 64, 5, 64))
+    assert set(ours) == set(theirs)
+    names = sorted(ours)
+    a = np.array([ours[n] for n in names])
+    b = np.array([theirs[n] for n in names])
+    # Values near zero are sums that cancel: 1 % of them or of the median.
+    floor = np.median(np.abs(b))
+    assert np.all(np.abs(a - b) <= 0.01 * np.maximum(np.abs(b), floor))
+    assert np.corrcoef(rank(a), rank(b))[0, 1] >= 0.99
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dynamic")
+    report = run(
+        DEMO, folder / "out", "--num-samples", 16, "--target-bpw", 4.8,
+        "--candidates", CANDIDATES, cwd=folder)
+    return folder, report
+
+
+def test_target_is_met_from_below(measured):
+    folder, report = measured
+    # Few modules: what is left over may fit no step that lowers the loss.
+    assert 4.8 * 0.998 <= report["bits_per_weight"] <= 4.8
+    assert report["low_kl"] > 0
+    load_model(folder / "out")
+
+
+def test_better_than_one_width(measured, tmp_path):
+    # 4 bits in groups of 32 take 5 bits a weight and a little.
+    folder, report = measured
+    subprocess.run(
+        [BIN, "convert", "--model", DEMO, "--mlx-path", tmp_path / "even",
+         "-q", "--q-bits", "4", "--q-group-size", "32"],
+        check=True, capture_output=True, timeout=300)
+    run(DEMO, tmp_path / "out", "--target-bpw", 5.0, "--candidates",
+        CANDIDATES, "--sensitivities",
+        folder / report["sensitivities"])
+    assert kl(tmp_path / "out") < kl(tmp_path / "even")
+
+
+def test_size_and_same_bytes(measured, tmp_path):
+    folder, report = measured
+    for name in ("one", "two"):
+        again = run(DEMO, tmp_path / name, "--target-size", "1700kB",
+                    "--candidates", CANDIDATES, "--sensitivities",
+                    folder / report["sensitivities"])
+        assert 0.998 * 1.7e6 <= again["bytes"] <= 1.7e6
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (
+        tmp_path / "two/model.safetensors").read_bytes()
+
+
+def test_reads_mlx_lms_file(tmp_path):
+    report = run(DEMO, tmp_path / "out", "--num-samples", 8,
+                 "--target-bpw", 4.9, cwd=tmp_path)
+    pairs = json.loads((tmp_path / report["sensitivities"]).read_text())
+    assert all(isinstance(p[0], str) and len(p) == 2 for p in pairs)
+    again = run(DEMO, tmp_path / "again", "--target-bpw", 4.9,
+                "--sensitivities", tmp_path / report["sensitivities"],
+                "--report-ppl")
+    assert again["bits_per_weight"] <= 4.9
+    assert again["perplexity"] > 0
+
+
+def test_memory_does_not_grow_with_blocks(tmp_path):
+    peaks = []
+    for blocks in (8, 24):
+        model = tmp_path / f"m{blocks}"
+        random_model.write(model, **(SHAPE | {
+            "hidden_size": 256, "intermediate_size": 768, "head_dim": 64,
+            "num_hidden_layers": blocks, "vocab_size": 3072}))
+        report = run(model, tmp_path / f"o{blocks}", "--num-samples", 64,
+                     "--target-bpw", 4.8, cwd=tmp_path)
+        peaks.append(report["peak_rss"])
+    # The activations between blocks go to a file past 128 MB; 64 sequences
+    # of 64 take 4 MB a block.
+    allowed = 1.1 * peaks[0] + 16 * 64 * 64 * 256 * 4
+    assert peaks[1] <= allowed
+
+
+@pytest.mark.parametrize("flags, code, words", [
+    (["--target-bpw", "2"], 2, "below the smallest"),
+    (["--target-bpw", "0"], 2, "--target-bpw"),
+    (["--candidates", "9:64"], 2, "9"),
+    (["--candidates", "four"], 2, "candidate 'four'"),
+    (["--sensitivities", "missing.json"], 3, "missing.json"),
+])
+def test_bad_input(tmp_path, flags, code, words):
+    text = run(DEMO, tmp_path / "out", "--num-samples", 4, *flags, code=code,
+               cwd=tmp_path)
+    assert words in text
+    assert not (tmp_path / "out").exists()
+    assert not leftovers(tmp_path)
+
+
+def test_experts_are_refused(tmp_path):
+    test_families.write(tmp_path / "model", "mixtral", "bfloat16")
+    text = run(tmp_path / "model", tmp_path / "out", "--num-samples", 4,
+               code=6, cwd=tmp_path)
+    assert "experts" in text and not (tmp_path / "out").exists()
