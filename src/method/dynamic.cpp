@@ -69,44 +69,15 @@ RoundingEffect effect_of(
   return total;
 }
 
-/// Indices of a module's alternatives on the lower convex hull of loss over
-/// bytes, the smallest first.
-std::vector<size_t> hull_of(const Alternatives& module) {
-  std::vector<size_t> order(module.bytes.size());
-  for (size_t i = 0; i < order.size(); ++i) {
-    order[i] = i;
-  }
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return std::pair(module.bytes[a], module.losses[a]) <
-        std::pair(module.bytes[b], module.losses[b]);
-  });
-  const auto slope = [&](size_t a, size_t b) {
-    return (module.losses[a] - module.losses[b]) /
-        double(module.bytes[b] - module.bytes[a]);
-  };
-  std::vector<size_t> hull;
-  for (size_t next : order) {
-    if (!hull.empty() && module.losses[next] >= module.losses[hull.back()]) {
-      continue;  // no smaller, and no better
-    }
-    while (hull.size() > 1 &&
-           slope(hull.back(), next) >=
-               slope(hull[hull.size() - 2], hull.back())) {
-      hull.pop_back();
-    }
-    hull.push_back(next);
-  }
-  return hull;
-}
-
 class Knapsack {
  public:
   Knapsack(const std::vector<Alternatives>& modules, int64_t budget)
       : modules_(modules), left_(budget) {
     for (const auto& module : modules) {
-      hulls_.push_back(hull_of(module));
-      chosen_.push_back(hulls_.back().front());
-      left_ -= module.bytes[chosen_.back()];
+      const auto least =
+          std::min_element(module.bytes.begin(), module.bytes.end());
+      chosen_.push_back(static_cast<size_t>(least - module.bytes.begin()));
+      left_ -= *least;
     }
     if (left_ < 0) {
       throw Error(
@@ -119,7 +90,7 @@ class Knapsack {
   }
 
   std::vector<size_t> solve() {
-    climb();
+    fill();
     constexpr int kMostExchanges = 200;
     for (int i = 0; i < kMostExchanges && exchange(); ++i) {
     }
@@ -127,35 +98,48 @@ class Knapsack {
   }
 
  private:
-  struct Step {
-    double gain;  // loss a byte
-    size_t module, at;
-  };
-
-  // Along the hulls, the steepest step first, as far as they fit.
-  void climb() {
-    std::vector<Step> steps;
+  // By dynamic programming over what is left, in units of a 50,000th of it,
+  // each alternative's bytes rounded up; exchanges find what that leaves.
+  void fill() {
+    constexpr int64_t kUnits = 50'000;
+    const int64_t unit = std::max<int64_t>(1, (left_ + kUnits - 1) / kUnits);
+    const auto units = static_cast<size_t>(left_ / unit);
+    // The least loss of the modules so far within so many units.
+    std::vector<double> least(units + 1, 0.0);
+    std::vector<std::vector<uint8_t>> picks;
     for (size_t i = 0; i < modules_.size(); ++i) {
-      for (size_t at = 1; at < hulls_[i].size(); ++at) {
-        const size_t from = hulls_[i][at - 1];
-        const size_t to = hulls_[i][at];
-        steps.push_back(
-            {(loss(i, from) - loss(i, to)) /
-                 double(bytes(i, to) - bytes(i, from)),
-             i,
-             at});
+      std::vector<double> next(units + 1, HUGE_VAL);
+      std::vector<uint8_t> pick(units + 1, 0);
+      for (size_t at = 0; at < modules_[i].bytes.size(); ++at) {
+        const size_t more = units_of(i, at, unit);
+        const double own = loss(i, at);
+        for (size_t j = more; j <= units; ++j) {
+          if (least[j - more] + own < next[j]) {
+            next[j] = least[j - more] + own;
+            pick[j] = static_cast<uint8_t>(at);
+          }
+        }
       }
+      least = std::move(next);
+      picks.push_back(std::move(pick));
     }
-    std::stable_sort(
-        steps.begin(), steps.end(), [](const auto& a, const auto& b) {
-          return a.gain > b.gain;
-        });
-    for (const Step& step : steps) {
-      const auto& hull = hulls_[step.module];
-      if (chosen_[step.module] == hull[step.at - 1]) {
-        move(step.module, hull[step.at]);
-      }
+    std::vector<size_t> found(modules_.size());
+    size_t room = units;
+    for (size_t i = modules_.size(); i-- > 0;) {
+      found[i] = picks[i][room];
+      room -= units_of(i, found[i], unit);
     }
+    for (size_t i = 0; i < modules_.size(); ++i) {
+      move(i, found[i]);
+    }
+  }
+
+  // What an alternative takes beyond the module's smallest.
+  size_t units_of(size_t module, size_t at, int64_t unit) const {
+    const auto& all = modules_[module].bytes;
+    const int64_t more =
+        bytes(module, at) - *std::min_element(all.begin(), all.end());
+    return static_cast<size_t>((more + unit - 1) / unit);
   }
 
   bool move(size_t module, size_t to) {
@@ -223,7 +207,6 @@ class Knapsack {
 
   const std::vector<Alternatives>& modules_;
   int64_t left_;
-  std::vector<std::vector<size_t>> hulls_;
   std::vector<size_t> chosen_;
 };
 

@@ -51,9 +51,10 @@ struct Alternatives {
 };
 
 /// The alternative for each module with the least sum of losses whose bytes
-/// are at most `budget` together: a multiple-choice knapsack, solved by steps
-/// along the convex hulls and then by exchanges of one or two modules.
-/// invalid_argument Error that names the least that is possible.
+/// are at most `budget` together: a multiple-choice knapsack, solved by dynamic
+/// programming over bytes in coarse units and then by exchanges of one or two
+/// modules. At most 256 alternatives a module. invalid_argument Error that says
+/// how far the budget is below the least.
 std::vector<size_t> choose_alternatives(
     const std::vector<Alternatives>& modules,
     int64_t budget);
