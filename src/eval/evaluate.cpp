@@ -147,13 +147,13 @@ mx::array score_capped(
     int first) {
   std::optional<mx::array> beside;
   if (other) {
-    beside = cap_logits(
+    beside = ops::cap_logits(
         (*other)(*chunk.reference, mx::float32),
         reference->model.spec.logit_cap);
   }
   return ops::score_update(
       chunk.state,
-      cap_logits(tile(chunk.x, mx::float32), runner.model.spec.logit_cap),
+      ops::cap_logits(tile(chunk.x, mx::float32), runner.model.spec.logit_cap),
       beside,
       chunk.targets,
       first);

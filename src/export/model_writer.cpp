@@ -13,14 +13,6 @@ namespace {
 
 constexpr size_t kMaxSideFile = size_t{1} << 30;
 
-uint64_t plan_bytes(const TensorPlan& tensor) {
-  uint64_t bytes = mx::size_of(tensor.dtype);
-  for (auto extent : tensor.shape) {
-    bytes *= static_cast<uint64_t>(extent);
-  }
-  return bytes;
-}
-
 std::string shard_name(size_t shard, size_t count) {
   if (count == 1) {
     return "model.safetensors";
@@ -70,6 +62,14 @@ void check_json(const fs::path& path) {
 }
 
 }  // namespace
+
+uint64_t plan_bytes(const TensorPlan& tensor) {
+  uint64_t bytes = mx::size_of(tensor.dtype);
+  for (auto extent : tensor.shape) {
+    bytes *= static_cast<uint64_t>(extent);
+  }
+  return bytes;
+}
 
 ModelWriter::ModelWriter(
     fs::path folder,

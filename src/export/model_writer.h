@@ -21,6 +21,9 @@ struct TensorPlan {
   mx::Shape shape;
 };
 
+/// What it takes up in a file.
+uint64_t plan_bytes(const TensorPlan& tensor);
+
 /// mlx-lm's limit for a shard, 5 GiB.
 inline constexpr uint64_t kMaxShardBytes = uint64_t{5} << 30;
 

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
@@ -13,7 +12,6 @@ namespace pennyweight::kernels {
 namespace {
 
 constexpr int64_t kTileRows = 192;  // rows that a tile of queries aims at
-constexpr int64_t kKeyStep64 = 64;  // the keys a tile sees begin at multiples
 
 struct Buffers {
   Scratch q, dout, weights, slopes, capped, p, ds, turned, dq, dk, dv;
@@ -62,10 +60,7 @@ class Pair {
 
  private:
   const void* at(const HeadsView& x, int64_t row, int64_t head) const {
-    return advance(
-        x.data,
-        forward_.type,
-        batch_ * x.batch_stride + row * x.row_stride + head * x.head_stride);
+    return element_at(x, forward_.type, batch_, row, head);
   }
 
   ConstMatrix packed(
@@ -83,16 +78,7 @@ class Pair {
   void tile(int64_t first, int64_t queries) {
     // The key at which the tile's first query stands.
     const int64_t here = forward_.keys - forward_.length + first;
-    int64_t begin = 0;
-    int64_t end = forward_.keys;
-    if (forward_.causal) {
-      end = std::min(end, here + queries);
-    }
-    if (forward_.window > 0) {
-      begin = std::max<int64_t>(0, here - forward_.window + 1);
-      end = std::min(end, here + queries + forward_.window - 1);
-    }
-    begin = begin / kKeyStep64 * kKeyStep64;
+    const auto [begin, end] = keys_seen(forward_, here, queries);
     if (begin >= end) {
       return clear_dq(first, queries);
     }
@@ -162,27 +148,15 @@ class Pair {
   void weigh(float* scores, int64_t rows, int64_t keys, int64_t here) {
     float* max = buffers_.max.get<float>(rows);
     float* sum = buffers_.sum.get<float>(rows);
-    std::fill_n(max, rows, -std::numeric_limits<float>::infinity());
-    std::fill_n(sum, rows, 0.0f);
-    for (int64_t row = 0; forward_.sinks && row < rows; ++row) {
-      max[row] = forward_.sinks[kv_head_ * group_ + row % group_];
-      sum[row] = 1.0f;
-    }
-    constexpr int64_t kAll = std::numeric_limits<int64_t>::max() / 2;
-    const int64_t window = forward_.window > 0 ? forward_.window : kAll;
-    simd::attention_weights(
-        {.rows = rows,
-         .columns = keys,
-         .padded = keys,
-         .group = group_,
-         .lowest = here - window + 1,
-         .highest = forward_.causal ? here : here + window - 1,
-         .scores = scores,
-         .stride = keys,
-         .out_type = DType::f32,
-         .max = max,
-         .sum = sum,
-         .rescale = buffers_.rescale.get<float>(rows)});
+    start_softmax(forward_, kv_head_, rows, max, sum);
+    auto weights = seen_weights(forward_, here);
+    weights.rows = rows;
+    weights.columns = weights.padded = weights.stride = keys;
+    weights.scores = scores;
+    weights.max = max;
+    weights.sum = sum;
+    weights.rescale = buffers_.rescale.get<float>(rows);
+    simd::attention_weights(weights);
   }
 
   /// sums [keys, head_dim] += x [rows, keys]^T * y [rows, head_dim].

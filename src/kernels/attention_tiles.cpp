@@ -19,18 +19,6 @@ int64_t round_up(int64_t x, int64_t step) {
   return (x + step - 1) / step * step;
 }
 
-const void* element_at(
-    const HeadsView& x,
-    DType type,
-    int64_t batch,
-    int64_t row,
-    int64_t head) {
-  return advance(
-      x.data,
-      type,
-      batch * x.batch_stride + row * x.row_stride + head * x.head_stride);
-}
-
 struct Buffers {
   Scratch q, scores, sums, max, sum, rescale;
 };
@@ -57,16 +45,7 @@ class Tile {
     start(batch, kv_head, first, queries);
     // The key at which the tile's first query stands.
     const int64_t at = args_.keys - args_.length + first;
-    int64_t begin = 0;
-    int64_t end = args_.keys;
-    if (args_.causal) {
-      end = std::min(end, at + queries);
-    }
-    if (args_.window > 0) {
-      begin = std::max<int64_t>(0, at - args_.window + 1);
-      end = std::min(end, at + queries + args_.window - 1);
-    }
-    begin = begin / kKeyStep * kKeyStep;
+    const auto [begin, end] = keys_seen(args_, at, queries);
     for (int64_t from = begin; from < end; from += kKeyBlock) {
       const int64_t keys = std::min(kKeyBlock, end - from);
       const KeyBlock block{batch, kv_head, from, round_up(keys, kKeyStep)};
@@ -92,13 +71,7 @@ class Tile {
     max_ = buffers_.max.get<float>(rows_);
     sum_ = buffers_.sum.get<float>(rows_);
     rescale_ = buffers_.rescale.get<float>(rows_);
-    std::fill_n(max_, rows_, -std::numeric_limits<float>::infinity());
-    std::fill_n(sum_, rows_, 0.0f);
-    // A sink is a key that was seen already, and that adds no value.
-    for (int64_t row = 0; args_.sinks && row < rows_; ++row) {
-      max_[row] = args_.sinks[kv_head * group_ + row % group_];
-      sum_[row] = 1.0f;
-    }
+    start_softmax(args_, kv_head, rows_, max_, sum_);
     HeadsView q = args_.q;
     q.data = element_at(q, args_.type, batch, first, kv_head * group_);
     simd::pack_queries({queries, group_, d, args_.scale, args_.type, q, q_});
@@ -119,22 +92,16 @@ class Tile {
     if (args_.cap > 0) {
       simd::cap_scores(scores, rows_, keys, block.count, args_.cap);
     }
-    constexpr int64_t kAll = std::numeric_limits<int64_t>::max() / 2;
-    const int64_t window = args_.window > 0 ? args_.window : kAll;
-    const int64_t here = at - block.from;
-    simd::attention_weights(
-        {.rows = rows_,
-         .columns = keys,
-         .padded = block.count,
-         .group = group_,
-         .lowest = here - window + 1,
-         .highest = args_.causal ? here : here + window - 1,
-         .scores = scores,
-         .stride = block.count,
-         .out_type = type_,
-         .max = max_,
-         .sum = sum_,
-         .rescale = rescale_});
+    auto weights = seen_weights(args_, at - block.from);
+    weights.rows = rows_;
+    weights.columns = keys;
+    weights.padded = weights.stride = block.count;
+    weights.scores = scores;
+    weights.out_type = type_;
+    weights.max = max_;
+    weights.sum = sum_;
+    weights.rescale = rescale_;
+    simd::attention_weights(weights);
     if (!fresh) {
       simd::scale_rows(sums_, rescale_, rows_, args_.head_dim);
     }
@@ -216,6 +183,55 @@ class PlainProducts : public AttentionProducts {
 };
 
 }  // namespace
+
+const void* element_at(
+    const HeadsView& x,
+    DType type,
+    int64_t batch,
+    int64_t row,
+    int64_t head) {
+  return advance(
+      x.data,
+      type,
+      batch * x.batch_stride + row * x.row_stride + head * x.head_stride);
+}
+
+KeyRange keys_seen(const AttentionArgs& args, int64_t at, int64_t queries) {
+  KeyRange range{0, args.keys};
+  if (args.causal) {
+    range.end = std::min(range.end, at + queries);
+  }
+  if (args.window > 0) {
+    range.begin = std::max<int64_t>(0, at - args.window + 1);
+    range.end = std::min(range.end, at + queries + args.window - 1);
+  }
+  range.begin = range.begin / kKeyStep * kKeyStep;
+  return range;
+}
+
+void start_softmax(
+    const AttentionArgs& args,
+    int64_t kv_head,
+    int64_t rows,
+    float* max,
+    float* sum) {
+  std::fill_n(max, rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(sum, rows, 0.0f);
+  const int64_t group = args.heads / args.kv_heads;
+  for (int64_t row = 0; args.sinks && row < rows; ++row) {
+    max[row] = args.sinks[kv_head * group + row % group];
+    sum[row] = 1.0f;
+  }
+}
+
+simd::WeightsArgs seen_weights(const AttentionArgs& args, int64_t here) {
+  constexpr int64_t kAll = std::numeric_limits<int64_t>::max() / 2;
+  const int64_t window = args.window > 0 ? args.window : kAll;
+  return {
+      .group = args.heads / args.kv_heads,
+      .lowest = here - window + 1,
+      .highest = args.causal ? here : here + window - 1};
+}
 
 void attention_by_tiles(
     const AttentionArgs& args,

@@ -2,6 +2,7 @@
 
 #include "kernels/backward.h"
 #include "kernels/kernels.h"
+#include "kernels/simd/simd.h"
 
 /// Kernels that are made of matrix products, for whichever implementation
 /// brings the product.
@@ -24,6 +25,34 @@ struct KeyBlock {
   int64_t count = 0;
 };
 inline constexpr int64_t kKeyStep = 64;
+
+/// Where a head's row begins.
+const void* element_at(
+    const HeadsView& x,
+    DType type,
+    int64_t batch,
+    int64_t row,
+    int64_t head);
+
+/// The keys that `queries` queries see, the first of which stands at key `at`;
+/// begin is a multiple of kKeyStep, end may not be above it.
+struct KeyRange {
+  int64_t begin;
+  int64_t end;
+};
+KeyRange keys_seen(const AttentionArgs& args, int64_t at, int64_t queries);
+
+/// Max and sum of a tile's rows before any key: a sink is a key that was seen
+/// already, and that adds no value.
+void start_softmax(
+    const AttentionArgs& args,
+    int64_t kv_head,
+    int64_t rows,
+    float* max,
+    float* sum);
+
+/// The mask of a tile whose first query stands at column `here` of its keys.
+simd::WeightsArgs seen_weights(const AttentionArgs& args, int64_t here);
 
 /// The two products of attention. Called by several threads at once.
 class AttentionProducts {

@@ -77,6 +77,7 @@ class Knapsack {
       const auto least =
           std::min_element(module.bytes.begin(), module.bytes.end());
       chosen_.push_back(static_cast<size_t>(least - module.bytes.begin()));
+      smallest_.push_back(*least);
       left_ -= *least;
     }
     if (left_ < 0) {
@@ -136,9 +137,7 @@ class Knapsack {
 
   // What an alternative takes beyond the module's smallest.
   size_t units_of(size_t module, size_t at, int64_t unit) const {
-    const auto& all = modules_[module].bytes;
-    const int64_t more =
-        bytes(module, at) - *std::min_element(all.begin(), all.end());
+    const int64_t more = bytes(module, at) - smallest_[module];
     return static_cast<size_t>((more + unit - 1) / unit);
   }
 
@@ -207,6 +206,7 @@ class Knapsack {
 
   const std::vector<Alternatives>& modules_;
   int64_t left_;
+  std::vector<int64_t> smallest_;  // bytes
   std::vector<size_t> chosen_;
 };
 

@@ -70,20 +70,12 @@ mx::array final_norm(
   return normed(scaled, weight, bias, x, dtype);
 }
 
-mx::array cap_logits(const mx::array& logits, float cap) {
-  if (cap == 0) {
-    return logits;
-  }
-  const mx::array limit(cap);
-  return mx::multiply(limit, mx::tanh(mx::divide(logits, limit)));
-}
-
 mx::array head_tile(
     const OuterWeights& weights,
     const mx::array& x,
     int first,
     int count) {
-  return cap_logits(
+  return ops::cap_logits(
       weights.head.rows(first, count)(x, mx::float32), weights.logit_cap);
 }
 

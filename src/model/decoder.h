@@ -120,9 +120,6 @@ mx::array head_tile(
     int first,
     int count);
 
-/// cap * tanh(logits / cap); the logits where cap is 0.
-mx::array cap_logits(const mx::array& logits, float cap);
-
 /// Logits float32 [batch, length, vocab] of tokens [batch, length] through
 /// the whole model, all at once: for tests and tiny models.
 mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype);

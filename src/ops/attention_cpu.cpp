@@ -11,34 +11,42 @@ namespace {
 
 using Arrays = std::vector<mx::array>;
 
-kernels::AttentionArgs arguments(
-    const AttentionOptions& options,
-    const mx::array& q,
-    const mx::array& k,
-    const mx::array& v,
-    const std::optional<mx::array>& sinks) {
-  return {
-      .batch = q.shape(0),
-      .length = q.shape(1),
-      .keys = k.shape(1),
-      .heads = q.shape(2),
-      .kv_heads = k.shape(2),
-      .head_dim = q.shape(3),
-      .scale = options.scale,
-      .causal = options.causal,
-      .window = options.window,
-      .cap = options.cap,
-      .sinks = sinks ? sinks->data<float>() : nullptr,
-      .type = kernel_type(q.dtype()),
-      .q = heads_view(q),
-      .k = heads_view(k),
-      .v = heads_view(v)};
-}
-
-class AttentionBackward : public CpuPrimitive {
+/// What both directions share: options, and q, k, v and perhaps sinks as the
+/// first inputs.
+class AttentionBase : public CpuPrimitive {
  public:
-  AttentionBackward(mx::Stream stream, const AttentionOptions& options)
+  AttentionBase(mx::Stream stream, const AttentionOptions& options)
       : CpuPrimitive(stream), options_(options) {}
+
+ protected:
+  kernels::AttentionArgs arguments(const Arrays& inputs, bool has_sinks) {
+    const auto q = with_dense_last_axis(inputs[0]);
+    const auto k = with_dense_last_axis(inputs[1]);
+    const auto v = with_dense_last_axis(inputs[2]);
+    return {
+        .batch = q.shape(0),
+        .length = q.shape(1),
+        .keys = k.shape(1),
+        .heads = q.shape(2),
+        .kv_heads = k.shape(2),
+        .head_dim = q.shape(3),
+        .scale = options_.scale,
+        .causal = options_.causal,
+        .window = options_.window,
+        .cap = options_.cap,
+        .sinks = has_sinks ? without_gaps(inputs[3]).data<float>() : nullptr,
+        .type = kernel_type(q.dtype()),
+        .q = heads_view(q),
+        .k = heads_view(k),
+        .v = heads_view(v)};
+  }
+
+  AttentionOptions options_;
+};
+
+class AttentionBackward : public AttentionBase {
+ public:
+  using AttentionBase::AttentionBase;
 
   const char* name() const override {
     return "pennyweight::AttentionBackward";
@@ -47,33 +55,22 @@ class AttentionBackward : public CpuPrimitive {
  protected:
   // Inputs are q, k, v, perhaps sinks, and the result's gradient.
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto q = with_dense_last_axis(inputs[0]);
-    const auto k = with_dense_last_axis(inputs[1]);
-    const auto v = with_dense_last_axis(inputs[2]);
     const auto dout = with_dense_last_axis(inputs.back());
-    std::optional<mx::array> sinks;
-    if (inputs.size() > 4) {
-      sinks = without_gaps(inputs[3]);
-    }
     allocate(out);
     auto* at = out.data<char>();
     kernels::AttentionBackwardArgs args{
-        .forward = arguments(options_, q, k, v, sinks),
+        .forward = arguments(inputs, inputs.size() > 4),
         .dout = heads_view(dout),
         .dq = at};
-    args.dk = at += q.nbytes();
-    args.dv = at + k.nbytes();
+    args.dk = at += inputs[0].nbytes();
+    args.dv = at + inputs[1].nbytes();
     return [args] { kernels::attention_backward(args); };
   }
-
- private:
-  AttentionOptions options_;
 };
 
-class Attention : public CpuPrimitive {
+class Attention : public AttentionBase {
  public:
-  Attention(mx::Stream stream, const AttentionOptions& options)
-      : CpuPrimitive(stream), options_(options) {}
+  using AttentionBase::AttentionBase;
 
   const char* name() const override {
     return "pennyweight::Attention";
@@ -81,15 +78,8 @@ class Attention : public CpuPrimitive {
 
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto q = with_dense_last_axis(inputs[0]);
-    const auto k = with_dense_last_axis(inputs[1]);
-    const auto v = with_dense_last_axis(inputs[2]);
-    std::optional<mx::array> sinks;
-    if (inputs.size() > 3) {
-      sinks = without_gaps(inputs[3]);
-    }
     allocate(out);
-    auto args = arguments(options_, q, k, v, sinks);
+    auto args = arguments(inputs, inputs.size() > 3);
     args.out = out.data<void>();
     return [args] { kernels::attention(args); };
   }
@@ -140,8 +130,6 @@ class Attention : public CpuPrimitive {
         cotangents,
         {3})[0];
   }
-
-  AttentionOptions options_;
 };
 
 }  // namespace

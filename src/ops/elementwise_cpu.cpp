@@ -128,11 +128,10 @@ class RmsNorm : public CpuPrimitive {
             {primals[0], primals[1], cotangents[0]}));
         continue;
       }
-      const auto wide = [](const Arrays& inputs, float eps) {
-        return mlx_path::rms_norm(inputs[0], inputs[1], eps, mx::float32);
-      };
       gradients.push_back(vjp_through(
-          [&](const Arrays& inputs) { return wide(inputs, eps_); },
+          [&](const Arrays& inputs) {
+            return mlx_path::rms_norm(inputs[0], inputs[1], eps_, mx::float32);
+          },
           primals,
           {mx::astype(cotangents[0], mx::float32)},
           {arg})[0]);

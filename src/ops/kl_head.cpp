@@ -167,11 +167,8 @@ void check(const HeadRows& head, const Reference& reference) {
 }
 
 mx::array capped_logits(const HeadRows& side, float cap) {
-  const auto logits =
-      mlx_path::linear(side.x, side.weight, side.bias, mx::float32);
-  const mx::array limit(cap);
-  return cap > 0 ? mx::multiply(limit, mx::tanh(mx::divide(logits, limit)))
-                 : logits;
+  return cap_logits(
+      mlx_path::linear(side.x, side.weight, side.bias, mx::float32), cap);
 }
 
 mx::array log_softmax(const mx::array& x) {

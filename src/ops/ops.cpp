@@ -198,6 +198,14 @@ mx::array geglu(const mx::array& gate, const mx::array& up) {
   return mlx_path::geglu(gate, up);
 }
 
+mx::array cap_logits(const mx::array& logits, float cap) {
+  if (cap == 0) {
+    return logits;
+  }
+  const mx::array limit(cap);
+  return mx::multiply(limit, mx::tanh(mx::divide(logits, limit)));
+}
+
 mx::array softmax(const mx::array& x) {
   check_rows(x, "softmax");
   if (const auto cpu = cpu_stream()) {

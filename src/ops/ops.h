@@ -135,6 +135,9 @@ mx::array swiglu(const mx::array& gate, const mx::array& up);
 /// gelu(gate) * up, the gelu with tanh.
 mx::array geglu(const mx::array& gate, const mx::array& up);
 
+/// cap * tanh(logits / cap); the logits where cap is 0.
+mx::array cap_logits(const mx::array& logits, float cap);
+
 /// Softmax over the last axis, and log(sum(exp(x))) over it in float32.
 mx::array softmax(const mx::array& x);
 mx::array logsumexp(const mx::array& x);

@@ -117,6 +117,24 @@ std::vector<mx::array> vjp_through(
   return mx::vjp(of_wanted, wanted, cotangents).second;
 }
 
+void CpuPrimitive::Continued::copy() const {
+  if (from != to) {
+    std::memcpy(to, from, bytes);
+  }
+}
+
+CpuPrimitive::Continued CpuPrimitive::go_on(
+    const mx::array& sum,
+    mx::array& out) {
+  if (sum.is_donatable() && sum.flags().row_contiguous) {
+    out.copy_shared_buffer(sum);
+    return {out.data<void>(), out.data<void>(), 0};
+  }
+  const auto dense = without_gaps(sum);
+  allocate(out);
+  return {dense.data<void>(), out.data<void>(), out.nbytes()};
+}
+
 mx::array CpuPrimitive::copied(const mx::array& x) {
   mx::array copy(x.shape(), x.dtype(), nullptr, {});
   allocate(copy);

@@ -37,6 +37,17 @@ class CpuPrimitive : public mx::UnaryPrimitive {
   /// Gives `out` its memory and returns what fills it.
   virtual Task plan(const std::vector<mx::array>& inputs, mx::array& out) = 0;
 
+  /// Gives `out` what it goes on from: the memory of `sum` where nothing else
+  /// needs that, else its own, into which copy() brings the values.
+  struct Continued {
+    const void* from;
+    void* to;
+    size_t bytes;
+
+    void copy() const;
+  };
+  Continued go_on(const mx::array& sum, mx::array& out);
+
   /// `x` with its last axis contiguous and all rows at one stride: x itself
   /// where it is so, else a copy that the stream makes first.
   mx::array with_even_rows(const mx::array& x);

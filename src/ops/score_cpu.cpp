@@ -1,7 +1,5 @@
 #include <mlx/ops.h>
 
-#include <cstring>
-
 #include "ops/cpu_path.h"
 #include "ops/primitive.h"
 
@@ -10,32 +8,6 @@ namespace pennyweight::ops::cpu_path {
 namespace {
 
 using Arrays = std::vector<mx::array>;
-
-/// The state goes on in its own memory where that is free, else in a copy.
-struct StatePlace {
-  const float* from;
-  float* to;
-  int64_t rows;
-
-  void copy() const {
-    if (from != to) {
-      std::memcpy(to, from, size_t(rows) * kScoreState * sizeof(float));
-    }
-  }
-};
-
-StatePlace place_state(const mx::array& given, bool donatable, mx::array& out) {
-  if (donatable) {
-    out.copy_shared_buffer(given);
-  } else {
-    allocate(out);
-  }
-  return {given.data<float>(), out.data<float>(), given.shape(0)};
-}
-
-bool is_free(const mx::array& state) {
-  return state.is_donatable() && state.flags().row_contiguous;
-}
 
 class ScoreUpdate : public CpuPrimitive {
  public:
@@ -49,18 +21,16 @@ class ScoreUpdate : public CpuPrimitive {
  protected:
   // Inputs are state, targets, logits and perhaps reference.
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const bool donatable = is_free(inputs[0]);
-    const auto state = without_gaps(inputs[0]);
     const auto targets = without_gaps(inputs[1]);
     const auto logits = with_even_rows(inputs[2]);
-    const auto place = place_state(state, donatable, out);
+    const auto place = go_on(inputs[0], out);
     kernels::ScoreArgs args{
         .rows = logits.shape(0),
         .columns = logits.shape(1),
         .first = first_,
         .logits = matrix_of(logits),
         .targets = targets.data<int32_t>(),
-        .state = place.to,
+        .state = out.data<float>(),
         .state_stride = kScoreState};
     if (inputs.size() > 3) {
       args.reference = matrix_of(with_even_rows(inputs[3]));
@@ -92,16 +62,14 @@ class ScoreLinear : public CpuPrimitive {
  protected:
   // Inputs are state, targets, then x, weight and perhaps bias of each side.
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const bool donatable = is_free(inputs[0]);
-    const auto state = without_gaps(inputs[0]);
     const auto targets = without_gaps(inputs[1]);
-    const auto place = place_state(state, donatable, out);
+    const auto place = go_on(inputs[0], out);
     kernels::ScoreMatmulArgs args{
-        .rows = state.shape(0),
+        .rows = inputs[0].shape(0),
         .columns = inputs[3].shape(0),
         .first = first_,
         .targets = targets.data<int32_t>(),
-        .state = place.to,
+        .state = out.data<float>(),
         .state_stride = kScoreState};
     size_t next = 2;
     args.logits = side_of(parts_[0], inputs, next);

@@ -24,7 +24,6 @@ class GramAdd : public CpuPrimitive {
 
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto& sum = inputs[0];
     const auto b = with_even_rows(inputs[1]);
     kernels::GramArgs args{
         .rows = row_count(b),
@@ -37,18 +36,10 @@ class GramAdd : public CpuPrimitive {
       const auto a = same ? b : with_even_rows(inputs[i]);
       args.parts.push_back({column_count(a), matrix_of(a)});
     }
-    if (sum.is_donatable() && sum.flags().row_contiguous) {
-      out.copy_shared_buffer(sum);
-      args.out = matrix_of(out);
-      return [args] { kernels::gram(args); };
-    }
-    const auto dense = without_gaps(sum);
-    allocate(out);
+    const auto place = go_on(inputs[0], out);
     args.out = matrix_of(out);
-    const void* from = dense.data<void>();
-    const size_t bytes = out.nbytes();
-    return [args, from, bytes] {
-      std::memcpy(args.out.data, from, bytes);
+    return [args, place] {
+      place.copy();
       kernels::gram(args);
     };
   }
@@ -112,21 +103,14 @@ class Accumulate : public CpuPrimitive {
 
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto& sum = inputs[0];
     const auto x = without_gaps(inputs[1]);
-    kernels::AccumulateArgs args{
-        .count = int64_t(out.size()), .x = x.data<float>()};
-    if (sum.is_donatable() && sum.flags().row_contiguous) {
-      out.copy_shared_buffer(sum);
-      args.sum = out.data<float>();
-      return [args] { kernels::accumulate(args); };
-    }
-    const auto dense = without_gaps(sum);
-    allocate(out);
-    args.sum = out.data<float>();
-    const auto* from = dense.data<float>();
-    return [args, from] {
-      std::copy_n(from, args.count, args.sum);
+    const auto place = go_on(inputs[0], out);
+    const kernels::AccumulateArgs args{
+        .count = int64_t(out.size()),
+        .x = x.data<float>(),
+        .sum = out.data<float>()};
+    return [args, place] {
+      place.copy();
       kernels::accumulate(args);
     };
   }

@@ -75,6 +75,9 @@ class Run {
 
   DynamicReport run(const FetchDatasetFn& fetch) {
     const auto start = Clock::now();
+    const auto size = model_size(model_);
+    result_.parameters = size.parameters;
+    result_.bytes_in = size.bytes;
     TokenData data;
     if (!options_.sensitivities || options_.report_ppl) {
       data = load(fetch);
@@ -91,8 +94,6 @@ class Run {
       result_.perplexity_after =
           perplexity(open_model(options_.mlx_path), data);
     }
-    result_.parameters = model_size(model_).parameters;
-    result_.bytes_in = model_size(model_).bytes;
     result_.seconds = seconds_since(start);
     result_.peak_rss = peak_rss();
     return std::move(result_);
@@ -223,6 +224,11 @@ class Run {
         return add(module, {std::max(0.0, value) * million, 0.0}, value);
       }
     }
+    missing(file, module);
+  }
+
+  [[noreturn]] void missing(const std::string& file, const ModuleSpec& module)
+      const {
     throw Error(
         ErrorCode::not_found,
         kWhere,
@@ -237,11 +243,7 @@ class Run {
     const auto figures =
         own ? own->object("candidates") : std::optional<JsonView>();
     if (!figures) {
-      throw Error(
-          ErrorCode::not_found,
-          kWhere,
-          json.origin() + " has no sensitivity of " + module.path +
-              "; is it of another model?");
+      missing(json.origin(), module);
     }
     std::vector<RoundingEffect> effects;
     for (const auto& candidate : candidates_) {
@@ -319,12 +321,10 @@ class Run {
     const auto planned = conversion(plan);
     int64_t bytes = 0;
     for (const auto& tensor : planned.tensors()) {
-      int64_t size = static_cast<int64_t>(mx::size_of(tensor.dtype));
-      for (auto extent : tensor.shape) {
-        size *= extent;
-      }
       const bool carried = is_among(tensor.name, model_.spec.carried);
-      bytes += carried && !options_.target_size ? 0 : size;
+      bytes += carried && !options_.target_size
+          ? 0
+          : static_cast<int64_t>(plan_bytes(tensor));
     }
     return bytes;
   }
@@ -340,7 +340,7 @@ class Run {
         ? parse_bytes(*options_.target_size, "--target-size")
         : static_cast<int64_t>(std::floor(
               options_.target_bpw / 8 *
-              static_cast<double>(model_size(model_).parameters)));
+              static_cast<double>(result_.parameters)));
     const auto first = plan_of(std::vector<size_t>(choices_.size(), 0));
     const int64_t others = bytes_of(first) - modules;
     const auto chosen = choose_alternatives(costs, target - others);

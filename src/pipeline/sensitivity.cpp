@@ -25,6 +25,13 @@ mx::array round_weight(const mx::array& weight, const QuantSpec& spec) {
       : weight;
 }
 
+/// sum += x, in the sum's own memory once it is evaluated.
+void add_to(std::optional<mx::array>& sum, const mx::array& x) {
+  // Taken out, since a sum that is held here too would be copied.
+  const auto before = std::exchange(sum, std::nullopt);
+  sum = before ? ops::accumulate(*before, x) : x;
+}
+
 class Pass {
  public:
   Pass(
@@ -57,9 +64,10 @@ class Pass {
     require_finite({{{model.spec.embedding, outer_.embedding}}, {}, {}});
     low_outer_.embedding.dense =
         round_weight(*outer_.embedding.dense, settings.low);
-    low_outer_.head.dense = round_weight(*outer_.head.dense, settings.low);
     mx::eval(*low_outer_.embedding.dense);
-    if (!model.spec.head) {
+    if (model.spec.head) {
+      low_outer_.head.dense = round_weight(*outer_.head.dense, settings.low);
+    } else {
       low_outer_.head = low_outer_.embedding;
     }
   }
@@ -87,7 +95,7 @@ class Pass {
         throw Error(
             ErrorCode::not_supported,
             kWhere,
-            std::string("block ") + std::to_string(block.index) + " has " +
+            "block " + std::to_string(block.index) + " has " +
                 (block.moe ? "experts" : "linear attention") +
                 ", for which gradients are not there yet; use gptq or awq");
       }
@@ -157,6 +165,7 @@ class Pass {
       };
       slopes_.put(
           i, mx::vjp(rows, {x}, {mx::astype(kl.dx, model_.dtype)}).second[0]);
+      // Into fresh memory: a part of the op's one result keeps all of it.
       head_gradient_ = head_gradient_
           ? ops::accumulate(*head_gradient_, *kl.dweight)
           : mx::contiguous(*kl.dweight);
@@ -183,22 +192,16 @@ class Pass {
       dense.push_back(*linear.dense);
     }
     mx::eval(dense);
-    std::map<std::string, mx::array> sums;
+    std::map<std::string, std::optional<mx::array>> sums;
     for (size_t i = 0; i < batches_.size(); ++i) {
       auto gradients = block_gradients(
           spec, low, input(spec.index, i), slopes_.get(i), context_);
       for (const auto& [path, gradient] : gradients.weights) {
-        auto it = sums.find(path);
-        if (it == sums.end()) {
-          sums.emplace(path, gradient);
-        } else {
-          it->second = ops::accumulate(
-              std::exchange(it->second, mx::array(0.0f)), gradient);
-        }
+        add_to(sums[path], gradient);
       }
       std::vector<mx::array> wanted{gradients.x};
       for (const auto& [path, sum] : sums) {
-        wanted.push_back(sum);
+        wanted.push_back(*sum);
       }
       gradients.weights.clear();
       mx::eval(wanted);
@@ -208,7 +211,7 @@ class Pass {
       add(path,
           *weights.linears.at(path).dense,
           *low.linears.at(path).dense,
-          sum);
+          *sum);
     }
   }
 

@@ -19,16 +19,6 @@ HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::kernels::HWY_NAMESPACE {
 
-template <class T>
-const T* typed_row(const ConstMatrix& x, int64_t row) {
-  return static_cast<const T*>(x.data) + row * x.stride;
-}
-
-template <class T>
-T* typed_row(const Matrix& x, int64_t row) {
-  return static_cast<T*>(x.data) + row * x.stride;
-}
-
 /// Row `row` as float32: itself, or a copy in `buffer`.
 const float* float_row(
     const ConstMatrix& x,
@@ -36,7 +26,7 @@ const float* float_row(
     int64_t columns,
     std::vector<float>& buffer) {
   if (x.type == DType::f32) {
-    return typed_row<float>(x, row);
+    return row_of<float>(x, row);
   }
   buffer.resize(size_t(columns));
   visit_type(x.type, [&](auto* in) {
@@ -45,7 +35,7 @@ const float* float_row(
         columns,
         buffer.data(),
         [](Vec v) HWY_ATTR { return v; },
-        typed_row<T>(x, row));
+        row_of<T>(x, row));
   });
   return buffer.data();
 }
@@ -95,7 +85,7 @@ void rms_norm_backward_row(
     using T = std::remove_pointer_t<decltype(to)>;
     map_row(
         n,
-        typed_row<T>(args.dx, row),
+        row_of<T>(args.dx, row),
         [&](Vec slope, Vec v)
             HWY_ATTR { return hn::NegMulAdd(v, back, hn::Mul(slope, r)); },
         static_cast<const float*>(scaled),
@@ -153,7 +143,7 @@ void swiglu_backward_row(
     using T = std::remove_pointer_t<decltype(to)>;
     map_row(
         n,
-        typed_row<T>(args.dup, row),
+        row_of<T>(args.dup, row),
         [&](Vec x, Vec slope)
             HWY_ATTR { return hn::Mul(slope, hn::Mul(x, sigmoid(gate.z(x)))); },
         g,
@@ -163,7 +153,7 @@ void swiglu_backward_row(
     using T = std::remove_pointer_t<decltype(to)>;
     map_row(
         n,
-        typed_row<T>(args.dgate, row),
+        row_of<T>(args.dgate, row),
         [&](Vec x, Vec up, Vec slope) HWY_ATTR {
           const Vec s = sigmoid(gate.z(x));
           const Vec rest = hn::Sub(hn::Set(Floats(), 1.0f), s);
@@ -202,14 +192,14 @@ void softmax_slopes_row(const simd::SoftmaxSlopesArgs& args, int64_t row) {
   const Vec mean = hn::Set(Floats(), sum_pairs(n, weights, slopes, product));
   map_row(
       n,
-      typed_row<T>(args.ds, row),
+      row_of<T>(args.ds, row),
       [&](Vec p, Vec slope)
           HWY_ATTR { return hn::Mul(p, hn::Sub(slope, mean)); },
       static_cast<const float*>(weights),
       slopes);
   map_row(
       n,
-      typed_row<T>(args.p, row),
+      row_of<T>(args.p, row),
       [](Vec p) HWY_ATTR { return p; },
       static_cast<const float*>(weights));
 }

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/access.h"
 #include "kernels/simd/codes_inl.h"
@@ -21,18 +20,6 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 
 /// Terms that are summed in float32 before they join a float64 sum.
 constexpr int64_t kSumChunk = 1024;
-
-float largest(const float* x, int64_t n) {
-  Vec max = hn::Set(Floats(), std::numeric_limits<float>::lowest());
-  float rest_max = std::numeric_limits<float>::lowest();
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
-      [&](int64_t i, int64_t rest) {
-        rest_max = *std::max_element(x + i, x + i + rest);
-      });
-  return std::max(rest_max, max_of(max));
-}
 
 /// Sums over a row of exp(s - max s), exp(r - max r) and exp(r - max r)(r -
 /// s), all logits over the temperature.

@@ -23,16 +23,6 @@ int64_t row_grain(int64_t columns) {
   return 1 + 16384 / columns;
 }
 
-template <class T>
-const T* row_of(const ConstMatrix& x, int64_t row) {
-  return static_cast<const T*>(x.data) + row * x.stride;
-}
-
-template <class T>
-T* row_of(const Matrix& x, int64_t row) {
-  return static_cast<T*>(x.data) + row * x.stride;
-}
-
 template <class T, class U>
 void convert_row(const T* x, U* out, int64_t n) {
   const Floats d;

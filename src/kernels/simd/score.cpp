@@ -40,21 +40,6 @@ double load_sum(const float* state, int column) {
 }
 
 template <class T>
-float chunk_max(const T* x, int64_t n) {
-  Vec max = hn::Set(Floats(), std::numeric_limits<float>::lowest());
-  float rest_max = std::numeric_limits<float>::lowest();
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
-      [&](int64_t i, int64_t rest) {
-        for (int64_t j = i; j < i + rest; ++j) {
-          rest_max = std::max(rest_max, to_float(x[j]));
-        }
-      });
-  return std::max(rest_max, max_of(max));
-}
-
-template <class T>
 int64_t find_value(const T* x, int64_t n, float value) {
   const Vec wanted = hn::Set(Floats(), value);
   int64_t i = 0;
@@ -72,7 +57,7 @@ int64_t find_value(const T* x, int64_t n, float value) {
 /// shrink.
 template <class T>
 double raise(Peak& peak, const T* x, int64_t n, int64_t column) {
-  const float max = chunk_max(x, n);
+  const float max = largest(x, n);
   if (!(max > peak.max)) {
     return 1.0;
   }

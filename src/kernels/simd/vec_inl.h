@@ -8,8 +8,10 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "kernels/kernels.h"
 
@@ -129,6 +131,32 @@ HWY_INLINE void for_vectors(int64_t n, const Body& body, const Rest& rest) {
   if (i < n) {
     rest(i, n - i);
   }
+}
+
+/// The largest of n values; float32's lowest where there are none.
+template <class T>
+HWY_INLINE float largest(const T* x, int64_t n) {
+  Vec max = hn::Set(Floats(), std::numeric_limits<float>::lowest());
+  float rest_max = std::numeric_limits<float>::lowest();
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
+      [&](int64_t i, int64_t rest) {
+        for (int64_t j = i; j < i + rest; ++j) {
+          rest_max = std::max(rest_max, to_float(x[j]));
+        }
+      });
+  return std::max(rest_max, max_of(max));
+}
+
+template <class T>
+HWY_INLINE const T* row_of(const ConstMatrix& x, int64_t row) {
+  return static_cast<const T*>(x.data) + row * x.stride;
+}
+
+template <class T>
+HWY_INLINE T* row_of(const Matrix& x, int64_t row) {
+  return static_cast<T*>(x.data) + row * x.stride;
 }
 
 /// out[i] = f(in[i]...) for i < n. Inputs may be of several types, and one
