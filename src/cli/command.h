@@ -22,6 +22,7 @@ struct Command {
 
 Command awq_command();
 Command convert_command();
+Command dwq_command();
 Command dynamic_quant_command();
 Command evaluate_command();
 Command gptq_command();
@@ -33,6 +34,7 @@ inline std::vector<Command> commands() {
       gptq_command(),
       awq_command(),
       dynamic_quant_command(),
+      dwq_command(),
       evaluate_command(),
       inspect_command()};
 }

@@ -1,5 +1,8 @@
 #include "export/model_writer.h"
 
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <set>
@@ -123,6 +126,24 @@ void ModelWriter::write(const std::string& name, const mx::array& value) {
     file_.reset();
     ++shard_;
   }
+}
+
+void write_safetensors(
+    const fs::path& target,
+    const std::map<std::string, mx::array>& tensors) {
+  std::vector<TensorPlan> plan;
+  std::vector<mx::array> values;
+  for (const auto& [name, tensor] : tensors) {
+    plan.push_back({name, tensor.dtype(), tensor.shape()});
+    values.push_back(mx::contiguous(tensor));
+  }
+  mx::eval(values);
+  AtomicFile file(target);
+  file.write(make_header(plan, 0, plan.size()));
+  for (const auto& value : values) {
+    file.write(value.data<char>(), value.nbytes());
+  }
+  file.commit();
 }
 
 void ModelWriter::finish(int64_t parameters) {

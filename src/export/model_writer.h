@@ -3,6 +3,7 @@
 #include <mlx/array.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,6 +64,12 @@ class ModelWriter {
   size_t shard_ = 0;
   std::unique_ptr<AtomicFile> file_;
 };
+
+/// One safetensors file of these tensors, whole or not at all. Errors as
+/// AtomicFile's.
+void write_safetensors(
+    const fs::path& file,
+    const std::map<std::string, mx::array>& tensors);
 
 /// Copies what belongs to a model beside its weights and config: tokenizer,
 /// chat template, generation config, processor. Code is never copied, though

@@ -2,35 +2,47 @@
 
 #include <mlx/transforms.h>
 
+#include "core/error.h"
+
 namespace pennyweight {
 
 BlockGradients block_gradients(
     const BlockSpec& spec,
     const BlockWeights& weights,
+    const std::vector<std::string>& linears,
     const mx::array& x,
     const mx::array& dy,
     const ForwardContext& context) {
-  std::vector<std::string> paths;
   std::vector<mx::array> primals{x};
-  for (const auto& [path, linear] : weights.linears) {
-    if (linear.dense) {
-      paths.push_back(path);
-      primals.push_back(*linear.dense);
-    }
+  for (const auto& path : linears) {
+    primals.push_back(*weights.linears.at(path).dense);
   }
   const auto forward = [&](const std::vector<mx::array>& values) {
     auto own = weights;
-    for (size_t i = 0; i < paths.size(); ++i) {
-      own.linears.at(paths[i]).dense = values[i + 1];
+    for (size_t i = 0; i < linears.size(); ++i) {
+      own.linears.at(linears[i]).dense = values[i + 1];
     }
     return std::vector<mx::array>{run_block(spec, own, values[0], context)};
   };
   const auto gradients = mx::vjp(forward, primals, {dy}).second;
   BlockGradients result{gradients[0], {}};
-  for (size_t i = 0; i < paths.size(); ++i) {
-    result.weights.emplace(paths[i], gradients[i + 1]);
+  for (size_t i = 0; i < linears.size(); ++i) {
+    result.weights.emplace(linears[i], gradients[i + 1]);
   }
   return result;
+}
+
+void require_gradients(const DecoderSpec& spec, const std::string& where) {
+  for (const BlockSpec& block : spec.blocks) {
+    if (block.moe || block.attention.delta) {
+      throw Error(
+          ErrorCode::not_supported,
+          where,
+          "block " + std::to_string(block.index) + " has " +
+              (block.moe ? "experts" : "linear attention") +
+              ", for which gradients are not there yet; use gptq or awq");
+    }
+  }
 }
 
 }  // namespace pennyweight

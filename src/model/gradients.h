@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "model/decoder.h"
 
@@ -10,19 +11,24 @@ namespace pennyweight {
 /// Of one block, lazily.
 struct BlockGradients {
   mx::array x;  // float32, as the block's input
-  /// By dense linears' weights, float32 [out, in], by module path.
+  /// By the linears asked for, float32 [out, in], by module path.
   std::map<std::string, mx::array> weights;
 };
 
-/// The gradients of a loss by the block's input x and its linears, given that
-/// by its output, dy (both float32 [batch, length, hidden]). The block is run
-/// again from x. not_supported Error where a part has no gradient: experts and
-/// linear attention.
+/// The gradients of a loss by the block's input x and by the weights of
+/// `linears`, which are dense, given that by its output, dy (both float32
+/// [batch, length, hidden]). The block is run again from x. not_supported Error
+/// where a part has no gradient: experts and linear attention.
 BlockGradients block_gradients(
     const BlockSpec& spec,
     const BlockWeights& weights,
+    const std::vector<std::string>& linears,
     const mx::array& x,
     const mx::array& dy,
     const ForwardContext& context);
+
+/// not_supported Error, in the words of the command `where`, for a model with
+/// blocks of which block_gradients() has none.
+void require_gradients(const DecoderSpec& spec, const std::string& where);
 
 }  // namespace pennyweight

@@ -153,6 +153,16 @@ void check_quantized(const QuantizedWeight& weight, const char* where) {
   }
 }
 
+void check_affine(const QuantizedWeight& weight) {
+  if (weight.mode != "affine") {
+    throw Error(
+        ErrorCode::not_supported,
+        "quantized_linear",
+        "scales of mode " + weight.mode +
+            " are not floats and have no gradient");
+  }
+}
+
 void check_quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,

@@ -19,6 +19,8 @@ void check_linear(
     const mx::array& weight,
     const std::optional<mx::array>& bias);
 void check_quantized(const QuantizedWeight& weight, const char* where);
+/// not_supported Error for scales that are no floats, which have no gradient.
+void check_affine(const QuantizedWeight& weight);
 void check_quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,

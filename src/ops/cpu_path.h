@@ -35,11 +35,6 @@ mx::array linear_transposed(
 mx::array
 weight_gradient(const mx::array& dy, const mx::array& x, mx::Stream stream);
 
-/// Of dw float32 [out, in], by the scales and biases of an affine weight:
-/// float32 [out, in / group_size] each. not_supported Error for other modes.
-struct GroupGradients {
-  mx::array scales, biases;
-};
 GroupGradients group_gradients(
     const QuantizedWeight& weight,
     const mx::array& dw,

@@ -60,6 +60,22 @@ mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype) {
       dtype);
 }
 
+GroupGradients group_gradients(
+    const QuantizedWeight& weight,
+    const mx::array& dw) {
+  const auto shape = weight.scales.shape();
+  const auto codes = mx::dequantize(
+      weight.codes,
+      mx::ones(shape, mx::float32),
+      mx::zeros(shape, mx::float32),
+      weight.group_size,
+      weight.bits);
+  const auto sums = [&](const mx::array& x) {
+    return mx::sum(mx::reshape(x, {shape[0], shape[1], weight.group_size}), -1);
+  };
+  return {sums(mx::multiply(dw, codes)), sums(dw)};
+}
+
 mx::array quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,

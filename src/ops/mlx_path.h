@@ -16,6 +16,10 @@ mx::array linear(
 
 mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype);
 
+GroupGradients group_gradients(
+    const QuantizedWeight& weight,
+    const mx::array& dw);
+
 mx::array quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,

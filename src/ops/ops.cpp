@@ -118,6 +118,23 @@ mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype) {
   return mlx_path::dequantize(weight, dtype);
 }
 
+GroupGradients group_gradients(
+    const QuantizedWeight& weight,
+    const mx::array& dw) {
+  check_quantized(weight, "group_gradients");
+  check_affine(weight);
+  const int64_t in = int64_t(weight.codes.shape(-1)) * 32 / weight.bits;
+  require(
+      dw.dtype() == mx::float32 && dw.ndim() == 2 &&
+          dw.shape(0) == weight.codes.shape(0) && dw.shape(1) == in,
+      "group_gradients",
+      "the gradient " + describe(dw) + " is not the weight's");
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::group_gradients(weight, dw, *cpu);
+  }
+  return mlx_path::group_gradients(weight, dw);
+}
+
 mx::array quantized_linear(
     const mx::array& x,
     const QuantizedWeight& weight,

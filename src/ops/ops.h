@@ -49,6 +49,18 @@ struct QuantizedWeight {
 /// computed in float32 and rounded once.
 mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype);
 
+/// Of a loss by scales and biases of `weight`, which is affine (not_supported
+/// Error otherwise), given that by the dense weight, dw float32 [out, in]:
+/// float32 [out, in / group_size] each, the sums over a group of dw * code and
+/// of dw.
+struct GroupGradients {
+  mx::array scales;
+  mx::array biases;
+};
+GroupGradients group_gradients(
+    const QuantizedWeight& weight,
+    const mx::array& dw);
+
 /// As linear(), from a packed weight, which is expanded a panel at a time.
 mx::array quantized_linear(
     const mx::array& x,

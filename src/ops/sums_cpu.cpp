@@ -3,7 +3,7 @@
 #include <cstring>
 #include <utility>
 
-#include "core/error.h"
+#include "ops/check.h"
 #include "ops/cpu_path.h"
 #include "ops/packed_view.h"
 #include "ops/primitive.h"
@@ -200,20 +200,13 @@ GroupGradients group_gradients(
     const QuantizedWeight& weight,
     const mx::array& dw,
     mx::Stream stream) {
-  const auto format = format_of(weight);
-  if (format.mode != kernels::QuantMode::affine) {
-    throw Error(
-        ErrorCode::not_supported,
-        "quantized_linear",
-        "scales of mode " + weight.mode +
-            " are not floats and have no gradient");
-  }
+  check_affine(weight);
   const int rows = dw.shape(0);
   const int groups = dw.shape(1) / weight.group_size;
   const mx::array both(
       {2, rows, groups},
       mx::float32,
-      std::make_shared<GroupGradient>(stream, format),
+      std::make_shared<GroupGradient>(stream, format_of(weight)),
       Arrays{weight.codes, dw});
   const auto part = [&](int i) {
     return mx::squeeze(

@@ -148,6 +148,18 @@ double Ranks::sum(double x) const {
   return total;
 }
 
+void Ranks::send(const mx::array& x, int to) const {
+  auto sent = mx::distributed::send(mx::contiguous(x), to, group_->mlx);
+  mx::eval(sent);
+}
+
+mx::array Ranks::receive(const mx::Shape& shape, mx::Dtype dtype, int from)
+    const {
+  auto x = mx::distributed::recv(shape, dtype, from, group_->mlx);
+  mx::eval(x);
+  return x;
+}
+
 void Ranks::barrier() const {
   sum(1.0);
 }

@@ -39,6 +39,10 @@ class Ranks {
   /// In float64, added in the order of the ranks.
   double sum(double x) const;
   std::vector<double> sum(std::vector<double> values) const;
+  /// To one other rank, which receives it in the shape and type that it
+  /// expects; returns when it is on its way.
+  void send(const mx::array& x, int to) const;
+  mx::array receive(const mx::Shape& shape, mx::Dtype dtype, int from) const;
   /// Returns when all ranks have come here.
   void barrier() const;
 

@@ -7,7 +7,6 @@
 
 #include "calibration/activation_store.h"
 #include "calibration/token_batches.h"
-#include "core/error.h"
 #include "model/gradients.h"
 #include "ops/kl_head.h"
 #include "pipeline/packed_block.h"
@@ -57,7 +56,7 @@ class Pass {
             settings.scratch_folder),
         outer_(load_outer(model, model.dtype)),
         low_outer_(outer_) {
-    check_blocks();
+    require_gradients(model.spec, kWhere);
     for (const auto& batch : batches_) {
       tokens_ += batch.count;
     }
@@ -89,19 +88,6 @@ class Pass {
   }
 
  private:
-  void check_blocks() const {
-    for (const BlockSpec& block : model_.spec.blocks) {
-      if (block.moe || block.attention.delta) {
-        throw Error(
-            ErrorCode::not_supported,
-            kWhere,
-            "block " + std::to_string(block.index) + " has " +
-                (block.moe ? "experts" : "linear attention") +
-                ", for which gradients are not there yet; use gptq or awq");
-      }
-    }
-  }
-
   void tick(size_t step) {
     report(
         progress_,
@@ -188,14 +174,16 @@ class Pass {
     const auto weights = load_block(model_, spec.index, model_.dtype);
     auto low = rounded(weights);
     std::vector<mx::array> dense;
+    std::vector<std::string> paths;
     for (const auto& [path, linear] : low.linears) {
       dense.push_back(*linear.dense);
+      paths.push_back(path);
     }
     mx::eval(dense);
     std::map<std::string, std::optional<mx::array>> sums;
     for (size_t i = 0; i < batches_.size(); ++i) {
       auto gradients = block_gradients(
-          spec, low, input(spec.index, i), slopes_.get(i), context_);
+          spec, low, paths, input(spec.index, i), slopes_.get(i), context_);
       for (const auto& [path, gradient] : gradients.weights) {
         add_to(sums[path], gradient);
       }

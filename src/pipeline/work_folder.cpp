@@ -7,9 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cinttypes>
 #include <cstdio>
-#include <limits>
 #include <vector>
 
 #include "checkpoint/safetensors.h"
@@ -26,6 +27,7 @@ constexpr const char* kWhere = "resume";
 constexpr const char* kLock = "lock";
 constexpr const char* kSettings = "settings.json";
 constexpr const char* kReport = "report.json";
+constexpr const char* kTensors = "model.safetensors";
 
 fs::path work_path(const fs::path& target) {
   return target.parent_path() /
@@ -96,6 +98,30 @@ Json read_part(const fs::path& path) {
   return json;
 }
 
+// Views of the mapped file.
+std::map<std::string, mx::array> load_part(const fs::path& folder) {
+  auto report = read_part(folder / kReport);
+  auto path = folder / kTensors;
+  std::map<std::string, mx::array> tensors;
+  if (report.value("tensors", Json()) != 0) {
+    try {
+      auto file = SafetensorsFile::open(path);
+      for (const auto& entry : file->entries()) {
+        tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
+      }
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::io) {
+        throw;
+      }
+      throw_damaged(path);
+    }
+  }
+  if (report.value("checksum", Json()) != checksum(tensors)) {
+    throw_damaged(path);
+  }
+  return tensors;
+}
+
 }  // namespace
 
 WorkFolder::WorkFolder(
@@ -135,7 +161,7 @@ void WorkFolder::open(const Json& settings, const ResumePolicy& policy) {
   count_finished();
   if (!writer_) {
     compare_settings(settings);
-  } else if (!has_settings || (finished_ == 0 && !policy.resume)) {
+  } else if (!has_settings || (!holds_work() && !policy.resume)) {
     start_anew(settings);
   } else if (!policy.force) {
     compare_settings(settings);
@@ -162,7 +188,7 @@ WorkFolder::~WorkFolder() {
 
 // Of a folder in which nothing is finished nothing stays.
 void WorkFolder::discard() {
-  if (lock_ >= 0 && finished_ == 0) {
+  if (lock_ >= 0 && !holds_work()) {
     std::error_code ignored;
     fs::remove_all(path_, ignored);
   }
@@ -226,6 +252,7 @@ void WorkFolder::start_anew(const Json& settings) {
   // A block that stayed would pass for one of the new settings.
   remove_all_but({kLock});
   finished_ = 0;
+  state_.reset();
   write_file(path_ / kSettings, settings.dump(2) + "\n");
 }
 
@@ -253,10 +280,26 @@ fs::path WorkFolder::block_path(int index) const {
   return path_ / name;
 }
 
+fs::path WorkFolder::state_path(int64_t step) const {
+  char name[40];
+  std::snprintf(name, sizeof(name), "state-%010" PRId64, step);
+  return path_ / name;
+}
+
 void WorkFolder::count_finished() {
   finished_ = 0;
   while (fs::exists(block_path(finished_))) {
     ++finished_;
+  }
+  state_.reset();
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(path_, ignored)) {
+    const auto name = entry.path().filename().string();
+    int64_t step = 0;
+    if (std::sscanf(name.c_str(), "state-%" SCNd64, &step) == 1 &&
+        entry.path() == state_path(step)) {
+      state_ = std::max(state_.value_or(0), step);
+    }
   }
 }
 
@@ -272,6 +315,16 @@ void WorkFolder::drop_damaged() {
       finished_ = i;
     }
   }
+  if (state_) {
+    try {
+      load_state();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::corrupt) {
+        throw;
+      }
+      state_.reset();
+    }
+  }
 }
 
 // What a killed process had begun, and blocks behind a gap.
@@ -280,34 +333,28 @@ void WorkFolder::drop_unfinished() const {
   for (int i = 0; i < finished_; ++i) {
     kept.insert(block_path(i).filename().string());
   }
+  if (state_) {
+    kept.insert(state_path(*state_).filename().string());
+  }
   remove_all_but(kept);
 }
 
-void WorkFolder::save_block(
-    int index,
+void WorkFolder::save_part(
+    const fs::path& path,
     const std::map<std::string, mx::array>& tensors,
-    const Json& figures) {
-  if (index != finished_) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        "block " + std::to_string(index) + " is not the next");
-  }
-  std::vector<TensorPlan> plan;
+    const Json& figures,
+    const std::string& so_far) const {
   std::map<std::string, mx::array> dense;
   for (const auto& [name, tensor] : tensors) {
-    plan.push_back({name, tensor.dtype(), tensor.shape()});
     auto copy = mx::contiguous(tensor);
     mx::eval(copy);
     dense.emplace(name, std::move(copy));
   }
   try {
-    AtomicFolder folder(block_path(index), false);
-    // One shard, however large.
-    ModelWriter writer(
-        folder.path(), plan, std::numeric_limits<uint64_t>::max());
-    for (const auto& [name, tensor] : dense) {
-      writer.write(name, tensor);
+    AtomicFolder folder(path, false);
+    // A part of which nothing is a tensor has no file.
+    if (!dense.empty()) {
+      write_safetensors(folder.path() / kTensors, dense);
     }
     Json report{
         {"tensors", dense.size()},
@@ -322,43 +369,69 @@ void WorkFolder::save_block(
     throw Error(
         ErrorCode::io,
         kWhere,
-        std::string(error.what()) + "; run again to go on after " +
-            std::to_string(finished_) + " finished blocks");
+        std::string(error.what()) + "; run again to go on after " + so_far);
   }
+}
+
+void WorkFolder::save_block(
+    int index,
+    const std::map<std::string, mx::array>& tensors,
+    const Json& figures) {
+  if (index != finished_) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "block " + std::to_string(index) + " is not the next");
+  }
+  save_part(
+      block_path(index),
+      tensors,
+      figures,
+      std::to_string(finished_) + " finished blocks");
   ++finished_;
 }
 
+void WorkFolder::save_state(
+    int64_t step,
+    const std::map<std::string, mx::array>& tensors,
+    const Json& figures) {
+  save_part(
+      state_path(step),
+      tensors,
+      figures,
+      std::to_string(state_.value_or(0)) + " steps");
+  const auto before = state_;
+  state_ = step;
+  std::error_code failed;
+  if (before && before != step) {
+    fs::remove_all(state_path(*before), failed);
+  }
+  if (failed) {
+    throw io_error(
+        kWhere, "can't remove", state_path(*before).string(), failed.value());
+  }
+}
+
 std::map<std::string, mx::array> WorkFolder::load_block(int index) const {
-  auto report = read_part(block_path(index) / kReport);
-  auto path = block_path(index) / "model.safetensors";
-  std::map<std::string, mx::array> tensors;
-  // A block of which nothing is quantized has no file.
-  if (report.value("tensors", Json()) != 0) {
-    try {
-      auto file = SafetensorsFile::open(path);
-      for (const auto& entry : file->entries()) {
-        tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
-      }
-    } catch (const Error& error) {
-      if (error.code() == ErrorCode::io) {
-        throw;
-      }
-      throw_damaged(path);
-    }
-  }
-  if (report.value("checksum", Json()) != checksum(tensors)) {
-    throw_damaged(path);
-  }
-  return tensors;
+  return load_part(block_path(index));
 }
 
 Json WorkFolder::load_report(int index) const {
   return read_part(block_path(index) / kReport).value("figures", Json());
 }
 
+std::map<std::string, mx::array> WorkFolder::load_state() const {
+  return load_part(state_path(*state_));
+}
+
+Json WorkFolder::load_state_report() const {
+  return read_part(state_path(*state_) / kReport).value("figures", Json());
+}
+
 void WorkFolder::remove() {
   std::error_code failed;
   finished_ = 0;
+  state_.reset();
   fs::remove_all(path_, failed);
   if (failed) {
     throw io_error(kWhere, "can't remove", path_.string(), failed.value());

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -60,6 +61,19 @@ class WorkFolder {
   std::map<std::string, mx::array> load_block(int index) const;
   Json load_report(int index) const;
 
+  /// Instead of blocks, for a run that goes over all of them again and again:
+  /// what it has come to after `step` steps. A later state replaces it.
+  void save_state(
+      int64_t step,
+      const std::map<std::string, mx::array>& tensors,
+      const Json& report);
+  /// The step of the state that is there.
+  std::optional<int64_t> state() const {
+    return state_;
+  }
+  std::map<std::string, mx::array> load_state() const;
+  Json load_state_report() const;
+
   /// Removes all of it, the target being written.
   void remove();
 
@@ -71,10 +85,19 @@ class WorkFolder {
   void compare_settings(const Json& settings) const;
   void start_anew(const Json& settings);
   void remove_all_but(const std::set<std::string>& kept) const;
+  bool holds_work() const {
+    return finished_ > 0 || state_;
+  }
   void count_finished();
   void drop_damaged();
   void drop_unfinished() const;
   fs::path block_path(int index) const;
+  fs::path state_path(int64_t step) const;
+  void save_part(
+      const fs::path& path,
+      const std::map<std::string, mx::array>& tensors,
+      const Json& report,
+      const std::string& so_far) const;
 
   fs::path target_;
   fs::path path_;
@@ -82,6 +105,7 @@ class WorkFolder {
   int lock_ = -1;
   int finished_ = 0;
   int finished_at_start_ = 0;
+  std::optional<int64_t> state_;
 };
 
 }  // namespace pennyweight

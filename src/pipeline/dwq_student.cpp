@@ -1,0 +1,242 @@
+#include "pipeline/dwq_student.h"
+
+#include <mlx/allocator.h>
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace pennyweight {
+
+namespace {
+
+double squares(const mx::array& x) {
+  auto dense = mx::contiguous(x);
+  mx::eval(dense);
+  double sum = 0;
+  for (size_t i = 0; i < dense.size(); ++i) {
+    const double value = dense.data<float>()[i];
+    sum += value * value;
+  }
+  return sum;
+}
+
+// Masters are written in place, and in float32 a result may be theirs.
+mx::array own_copy(const mx::array& x) {
+  auto buffer = mx::allocator::malloc(x.nbytes());
+  std::memcpy(buffer.buffer().raw_ptr(), x.data<char>(), x.nbytes());
+  return mx::array(std::move(buffer), x.shape(), x.dtype());
+}
+
+}  // namespace
+
+Student::Student(const Model& model, const ModelPart& part)
+    : model_(model), part_(part) {
+  const auto hold = [&](const std::string& path, const LinearWeights& linear) {
+    if (linear.packed && is_trained(*linear.packed)) {
+      groups_.emplace(path, TrainedGroups(*linear.packed));
+    }
+  };
+  for (int i = part.first; i < part.end; ++i) {
+    auto& block =
+        blocks_.emplace(i, load_block(model, i, model.dtype)).first->second;
+    for (const auto& [path, linear] : block.linears) {
+      hold(path, linear);
+    }
+  }
+  if (part.embeds || part.heads) {
+    outer_ = load_outer(model, model.dtype);
+    if (part.embeds || !model.spec.head) {
+      hold(model.spec.embedding, outer_->embedding);
+    }
+    if (part.heads && model.spec.head) {
+      hold(model.spec.head->path, outer_->head);
+    }
+  }
+  for (const ModuleSpec& module : list_homes(model.spec)) {
+    auto spec = model.quantized.find(module.path);
+    if (spec != model.quantized.end() && spec->second.mode == "affine" &&
+        spec->second.bits < 8) {
+      trained_.push_back(module.path);
+    }
+  }
+}
+
+mx::Shape Student::groups_of(const std::string& path) const {
+  return model_.tensors.info(path + ".scales").shape;
+}
+
+bool Student::is_outer(const std::string& path) const {
+  return path == model_.spec.embedding ||
+      (model_.spec.head && path == model_.spec.head->path);
+}
+
+// A tied embedding is held by the first and the last; it is the first's.
+bool Student::owns(const std::string& path) const {
+  return groups_.contains(path) &&
+      (path != model_.spec.embedding || part_.embeds);
+}
+
+int64_t Student::parameters() const {
+  int64_t count = 0;
+  for (const auto& path : trained_) {
+    const auto shape = groups_of(path);
+    count += 2 * int64_t{shape[0]} * shape[1];
+  }
+  return count;
+}
+
+BlockWeights Student::block(int index) const {
+  auto weights = blocks_.at(index);
+  for (auto& [path, linear] : weights.linears) {
+    if (trains(path)) {
+      linear.packed = weight(path);
+    }
+  }
+  return weights;
+}
+
+void Student::expand(const std::string& path, LinearWeights& linear) const {
+  if (linear.packed) {
+    linear.dense = ops::dequantize(
+        trains(path) ? weight(path) : *linear.packed, model_.dtype);
+    linear.packed.reset();
+    mx::eval(*linear.dense);
+  }
+}
+
+BlockWeights Student::expanded_block(
+    int index,
+    std::vector<std::string>& trained) const {
+  auto weights = blocks_.at(index);
+  trained.clear();
+  for (auto& [path, linear] : weights.linears) {
+    expand(path, linear);
+    if (trains(path)) {
+      trained.push_back(path);
+    }
+  }
+  return weights;
+}
+
+OuterWeights Student::outer() const {
+  auto outer = *outer_;
+  if (!model_.spec.head) {
+    expand(model_.spec.embedding, outer.embedding);
+    outer.head = outer.embedding;
+    return outer;
+  }
+  if (part_.embeds) {
+    expand(model_.spec.embedding, outer.embedding);
+  }
+  if (part_.heads) {
+    expand(model_.spec.head->path, outer.head);
+  }
+  return outer;
+}
+
+void Student::add(
+    const std::string& path,
+    const ops::GroupGradients& gradients) {
+  auto it = sums_.find(path);
+  const auto sum = it == sums_.end()
+      ? gradients
+      : ops::GroupGradients{
+            ops::accumulate(it->second.scales, gradients.scales),
+            ops::accumulate(it->second.biases, gradients.biases)};
+  // Now, so that nothing keeps the dense gradients.
+  mx::eval({sum.scales, sum.biases});
+  sums_.insert_or_assign(path, sum);
+}
+
+double Student::reduce() {
+  const bool several = part_.ranks->size() > 1;
+  double total = 0;
+  for (const auto& path : trained_) {
+    auto it = sums_.find(path);
+    // By blocks only a tied embedding is shared.
+    const bool shared = several &&
+        (!part_.pipeline ||
+         (path == model_.spec.embedding && !model_.spec.head));
+    if (shared) {
+      const auto none = mx::zeros(groups_of(path), mx::float32);
+      const bool has = it != sums_.end();
+      const auto all = part_.ranks->sum(mx::stack(
+          {has ? it->second.scales : none, has ? it->second.biases : none}));
+      if (has) {
+        it->second = {mx::take(all, 0, 0), mx::take(all, 1, 0)};
+      }
+    }
+    if (it != sums_.end() && (!part_.pipeline || owns(path))) {
+      total += squares(it->second.scales) + squares(it->second.biases);
+    }
+  }
+  return std::sqrt(part_.pipeline ? part_.ranks->sum(total) : total);
+}
+
+void Student::update(const AdamStep& step) {
+  for (const auto& [path, sum] : sums_) {
+    groups_.at(path).update(sum, step);
+  }
+  sums_.clear();
+}
+
+void Student::reset() {
+  sums_.clear();
+  for (auto& [path, groups] : groups_) {
+    groups.reset();
+  }
+}
+
+mx::array Student::gathered(
+    const std::string& path,
+    const std::function<mx::array(const TrainedGroups&)>& value) const {
+  auto own = owns(path) ? value(groups_.at(path))
+                        : mx::zeros(groups_of(path), mx::float32);
+  return part_.pipeline ? part_.ranks->sum(own) : own;
+}
+
+void Student::save(const SaveFn& take) const {
+  for (const auto& path : trained_) {
+    for (const char* name :
+         {"scale", "scale_m", "scale_v", "centre", "centre_m", "centre_v"}) {
+      take(path + "." + name, gathered(path, [&](const TrainedGroups& groups) {
+             return groups.state().at(name);
+           }));
+    }
+  }
+}
+
+void Student::restore(const std::map<std::string, mx::array>& state) {
+  for (auto& [path, groups] : groups_) {
+    auto own = groups.state();
+    for (auto& [name, value] : own) {
+      value = state.at(path + "." + name);
+    }
+    groups.restore(own);
+  }
+}
+
+std::map<std::string, mx::array> Student::result() const {
+  std::map<std::string, mx::array> tensors;
+  const auto dtype_of = [&](const std::string& name) {
+    return model_.tensors.info(name).dtype;
+  };
+  for (const auto& path : trained_) {
+    for (const std::string part : {".scales", ".biases"}) {
+      // float32 holds all floats, and is what sums are made in.
+      auto value = gathered(path, [&](const TrainedGroups& groups) {
+        const auto weight = groups.weight();
+        return mx::astype(
+            part == ".scales" ? weight.scales : *weight.biases, mx::float32);
+      });
+      value = mx::astype(value, dtype_of(path + part));
+      mx::eval(value);
+      tensors.emplace(path + part, own_copy(value));
+    }
+  }
+  return tensors;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "method/dwq.h"
+#include "model/model.h"
+#include "model/weights.h"
+#include "pipeline/model_part.h"
+
+namespace pennyweight {
+
+/// The quantized model that dwq trains: what this process holds of it, packed,
+/// with the scales and biases of each module that is trained as masters.
+class Student {
+ public:
+  /// The model must outlive this.
+  Student(const Model& model, const ModelPart& part);
+
+  const Model& model() const {
+    return model_;
+  }
+  bool trains(const std::string& path) const {
+    return groups_.contains(path);
+  }
+  /// Modules trained, of all processes together, by path.
+  const std::vector<std::string>& trained() const {
+    return trained_;
+  }
+  /// Scales and biases that are trained, of all processes.
+  int64_t parameters() const;
+
+  /// Of a block of this part, as trained so far: packed, or with the trained
+  /// linears dense.
+  BlockWeights block(int index) const;
+  BlockWeights expanded_block(int index, std::vector<std::string>& trained)
+      const;
+  /// Embedding, final norm and head, dense; of parts with one of them only.
+  OuterWeights outer() const;
+  ops::QuantizedWeight weight(const std::string& path) const {
+    return groups_.at(path).weight();
+  }
+
+  /// sum of a step's gradients += these. They are kept by group only.
+  void add(const std::string& path, const ops::GroupGradients& gradients);
+  /// Sums the step's gradients over all processes; their norm.
+  double reduce();
+  /// Goes down by them and forgets them.
+  void update(const AdamStep& step);
+  void reset();
+
+  /// Masters and moments of all modules, each by a name, given to the first
+  /// process one module at a time; and back, on each.
+  using SaveFn =
+      std::function<void(const std::string& name, const mx::array& value)>;
+  void save(const SaveFn& take) const;
+  void restore(const std::map<std::string, mx::array>& state);
+  /// Scales and biases as the output will have them, by tensor name, in
+  /// memory of their own: of all modules on the first process, of its own
+  /// modules on others.
+  std::map<std::string, mx::array> result() const;
+
+ private:
+  mx::Shape groups_of(const std::string& path) const;
+  bool is_outer(const std::string& path) const;
+  bool owns(const std::string& path) const;
+  /// What the owning process has of `value`, on the first process.
+  mx::array gathered(
+      const std::string& path,
+      const std::function<mx::array(const TrainedGroups&)>& value) const;
+  void expand(const std::string& path, LinearWeights& linear) const;
+
+  const Model& model_;
+  ModelPart part_;
+  std::map<int, BlockWeights> blocks_;
+  std::optional<OuterWeights> outer_;
+  std::vector<std::string> trained_;
+  std::map<std::string, TrainedGroups> groups_;
+  std::map<std::string, ops::GroupGradients> sums_;
+};
+
+}  // namespace pennyweight

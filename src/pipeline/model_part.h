@@ -1,0 +1,43 @@
+#pragma once
+
+#include "model/decoder_spec.h"
+#include "pipeline/ranks.h"
+
+namespace pennyweight {
+
+/// What of a model one process works on: all blocks, or (`pipeline`) an equal
+/// share of them, through which activations go from rank to rank and gradients
+/// back.
+struct ModelPart {
+  const Ranks* ranks;
+  bool pipeline;
+  int first;  // blocks first .. end - 1
+  int end;
+  bool embeds;  // it begins with the embedding
+  bool heads;   // it ends with the head
+
+  static ModelPart of(const DecoderSpec& spec, const Ranks& ranks, bool split) {
+    const auto blocks = static_cast<int>(spec.blocks.size());
+    const bool pipeline = split && ranks.size() > 1;
+    if (!pipeline) {
+      return {&ranks, false, 0, blocks, true, true};
+    }
+    const int rank = ranks.rank();
+    return {
+        &ranks,
+        true,
+        blocks * rank / ranks.size(),
+        blocks * (rank + 1) / ranks.size(),
+        rank == 0,
+        rank + 1 == ranks.size()};
+  }
+
+  int previous() const {
+    return ranks->rank() - 1;
+  }
+  int next() const {
+    return ranks->rank() + 1;
+  }
+};
+
+}  // namespace pennyweight
