@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <numbers>
 
 #include "kernels/threads.h"
@@ -22,11 +21,6 @@ constexpr double kLastShare = 0.1;
 constexpr double kBeta1 = 0.9;
 constexpr double kBeta2 = 0.999;
 constexpr double kEps = 1e-8;
-
-double knob(const char* name, double otherwise) {
-  const char* value = std::getenv(name);
-  return value ? std::atof(value) : otherwise;
-}
 
 // In memory of its own, since masters are written in place.
 mx::array copied(const mx::array& x) {
@@ -77,7 +71,11 @@ void TrainedGroups::reset() {
       mx::multiply(scales, mx::array(middle_)));
   scale_ = {copied(scales), blank(scales), blank(scales)};
   centre_ = {copied(centres), blank(scales), blank(scales)};
-  unit_ = mx::mean(mx::abs(scales)).item<float>();
+}
+
+double TrainedGroups::unit() const {
+  auto mean = mx::mean(mx::abs(mx::astype(start_.scales, mx::float32)));
+  return mean.item<float>();
 }
 
 ops::QuantizedWeight TrainedGroups::weight() const {
@@ -104,27 +102,23 @@ void TrainedGroups::update(
   const double t = static_cast<double>(step.step);
   const auto first = static_cast<float>(1 / (1 - std::pow(kBeta1, t)));
   const auto second = static_cast<float>(1 / (1 - std::pow(kBeta2, t)));
-  static const double rel = knob("PW_REL", 0);
-  static const double kappa = knob("PW_KAPPA", 1);
-  const auto rate =
-      static_cast<float>(rel > 0 ? step.rate * rel * unit_ : step.rate);
-  const auto rate_c = rate * static_cast<float>(kappa);
+  const auto rate = static_cast<float>(step.rate);
   const auto factor = static_cast<float>(step.factor);
-  const auto move = [&](Parameter& parameter, size_t i, float g, float r) {
+  const auto move = [&](Parameter& parameter, size_t i, float g) {
     float& m = parameter.m.data<float>()[i];
     float& v = parameter.v.data<float>()[i];
     m += static_cast<float>(1 - kBeta1) * (g - m);
     v += static_cast<float>(1 - kBeta2) * (g * g - v);
     parameter.value.data<float>()[i] -=
-        r * m * first / (std::sqrt(v * second) + static_cast<float>(kEps));
+        rate * m * first / (std::sqrt(v * second) + static_cast<float>(kEps));
   };
   kernels::parallel_ranges(
       static_cast<int64_t>(by_scale.size()),
       1 << 14,
       [&](auto begin, auto end) {
         for (auto i = static_cast<size_t>(begin); i < size_t(end); ++i) {
-          move(scale_, i, factor * (ds[i] - middle_ * db[i]), rate);
-          move(centre_, i, factor * db[i], rate_c);
+          move(scale_, i, factor * (ds[i] - middle_ * db[i]));
+          move(centre_, i, factor * db[i]);
         }
       });
 }

@@ -50,6 +50,8 @@ class TrainedGroups {
   }
   /// The weight as trained so far, in the types of the start's.
   ops::QuantizedWeight weight() const;
+  /// The mean of the start's |scale|, a code's worth.
+  double unit() const;
   /// One step down the gradients, which are of the start's form.
   void update(const ops::GroupGradients& gradients, const AdamStep& step);
   /// The start again, without moments.
@@ -67,7 +69,6 @@ class TrainedGroups {
 
   ops::QuantizedWeight start_;
   float middle_;  // c
-  float unit_ = 0;
   Parameter scale_;
   Parameter centre_;
 };

@@ -61,6 +61,26 @@ Student::Student(const Model& model, const ModelPart& part)
       trained_.push_back(module.path);
     }
   }
+  find_units();
+}
+
+void Student::find_units() {
+  double sum = 0;
+  double count = 0;
+  for (const auto& [path, groups] : groups_) {
+    units_[path] = groups.unit();
+    if (!part_.pipeline || owns(path)) {
+      const auto shape = groups_of(path);
+      const double own = double(shape[0]) * double(shape[1]);
+      sum += own * units_[path];
+      count += own;
+    }
+  }
+  if (part_.pipeline) {
+    sum = part_.ranks->sum(sum);
+    count = part_.ranks->sum(count);
+  }
+  unit_ = count > 0 ? sum / count : 0;
 }
 
 mx::Shape Student::groups_of(const std::string& path) const {
@@ -177,7 +197,9 @@ double Student::reduce() {
 
 void Student::update(const AdamStep& step) {
   for (const auto& [path, sum] : sums_) {
-    groups_.at(path).update(sum, step);
+    auto own = step;
+    own.rate *= units_.at(path) / unit_;
+    groups_.at(path).update(sum, own);
   }
   sums_.clear();
 }

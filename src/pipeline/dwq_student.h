@@ -48,8 +48,14 @@ class Student {
   void add(const std::string& path, const ops::GroupGradients& gradients);
   /// Sums the step's gradients over all processes; their norm.
   double reduce();
-  /// Goes down by them and forgets them.
+  /// Goes down by them and forgets them. step.rate is that of a module with the
+  /// mean unit; others' are as much higher or lower as their scales are, since
+  /// that is what a rounding costs them.
   void update(const AdamStep& step);
+  /// The mean over all trained groups of |scale| at the start.
+  double unit() const {
+    return unit_;
+  }
   void reset();
 
   /// Masters and moments of all modules, each by a name, given to the first
@@ -64,6 +70,7 @@ class Student {
   std::map<std::string, mx::array> result() const;
 
  private:
+  void find_units();
   mx::Shape groups_of(const std::string& path) const;
   bool is_outer(const std::string& path) const;
   bool owns(const std::string& path) const;
@@ -79,6 +86,8 @@ class Student {
   std::optional<OuterWeights> outer_;
   std::vector<std::string> trained_;
   std::map<std::string, TrainedGroups> groups_;
+  std::map<std::string, double> units_;
+  double unit_ = 0;
   std::map<std::string, ops::GroupGradients> sums_;
 };
 

@@ -15,9 +15,9 @@ constexpr int64_t kChunkTokens = 4096;
 // Steps between two measures on held-out text.
 constexpr int64_t kFewest = 10;
 constexpr int64_t kMost = 50;
-// Tried from the middle one outwards.
-constexpr double kRates[] = {1e-5, 3e-5, 1e-4, 3e-4, 1e-3};
-constexpr size_t kFirstRate = 2;
+// In units of the student's mean scale; tried from this one outwards.
+constexpr double kRates[] = {2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2};
+constexpr size_t kFirstRate = 3;
 
 using Clock = std::chrono::steady_clock;
 
@@ -141,10 +141,11 @@ class Trainer {
     std::map<size_t, double> found;
     const auto attempt = [&](size_t i) {
       if (!found.contains(i)) {
-        found[i] = try_rate(kRates[i], steps);
-        result_.trial[rate_text(kRates[i])] = found[i];
+        const double rate = kRates[i] * student_.unit();
+        found[i] = try_rate(rate, steps);
+        result_.trial[rate_text(rate)] = found[i];
         say("held-out KL after " + std::to_string(steps) + " steps at rate " +
-            rate_text(kRates[i]) + " " + std::to_string(found[i]));
+            rate_text(rate) + " " + std::to_string(found[i]));
       }
       return found[i];
     };
@@ -158,7 +159,7 @@ class Trainer {
         best = next;
       }
     }
-    result_.rate = kRates[best];
+    result_.rate = kRates[best] * student_.unit();
   }
 
   double try_rate(double rate, int64_t steps) {

@@ -16,7 +16,7 @@ struct LoadDataOptions {
   /// A file, a folder of text files, a hub data set `org/name`, `self`, or
   /// empty for the default calibration text.
   std::string data_path;
-  /// -1: all there are.
+  /// -1: all there are, in their order.
   int num_samples = -1;
   int sequence_length = 512;
   uint64_t seed = 123;

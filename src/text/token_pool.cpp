@@ -101,7 +101,11 @@ TokenData TokenPool::take(
   data.sequence_length = options.sequence_length;
   data.source = name;
   std::vector<Piece> chosen;
-  for (size_t index : choose(pieces_.size(), wanted, options.seed)) {
+  auto order = choose(pieces_.size(), wanted, options.seed);
+  if (all) {
+    std::ranges::sort(order);
+  }
+  for (size_t index : order) {
     const Piece& piece = pieces_[index];
     chosen.push_back(piece);
     auto first = tokens_.begin() + static_cast<std::ptrdiff_t>(piece.first);
