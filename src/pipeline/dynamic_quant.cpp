@@ -10,8 +10,10 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "eval/evaluate.h"
+#include "method/gptq_stage.h"
 #include "pipeline/check_output.h"
 #include "pipeline/conversion.h"
+#include "pipeline/method_run.h"
 #include "pipeline/sensitivity.h"
 #include "pipeline/write_model.h"
 #include "text/tokenizer.h"
@@ -88,7 +90,11 @@ class Run {
       measure(data);
     }
     const auto plan = choose();
-    write(plan);
+    if (options_.then == "gptq") {
+      round_by_gptq(plan, fetch);
+    } else {
+      write(plan);
+    }
     if (options_.report_ppl) {
       result_.perplexity_before = perplexity(model_, data);
       result_.perplexity_after =
@@ -369,6 +375,35 @@ class Run {
     result_.output = options_.mlx_path;
     result_.bytes_out = written.bytes;
     result_.bits_per_weight = written.bits_per_weight;
+  }
+
+  // A run of its own, with a work folder that it may be gone on with from.
+  void round_by_gptq(const QuantPlan& plan, const FetchDatasetFn& fetch) {
+    WalkOptions walk;
+    walk.model = options_.model;
+    walk.mlx_path = options_.mlx_path;
+    walk.data = options_.data;
+    walk.assume_family = options_.assume_family;
+    walk.batch_size = options_.batch_size;
+    walk.force = options_.force;
+    const Ranks alone;
+    MethodRun run(kWhere, folder_, walk, alone, progress_);
+    run.calibrate(plan, true, fetch);
+    GptqOptions gptq;
+    if (run.note_unchecked()) {
+      gptq.shift = 0;
+    }
+    GptqStage stage(gptq);
+    auto settings = options_to_json(options_, true);
+    settings["plan"] = to_json(plan);
+    const auto written =
+        run.run(stage, settings, "Mixed widths by sensitivity, GPTQ");
+    result_.then = to_json(written);
+    result_.output = written.output;
+    result_.bytes_out = written.bytes_out;
+    result_.bits_per_weight = written.bits_per_weight;
+    result_.notes.insert(
+        result_.notes.end(), written.notes.begin(), written.notes.end());
   }
 
   double perplexity(const Model& model, const TokenData& data) const {

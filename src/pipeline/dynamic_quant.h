@@ -30,6 +30,7 @@ struct DynamicQuantOptions {
   int high_group_size = 64;
   std::optional<std::string> candidates;
   std::optional<std::string> sensitivities;
+  std::string then;
   bool report_ppl = false;
   bool grad_checkpoint = false;
   std::string accumulation_dtype = "float32";
@@ -90,6 +91,12 @@ struct DynamicQuantOptions {
                  "instead of measuring them"},
         self.sensitivities);
     option(
+        {.name = "then",
+         .help = "Round by this method, on the same text, rather than to "
+                 "nearest",
+         .choices = {"", "gptq"}},
+        self.then);
+    option(
         {.name = "report-ppl",
          .help = "Report the perplexity of the model before and after",
          .affects_result = false},
@@ -146,6 +153,7 @@ struct DynamicReport {
   int64_t bytes_out = 0;
   double bits_per_weight = 0;
   double pass_seconds = 0;  // the pass alone
+  Json then;                // what --then reports; null: rounded to nearest
   double seconds = 0;
   int64_t peak_rss = 0;
   std::vector<std::string> notes;
@@ -153,7 +161,8 @@ struct DynamicReport {
 
 /// Measures what rounding each module costs (measure_sensitivities), or reads
 /// it, then gives each the width by which the least is lost within the target,
-/// rounds to nearest and writes options.mlx_path. Sensitivities that were
+/// rounds to nearest, or as options.then says, and writes options.mlx_path.
+/// Sensitivities that were
 /// measured go to MODEL_sensitivities.json in the current folder, "/" in the
 /// model's name as "_", as mlx-lm has it: mlx-lm's own pairs without
 /// --candidates, else an object with all figures. Errors as convert's and

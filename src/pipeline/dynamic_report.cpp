@@ -24,6 +24,9 @@ Json to_json(const DynamicReport& report) {
     json["perplexity_before"] = *report.perplexity_before;
     json["perplexity"] = *report.perplexity_after;
   }
+  if (!report.then.is_null()) {
+    json["then"] = report.then;
+  }
   json["parameters"] = report.parameters;
   json["bytes_in"] = report.bytes_in;
   json["bytes"] = report.bytes_out;
