@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md. Usage: bench.sh BIN [MODEL TEXT [TEXTS]]
 # Without a model, the demo model and its text, which are small: the ratios
-# then say little. TEXTS is a folder of calibration text, for GPTQ and AWQ
+# then say little. TEXTS is a folder of calibration text, for the methods
 # beside mlx-lm's, which take minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,4 +27,9 @@ if [ -n "$texts" ]; then
   echo "== awq against mlx_lm.awq"
   .venv/bin/python bench/awq_bench.py "$model" "$texts" --binary "$binary" \
     --openblas "$openblas"
+  echo "== dynamic-quant against mlx_lm.dynamic_quant"
+  .venv/bin/python bench/dynamic_bench.py "$model" "$texts" \
+    --binary "$binary" --openblas "$openblas"
+  echo "== dwq against mlx_lm.dwq"
+  .venv/bin/python bench/dwq_bench.py "$model" "$texts" --binary "$binary"
 fi

@@ -52,7 +52,8 @@ Command dynamic_quant_command() {
       "  pennyweight dynamic-quant --model Qwen/Qwen3-0.6B --mlx-path out "
       "--target-bpw 4.75\n"
       "  pennyweight dynamic-quant --model folder --mlx-path out --target-size "
-      "400MB\n    --candidates 3:64,4:64,4:32,5:64,6:64,8:64,bf16 --then gptq\n",
+      "400MB\n    --candidates 3:64,4:64,4:32,5:64,6:64,8:64,bf16 --then "
+      "gptq\n",
       [](CLI::App& app) {
         auto options = std::make_shared<DynamicQuantOptions>();
         bind_flags(app, *options);

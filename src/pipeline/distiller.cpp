@@ -39,9 +39,8 @@ double Distiller::mean(double sum, double tokens) const {
     throw Error(
         ErrorCode::numeric,
         "dwq",
-        "the student's divergence from the teacher is not finite; check both "
-        "models with `pennyweight evaluate`, or choose a lower "
-        "--learning-rate");
+        "the student's divergence from the full model is not finite; check "
+        "both with `pennyweight evaluate`");
   }
   return value;
 }

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 
-#include "calibration/sample.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/process.h"
@@ -12,6 +11,7 @@
 #include "pipeline/check_output.h"
 #include "pipeline/conversion.h"
 #include "pipeline/convert.h"
+#include "pipeline/dwq_data.h"
 #include "pipeline/fingerprint.h"
 #include "pipeline/write_model.h"
 #include "text/tokenizer.h"
@@ -21,12 +21,10 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "dwq";
-constexpr size_t kHeldOut = 32;  // as mlx_lm
 // Of a step's inputs, and of what the teacher has made for later steps.
 constexpr int64_t kActivationBytes = int64_t{64} << 20;
 
 using Clock = std::chrono::steady_clock;
-using Sequences = std::vector<std::vector<int32_t>>;
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorCode::invalid_argument, kWhere, what);
@@ -53,6 +51,14 @@ void check(const DwqOptions& options) {
     refuse("--targets-only writes --target-dir; give one");
   }
   make_quant_spec("affine", options.bits, options.group_size);
+}
+
+int64_t count_sequences(const DistillSplit& split) {
+  int64_t count = 0;
+  for (const auto& batch : split.batches) {
+    count += static_cast<int64_t>(batch.sequences.size());
+  }
+  return count;
 }
 
 class Run {
@@ -95,7 +101,13 @@ class Run {
   }
 
   DwqReport run(const FetchDatasetFn& fetch) {
-    load(fetch);
+    data_ =
+        load_dwq_data(teacher_, folder_, options_, ranks_, fetch, progress_);
+    result_.data = data_.source;
+    result_.notes.insert(
+        result_.notes.end(), data_.notes.begin(), data_.notes.end());
+    result_.train_sequences = count_sequences(data_.train);
+    result_.held_out_sequences = count_sequences(data_.valid);
     if (options_.target_dir) {
       make_targets();
     }
@@ -132,100 +144,10 @@ class Run {
     require_gradients(student_->spec, kWhere);
   }
 
-  // Rows are chosen as mlx_lm chooses them, so that targets may be shared.
-  void load(const FetchDatasetFn& fetch) {
-    auto tokenizer = Tokenizer::load(folder_);
-    LoadDataOptions wanted{
-        .data_path = options_.data_path,
-        .sequence_length = options_.max_seq_length,
-        .seed = options_.seed};
-    if (options_.data_path == "self") {
-      wanted.num_samples = options_.num_samples + static_cast<int>(kHeldOut);
-    }
-    auto data = load_data(
-        tokenizer,
-        wanted,
-        self_sampler(teacher_, tokenizer, progress_),
-        fetch,
-        progress_);
-    result_.data = data.source;
-    result_.notes.insert(
-        result_.notes.end(), data.warnings.begin(), data.warnings.end());
-    // What is to be predicted has to be there.
-    std::erase_if(data.sequences, [](const auto& x) { return x.size() < 2; });
-    split(std::move(data.sequences));
-    data_ = fingerprint(train_.sequences) + fingerprint(valid_.sequences);
-  }
-
-  void split(Sequences sequences) {
-    const size_t count = sequences.size();
-    if (count < 2) {
-      refuse(
-          "the data holds " + std::to_string(count) +
-          " sequences; one to train on and one to hold out are the least");
-    }
-    const auto wanted = static_cast<size_t>(options_.num_samples);
-    size_t held_out = kHeldOut;
-    if (count < wanted + kHeldOut) {
-      held_out = std::clamp<size_t>(count / 9, 1, kHeldOut);
-      note(
-          "the data holds " + std::to_string(count) + " sequences of the " +
-          std::to_string(wanted + kHeldOut) + " asked for; " +
-          std::to_string(held_out) + " of them are held out");
-    }
-    const auto order =
-        NumpyRandom(static_cast<uint32_t>(options_.seed)).permutation(count);
-    const size_t taken = std::min(wanted, count - held_out);
-    for (size_t i = 0; i < taken + held_out; ++i) {
-      auto& part = i < taken ? train_ : valid_;
-      part.sequences.push_back(std::move(sequences[order[i]]));
-    }
-    batch(train_);
-    batch(valid_);
-  }
-
-  void batch(DistillSplit& split) {
-    std::vector<size_t> lengths;
-    for (const auto& sequence : split.sequences) {
-      lengths.push_back(sequence.size());
-      for (int32_t token : sequence) {
-        if (token < 0 || token >= teacher_.spec.vocab) {
-          refuse(
-              "token " + std::to_string(token) +
-              " is outside the vocabulary of " +
-              std::to_string(teacher_.spec.vocab) +
-              "; the tokenizer does not belong to the model");
-        }
-      }
-    }
-    const auto size = static_cast<size_t>(options_.batch_size);
-    const auto ranks = static_cast<size_t>(ranks_.size());
-    if (!options_.pipeline && std::min(size, lengths.size()) < ranks) {
-      refuse(
-          "a batch of " + std::to_string(std::min(size, lengths.size())) +
-          " sequences is too small for " + std::to_string(ranks) +
-          " processes; give --batch-size or --pipeline");
-    }
-    split.batches = distill_batches(
-        lengths,
-        size,
-        static_cast<size_t>(options_.max_seq_length),
-        static_cast<uint32_t>(options_.seed));
-    const size_t used = split.batches.size() * std::min(size, lengths.size());
-    if (used < lengths.size()) {
-      note(
-          std::to_string(lengths.size() - used) + " sequences of " +
-          split.name + " fill no batch and are left out, as in mlx-lm");
-    }
-    auto& count = split.name == "train" ? result_.train_sequences
-                                        : result_.held_out_sequences;
-    count = static_cast<int64_t>(used);
-  }
-
   void make_targets() {
     const fs::path folder = *options_.target_dir;
     result_.targets = folder.string();
-    for (const auto* split : {&valid_, &train_}) {
+    for (const auto* split : {&data_.valid, &data_.train}) {
       write_targets(
           teacher_, teacher_part_, *split, folder, kActivationBytes, progress_);
       check_targets(folder, *split);
@@ -239,7 +161,9 @@ class Run {
         {"options", options_to_json(options_, true)},
         {"model", fingerprint(teacher_)},
         {"student", student_ ? Json(fingerprint(*student_)) : Json()},
-        {"data", data_},
+        {"data",
+         fingerprint(data_.train.sequences) +
+             fingerprint(data_.valid.sequences)},
         {"processes", ranks_.size()}};
   }
 
@@ -322,7 +246,7 @@ class Run {
             student,
             distiller,
             part,
-            {train_, valid_, *train_targets, *valid_targets},
+            {data_.train, data_.valid, *train_targets, *valid_targets},
             {.learning_rate = options_.learning_rate},
             *work_,
             progress_);
@@ -331,6 +255,15 @@ class Run {
             "nothing can be trained, since no module has affine scales of "
             "fewer than 8 bits: the start is kept");
       }
+    }
+    if (result_.training.diverged) {
+      note(
+          "training diverged after step " +
+          std::to_string(
+              result_.training.curve.empty()
+                  ? 0
+                  : result_.training.curve.back().step) +
+          ": choose a lower --learning-rate");
     }
     if (result_.trained && result_.training.tensors.empty()) {
       note("no step was better on held-out text than the start, which is kept");
@@ -371,39 +304,13 @@ class Run {
         kWhere,
         progress_);
     if (result_.trained) {
-      write_file(output.path() / "dwq_log.csv", csv());
+      write_file(output.path() / "dwq_log.csv", log_csv(result_.training));
     }
     output.commit();
     result_.output = options_.mlx_path;
     result_.parameters = model_size(*student_).parameters;
     result_.bytes_out = written.bytes;
     result_.bits_per_weight = written.bits_per_weight;
-  }
-
-  std::string csv() const {
-    std::string text =
-        "step,tokens,learning_rate,loss,gradient_norm,held_out_kl\n";
-    char line[160];
-    std::snprintf(line, sizeof(line), "0,0,,,,%.6g\n", result_.training.start);
-    text += line;
-    for (const auto& point : result_.training.curve) {
-      std::snprintf(
-          line,
-          sizeof(line),
-          "%lld,%lld,%.6g,%.6g,%.6g,",
-          static_cast<long long>(point.step),
-          static_cast<long long>(point.tokens),
-          point.rate,
-          point.loss,
-          point.norm);
-      text += line;
-      if (point.held_out) {
-        std::snprintf(line, sizeof(line), "%.6g", *point.held_out);
-        text += line;
-      }
-      text += "\n";
-    }
-    return text;
   }
 
   fs::path folder_;
@@ -414,9 +321,7 @@ class Run {
   Model teacher_;
   ModelPart teacher_part_;
   std::optional<Model> student_;
-  DistillSplit train_{"train", {}, {}};
-  DistillSplit valid_{"valid", {}, {}};
-  std::string data_;  // fingerprint
+  DwqData data_;
   std::optional<WorkFolder> work_;
   DwqReport result_;
 };
@@ -432,42 +337,6 @@ DwqReport dwq(
     const ProgressFn& progress) {
   return Run(model_folder, student_folder, options, ranks, progress)
       .run(fetch_dataset);
-}
-
-Json to_json(const DwqReport& report) {
-  Json json{
-      {"output", report.output},
-      {"targets", report.targets},
-      {"data", report.data},
-      {"train_sequences", report.train_sequences},
-      {"held_out_sequences", report.held_out_sequences},
-      {"trained_modules", report.trained_modules},
-      {"trained_parameters", report.trained_parameters},
-      {"untrained", report.untrained}};
-  if (report.trained) {
-    const auto& training = report.training;
-    json["learning_rate"] = training.rate;
-    json["trial"] = training.trial;
-    json["start_kl"] = training.start;
-    json["best_kl"] = training.best;
-    json["best_step"] = training.best_step;
-    json["resumed_steps"] = training.resumed_steps;
-    json["tokens_per_second"] = training.seconds > 0
-        ? static_cast<double>(training.tokens) / training.seconds
-        : 0.0;
-    json["curve"] = Json::array();
-    for (const auto& point : training.curve) {
-      json["curve"].push_back(to_json(point));
-    }
-  }
-  json["parameters"] = report.parameters;
-  json["bytes"] = report.bytes_out;
-  json["bits_per_weight"] = report.bits_per_weight;
-  json["seconds"] = report.seconds;
-  json["peak_rss"] = report.peak_rss;
-  json["processes"] = report.ranks;
-  json["notes"] = report.notes;
-  return json;
 }
 
 }  // namespace pennyweight

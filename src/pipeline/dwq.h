@@ -171,4 +171,8 @@ DwqReport dwq(
 
 Json to_json(const DwqReport& report);
 
+/// Of the start and each step: step, tokens, learning_rate, loss,
+/// gradient_norm and held_out_kl, empty where it was not measured.
+std::string log_csv(const TrainResult& training);
+
 }  // namespace pennyweight

@@ -35,6 +35,8 @@ Student::Student(const Model& model, const ModelPart& part)
     : model_(model), part_(part) {
   const auto hold = [&](const std::string& path, const LinearWeights& linear) {
     if (linear.packed && is_trained(*linear.packed)) {
+      require_finite(linear.packed->scales, path + ".scales");
+      require_finite(*linear.packed->biases, path + ".biases");
       groups_.emplace(path, TrainedGroups(*linear.packed));
     }
   };

@@ -17,7 +17,8 @@ namespace pennyweight {
 /// with the scales and biases of each module that is trained as masters.
 class Student {
  public:
-  /// The model must outlive this.
+  /// The model must outlive this. numeric Error for scales or biases that are
+  /// not finite.
   Student(const Model& model, const ModelPart& part);
 
   const Model& model() const {

@@ -303,6 +303,9 @@ Targets::Rows StoredTargets::of(size_t i) const {
     return part;
   };
   ops::TopLogits top{of_rows("logits"), of_rows("indices")};
+  if (!mx::all(mx::isfinite(top.values)).item<bool>()) {
+    refuse(path, "holds logits that are not finite");
+  }
   if (top.columns.size() > 0 &&
       mx::max(top.columns).item<uint32_t>() >= vocab_) {
     refuse(path, "names logits outside the vocabulary");

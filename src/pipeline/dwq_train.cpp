@@ -68,10 +68,17 @@ class Trainer {
       }
     }
     result_.resumed_steps = done;
-    while (done < steps_) {
-      done = train(done, std::min(steps_, done + interval_), steps_);
-      judge(done);
-      save(done);
+    try {
+      while (done < steps_) {
+        done = train(done, std::min(steps_, done + interval_), steps_);
+        judge(done);
+        save(done);
+      }
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::numeric) {
+        throw;
+      }
+      result_.diverged = true;
     }
     return std::move(result_);
   }
@@ -143,6 +150,10 @@ class Trainer {
       if (!found.contains(i)) {
         const double rate = kRates[i] * student_.unit();
         found[i] = try_rate(rate, steps);
+        if (std::isinf(found[i])) {
+          say("diverges at rate " + rate_text(rate));
+          return found[i];
+        }
         result_.trial[rate_text(rate)] = found[i];
         say("held-out KL after " + std::to_string(steps) + " steps at rate " +
             rate_text(rate) + " " + std::to_string(found[i]));
@@ -162,12 +173,20 @@ class Trainer {
     result_.rate = kRates[best] * student_.unit();
   }
 
+  // Infinite where it diverges.
   double try_rate(double rate, int64_t steps) {
     const TrainResult before = result_;
     result_.rate = rate;
     clip_ = GradientClip();
-    train(0, steps, steps);
-    const double kl = measure();
+    double kl = INFINITY;
+    try {
+      train(0, steps, steps);
+      kl = measure();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::numeric) {
+        throw;
+      }
+    }
     student_.reset();
     clip_ = GradientClip();
     result_ = before;

@@ -36,6 +36,7 @@ struct TrainResult {
   double best = 0;
   int64_t best_step = 0;  // 0: the start
   std::vector<TrainPoint> curve;
+  bool diverged = false;  // the last steps' loss was not finite any more
   /// By tensor name, what was best; empty: the start.
   std::map<std::string, mx::array> tensors;
   int64_t resumed_steps = 0;
@@ -58,7 +59,8 @@ struct TrainData {
 /// Trains scales and biases of `student`, one step a batch, measures it on
 /// held-out text on the way and keeps what was best there. Steps done go to
 /// the work folder at each measure, and one that has some is gone on with to
-/// the same bytes. Errors as Distiller's and WorkFolder's.
+/// the same bytes. A run that diverges ends there. Errors as Distiller's, of
+/// the start, and WorkFolder's.
 TrainResult train_dwq(
     Student& student,
     Distiller& distiller,

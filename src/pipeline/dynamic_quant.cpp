@@ -14,7 +14,7 @@
 #include "pipeline/check_output.h"
 #include "pipeline/conversion.h"
 #include "pipeline/method_run.h"
-#include "pipeline/sensitivity.h"
+#include "pipeline/sensitivity_file.h"
 #include "pipeline/write_model.h"
 #include "text/tokenizer.h"
 
@@ -145,15 +145,13 @@ class Run {
     result_.low_kl = measured.loss;
     result_.pass_seconds = seconds_since(start);
     for (const auto& module : list_homes(model_.spec)) {
-      const auto& own = measured.modules.at(module.path);
-      const auto losses =
-          estimate_losses(own.whole, own.low_error, own.effects);
-      // The last of two candidates is the high one.
-      const double sensitivity = own.effects.back().alignment * 1e6 /
-          static_cast<double>(own.parameters);
-      add(module, losses, sensitivity);
+      add(module, module_losses(measured, module));
     }
-    save(measured);
+    auto name = options_.model;
+    std::replace(name.begin(), name.end(), '/', '_');
+    result_.sensitivities = name + "_sensitivities.json";
+    file().write(
+        result_.sensitivities, measured, low_, list_homes(model_.spec));
   }
 
   fs::path scratch_folder() const {
@@ -161,123 +159,24 @@ class Run {
     return parent.empty() ? fs::path(".") : parent;
   }
 
-  void save(const Sensitivities& measured) {
-    auto name = options_.model;
-    std::replace(name.begin(), name.end(), '/', '_');
-    result_.sensitivities = name + "_sensitivities.json";
-    Json json = Json::array();
-    if (!options_.candidates) {
-      for (const Choice& choice : choices_) {
-        json.push_back({choice.path, choice.sensitivity});
-      }
-    } else {
-      json = {
-          {"low", to_json(low_)},
-          {"kl", measured.loss},
-          {"modules", Json::object()}};
-      for (const auto& [path, own] : measured.modules) {
-        Json entry{
-            {"parameters", own.parameters},
-            {"alignment", own.whole},
-            {"low_error", own.low_error},
-            {"candidates", Json::object()}};
-        for (size_t i = 0; i < candidates_.size(); ++i) {
-          entry["candidates"][candidate_name(candidates_[i])] = {
-              {"alignment", own.effects[i].alignment},
-              {"error", own.effects[i].error}};
-        }
-        json["modules"][path] = entry;
-      }
-    }
-    write_file(result_.sensitivities, json.dump(1) + "\n");
+  SensitivityFile file() const {
+    return {candidates_, options_.candidates.has_value()};
   }
 
-  void read(const std::string& file) {
-    const auto json = read_json(file);
-    result_.sensitivities = file;
-    for (const auto& module : list_homes(model_.spec)) {
-      if (json.is_array()) {
-        read_pair(json, file, module);
-      } else {
-        read_figures(JsonView(json, file), module);
-      }
+  void read(const std::string& name) {
+    result_.sensitivities = name;
+    const auto modules = list_homes(model_.spec);
+    const auto losses = file().read(name, modules);
+    for (size_t i = 0; i < modules.size(); ++i) {
+      add(modules[i], losses[i]);
     }
-  }
-
-  // mlx-lm's: [[path, alignment a million weights], ...] for low and high.
-  void read_pair(
-      const Json& json,
-      const std::string& file,
-      const ModuleSpec& module) {
-    if (options_.candidates) {
-      refuse(
-          file +
-          " is for two widths only; leave out --candidates, or leave "
-          "out --sensitivities to measure them");
-    }
-    for (const Json& pair : json) {
-      if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() ||
-          !pair[1].is_number()) {
-        throw Error(
-            ErrorCode::corrupt,
-            kWhere,
-            file + " is not a list of pairs of a module and a number");
-      }
-      if (pair[0].get<std::string>() == module.path) {
-        const auto value = pair[1].get<double>();
-        const double million =
-            static_cast<double>(module.out * module.in) * 1e-6;
-        return add(module, {std::max(0.0, value) * million, 0.0}, value);
-      }
-    }
-    missing(file, module);
-  }
-
-  [[noreturn]] void missing(const std::string& file, const ModuleSpec& module)
-      const {
-    throw Error(
-        ErrorCode::not_found,
-        kWhere,
-        file + " has no sensitivity of " + module.path +
-            "; is it of another model?");
-  }
-
-  void read_figures(const JsonView& json, const ModuleSpec& module) {
-    const auto modules = json.object("modules");
-    const auto own =
-        modules ? modules->object(module.path) : std::optional<JsonView>();
-    const auto figures =
-        own ? own->object("candidates") : std::optional<JsonView>();
-    if (!figures) {
-      missing(json.origin(), module);
-    }
-    std::vector<RoundingEffect> effects;
-    for (const auto& candidate : candidates_) {
-      const auto entry = figures->object(candidate_name(candidate));
-      if (!entry) {
-        throw Error(
-            ErrorCode::not_found,
-            kWhere,
-            json.origin() + " has no figures of " + candidate_name(candidate) +
-                "; measure anew without --sensitivities");
-      }
-      effects.push_back({entry->number("alignment"), entry->number("error")});
-    }
-    add(module,
-        estimate_losses(
-            own->number("alignment"), own->number("low_error"), effects),
-        effects.back().alignment * 1e6 /
-            static_cast<double>(module.out * module.in));
   }
 
   /// Alternatives of what fits the module; floats where nothing does.
-  void add(
-      const ModuleSpec& module,
-      const std::vector<double>& losses,
-      double sensitivity) {
+  void add(const ModuleSpec& module, const ModuleLosses& found) {
     const int item = static_cast<int>(mx::size_of(model_.dtype));
     const int64_t stack = std::max<int64_t>(1, module.count);
-    Choice choice{module.path, {}, {}, sensitivity};
+    Choice choice{module.path, {}, {}, found.sensitivity};
     const auto offer = [&](const Candidate& candidate, double loss) {
       const int64_t bytes = candidate
           ? quantized_bytes(*candidate, module.out, module.in, item)
@@ -289,7 +188,7 @@ class Run {
     for (size_t i = 0; i < candidates_.size(); ++i) {
       if (!candidates_[i] ||
           (module.packable && fits(*candidates_[i], module.in))) {
-        offer(candidates_[i], losses[i]);
+        offer(candidates_[i], found.losses[i]);
       }
     }
     if (choice.candidates.empty()) {

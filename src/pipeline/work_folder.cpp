@@ -1,8 +1,6 @@
 #include "pipeline/work_folder.h"
 
 #include <fcntl.h>
-#include <mlx/ops.h>
-#include <mlx/transforms.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,11 +11,9 @@
 #include <cstdio>
 #include <vector>
 
-#include "checkpoint/safetensors.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/hash.h"
-#include "export/model_writer.h"
+#include "pipeline/work_part.h"
 
 namespace pennyweight {
 
@@ -26,8 +22,6 @@ namespace {
 constexpr const char* kWhere = "resume";
 constexpr const char* kLock = "lock";
 constexpr const char* kSettings = "settings.json";
-constexpr const char* kReport = "report.json";
-constexpr const char* kTensors = "model.safetensors";
 
 fs::path work_path(const fs::path& target) {
   return target.parent_path() /
@@ -60,66 +54,6 @@ void list_differences(
         name + " (" + one_line(before.dump(), 60) + ", now " +
         one_line(now.dump(), 60) + ")");
   }
-}
-
-std::string checksum(const std::map<std::string, mx::array>& tensors) {
-  Hash hash;
-  for (const auto& [name, tensor] : tensors) {
-    hash.add(name);
-    hash.add(safetensors_dtype_name(tensor.dtype()));
-    for (auto extent : tensor.shape()) {
-      hash.add(std::to_string(extent));
-    }
-    hash.add(tensor.data<char>(), tensor.nbytes());
-  }
-  return hash.text();
-}
-
-[[noreturn]] void throw_damaged(const fs::path& path) {
-  throw Error(
-      ErrorCode::corrupt,
-      kWhere,
-      path.string() + " is damaged; drop it with --force");
-}
-
-// A JSON object that this class has written.
-Json read_part(const fs::path& path) {
-  Json json;
-  try {
-    json = read_json(path);
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::io) {
-      throw;
-    }
-  }
-  if (!json.is_object()) {
-    throw_damaged(path);
-  }
-  return json;
-}
-
-// Views of the mapped file.
-std::map<std::string, mx::array> load_part(const fs::path& folder) {
-  auto report = read_part(folder / kReport);
-  auto path = folder / kTensors;
-  std::map<std::string, mx::array> tensors;
-  if (report.value("tensors", Json()) != 0) {
-    try {
-      auto file = SafetensorsFile::open(path);
-      for (const auto& entry : file->entries()) {
-        tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
-      }
-    } catch (const Error& error) {
-      if (error.code() == ErrorCode::io) {
-        throw;
-      }
-      throw_damaged(path);
-    }
-  }
-  if (report.value("checksum", Json()) != checksum(tensors)) {
-    throw_damaged(path);
-  }
-  return tensors;
 }
 
 }  // namespace
@@ -231,7 +165,7 @@ void WorkFolder::unlock() {
 }
 
 void WorkFolder::compare_settings(const Json& settings) const {
-  auto before = read_part(path_ / kSettings);
+  auto before = read_work_json(path_ / kSettings);
   std::vector<std::string> differences;
   list_differences(before, settings, "", differences);
   if (differences.empty()) {
@@ -339,40 +273,6 @@ void WorkFolder::drop_unfinished() const {
   remove_all_but(kept);
 }
 
-void WorkFolder::save_part(
-    const fs::path& path,
-    const std::map<std::string, mx::array>& tensors,
-    const Json& figures,
-    const std::string& so_far) const {
-  std::map<std::string, mx::array> dense;
-  for (const auto& [name, tensor] : tensors) {
-    auto copy = mx::contiguous(tensor);
-    mx::eval(copy);
-    dense.emplace(name, std::move(copy));
-  }
-  try {
-    AtomicFolder folder(path, false);
-    // A part of which nothing is a tensor has no file.
-    if (!dense.empty()) {
-      write_safetensors(folder.path() / kTensors, dense);
-    }
-    Json report{
-        {"tensors", dense.size()},
-        {"checksum", checksum(dense)},
-        {"figures", figures}};
-    write_file(folder.path() / kReport, report.dump(2) + "\n");
-    folder.commit();
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::io) {
-      throw;
-    }
-    throw Error(
-        ErrorCode::io,
-        kWhere,
-        std::string(error.what()) + "; run again to go on after " + so_far);
-  }
-}
-
 void WorkFolder::save_block(
     int index,
     const std::map<std::string, mx::array>& tensors,
@@ -383,7 +283,7 @@ void WorkFolder::save_block(
         kWhere,
         "block " + std::to_string(index) + " is not the next");
   }
-  save_part(
+  save_work_part(
       block_path(index),
       tensors,
       figures,
@@ -395,7 +295,7 @@ void WorkFolder::save_state(
     int64_t step,
     const std::map<std::string, mx::array>& tensors,
     const Json& figures) {
-  save_part(
+  save_work_part(
       state_path(step),
       tensors,
       figures,
@@ -413,19 +313,19 @@ void WorkFolder::save_state(
 }
 
 std::map<std::string, mx::array> WorkFolder::load_block(int index) const {
-  return load_part(block_path(index));
+  return load_work_part(block_path(index));
 }
 
 Json WorkFolder::load_report(int index) const {
-  return read_part(block_path(index) / kReport).value("figures", Json());
+  return load_work_figures(block_path(index));
 }
 
 std::map<std::string, mx::array> WorkFolder::load_state() const {
-  return load_part(state_path(*state_));
+  return load_work_part(state_path(*state_));
 }
 
 Json WorkFolder::load_state_report() const {
-  return read_part(state_path(*state_) / kReport).value("figures", Json());
+  return load_work_figures(state_path(*state_));
 }
 
 void WorkFolder::remove() {

@@ -93,11 +93,6 @@ class WorkFolder {
   void drop_unfinished() const;
   fs::path block_path(int index) const;
   fs::path state_path(int64_t step) const;
-  void save_part(
-      const fs::path& path,
-      const std::map<std::string, mx::array>& tensors,
-      const Json& report,
-      const std::string& so_far) const;
 
   fs::path target_;
   fs::path path_;

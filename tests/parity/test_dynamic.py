@@ -108,6 +108,24 @@ def test_better_than_one_width(measured, tmp_path):
     assert kl(tmp_path / "out") < kl(tmp_path / "even")
 
 
+def test_then_gptq(measured, tmp_path):
+    folder, report = measured
+    flags = ["--target-bpw", 4.8, "--candidates", CANDIDATES,
+             "--sensitivities", folder / report["sensitivities"],
+             "--num-samples", 48]
+    run(DEMO, tmp_path / "nearest", *flags)
+    report = run(DEMO, tmp_path / "gptq", *flags, "--then", "gptq")
+    assert 4.8 * 0.998 <= report["bits_per_weight"] <= 4.8
+    assert len(report["then"]["blocks"]) > 0
+    assert kl(tmp_path / "gptq") < 0.8 * kl(tmp_path / "nearest")
+    load_model(tmp_path / "gptq")
+    assert not leftovers(tmp_path)
+    # The same modules have the same widths.
+    configs = [json.loads((tmp_path / name / "config.json").read_text())
+               for name in ("nearest", "gptq")]
+    assert configs[0]["quantization"] == configs[1]["quantization"]
+
+
 def test_size_and_same_bytes(measured, tmp_path):
     folder, report = measured
     for name in ("one", "two"):

@@ -1,0 +1,150 @@
+#include "pipeline/dwq_data.h"
+
+#include <algorithm>
+
+#include "calibration/sample.h"
+#include "core/error.h"
+#include "text/tokenizer.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "dwq";
+constexpr size_t kHeldOut = 32;  // as mlx_lm
+
+using Sequences = std::vector<std::vector<int32_t>>;
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw Error(ErrorCode::invalid_argument, kWhere, what);
+}
+
+class Loader {
+ public:
+  Loader(
+      const Model& teacher,
+      const DwqOptions& options,
+      const Ranks& ranks,
+      const ProgressFn& progress)
+      : teacher_(teacher),
+        options_(options),
+        ranks_(ranks),
+        progress_(progress) {}
+
+  DwqData load(const fs::path& folder, const FetchDatasetFn& fetch) {
+    auto tokenizer = Tokenizer::load(folder);
+    LoadDataOptions wanted{
+        .data_path = options_.data_path,
+        .sequence_length = options_.max_seq_length,
+        .seed = options_.seed};
+    if (options_.data_path == "self") {
+      wanted.num_samples = options_.num_samples + static_cast<int>(kHeldOut);
+    }
+    auto data = load_data(
+        tokenizer,
+        wanted,
+        self_sampler(teacher_, tokenizer, progress_),
+        fetch,
+        progress_);
+    result_.source = data.source;
+    result_.notes = data.warnings;
+    // What is to be predicted has to be there.
+    std::erase_if(data.sequences, [](const auto& x) { return x.size() < 2; });
+    split(std::move(data.sequences));
+    batch(result_.train);
+    batch(result_.valid);
+    return std::move(result_);
+  }
+
+ private:
+  void note(const std::string& text) {
+    result_.notes.push_back(text);
+    warn(progress_, kWhere, text);
+  }
+
+  void split(Sequences sequences) {
+    const size_t count = sequences.size();
+    if (count < 2) {
+      refuse(
+          "the data holds " + std::to_string(count) +
+          " sequences; one to train on and one to hold out are the least");
+    }
+    const auto wanted = static_cast<size_t>(options_.num_samples);
+    size_t held_out = kHeldOut;
+    if (count < wanted + kHeldOut) {
+      held_out = std::clamp<size_t>(count / 9, 1, kHeldOut);
+      note(
+          "the data holds " + std::to_string(count) + " sequences of the " +
+          std::to_string(wanted + kHeldOut) + " asked for; " +
+          std::to_string(held_out) + " of them are held out");
+    }
+    const auto order =
+        NumpyRandom(static_cast<uint32_t>(options_.seed)).permutation(count);
+    const size_t taken = std::min(wanted, count - held_out);
+    for (size_t i = 0; i < taken + held_out; ++i) {
+      auto& part = i < taken ? result_.train : result_.valid;
+      part.sequences.push_back(std::move(sequences[order[i]]));
+    }
+  }
+
+  void check_tokens(const std::vector<int32_t>& sequence) const {
+    for (int32_t token : sequence) {
+      if (token < 0 || token >= teacher_.spec.vocab) {
+        refuse(
+            "token " + std::to_string(token) +
+            " is outside the vocabulary of " +
+            std::to_string(teacher_.spec.vocab) +
+            "; the tokenizer does not belong to the model");
+      }
+    }
+  }
+
+  void batch(DistillSplit& split) {
+    std::vector<size_t> lengths;
+    for (const auto& sequence : split.sequences) {
+      lengths.push_back(sequence.size());
+      check_tokens(sequence);
+    }
+    const size_t size =
+        std::min(static_cast<size_t>(options_.batch_size), lengths.size());
+    const auto ranks = static_cast<size_t>(ranks_.size());
+    if (!options_.pipeline && size < ranks) {
+      refuse(
+          "a batch of " + std::to_string(size) +
+          " sequences is too small for " + std::to_string(ranks) +
+          " processes; give --batch-size or --pipeline");
+    }
+    split.batches = distill_batches(
+        lengths,
+        size,
+        static_cast<size_t>(options_.max_seq_length),
+        static_cast<uint32_t>(options_.seed));
+    const size_t used = split.batches.size() * size;
+    if (used < lengths.size()) {
+      note(
+          std::to_string(lengths.size() - used) + " sequences of " +
+          split.name + " fill no batch and are left out, as in mlx-lm");
+    }
+  }
+
+  const Model& teacher_;
+  const DwqOptions& options_;
+  const Ranks& ranks_;
+  const ProgressFn& progress_;
+  DwqData result_;
+};
+
+}  // namespace
+
+DwqData load_dwq_data(
+    const Model& teacher,
+    const fs::path& teacher_folder,
+    const DwqOptions& options,
+    const Ranks& ranks,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress) {
+  return Loader(teacher, options, ranks, progress)
+      .load(teacher_folder, fetch_dataset);
+}
+
+}  // namespace pennyweight

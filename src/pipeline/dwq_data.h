@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "pipeline/dwq.h"
+
+namespace pennyweight {
+
+/// What a run of dwq trains on and is measured by.
+struct DwqData {
+  DistillSplit train{"train", {}, {}};
+  DistillSplit valid{"valid", {}, {}};
+  std::string source;  // in words
+  std::vector<std::string> notes;
+};
+
+/// Loads the text and divides it as mlx_lm's dwq does, so that targets may be
+/// shared with it: rows by numpy's permutation of --seed, --num-samples to
+/// train on and the next 32 held out, in its batches. Of less text a ninth is
+/// held out. Errors as load_data's; invalid_argument for text of fewer than
+/// two sequences, of tokens that the teacher has not, or of batches too small
+/// for the processes.
+DwqData load_dwq_data(
+    const Model& teacher,
+    const fs::path& teacher_folder,
+    const DwqOptions& options,
+    const Ranks& ranks,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress);
+
+}  // namespace pennyweight
