@@ -2,8 +2,6 @@
 
 #include <mlx/transforms.h>
 
-#include "core/error.h"
-
 namespace pennyweight {
 
 BlockGradients block_gradients(
@@ -30,19 +28,6 @@ BlockGradients block_gradients(
     result.weights.emplace(linears[i], gradients[i + 1]);
   }
   return result;
-}
-
-void require_gradients(const DecoderSpec& spec, const std::string& where) {
-  for (const BlockSpec& block : spec.blocks) {
-    if (block.moe || block.attention.delta) {
-      throw Error(
-          ErrorCode::not_supported,
-          where,
-          "block " + std::to_string(block.index) + " has " +
-              (block.moe ? "experts" : "linear attention") +
-              ", for which gradients are not there yet; use gptq or awq");
-    }
-  }
 }
 
 }  // namespace pennyweight

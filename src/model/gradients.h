@@ -17,8 +17,7 @@ struct BlockGradients {
 
 /// The gradients of a loss by the block's input x and by the weights of
 /// `linears`, which are dense, given that by its output, dy (both float32
-/// [batch, length, hidden]). The block is run again from x. not_supported Error
-/// where a part has no gradient: experts and linear attention.
+/// [batch, length, hidden]). The block is run again from x.
 BlockGradients block_gradients(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -26,9 +25,5 @@ BlockGradients block_gradients(
     const mx::array& x,
     const mx::array& dy,
     const ForwardContext& context);
-
-/// not_supported Error, in the words of the command `where`, for a model with
-/// blocks of which block_gradients() has none.
-void require_gradients(const DecoderSpec& spec, const std::string& where);
 
 }  // namespace pennyweight

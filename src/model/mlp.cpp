@@ -54,7 +54,9 @@ mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
   auto best = spec.two_highest ? mx::sum(mx::topk(grouped, 2, -1), -1, true)
                                : mx::max(grouped, -1, true);
   auto dropped = mx::slice(
-      mx::argpartition(best, drop - 1, 1), {0, 0, 0}, {tokens, drop, 1});
+      mx::argpartition(mx::stop_gradient(best), drop - 1, 1),
+      {0, 0, 0},
+      {tokens, drop, 1});
   grouped = mx::put_along_axis(
       grouped,
       mx::broadcast_to(dropped, {tokens, drop, grouped.shape(2)}),
@@ -130,7 +132,8 @@ Routing route(
   }
   choice = keep_best_groups(spec, choice);
   auto experts = mx::slice(
-      mx::argpartition(mx::negative(choice), spec.chosen - 1, -1),
+      mx::argpartition(
+          mx::stop_gradient(mx::negative(choice)), spec.chosen - 1, -1),
       {0, 0},
       {input.shape(0), spec.chosen});
   // Groups that are left out score nothing where nothing else is added.

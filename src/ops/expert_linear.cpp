@@ -2,9 +2,12 @@
 
 #include <mlx/ops.h>
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
+#include "core/error.h"
 #include "kernels/access.h"
 #include "ops/check.h"
 #include "ops/mlx_path.h"
@@ -68,13 +71,27 @@ kernels::ConstVector bias_of(const Arrays& arrays, size_t at, bool present) {
 class ExpertLinear : public CpuPrimitive {
  public:
   /// Of each expert the inputs hold its weight's arrays and its bias, behind
-  /// x and the rows' experts.
-  ExpertLinear(mx::Stream stream, std::optional<PackedFormat> format, bool bias)
-      : CpuPrimitive(stream), format_(format), bias_(bias) {}
+  /// x and the rows' experts. `transposed`: x [rows, out] times the weights,
+  /// which are dense, without biases.
+  ExpertLinear(
+      mx::Stream stream,
+      std::optional<PackedFormat> format,
+      bool bias,
+      bool transposed = false)
+      : CpuPrimitive(stream),
+        format_(format),
+        bias_(bias),
+        transposed_(transposed) {}
 
   const char* name() const override {
     return "pennyweight::ExpertLinear";
   }
+
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays& outputs) override;
 
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
@@ -101,13 +118,13 @@ class ExpertLinear : public CpuPrimitive {
         matrix_of(out),
         out.shape(1)};
     const auto* of_row = expert.data<uint32_t>();
-    const bool packed = format_.has_value();
-    return [rows, of_row, packed, experts = std::move(experts)] {
+    const Form form{format_.has_value(), transposed_};
+    return [rows, of_row, form, experts = std::move(experts)] {
       for (int64_t first = 0, last = 0; first < rows.count; first = last) {
         while (last < rows.count && of_row[last] == of_row[first]) {
           ++last;
         }
-        multiply(rows, first, last, experts.at(of_row[first]), packed);
+        multiply(rows, first, last, experts.at(of_row[first]), form);
       }
     };
   }
@@ -117,6 +134,11 @@ class ExpertLinear : public CpuPrimitive {
     kernels::QuantizedMatrix packed;
     kernels::ConstMatrix dense;
     kernels::ConstVector bias;
+  };
+
+  struct Form {
+    bool packed;
+    bool transposed;
   };
 
   struct Rows {
@@ -132,12 +154,12 @@ class ExpertLinear : public CpuPrimitive {
       int64_t first,
       int64_t last,
       const Own& own,
-      bool packed) {
+      const Form& form) {
     auto x = rows.x;
     x.data = kernels::advance(x.data, x.type, first * x.stride);
     auto out = rows.out;
     out.data = kernels::advance(out.data, out.type, first * out.stride);
-    if (packed) {
+    if (form.packed) {
       kernels::quantized_matmul(
           {.m = last - first,
            .x = x,
@@ -152,13 +174,115 @@ class ExpertLinear : public CpuPrimitive {
            .x = x,
            .weight = own.dense,
            .bias = own.bias,
-           .out = out});
+           .out = out,
+           .weight_by_depth = form.transposed});
     }
   }
 
   std::optional<PackedFormat> format_;
   bool bias_;
+  bool transposed_;
 };
+
+/// Of the rows of one expert, dy^T x in float32.
+class ExpertWeightGradient : public CpuPrimitive {
+ public:
+  ExpertWeightGradient(mx::Stream stream, uint32_t expert)
+      : CpuPrimitive(stream), expert_(expert) {}
+
+  const char* name() const override {
+    return "pennyweight::ExpertWeightGradient";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto dy = with_even_rows(inputs[0]);
+    const auto x = with_even_rows(inputs[1]);
+    const auto expert = without_gaps(inputs[2]);
+    allocate(out);
+    const auto* of_row = expert.data<uint32_t>();
+    const auto [first, last] =
+        std::equal_range(of_row, of_row + expert.size(), expert_);
+    const auto from = [&, row = first - of_row](const mx::array& rows) {
+      auto matrix = matrix_of(rows);
+      matrix.data =
+          kernels::advance(matrix.data, matrix.type, row * matrix.stride);
+      return matrix;
+    };
+    const kernels::GramArgs args{
+        .rows = last - first,
+        .n = column_count(x),
+        .b = from(x),
+        .parts = {{column_count(dy), from(dy)}},
+        .out = matrix_of(out)};
+    const size_t bytes = out.nbytes();
+    return [args, bytes] {
+      std::memset(args.out.data, 0, bytes);
+      if (args.rows > 0) {
+        kernels::gram(args);
+      }
+    };
+  }
+
+ private:
+  uint32_t expert_;
+};
+
+Arrays ExpertLinear::vjp(
+    const Arrays& primals,
+    const Arrays& cotangents,
+    const std::vector<int>& argnums,
+    const Arrays&) {
+  if (format_) {
+    throw Error(
+        ErrorCode::not_supported,
+        kWhere,
+        "packed experts have no gradient; expand them");
+  }
+  const auto& x = primals[0];
+  const auto& expert = primals[1];
+  const auto dy = mx::astype(cotangents[0], x.dtype(), stream());
+  const size_t arrays = bias_ ? 2 : 1;
+  Arrays gradients;
+  for (int arg : argnums) {
+    if (arg == 0) {
+      Arrays inputs{dy, expert};
+      for (size_t at = 2; at < primals.size(); at += arrays) {
+        inputs.push_back(primals[at]);
+      }
+      gradients.push_back(mx::array(
+          x.shape(),
+          x.dtype(),
+          std::make_shared<ExpertLinear>(stream(), std::nullopt, false, true),
+          std::move(inputs)));
+      continue;
+    }
+    if (arg == 1) {
+      gradients.push_back(mx::zeros_like(expert, stream()));
+      continue;
+    }
+    const size_t at = size_t(arg) - 2;
+    const auto own = uint32_t(at / arrays);
+    const auto& primal = primals[size_t(arg)];
+    if (at % arrays == 0) {
+      gradients.push_back(mx::array(
+          primal.shape(),
+          mx::float32,
+          std::make_shared<ExpertWeightGradient>(stream(), own),
+          Arrays{dy, x, expert}));
+    } else {
+      const auto chosen = mx::equal(expert, mx::array(own), stream());
+      const auto rows = mx::where(
+          mx::expand_dims(chosen, 1, stream()),
+          mx::astype(dy, mx::float32, stream()),
+          mx::array(0.0f),
+          stream());
+      gradients.push_back(mx::astype(
+          mx::sum(rows, 0, false, stream()), primal.dtype(), stream()));
+    }
+  }
+  return gradients;
+}
 
 }  // namespace
 

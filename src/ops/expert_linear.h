@@ -14,6 +14,7 @@ struct ExpertWeight {
 /// Each row of x [rows, in] through its own expert's linear. expert uint32
 /// [rows] names the expert of each row; rows must stand sorted by it. All
 /// experts are of one shape and form. An expert without rows is not read.
+/// Dense experts have gradients: by x, their weights (float32) and biases.
 /// The result is [rows, out] in `out_dtype`, x's dtype when not given.
 mx::array expert_linear(
     const mx::array& x,

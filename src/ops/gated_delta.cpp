@@ -50,6 +50,20 @@ class GatedDelta : public CpuPrimitive {
     return "pennyweight::GatedDelta";
   }
 
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    return vjp_through(
+        [](const Arrays& x) {
+          return mlx_path::gated_delta(x[0], x[1], x[2], x[3], x[4]);
+        },
+        primals,
+        cotangents,
+        argnums);
+  }
+
  protected:
   Task plan(const Arrays& inputs, mx::array& out) override {
     const auto q = with_dense_last_axis(inputs[0]);
@@ -84,6 +98,20 @@ class CausalConv : public CpuPrimitive {
 
   const char* name() const override {
     return "pennyweight::CausalConv";
+  }
+
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    return vjp_through(
+        [this](const Arrays& x) {
+          return mlx_path::causal_conv(x[0], x[1], silu_);
+        },
+        primals,
+        cotangents,
+        argnums);
   }
 
  protected:

@@ -7,7 +7,6 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/process.h"
-#include "model/gradients.h"
 #include "pipeline/check_output.h"
 #include "pipeline/conversion.h"
 #include "pipeline/convert.h"
@@ -88,7 +87,6 @@ class Run {
       open_student(*student_folder);
     }
     if (!options.targets_only) {
-      require_gradients(teacher_.spec, kWhere);
       check_output(kWhere, folder_, options.mlx_path);
       if (student_folder) {
         check_output(kWhere, *student_folder, options.mlx_path);
@@ -141,7 +139,6 @@ class Run {
           std::to_string(student_->spec.vocab) + ", the full model of " +
           std::to_string(teacher_.spec.vocab));
     }
-    require_gradients(student_->spec, kWhere);
   }
 
   void make_targets() {

@@ -11,12 +11,18 @@ namespace pennyweight {
 
 namespace {
 
+// Evaluated.
+mx::array dense(const mx::array& x) {
+  auto whole = mx::contiguous(x);
+  mx::eval(whole);
+  return whole;
+}
+
 double squares(const mx::array& x) {
-  auto dense = mx::contiguous(x);
-  mx::eval(dense);
+  const auto whole = dense(x);
   double sum = 0;
-  for (size_t i = 0; i < dense.size(); ++i) {
-    const double value = dense.data<float>()[i];
+  for (size_t i = 0; i < whole.size(); ++i) {
+    const double value = whole.data<float>()[i];
     sum += value * value;
   }
   return sum;
@@ -35,8 +41,8 @@ Student::Student(const Model& model, const ModelPart& part)
     : model_(model), part_(part) {
   const auto hold = [&](const std::string& path, const LinearWeights& linear) {
     if (linear.packed && is_trained(*linear.packed)) {
-      require_finite(linear.packed->scales, path + ".scales");
-      require_finite(*linear.packed->biases, path + ".biases");
+      require_finite(dense(linear.packed->scales), path + ".scales");
+      require_finite(dense(*linear.packed->biases), path + ".biases");
       groups_.emplace(path, TrainedGroups(*linear.packed));
     }
   };
@@ -56,11 +62,12 @@ Student::Student(const Model& model, const ModelPart& part)
       hold(model.spec.head->path, outer_->head);
     }
   }
-  for (const ModuleSpec& module : list_homes(model.spec)) {
-    auto spec = model.quantized.find(module.path);
+  for (const ModuleSpec& module : list_modules(model.spec)) {
+    auto spec = model.quantized.find(module.home);
     if (spec != model.quantized.end() && spec->second.mode == "affine" &&
         spec->second.bits < 8) {
       trained_.push_back(module.path);
+      modules_.emplace(module.path, module);
     }
   }
   find_units();
@@ -86,7 +93,12 @@ void Student::find_units() {
 }
 
 mx::Shape Student::groups_of(const std::string& path) const {
-  return model_.tensors.info(path + ".scales").shape;
+  const auto& module = modules_.at(path);
+  auto shape = model_.tensors.info(module.home + ".scales").shape;
+  if (module.part >= 0) {
+    shape.erase(shape.begin());
+  }
+  return shape;
 }
 
 bool Student::is_outer(const std::string& path) const {
@@ -244,9 +256,7 @@ void Student::restore(const std::map<std::string, mx::array>& state) {
 
 std::map<std::string, mx::array> Student::result() const {
   std::map<std::string, mx::array> tensors;
-  const auto dtype_of = [&](const std::string& name) {
-    return model_.tensors.info(name).dtype;
-  };
+  std::map<std::string, std::vector<mx::array>> stacks;
   for (const auto& path : trained_) {
     for (const std::string part : {".scales", ".biases"}) {
       // float32 holds all floats, and is what sums are made in.
@@ -255,10 +265,21 @@ std::map<std::string, mx::array> Student::result() const {
         return mx::astype(
             part == ".scales" ? weight.scales : *weight.biases, mx::float32);
       });
-      value = mx::astype(value, dtype_of(path + part));
+      const auto& module = modules_.at(path);
+      const auto name = module.home + part;
+      value = mx::astype(value, model_.tensors.info(name).dtype);
       mx::eval(value);
-      tensors.emplace(path + part, own_copy(value));
+      value = own_copy(value);
+      if (module.part < 0) {
+        tensors.emplace(name, value);
+      } else {
+        stacks[name].push_back(value);  // parts come in their order
+      }
     }
+  }
+  for (const auto& [name, parts] : stacks) {
+    tensors.emplace(name, mx::stack(parts));
+    mx::eval(tensors.at(name));
   }
   return tensors;
 }

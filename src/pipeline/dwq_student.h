@@ -27,7 +27,8 @@ class Student {
   bool trains(const std::string& path) const {
     return groups_.contains(path);
   }
-  /// Modules trained, of all processes together, by path.
+  /// Modules trained, the parts of a stack each, of all processes together, by
+  /// path.
   const std::vector<std::string>& trained() const {
     return trained_;
   }
@@ -86,6 +87,7 @@ class Student {
   std::map<int, BlockWeights> blocks_;
   std::optional<OuterWeights> outer_;
   std::vector<std::string> trained_;
+  std::map<std::string, ModuleSpec> modules_;  // trained
   std::map<std::string, TrainedGroups> groups_;
   std::map<std::string, double> units_;
   double unit_ = 0;

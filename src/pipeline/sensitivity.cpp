@@ -56,7 +56,11 @@ class Pass {
             settings.scratch_folder),
         outer_(load_outer(model, model.dtype)),
         low_outer_(outer_) {
-    require_gradients(model.spec, kWhere);
+    for (const BlockSpec& block : model.spec.blocks) {
+      for (const ModuleSpec& module : list_modules(block)) {
+        modules_.emplace(module.path, module);
+      }
+    }
     for (const auto& batch : batches_) {
       tokens_ += batch.count;
     }
@@ -101,7 +105,9 @@ class Pass {
   BlockWeights rounded(const BlockWeights& weights) const {
     auto low = weights;
     for (auto& [path, linear] : low.linears) {
-      linear.dense = round_weight(*linear.dense, settings_.low);
+      if (modules_.at(path).packable) {
+        linear.dense = round_weight(*linear.dense, settings_.low);
+      }
     }
     return low;
   }
@@ -251,13 +257,31 @@ class Pass {
     own.whole = effects.back().alignment;
     effects.pop_back();
     own.effects = std::move(effects);
-    result_.modules.emplace(path, std::move(own));
+    const auto module = modules_.find(path);
+    keep(module == modules_.end() ? path : module->second.home, own);
+  }
+
+  // Parts of a stack are rounded alike, and so counted together.
+  void keep(const std::string& home, const ModuleSensitivity& own) {
+    const auto [it, first] = result_.modules.emplace(home, own);
+    if (first) {
+      return;
+    }
+    auto& sum = it->second;
+    sum.parameters += own.parameters;
+    sum.whole += own.whole;
+    sum.low_error += own.low_error;
+    for (size_t i = 0; i < own.effects.size(); ++i) {
+      sum.effects[i].alignment += own.effects[i].alignment;
+      sum.effects[i].error += own.effects[i].error;
+    }
   }
 
   const Model& model_;
   const SensitivitySettings& settings_;
   const ProgressFn& progress_;
   ForwardContext context_;
+  std::map<std::string, ModuleSpec> modules_;  // of the blocks
   std::vector<TokenBatch> batches_;
   size_t blocks_;
   MemoryBudget budget_;

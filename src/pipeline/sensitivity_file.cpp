@@ -12,8 +12,10 @@ namespace {
 
 constexpr const char* kWhere = "dynamic-quant";
 
+/// Weights, of a stack all.
 double million(const ModuleSpec& module) {
-  return static_cast<double>(module.out * module.in) * 1e-6;
+  const auto stack = std::max<int64_t>(1, module.count);
+  return static_cast<double>(stack * module.out * module.in) * 1e-6;
 }
 
 [[noreturn]] void missing(const std::string& file, const ModuleSpec& module) {
@@ -41,6 +43,10 @@ std::vector<ModuleLosses> read_pairs(
   }
   std::vector<ModuleLosses> losses;
   for (const ModuleSpec& module : modules) {
+    if (!module.packable) {
+      losses.push_back({{0.0, 0.0}, 0.0});
+      continue;
+    }
     const auto it = values.find(module.path);
     if (it == values.end()) {
       missing(file, module);
@@ -101,8 +107,10 @@ void SensitivityFile::write(
   Json json = Json::array();
   if (!listed_) {
     for (const ModuleSpec& module : modules) {
-      json.push_back(
-          {module.path, module_losses(measured, module).sensitivity});
+      if (module.packable) {
+        json.push_back(
+            {module.path, module_losses(measured, module).sensitivity});
+      }
     }
   } else {
     json = {

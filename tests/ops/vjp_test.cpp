@@ -68,6 +68,32 @@ TEST_P(Vjp, LinearAdd) {
       kDepth);
 }
 
+TEST_P(Vjp, ExpertLinear) {
+  const auto type = GetParam();
+  // The second of four experts has no rows.
+  const auto expert = mx::array({0u, 0u, 0u, 2u, 2u, 3u}, mx::uint32);
+  const auto of = [](const Arrays& x) {
+    std::vector<ExpertWeight> experts;
+    for (size_t i = 1; i < x.size(); i += 2) {
+      experts.push_back({x[i], std::nullopt, x[i + 1]});
+    }
+    return experts;
+  };
+  Arrays primals{random({6, kDepth}, type, 1)};
+  for (unsigned i = 0; i < 4; ++i) {
+    primals.push_back(random({24, kDepth}, type, 2 + 2 * i));
+    primals.push_back(random({24}, type, 3 + 2 * i));
+  }
+  expect_gradients(
+      [&](const Arrays& x) { return expert_linear(x[0], of(x), expert); },
+      [&](const Arrays& x) {
+        return mlx_path::expert_linear(x[0], of(x), expert, mx::float32);
+      },
+      primals,
+      2,
+      kDepth);
+}
+
 TEST_P(Vjp, QuantizedLinear) {
   const auto type = GetParam();
   for (int bits : {2, 3, 4, 5, 6, 8}) {
