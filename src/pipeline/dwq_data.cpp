@@ -36,7 +36,8 @@ class Loader {
     LoadDataOptions wanted{
         .data_path = options_.data_path,
         .sequence_length = options_.max_seq_length,
-        .seed = options_.seed};
+        .seed = options_.seed,
+        .in_order = true};
     if (options_.data_path == "self") {
       wanted.num_samples = options_.num_samples + static_cast<int>(kHeldOut);
     }

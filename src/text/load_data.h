@@ -16,10 +16,12 @@ struct LoadDataOptions {
   /// A file, a folder of text files, a hub data set `org/name`, `self`, or
   /// empty for the default calibration text.
   std::string data_path;
-  /// -1: all there are, in their order.
+  /// -1: all there are.
   int num_samples = -1;
   int sequence_length = 512;
   uint64_t seed = 123;
+  /// Not chosen by the seed: the first there are, in their order.
+  bool in_order = false;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {

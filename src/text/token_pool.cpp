@@ -1,6 +1,7 @@
 #include "text/token_pool.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "text/choose.h"
@@ -102,8 +103,8 @@ TokenData TokenPool::take(
   data.source = name;
   std::vector<Piece> chosen;
   auto order = choose(pieces_.size(), wanted, options.seed);
-  if (all) {
-    std::ranges::sort(order);
+  if (options.in_order) {
+    std::iota(order.begin(), order.end(), size_t{0});
   }
   for (size_t index : order) {
     const Piece& piece = pieces_[index];

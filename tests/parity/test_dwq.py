@@ -20,14 +20,13 @@ from mlx_lm.quant.dwq import compute_dwq_targets
 from mlx_lm.tuner.losses import kl_div_loss
 from mlx_lm.tuner.trainer import iterate_batches
 from mlx_lm.utils import load_model
-from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
 import test_families  # noqa: E402
 from walks import (  # noqa: E402, F401
-    BIN, DEMO, TEXT, convert, kl, leftovers, mpirun, same_files)
+    BIN, DEMO, TEXT, convert, kl, leftovers, mpirun, same_files, tokens_of)
 
 SHAPE = {"hidden_size": 128, "intermediate_size": 256,
          "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -53,12 +52,9 @@ def run(model, out, *flags, code=0, data=TEXT, launcher=()):
     return json.loads(report.read_text()) if code == 0 else done.stderr
 
 
-def rows_of(train, valid):
-    """What both train on: mlx-lm's own choice among the text's sequences, by
-    the tokenizer that all these models have (of some families transformers
-    loads another)."""
-    tokens = np.array(Tokenizer.from_file(
-        str(DEMO / "tokenizer.json")).encode(TEXT.read_text()).ids)
+def rows_of(train, valid, tokenizer):
+    """What both train on: mlx-lm's own choice among the text's sequences."""
+    tokens = np.array(tokens_of(tokenizer, TEXT.read_text()))
     rows = tokens[: len(tokens) // LENGTH * LENGTH].reshape(-1, LENGTH)
     np.random.seed(SEED)
     order = np.random.permutation(len(rows))
@@ -113,8 +109,8 @@ def test_first_step_is_mlx_lms(float_pair, tmp_path):
     model, student = float_pair
     report = run(model, tmp_path / "out", "--quantized-model", student,
                  "--num-samples", 16, "--learning-rate", 1e-5)
-    teacher, _ = load(str(model))
-    train, _ = rows_of(16, 32)
+    teacher, tokenizer = load(str(model))
+    train, _ = rows_of(16, 32, tokenizer)
     loss, norm = first_step(load(str(student))[0], teacher, train)
     point = report["curve"][0]
     assert len(report["curve"]) == 4 and point["tokens"] == 4 * (LENGTH - 1)
@@ -132,8 +128,8 @@ def test_first_step_of_families(family, tmp_path):
             "--dtype", "float32")
     report = run(model, tmp_path / "out", "--quantized-model", student,
                  "--num-samples", 16, "--learning-rate", 1e-4)
-    teacher, _ = load(str(model))
-    train, _ = rows_of(16, 32)
+    teacher, tokenizer = load(str(model))
+    train, _ = rows_of(16, 32, tokenizer)
     loss, norm = first_step(load(str(student))[0], teacher, train)
     point = report["curve"][0]
     # A divergence of 1e-5 is a sum of logarithms, of 1e-7 each, that cancel.
@@ -144,8 +140,8 @@ def test_first_step_of_families(family, tmp_path):
 
 
 def their_targets(model, folder):
-    teacher, _ = load(model)
-    train, valid = rows_of(16, 32)
+    teacher, tokenizer = load(model)
+    train, valid = rows_of(16, 32, tokenizer)
     compute_dwq_targets(teacher, Path(folder), train, valid, 4, LENGTH, SEED)
 
 
@@ -163,8 +159,8 @@ def test_targets_are_read_either_way(float_pair, tmp_path):
     # In a process of its own: mx.distributed.init() would spoil mpirun.
     subprocess.run(
         [sys.executable, __file__, model, tmp_path / "theirs"], check=True)
-    teacher, _ = load(str(model))
-    train, _ = rows_of(16, 32)
+    teacher, tokenizer = load(str(model))
+    train, _ = rows_of(16, 32, tokenizer)
     flags = ["--quantized-model", student, "--num-samples", 16,
              "--learning-rate", 1e-5]
     text = run(model, tmp_path / "none", *flags, "--targets-only",

@@ -12,13 +12,13 @@ import pytest
 from mlx_lm import load
 from mlx_lm.quant import dynamic_quant
 from mlx_lm.utils import load_model
-from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
 import test_families  # noqa: E402
-from walks import BIN, DEMO, TEXT, kl, leftovers  # noqa: E402
+from walks import (  # noqa: E402
+    BIN, DEMO, TEXT, kl, leftovers, tokens_of)
 
 SHAPE = {"hidden_size": 128, "intermediate_size": 256,
          "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -45,11 +45,8 @@ def rank(values):
     return np.argsort(np.argsort(values))
 
 
-def rows_of(text):
-    """By the tokenizer that all these models have; of some families
-    transformers loads another."""
-    tokens = np.array(Tokenizer.from_file(
-        str(DEMO / "tokenizer.json")).encode(text).ids)
+def rows_of(tokenizer, text):
+    tokens = np.array(tokens_of(tokenizer, text))
     return tokens[: len(tokens) // 64 * 64].reshape(-1, 64)
 
 
@@ -74,12 +71,12 @@ def test_sensitivities_of_families(tmp_path, family):
 
 
 def compare_sensitivities(tmp_path, model):
-    loaded, _ = load(str(model))
+    loaded, tokenizer = load(str(model))
     # All sequences of a text that holds 16, four of mlx-lm's batches: their
     # order does not matter to a mean.
     words = TEXT.read_text()
     size = next(n for n in range(1000, len(words), 20)
-                if len(rows_of(words[:n])) == 16)
+                if len(rows_of(tokenizer, words[:n])) == 16)
     text = tmp_path / "text.txt"
     text.write_text(words[:size])
     report = run(model, tmp_path / "out", "--target-bpw", 6, cwd=tmp_path,
@@ -87,7 +84,7 @@ def compare_sensitivities(tmp_path, model):
     assert report["tokens"] == 16 * 64
     ours = dict(json.loads((tmp_path / report["sensitivities"]).read_text()))
     theirs = dict(dynamic_quant.estimate_sensitivities(
-        loaded, mx.array(rows_of(words[:size])), 4, 64, 5, 64))
+        loaded, mx.array(rows_of(tokenizer, words[:size])), 4, 64, 5, 64))
     assert set(ours) == set(theirs)
     names = sorted(ours)
     a = np.array([ours[n] for n in names])

@@ -19,12 +19,18 @@ BIN = os.environ.get(
 
 
 def peak(model, out, *flags):
-    done = subprocess.run(
-        [BIN, "convert", "--model", model, "--mlx-path", out, "--json",
-         out.with_suffix(".json"), *map(str, flags)],
-        capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(out.with_suffix(".json").read_text())["peak_rss"]
+    """The least of some runs: what the system maps of a program with its
+    libraries varies by megabytes, upwards."""
+    peaks = []
+    for _ in range(4):
+        done = subprocess.run(
+            [BIN, "convert", "--model", model, "--mlx-path", out, "--force",
+             "--json", out.with_suffix(".json"), *map(str, flags)],
+            capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(out.with_suffix(".json").read_text())
+        peaks.append(figures["peak_rss"])
+    return min(peaks)
 
 
 def test_eight_and_sixteen_blocks(tmp_path):
