@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def peer(args):
     """Runs in a process of its own; prints seconds a step and tokens."""
-    import mlx.core as mx
     import mlx.optimizers as optimizers
     from mlx_lm.quant.dwq import dwq_quantize
     from mlx_lm.utils import load, quantize_model
@@ -57,7 +56,6 @@ def peer(args):
         rows[:batch], batch_size=batch, max_seq_length=args.max_seq_length,
         seed=123)
     seconds = [b - a for a, b in zip(times, times[1:])]
-    mx.synchronize()
     print(json.dumps({
         "seconds": statistics.median(seconds),
         "peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))

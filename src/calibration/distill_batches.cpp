@@ -69,19 +69,7 @@ TokenBatch token_batch(
       picks.push_back(static_cast<int32_t>(i * positions + j));
     }
   }
-  const auto count = static_cast<int64_t>(picks.size());
-  TokenBatch result{
-      mx::array(
-          tokens.data(),
-          {static_cast<int>(rows.size()), batch.positions},
-          mx::int32),
-      std::nullopt,
-      count};
-  if (picks.size() != tokens.size()) {
-    result.picks =
-        mx::array(picks.data(), {static_cast<int>(count)}, mx::int32);
-  }
-  return result;
+  return batch_of(tokens, picks, rows.size());
 }
 
 }  // namespace pennyweight

@@ -47,19 +47,28 @@ TokenBatch make_batch(const Sequences& sequences, std::span<size_t> chosen) {
       picks.push_back(static_cast<int32_t>(row * length + i));
     }
   }
-  auto rows = static_cast<int>(chosen.size());
-  auto count = static_cast<int64_t>(picks.size());
-  TokenBatch batch{
-      mx::array(tokens.data(), {rows, static_cast<int>(length)}, mx::int32),
-      std::nullopt,
-      count};
-  if (picks.size() != tokens.size()) {
-    batch.picks = mx::array(picks.data(), {static_cast<int>(count)}, mx::int32);
-  }
-  return batch;
+  return batch_of(tokens, picks, chosen.size());
 }
 
 }  // namespace
+
+TokenBatch batch_of(
+    const std::vector<int32_t>& tokens,
+    const std::vector<int32_t>& picks,
+    size_t rows) {
+  const auto count = static_cast<int>(picks.size());
+  TokenBatch batch{
+      mx::array(
+          tokens.data(),
+          {static_cast<int>(rows), static_cast<int>(tokens.size() / rows)},
+          mx::int32),
+      std::nullopt,
+      count};
+  if (picks.size() != tokens.size()) {
+    batch.picks = mx::array(picks.data(), {count}, mx::int32);
+  }
+  return batch;
+}
 
 std::vector<TokenBatch> make_token_batches(
     const Sequences& sequences,

@@ -19,6 +19,13 @@ struct TokenBatch {
   int64_t count;  // tokens, without padding
 };
 
+/// Of `rows` rows of equal length, one behind the other; `picks` are their
+/// positions that count.
+TokenBatch batch_of(
+    const std::vector<int32_t>& tokens,
+    const std::vector<int32_t>& picks,
+    size_t rows);
+
 /// Groups sequences of like length into batches of at most `batch_tokens`
 /// positions (one sequence at least). invalid_argument for token ids outside
 /// [0, vocab) and for a sequence without tokens.

@@ -146,4 +146,14 @@ mx::array SafetensorsFile::load(
       data, entry, [file, data, bytes] { file->give_back(data, bytes); });
 }
 
+std::map<std::string, mx::array> load_safetensors(
+    const std::filesystem::path& path) {
+  auto file = SafetensorsFile::open(path);
+  std::map<std::string, mx::array> tensors;
+  for (const auto& entry : file->entries()) {
+    tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
+  }
+  return tensors;
+}
+
 }  // namespace pennyweight

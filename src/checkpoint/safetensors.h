@@ -79,4 +79,8 @@ class SafetensorsFile {
   size_t size_ = 0;
 };
 
+/// All tensors of a file, by name: views, as SafetensorsFile::load's.
+std::map<std::string, mx::array> load_safetensors(
+    const std::filesystem::path& path);
+
 }  // namespace pennyweight

@@ -47,15 +47,12 @@ void run_dwq(const DwqOptions& options, Console& console) {
       : [](const ProgressEvent&) { return !interrupted(); };
   fs::path folder;
   std::optional<fs::path> student;
-  for (bool turn : {true, false}) {
-    if (turn == ranks.first()) {
-      folder = resolve_model(options.model, progress);
-      if (options.quantized_model) {
-        student = resolve_model(*options.quantized_model, progress);
-      }
+  ranks.first_then_others([&] {
+    folder = resolve_model(options.model, progress);
+    if (options.quantized_model) {
+      student = resolve_model(*options.quantized_model, progress);
     }
-    ranks.barrier();
-  }
+  });
   const auto fetch = [&](const std::string& id) {
     return resolve_dataset(id, progress);
   };

@@ -58,12 +58,8 @@ void run_walk(
       ? console.progress()
       : [](const ProgressEvent&) { return !interrupted(); };
   fs::path folder;
-  for (bool turn : {true, false}) {
-    if (turn == ranks.first()) {
-      folder = resolve_model(options.model, progress);
-    }
-    ranks.barrier();
-  }
+  ranks.first_then_others(
+      [&] { folder = resolve_model(options.model, progress); });
   auto fetch = [&progress](const std::string& id) {
     return resolve_dataset(id, progress);
   };

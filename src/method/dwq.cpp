@@ -144,8 +144,4 @@ void TrainedGroups::restore(const std::map<std::string, mx::array>& state) {
   centre_ = take("centre");
 }
 
-bool is_trained(const ops::QuantizedWeight& weight) {
-  return weight.mode == "affine" && weight.bits < 8;
-}
-
 }  // namespace pennyweight

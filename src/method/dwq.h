@@ -73,7 +73,11 @@ class TrainedGroups {
   Parameter centre_;
 };
 
-/// Whether dwq trains it: affine, and fewer than 8 bits, as mlx_lm has it.
-bool is_trained(const ops::QuantizedWeight& weight);
+/// Whether dwq trains it, a QuantSpec or packed weight: affine, and fewer than
+/// 8 bits, as mlx_lm has it.
+template <class Quantized>
+bool is_trained(const Quantized& quantized) {
+  return quantized.mode == "affine" && quantized.bits < 8;
+}
 
 }  // namespace pennyweight

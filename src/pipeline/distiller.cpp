@@ -55,13 +55,10 @@ mx::array Distiller::forward(
     ActivationStore* kept,
     size_t chunk) const {
   const auto& model = student_.model();
-  auto x = part_.embeds ? embed(*outer_, batch.tokens)
-                        : part_.ranks->receive(
-                              {batch.tokens.shape(0),
-                               batch.tokens.shape(1),
-                               static_cast<int>(model.spec.hidden)},
-                              mx::float32,
-                              part_.previous());
+  auto x = part_.embeds
+      ? embed(*outer_, batch.tokens)
+      : part_.receive(
+            batch.tokens, student_.model().spec.hidden, part_.previous());
   for (int b = part_.first; b < part_.end; ++b) {
     if (kept) {
       kept->put(slot(b, chunk), x);
@@ -205,12 +202,8 @@ double Distiller::gradients(
     const auto& batch = chunks[i].tokens;
     auto slope = part_.heads
         ? slopes.get(i)
-        : part_.ranks->receive(
-              {batch.tokens.shape(0),
-               batch.tokens.shape(1),
-               static_cast<int>(student_.model().spec.hidden)},
-              mx::float32,
-              part_.next());
+        : part_.receive(
+              batch.tokens, student_.model().spec.hidden, part_.next());
     for (int b = part_.end; b-- > part_.first;) {
       slope = through_block(b, kept, i, slope);
     }

@@ -167,12 +167,9 @@ class Run {
   // The first rank makes it ready, then the others read.
   void open_work() {
     const ResumePolicy policy{options_.resume, options_.force};
-    for (bool turn : {true, false}) {
-      if (turn == ranks_.first()) {
-        work_.emplace(options_.mlx_path, settings(), policy, ranks_.first());
-      }
-      ranks_.barrier();
-    }
+    ranks_.first_then_others([&] {
+      work_.emplace(options_.mlx_path, settings(), policy, ranks_.first());
+    });
     if (student_) {
       return;
     }
@@ -197,7 +194,7 @@ class Run {
     for (const ModuleSpec& module : list_homes(student_->spec)) {
       auto it = student_->quantized.find(module.path);
       const bool packed = it != student_->quantized.end();
-      if (packed && it->second.mode == "affine" && it->second.bits < 8) {
+      if (packed && is_trained(it->second)) {
         continue;
       }
       result_.untrained.push_back(

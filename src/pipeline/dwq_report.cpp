@@ -51,10 +51,7 @@ Json to_json(const DwqReport& report) {
     json["tokens_per_second"] = training.seconds > 0
         ? static_cast<double>(training.tokens) / training.seconds
         : 0.0;
-    json["curve"] = Json::array();
-    for (const auto& point : training.curve) {
-      json["curve"].push_back(to_json(point));
-    }
+    json["curve"] = to_json(training.curve);
   }
   json["parameters"] = report.parameters;
   json["bytes"] = report.bytes_out;

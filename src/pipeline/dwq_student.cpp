@@ -64,8 +64,7 @@ Student::Student(const Model& model, const ModelPart& part)
   }
   for (const ModuleSpec& module : list_modules(model.spec)) {
     auto spec = model.quantized.find(module.home);
-    if (spec != model.quantized.end() && spec->second.mode == "affine" &&
-        spec->second.bits < 8) {
+    if (spec != model.quantized.end() && is_trained(spec->second)) {
       trained_.push_back(module.path);
       modules_.emplace(module.path, module);
     }
@@ -99,11 +98,6 @@ mx::Shape Student::groups_of(const std::string& path) const {
     shape.erase(shape.begin());
   }
   return shape;
-}
-
-bool Student::is_outer(const std::string& path) const {
-  return path == model_.spec.embedding ||
-      (model_.spec.head && path == model_.spec.head->path);
 }
 
 // A tied embedding is held by the first and the last; it is the first's.

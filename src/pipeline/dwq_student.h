@@ -74,7 +74,6 @@ class Student {
  private:
   void find_units();
   mx::Shape groups_of(const std::string& path) const;
-  bool is_outer(const std::string& path) const;
   bool owns(const std::string& path) const;
   /// What the owning process has of `value`, on the first process.
   mx::array gathered(

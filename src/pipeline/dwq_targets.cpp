@@ -19,15 +19,6 @@ namespace {
 constexpr const char* kWhere = "dwq";
 constexpr int kTopLogits = 1024;
 
-std::map<std::string, mx::array> load_target(const fs::path& path) {
-  auto file = SafetensorsFile::open(path);
-  std::map<std::string, mx::array> tensors;
-  for (const auto& entry : file->entries()) {
-    tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
-  }
-  return tensors;
-}
-
 [[noreturn]] void refuse(const fs::path& file, const std::string& what) {
   throw Error(
       ErrorCode::corrupt,
@@ -88,11 +79,9 @@ std::vector<DistillChunk> cut_batch(
     int64_t most) {
   const auto& whole = split.batches[batch];
   const auto count = whole.sequences.size();
-  const auto ranks = static_cast<size_t>(part.ranks->size());
   std::vector<size_t> own;
   for (size_t row = 0; row < count; ++row) {
-    if (part.pipeline || ranks == 1 ||
-        row % ranks == static_cast<size_t>(part.ranks->rank())) {
+    if (part.takes(row)) {
       own.push_back(row);
     }
   }
@@ -100,6 +89,7 @@ std::vector<DistillChunk> cut_batch(
       std::max<int64_t>(1, most / std::max(1, whole.positions)));
   if (part.pipeline) {
     // While one rank is at a chunk the next is at the one before.
+    const auto ranks = static_cast<size_t>(part.ranks->size());
     step = std::min(step, std::max<size_t>(1, count / (2 * ranks)));
   }
   std::vector<DistillChunk> chunks;
@@ -149,13 +139,9 @@ void TeacherTargets::prepare(const std::vector<DistillChunk>& chunks) {
     const auto& tokens = chunks[i].tokens.tokens;
     stream.put(
         i,
-        part_.embeds ? embed(*outer_, tokens)
-                     : part_.ranks->receive(
-                           {tokens.shape(0),
-                            tokens.shape(1),
-                            static_cast<int>(model_.spec.hidden)},
-                           mx::float32,
-                           part_.previous()));
+        part_.embeds
+            ? embed(*outer_, tokens)
+            : part_.receive(tokens, model_.spec.hidden, part_.previous()));
   }
   const ForwardContext context{.dtype = model_.dtype};
   for (int b = part_.first; b < part_.end; ++b) {
@@ -199,11 +185,6 @@ target_file(const fs::path& folder, const std::string& split, size_t batch) {
   return folder / split / name;
 }
 
-bool has_targets(const fs::path& folder) {
-  return fs::exists(target_file(folder, "train", 0)) &&
-      fs::exists(target_file(folder, "valid", 0));
-}
-
 void check_targets(const fs::path& folder, const DistillSplit& split) {
   for (size_t i = 0; i < split.batches.size(); ++i) {
     const auto path = target_file(folder, split.name, i);
@@ -215,7 +196,7 @@ void check_targets(const fs::path& folder, const DistillSplit& split) {
               " is missing: the targets are of fewer batches than "
               "this run's; make them with its flags and data");
     }
-    check_target(path, load_target(path), split, i);
+    check_target(path, load_safetensors(path), split, i);
   }
   const auto beyond = target_file(folder, split.name, split.batches.size());
   if (fs::exists(beyond)) {
@@ -241,11 +222,8 @@ void write_targets(
   // Blocks are read once for some batches.
   constexpr size_t kWave = 16;
   std::vector<size_t> wanted;
-  const auto ranks = static_cast<size_t>(part.ranks->size());
   for (size_t i = 0; i < split.batches.size(); ++i) {
-    const bool mine = part.pipeline || ranks == 1 ||
-        i % ranks == static_cast<size_t>(part.ranks->rank());
-    if (mine && !fs::exists(target_file(folder, split.name, i))) {
+    if (part.takes(i) && !fs::exists(target_file(folder, split.name, i))) {
       wanted.push_back(i);
     }
   }
@@ -292,7 +270,7 @@ void StoredTargets::prepare(const std::vector<DistillChunk>& chunks) {
 Targets::Rows StoredTargets::of(size_t i) const {
   const auto& chunk = chunks_[i];
   const auto path = target_file(folder_, chunk.split->name, chunk.batch);
-  auto tensors = load_target(path);
+  auto tensors = load_safetensors(path);
   check_target(path, tensors, *chunk.split, chunk.batch);
   std::vector<int32_t> rows(chunk.rows.begin(), chunk.rows.end());
   const mx::array taken(

@@ -106,9 +106,6 @@ class StoredTargets : public Targets {
 fs::path
 target_file(const fs::path& folder, const std::string& split, size_t batch);
 
-/// Whether the folder has targets of both splits.
-bool has_targets(const fs::path& folder);
-
 /// corrupt Error, naming the file, unless the folder's targets are of exactly
 /// these batches.
 void check_targets(const fs::path& folder, const DistillSplit& split);

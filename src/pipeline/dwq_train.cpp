@@ -210,10 +210,7 @@ class Trainer {
         {"best", result_.best},
         {"best_step", result_.best_step},
         {"clip", clip_.mean()},
-        {"curve", Json::array()}};
-    for (const auto& point : result_.curve) {
-      figures["curve"].push_back(to_json(point));
-    }
+        {"curve", to_json(result_.curve)}};
     if (part_.ranks->first()) {
       work_.save_state(done, tensors, figures);
     }
@@ -271,14 +268,18 @@ class Trainer {
 
 }  // namespace
 
-Json to_json(const TrainPoint& point) {
-  return {
-      {"step", point.step},
-      {"tokens", point.tokens},
-      {"learning_rate", point.rate},
-      {"loss", point.loss},
-      {"gradient_norm", point.norm},
-      {"held_out_kl", point.held_out ? Json(*point.held_out) : Json()}};
+Json to_json(const std::vector<TrainPoint>& curve) {
+  Json json = Json::array();
+  for (const auto& point : curve) {
+    json.push_back(
+        {{"step", point.step},
+         {"tokens", point.tokens},
+         {"learning_rate", point.rate},
+         {"loss", point.loss},
+         {"gradient_norm", point.norm},
+         {"held_out_kl", point.held_out ? Json(*point.held_out) : Json()}});
+  }
+  return json;
 }
 
 TrainResult train_dwq(

@@ -46,7 +46,7 @@ struct TrainResult {
   int64_t tokens = 0;  // of these steps, over all processes
 };
 
-Json to_json(const TrainPoint& point);
+Json to_json(const std::vector<TrainPoint>& curve);
 
 /// A run's data and targets.
 struct TrainData {

@@ -256,13 +256,10 @@ Json MethodRun::settings(const Json& options) const {
 std::unique_ptr<WorkFolder> MethodRun::open_work(const Json& settings) const {
   const ResumePolicy policy{options_.resume, options_.force};
   std::unique_ptr<WorkFolder> work;
-  for (bool turn : {true, false}) {
-    if (turn == ranks_.first()) {
-      work = std::make_unique<WorkFolder>(
-          options_.mlx_path, settings, policy, ranks_.first());
-    }
-    ranks_.barrier();
-  }
+  ranks_.first_then_others([&] {
+    work = std::make_unique<WorkFolder>(
+        options_.mlx_path, settings, policy, ranks_.first());
+  });
   return work;
 }
 

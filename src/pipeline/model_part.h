@@ -32,6 +32,21 @@ struct ModelPart {
         rank + 1 == ranks.size()};
   }
 
+  /// Whether a batch's row, or a batch of targets, is this process's: by blocks
+  /// all are everyone's.
+  bool takes(size_t index) const {
+    return pipeline ||
+        index % static_cast<size_t>(ranks->size()) ==
+        static_cast<size_t>(ranks->rank());
+  }
+  /// The residual stream of tokens [rows, length], or the loss's slope by it,
+  /// from the rank `from`.
+  mx::array receive(const mx::array& tokens, int64_t hidden, int from) const {
+    return ranks->receive(
+        {tokens.shape(0), tokens.shape(1), static_cast<int>(hidden)},
+        mx::float32,
+        from);
+  }
   int previous() const {
     return ranks->rank() - 1;
   }

@@ -43,6 +43,16 @@ class Ranks {
   /// expects; returns when it is on its way.
   void send(const mx::array& x, int to) const;
   mx::array receive(const mx::Shape& shape, mx::Dtype dtype, int from) const;
+  /// Runs f on the first rank, and when that is through on the others.
+  template <class F>
+  void first_then_others(F&& f) const {
+    for (bool turn : {true, false}) {
+      if (turn == first()) {
+        f();
+      }
+      barrier();
+    }
+  }
   /// Returns when all ranks have come here.
   void barrier() const;
 

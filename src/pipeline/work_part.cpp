@@ -94,10 +94,7 @@ std::map<std::string, mx::array> load_work_part(const fs::path& folder) {
   std::map<std::string, mx::array> tensors;
   if (report.value("tensors", Json()) != 0) {
     try {
-      auto file = SafetensorsFile::open(path);
-      for (const auto& entry : file->entries()) {
-        tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
-      }
+      tensors = load_safetensors(path);
     } catch (const Error& error) {
       if (error.code() == ErrorCode::io) {
         throw;

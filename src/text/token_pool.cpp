@@ -102,9 +102,11 @@ TokenData TokenPool::take(
   data.sequence_length = options.sequence_length;
   data.source = name;
   std::vector<Piece> chosen;
-  auto order = choose(pieces_.size(), wanted, options.seed);
+  std::vector<size_t> order(std::min(wanted, pieces_.size()));
   if (options.in_order) {
     std::iota(order.begin(), order.end(), size_t{0});
+  } else {
+    order = choose(pieces_.size(), wanted, options.seed);
   }
   for (size_t index : order) {
     const Piece& piece = pieces_[index];
