@@ -154,6 +154,45 @@ Sequences sample_sequences(
   return sequences;
 }
 
+Sequences continue_sequences(
+    const Model& model,
+    const Sequences& prompts,
+    int count,
+    const ProgressFn& progress) {
+  const size_t length = prompts.empty() ? 0 : prompts.front().size();
+  for (const auto& prompt : prompts) {
+    if (prompt.empty() || prompt.size() != length) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          "sample",
+          "prompts have to be of one length, and not empty");
+    }
+  }
+  const int vocab = static_cast<int>(model.spec.vocab);
+  const auto total = static_cast<int64_t>(length) + count;
+  Generator generator(model, 0);
+  generator.restart();
+  Sequences fresh(prompts.size());
+  std::vector<int32_t> last(prompts.size());
+  for (int64_t at = 0; at + 1 < total; ++at) {
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      last[i] = at < static_cast<int64_t>(length)
+          ? prompts[i][static_cast<size_t>(at)]
+          : fresh[i].back();
+    }
+    const auto chances = generator.step(last);
+    for (size_t i = 0;
+         at + 1 >= static_cast<int64_t>(length) && i < prompts.size();
+         ++i) {
+      const float* row =
+          chances.data<float>() + static_cast<int64_t>(i) * vocab;
+      fresh[i].push_back(pick(row, vocab, true, 0));
+    }
+    report(progress, {"sample", at + 2, total, "tokens"});
+  }
+  return fresh;
+}
+
 SampleSelfFn self_sampler(
     const Model& model,
     const Tokenizer& tokenizer,

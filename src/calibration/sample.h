@@ -31,6 +31,14 @@ std::vector<std::vector<int32_t>> sample_sequences(
     const SampleSettings& settings = {},
     const ProgressFn& progress = {});
 
+/// The likeliest `count` tokens after each of the prompts, which are of one
+/// length.
+std::vector<std::vector<int32_t>> continue_sequences(
+    const Model& model,
+    const std::vector<std::vector<int32_t>>& prompts,
+    int count,
+    const ProgressFn& progress = {});
+
 /// sample_sequences as load_data's source `self`, with the tokenizer's
 /// beginning and end; all must outlive the result.
 SampleSelfFn self_sampler(

@@ -99,4 +99,12 @@ mx::array pick_tokens(const TokenBatch& batch, const mx::array& x) {
   return batch.picks ? mx::take(flat, *batch.picks, 0) : flat;
 }
 
+int64_t count_tokens(const std::vector<std::vector<int32_t>>& sequences) {
+  int64_t count = 0;
+  for (const auto& sequence : sequences) {
+    count += static_cast<int64_t>(sequence.size());
+  }
+  return count;
+}
+
 }  // namespace pennyweight

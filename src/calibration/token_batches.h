@@ -34,6 +34,8 @@ std::vector<TokenBatch> make_token_batches(
     int64_t vocab,
     int64_t batch_tokens);
 
+int64_t count_tokens(const std::vector<std::vector<int32_t>>& sequences);
+
 /// x [rows, length, n] of a batch to [count, n]: padding left out.
 mx::array pick_tokens(const TokenBatch& batch, const mx::array& x);
 

@@ -27,9 +27,18 @@ Command dynamic_quant_command();
 Command evaluate_command();
 Command gptq_command();
 Command inspect_command();
+Command plan_command();
+Command quantize_command();
+Command sweep_command();
+
+/// not_supported Error where a launcher has started several.
+void require_one_process(const std::string& command);
 
 inline std::vector<Command> commands() {
   return {
+      quantize_command(),
+      plan_command(),
+      sweep_command(),
       convert_command(),
       gptq_command(),
       awq_command(),

@@ -3,8 +3,6 @@
 #include "checkpoint/hub.h"
 #include "cli/command.h"
 #include "core/atomic_file.h"
-#include "core/error.h"
-#include "pipeline/ranks.h"
 
 namespace pennyweight::cli {
 
@@ -58,12 +56,7 @@ Command dynamic_quant_command() {
         auto options = std::make_shared<DynamicQuantOptions>();
         bind_flags(app, *options);
         return [options](Console& console) {
-          if (Ranks::world().size() > 1) {
-            throw Error(
-                ErrorCode::not_supported,
-                "dynamic-quant",
-                "it runs as one process; leave out the launcher");
-          }
+          require_one_process("dynamic-quant");
           const auto progress = console.progress();
           auto folder = resolve_model(options->model, progress);
           auto report = dynamic_quant(

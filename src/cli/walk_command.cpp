@@ -2,6 +2,7 @@
 
 #include "checkpoint/hub.h"
 #include "core/atomic_file.h"
+#include "core/error.h"
 
 namespace pennyweight::cli {
 
@@ -47,6 +48,15 @@ std::string describe(const WalkReport& report) {
 }
 
 }  // namespace
+
+void require_one_process(const std::string& command) {
+  if (Ranks::world().size() > 1) {
+    throw Error(
+        ErrorCode::not_supported,
+        command,
+        "it runs as one process; leave out the launcher");
+  }
+}
 
 void run_walk(
     const WalkOptions& options,

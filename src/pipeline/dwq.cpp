@@ -99,8 +99,12 @@ class Run {
   }
 
   DwqReport run(const FetchDatasetFn& fetch) {
-    data_ =
-        load_dwq_data(teacher_, folder_, options_, ranks_, fetch, progress_);
+    return run(
+        load_dwq_data(teacher_, folder_, options_, ranks_, fetch, progress_));
+  }
+
+  DwqReport run(DwqData data) {
+    data_ = std::move(data);
     result_.data = data_.source;
     result_.notes.insert(
         result_.notes.end(), data_.notes.begin(), data_.notes.end());
@@ -331,6 +335,17 @@ DwqReport dwq(
     const ProgressFn& progress) {
   return Run(model_folder, student_folder, options, ranks, progress)
       .run(fetch_dataset);
+}
+
+DwqReport dwq_on(
+    const fs::path& model_folder,
+    const std::optional<fs::path>& student_folder,
+    const DwqOptions& options,
+    DwqData data,
+    const Ranks& ranks,
+    const ProgressFn& progress) {
+  return Run(model_folder, student_folder, options, ranks, progress)
+      .run(std::move(data));
 }
 
 }  // namespace pennyweight

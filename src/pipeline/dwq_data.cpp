@@ -88,26 +88,9 @@ class Loader {
     }
   }
 
-  void check_tokens(const std::vector<int32_t>& sequence) const {
-    for (int32_t token : sequence) {
-      if (token < 0 || token >= teacher_.spec.vocab) {
-        refuse(
-            "token " + std::to_string(token) +
-            " is outside the vocabulary of " +
-            std::to_string(teacher_.spec.vocab) +
-            "; the tokenizer does not belong to the model");
-      }
-    }
-  }
-
   void batch(DistillSplit& split) {
-    std::vector<size_t> lengths;
-    for (const auto& sequence : split.sequences) {
-      lengths.push_back(sequence.size());
-      check_tokens(sequence);
-    }
-    const size_t size =
-        std::min(static_cast<size_t>(options_.batch_size), lengths.size());
+    const size_t size = std::min(
+        static_cast<size_t>(options_.batch_size), split.sequences.size());
     const auto ranks = static_cast<size_t>(ranks_.size());
     if (!options_.pipeline && size < ranks) {
       refuse(
@@ -115,16 +98,16 @@ class Loader {
           " sequences is too small for " + std::to_string(ranks) +
           " processes; give --batch-size or --pipeline");
     }
-    split.batches = distill_batches(
-        lengths,
+    const size_t left = make_dwq_batches(
+        split,
+        teacher_.spec.vocab,
         size,
         static_cast<size_t>(options_.max_seq_length),
         static_cast<uint32_t>(options_.seed));
-    const size_t used = split.batches.size() * size;
-    if (used < lengths.size()) {
+    if (left > 0) {
       note(
-          std::to_string(lengths.size() - used) + " sequences of " +
-          split.name + " fill no batch and are left out, as in mlx-lm");
+          std::to_string(left) + " sequences of " + split.name +
+          " fill no batch and are left out, as in mlx-lm");
     }
   }
 
@@ -136,6 +119,29 @@ class Loader {
 };
 
 }  // namespace
+
+size_t make_dwq_batches(
+    DistillSplit& split,
+    int64_t vocab,
+    size_t batch_size,
+    size_t max_length,
+    uint32_t seed) {
+  std::vector<size_t> lengths;
+  for (const auto& sequence : split.sequences) {
+    lengths.push_back(sequence.size());
+    for (int32_t token : sequence) {
+      if (token < 0 || token >= vocab) {
+        refuse(
+            "token " + std::to_string(token) +
+            " is outside the vocabulary of " + std::to_string(vocab) +
+            "; the tokenizer does not belong to the model");
+      }
+    }
+  }
+  const size_t size = std::min(batch_size, lengths.size());
+  split.batches = distill_batches(lengths, size, max_length, seed);
+  return lengths.size() - split.batches.size() * size;
+}
 
 DwqData load_dwq_data(
     const Model& teacher,

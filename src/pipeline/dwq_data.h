@@ -15,6 +15,25 @@ struct DwqData {
   std::vector<std::string> notes;
 };
 
+/// Cuts the sequences of a split into batches of `batch_size`, as mlx_lm's dwq
+/// does; how many fill none and are left out. invalid_argument for tokens
+/// outside [0, vocab).
+size_t make_dwq_batches(
+    DistillSplit& split,
+    int64_t vocab,
+    size_t batch_size,
+    size_t max_length,
+    uint32_t seed);
+
+/// As dwq(), on text that is divided and batched already.
+DwqReport dwq_on(
+    const fs::path& model_folder,
+    const std::optional<fs::path>& student_folder,
+    const DwqOptions& options,
+    DwqData data,
+    const Ranks& ranks,
+    const ProgressFn& progress = {});
+
 /// Loads the text and divides it as mlx_lm's dwq does, so that targets may be
 /// shared with it: rows by numpy's permutation of --seed, --num-samples to
 /// train on and the next 32 held out, in its batches. Of less text a ninth is

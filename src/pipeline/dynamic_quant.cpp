@@ -6,7 +6,6 @@
 
 #include "calibration/sample.h"
 #include "core/atomic_file.h"
-#include "core/bytes.h"
 #include "core/error.h"
 #include "core/process.h"
 #include "eval/evaluate.h"
@@ -15,6 +14,7 @@
 #include "pipeline/conversion.h"
 #include "pipeline/method_run.h"
 #include "pipeline/sensitivity_file.h"
+#include "pipeline/width_plan.h"
 #include "pipeline/write_model.h"
 #include "text/tokenizer.h"
 
@@ -33,13 +33,14 @@ double seconds_since(Clock::time_point start) {
   throw Error(ErrorCode::invalid_argument, kWhere, what);
 }
 
-/// What a module may become, and what each costs.
-struct Choice {
-  std::string path;
-  std::vector<Candidate> candidates;  // that fit it
-  Alternatives costs;
-  double sensitivity = 0;
-};
+std::vector<Candidate> list_candidates(const DynamicQuantOptions& options) {
+  if (options.candidates) {
+    return parse_candidates(*options.candidates);
+  }
+  return {
+      make_quant_spec("affine", options.low_bits, options.low_group_size),
+      make_quant_spec("affine", options.high_bits, options.high_group_size)};
+}
 
 class Run {
  public:
@@ -53,19 +54,14 @@ class Run {
             "affine",
             options.low_bits,
             options.low_group_size)),
-        model_(open_model(folder, options.assume_family)) {
-    const auto high =
-        make_quant_spec("affine", options.high_bits, options.high_group_size);
-    candidates_ = options.candidates ? parse_candidates(*options.candidates)
-                                     : std::vector<Candidate>{low_, high};
+        model_(open_model(folder, options.assume_family)),
+        candidates_(list_candidates(options)),
+        target_(size_target(options.target_bpw, options.target_size, kWhere)),
+        widths_(model_, candidates_, low_) {
     if (!model_.quantized.empty()) {
       refuse(
           model_.checkpoint.folder().string() +
           " is quantized already; start from the full-precision model");
-    }
-    if (!options.target_size &&
-        !(options.target_bpw > 0 && options.target_bpw <= 32)) {
-      refuse("--target-bpw has to be above 0, and at most 32");
     }
     check_output(kWhere, folder, options.mlx_path);
     AtomicFolder(options.mlx_path, options.force);  // found out now, not late
@@ -81,7 +77,8 @@ class Run {
     result_.parameters = size.parameters;
     result_.bytes_in = size.bytes;
     TokenData data;
-    if (!options_.sensitivities || options_.report_ppl) {
+    if (!options_.sensitivities || options_.report_ppl ||
+        options_.then == "gptq") {
       data = load(fetch);
     }
     if (options_.sensitivities) {
@@ -91,7 +88,7 @@ class Run {
     }
     const auto plan = choose();
     if (options_.then == "gptq") {
-      round_by_gptq(plan, fetch);
+      round_by_gptq(plan, data);
     } else {
       write(plan);
     }
@@ -172,98 +169,31 @@ class Run {
     }
   }
 
-  /// Alternatives of what fits the module; floats where nothing does.
   void add(const ModuleSpec& module, const ModuleLosses& found) {
-    const int item = static_cast<int>(mx::size_of(model_.dtype));
-    const int64_t stack = std::max<int64_t>(1, module.count);
-    Choice choice{module.path, {}, {}, found.sensitivity};
-    const auto offer = [&](const Candidate& candidate, double loss) {
-      const int64_t bytes = candidate
-          ? quantized_bytes(*candidate, module.out, module.in, item)
-          : module.out * module.in * item;
-      choice.candidates.push_back(candidate);
-      choice.costs.bytes.push_back(stack * bytes);
-      choice.costs.losses.push_back(loss);
-    };
-    for (size_t i = 0; i < candidates_.size(); ++i) {
-      if (!candidates_[i] ||
-          (module.packable && fits(*candidates_[i], module.in))) {
-        offer(candidates_[i], found.losses[i]);
-      }
+    sensitivities_[module.path] = found.sensitivity;
+    if (const auto text = widths_.add(module, found.losses)) {
+      note(*text);
     }
-    if (choice.candidates.empty()) {
-      note(
-          module.path + " stays in floats: " +
-          (module.packable ? "its rows of " + std::to_string(module.in) +
-                   " weights divide into no candidate's groups"
-                           : std::string(kNotPackable)));
-      offer(std::nullopt, 0);
-    }
-    choices_.push_back(std::move(choice));
-  }
-
-  QuantPlan plan_of(const std::vector<size_t>& chosen) const {
-    QuantPlan plan;
-    plan.common = low_;
-    for (size_t i = 0; i < choices_.size(); ++i) {
-      const auto& candidate = choices_[i].candidates[chosen[i]];
-      plan.modules[choices_[i].path] = {
-          candidate, candidate ? "" : "it was chosen to stay in floats"};
-    }
-    return plan;
-  }
-
-  Conversion conversion(const QuantPlan& plan) const {
-    ConversionSettings settings;
-    settings.dtype = model_.dtype;
-    settings.plan = plan;
-    return Conversion(model_, settings);
-  }
-
-  /// Bytes of all tensors under a plan; what is carried over unread counts
-  /// towards a size, and not towards bits a weight.
-  int64_t bytes_of(const QuantPlan& plan) const {
-    const auto planned = conversion(plan);
-    int64_t bytes = 0;
-    for (const auto& tensor : planned.tensors()) {
-      const bool carried = is_among(tensor.name, model_.spec.carried);
-      bytes += carried && !options_.target_size
-          ? 0
-          : static_cast<int64_t>(plan_bytes(tensor));
-    }
-    return bytes;
   }
 
   QuantPlan choose() {
-    std::vector<Alternatives> costs;
-    int64_t modules = 0;  // of the first alternatives
-    for (const Choice& choice : choices_) {
-      costs.push_back(choice.costs);
-      modules += choice.costs.bytes.front();
-    }
-    const int64_t target = options_.target_size
-        ? parse_bytes(*options_.target_size, "--target-size")
-        : static_cast<int64_t>(std::floor(
-              options_.target_bpw / 8 *
-              static_cast<double>(result_.parameters)));
-    const auto first = plan_of(std::vector<size_t>(choices_.size(), 0));
-    const int64_t others = bytes_of(first) - modules;
-    const auto chosen = choose_alternatives(costs, target - others);
-    for (size_t i = 0; i < choices_.size(); ++i) {
+    const auto chosen = widths_.choose(target_);
+    for (const auto& own : chosen.modules) {
+      const auto& path = own.module.path;
       result_.modules.push_back(
-          {choices_[i].path,
-           choices_[i].candidates[chosen[i]],
-           choices_[i].sensitivity,
-           choices_[i].costs.losses[chosen[i]]});
+          {path, own.spec, sensitivities_.at(path), own.loss});
     }
-    return plan_of(chosen);
+    return chosen.plan;
   }
 
   void write(const QuantPlan& plan) {
     AtomicFolder output(options_.mlx_path, options_.force);
+    ConversionSettings settings;
+    settings.dtype = model_.dtype;
+    settings.plan = plan;
     auto written = write_model(
         model_,
-        conversion(plan),
+        Conversion(model_, settings),
         output.path(),
         options_.model,
         "Mixed widths by sensitivity, rounded to nearest, at %bpw bits a "
@@ -277,7 +207,7 @@ class Run {
   }
 
   // A run of its own, with a work folder that it may be gone on with from.
-  void round_by_gptq(const QuantPlan& plan, const FetchDatasetFn& fetch) {
+  void round_by_gptq(const QuantPlan& plan, const TokenData& data) {
     WalkOptions walk;
     walk.model = options_.model;
     walk.mlx_path = options_.mlx_path;
@@ -287,7 +217,7 @@ class Run {
     walk.force = options_.force;
     const Ranks alone;
     MethodRun run(kWhere, folder_, walk, alone, progress_);
-    run.calibrate(plan, true, fetch);
+    run.calibrate(plan, split_held_out(data.sequences, true), data.source);
     GptqOptions gptq;
     if (run.note_unchecked()) {
       gptq.shift = 0;
@@ -319,7 +249,9 @@ class Run {
   QuantSpec low_;
   Model model_;
   std::vector<Candidate> candidates_;
-  std::vector<Choice> choices_;
+  SizeTarget target_;
+  WidthChooser widths_;
+  std::map<std::string, double> sensitivities_;
   DynamicReport result_;
 };
 

@@ -20,14 +20,6 @@ namespace pennyweight {
 
 namespace {
 
-int64_t count_tokens(const std::vector<std::vector<int32_t>>& sequences) {
-  int64_t count = 0;
-  for (const auto& sequence : sequences) {
-    count += static_cast<int64_t>(sequence.size());
-  }
-  return count;
-}
-
 // Reads finished blocks while the output is put together, one at a time.
 class FinishedBlocks {
  public:
@@ -200,6 +192,25 @@ void MethodRun::calibrate(
     QuantPlan plan,
     bool hold_out,
     const FetchDatasetFn& fetch_dataset) {
+  auto tokenizer = Tokenizer::load(folder_);
+  auto data = load_data(
+      tokenizer,
+      options_.data,
+      self_sampler(model_, tokenizer, progress_),
+      fetch_dataset,
+      progress_);
+  result_.notes.insert(
+      result_.notes.end(), data.warnings.begin(), data.warnings.end());
+  calibrate(
+      std::move(plan),
+      split_held_out(std::move(data.sequences), hold_out),
+      data.source);
+}
+
+void MethodRun::calibrate(
+    QuantPlan plan,
+    CalibrationSplit text,
+    const std::string& source) {
   plan_ = std::move(plan);
   int64_t published = 0;
   for (const auto& [path, entry] : plan_.modules) {
@@ -214,18 +225,9 @@ void MethodRun::calibrate(
         std::to_string(published) +
         " modules are published packed (mxfp4) and stay as they are");
   }
-  auto tokenizer = Tokenizer::load(folder_);
-  auto data = load_data(
-      tokenizer,
-      options_.data,
-      self_sampler(model_, tokenizer, progress_),
-      fetch_dataset,
-      progress_);
-  fingerprint_ = fingerprint(data.sequences);
-  result_.data = data.source;
-  result_.notes.insert(
-      result_.notes.end(), data.warnings.begin(), data.warnings.end());
-  split_ = split_held_out(std::move(data.sequences), hold_out);
+  split_ = std::move(text);
+  fingerprint_ = fingerprint(split_.fit) + fingerprint(split_.held_out);
+  result_.data = source;
   result_.tokens = count_tokens(split_.fit);
   result_.held_out_tokens = count_tokens(split_.held_out);
 }

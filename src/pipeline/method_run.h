@@ -80,6 +80,9 @@ class MethodRun {
   /// Loads the text. Errors as load_data's.
   void
   calibrate(QuantPlan plan, bool hold_out, const FetchDatasetFn& fetch_dataset);
+  /// With text that is loaded already; `source` says where it is from.
+  void
+  calibrate(QuantPlan plan, CalibrationSplit text, const std::string& source);
   /// Whether no text was held out, of which the user is told. A correction
   /// that fits the calibration text's noise where there is little of it (GPTQ's
   /// shift) is then better left.

@@ -261,9 +261,13 @@ void WorkFolder::drop_damaged() {
   }
 }
 
-// What a killed process had begun, and blocks behind a gap.
+// What a killed process had begun, and blocks behind a gap; runs of their own
+// that a run is made of stay.
 void WorkFolder::drop_unfinished() const {
   std::set<std::string> kept{kLock, kSettings};
+  if (state_) {
+    kept.insert(kStages);
+  }
   for (int i = 0; i < finished_; ++i) {
     kept.insert(block_path(i).filename().string());
   }

@@ -44,6 +44,11 @@ class WorkFolder {
   const fs::path& path() const {
     return path_;
   }
+  /// Where runs that this one is made of have their outputs and work folders;
+  /// it stays while there is a state.
+  fs::path stages() const {
+    return path_ / kStages;
+  }
   bool resumed() const {
     return finished_at_start_ > 0;
   }
@@ -78,6 +83,8 @@ class WorkFolder {
   void remove();
 
  private:
+  static constexpr const char* kStages = "stages";
+
   void open(const Json& settings, const ResumePolicy& policy);
   void lock();
   void unlock();

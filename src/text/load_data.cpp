@@ -95,8 +95,9 @@ class Loader {
   bool full_ = false;
 };
 
-/// Files below `folder`, hidden ones left out, sorted by path.
-std::vector<fs::path> files_below(const fs::path& folder) {
+}  // namespace
+
+std::vector<fs::path> list_data_files(const fs::path& folder) {
   std::vector<fs::path> files;
   std::error_code code;
   fs::recursive_directory_iterator it(folder, code);
@@ -114,6 +115,8 @@ std::vector<fs::path> files_below(const fs::path& folder) {
   std::sort(files.begin(), files.end());
   return files;
 }
+
+namespace {
 
 bool is_text_name(const fs::path& path) {
   std::string extension = path.extension().string();
@@ -135,7 +138,7 @@ bool is_hub_id(const std::string& text) {
 /// What of a hub data set is its text: rows before plain text (which is where
 /// the README lies), the training split where there is one.
 std::vector<fs::path> dataset_files(const fs::path& folder, Loader& loader) {
-  std::vector<fs::path> all = files_below(folder);
+  std::vector<fs::path> all = list_data_files(folder);
   std::vector<fs::path> files;
   auto keep = [&](auto&& test) {
     files.clear();
@@ -227,7 +230,7 @@ TokenData load_path(
     const std::string& path,
     const FetchDatasetFn& fetch_dataset) {
   if (fs::is_directory(path)) {
-    for (const fs::path& file : files_below(path)) {
+    for (const fs::path& file : list_data_files(path)) {
       loader.add_file(file);
     }
     return loader.take(path);

@@ -63,6 +63,10 @@ using SampleSelfFn = std::function<std::vector<
 using FetchDatasetFn =
     std::function<std::filesystem::path(const std::string& id)>;
 
+/// Files below `folder`, hidden ones left out, sorted by path.
+std::vector<std::filesystem::path> list_data_files(
+    const std::filesystem::path& folder);
+
 /// Token sequences for calibration and evaluation. Plain text (and rows with
 /// `text`) as mlx-lm's load_data: each text tokenized whole, cut into
 /// sequences that don't overlap, the rest dropped; a folder's files are cut

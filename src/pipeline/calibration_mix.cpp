@@ -1,0 +1,250 @@
+#include "pipeline/calibration_mix.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+
+#include "calibration/sample.h"
+#include "calibration/token_batches.h"
+#include "core/error.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "mix";
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw Error(ErrorCode::invalid_argument, kWhere, what);
+}
+
+std::map<std::string, double> parse_weights(const std::string& list) {
+  std::map<std::string, double> weights;
+  for (size_t at = 0; at < list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    const auto entry = list.substr(at, end - at);
+    at = end + 1;
+    const size_t equals = entry.rfind('=');
+    double weight = -1;
+    if (equals != std::string::npos) {
+      const char* last = entry.data() + entry.size();
+      const auto [stop, failed] =
+          std::from_chars(entry.data() + equals + 1, last, weight);
+      weight = failed == std::errc() && stop == last ? weight : -1;
+    }
+    if (!(weight >= 0 && std::isfinite(weight)) || equals == 0) {
+      refuse(
+          "--mix has '" + one_line(entry, 60) +
+          "' where name=weight is wanted, such as code=2");
+    }
+    weights[entry.substr(0, equals)] = weight;
+  }
+  return weights;
+}
+
+/// A file, or all there is where nothing names files.
+struct Source {
+  std::string name;
+  std::string path;
+  double weight = 1;
+};
+
+std::vector<Source> list_sources(const MixOptions& options) {
+  const auto weights = parse_weights(options.weights);
+  const fs::path path = options.data_path;
+  std::vector<Source> sources;
+  std::map<std::string, int> used;
+  if (!options.data_path.empty() && fs::is_directory(path)) {
+    for (const auto& file : list_data_files(path)) {
+      const auto name = file.stem().string();
+      const auto it = weights.find(name);
+      ++used[name];
+      sources.push_back(
+          {name, file.string(), it == weights.end() ? 1 : it->second});
+    }
+  } else if (!options.data_path.empty() && fs::exists(path)) {
+    sources.push_back({path.stem().string(), options.data_path});
+  } else {
+    sources.push_back(
+        {options.data_path.empty() ? "default" : options.data_path,
+         options.data_path});
+  }
+  for (const auto& [name, weight] : weights) {
+    if (!used.contains(name)) {
+      refuse(
+          "--mix names '" + one_line(name, 60) + "', and no file of " +
+          (options.data_path.empty() ? "--data-path" : options.data_path) +
+          " is called so");
+    }
+  }
+  std::erase_if(
+      sources, [](const Source& source) { return source.weight <= 0; });
+  if (sources.empty()) {
+    refuse(
+        options.data_path +
+        " has no file of text whose --mix weight is above "
+        "0");
+  }
+  double total = 0;
+  for (const auto& source : sources) {
+    total += source.weight;
+  }
+  for (auto& source : sources) {
+    source.weight /= total;
+  }
+  return sources;
+}
+
+/// Sequences of one part, by domain, in turn: each domain's are spread evenly
+/// over the whole.
+TokenSequences interleave(std::vector<TokenSequences> domains) {
+  struct Entry {
+    double at;
+    size_t domain;
+    size_t index;
+  };
+  std::vector<Entry> order;
+  for (size_t d = 0; d < domains.size(); ++d) {
+    for (size_t i = 0; i < domains[d].size(); ++i) {
+      order.push_back({(double(i) + 0.5) / double(domains[d].size()), d, i});
+    }
+  }
+  std::stable_sort(
+      order.begin(), order.end(), [](auto& a, auto& b) { return a.at < b.at; });
+  TokenSequences all;
+  for (const auto& entry : order) {
+    all.push_back(std::move(domains[entry.domain][entry.index]));
+  }
+  return all;
+}
+
+/// Shares of `total` by weight, by largest remainders.
+std::vector<int> shares(const std::vector<Source>& sources, int total) {
+  std::vector<int> counts;
+  std::vector<std::pair<double, size_t>> rest;
+  int given = 0;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const double exact = sources[i].weight * total;
+    counts.push_back(static_cast<int>(exact));
+    given += counts.back();
+    rest.emplace_back(double(counts.back()) - exact, i);
+  }
+  std::sort(rest.begin(), rest.end());
+  for (int i = 0; given < total; ++i, ++given) {
+    ++counts[rest[static_cast<size_t>(i)].second];
+  }
+  return counts;
+}
+
+/// What a domain gives, divided: where it has too little, each part gets as
+/// much less.
+struct Divided {
+  TokenSequences fit, gate, report;
+};
+
+Divided divide(TokenSequences all, int fit, int gate, int report) {
+  const auto wanted = static_cast<size_t>(fit + gate + report);
+  auto held = static_cast<size_t>(gate);
+  auto last = static_cast<size_t>(report);
+  if (all.size() < wanted) {
+    const double share = double(all.size()) / double(wanted);
+    held = static_cast<size_t>(std::ceil(share * gate));
+    last = static_cast<size_t>(std::ceil(share * report));
+    held = std::min(held, all.size());
+    last = std::min(last, all.size() - held);
+  }
+  Divided parts;
+  for (size_t i = 0; i < all.size(); ++i) {
+    auto& part = i < last ? parts.report
+        : i < last + held ? parts.gate
+                          : parts.fit;
+    part.push_back(std::move(all[i]));
+  }
+  return parts;
+}
+
+}  // namespace
+
+CalibrationMix load_mix(
+    const Model& model,
+    const Tokenizer& tokenizer,
+    const MixOptions& options,
+    const MixSize& size,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress) {
+  const auto sources = list_sources(options);
+  const auto fit = shares(sources, size.fit);
+  const auto gate = shares(sources, size.gate);
+  const auto reported = shares(sources, size.report);
+  CalibrationMix mix;
+  mix.sequence_length = options.sequence_length;
+  std::vector<TokenSequences> parts[3];
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const int wanted = fit[i] + gate[i] + reported[i];
+    if (wanted == 0) {
+      continue;
+    }
+    auto data = load_data(
+        tokenizer,
+        {.data_path = sources[i].path,
+         .num_samples = wanted,
+         .sequence_length = options.sequence_length,
+         .seed = options.seed},
+        self_sampler(model, tokenizer, progress),
+        fetch_dataset,
+        progress);
+    mix.notes.insert(
+        mix.notes.end(), data.warnings.begin(), data.warnings.end());
+    auto divided =
+        divide(std::move(data.sequences), fit[i], gate[i], reported[i]);
+    mix.domains.push_back(
+        {sources.size() == 1 ? data.source : sources[i].name,
+         sources[i].weight,
+         static_cast<int64_t>(divided.fit.size()),
+         static_cast<int64_t>(divided.gate.size()),
+         static_cast<int64_t>(divided.report.size())});
+    parts[0].push_back(std::move(divided.fit));
+    parts[1].push_back(std::move(divided.gate));
+    parts[2].push_back(std::move(divided.report));
+  }
+  mix.fit = interleave(std::move(parts[0]));
+  mix.gate = interleave(std::move(parts[1]));
+  mix.report = interleave(std::move(parts[2]));
+  for (const auto& domain : mix.domains) {
+    mix.source += (mix.source.empty() ? "" : ", ") + domain.name;
+  }
+  if (mix.fit.empty() || mix.gate.empty() || mix.report.empty()) {
+    refuse(
+        mix.source +
+        ": the text is too little to divide into a part to fit, "
+        "one to decide by and one to report on; give more of it, or a smaller "
+        "--sequence-length");
+  }
+  return mix;
+}
+
+TokenSequences first_of(const TokenSequences& all, int count) {
+  const auto taken = std::min(all.size(), static_cast<size_t>(count));
+  return {all.begin(), all.begin() + static_cast<std::ptrdiff_t>(taken)};
+}
+
+Json to_json(const CalibrationMix& mix) {
+  Json domains = Json::array();
+  for (const auto& domain : mix.domains) {
+    domains.push_back(
+        {{"name", domain.name},
+         {"weight", domain.weight},
+         {"fit", domain.fit},
+         {"gate", domain.gate},
+         {"report", domain.report}});
+  }
+  return {
+      {"sequence_length", mix.sequence_length},
+      {"domains", domains},
+      {"fit_tokens", count_tokens(mix.fit)},
+      {"gate_tokens", count_tokens(mix.gate)},
+      {"report_tokens", count_tokens(mix.report)}};
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,419 @@
+#include "pipeline/quantize.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "core/process.h"
+#include "export/report_page.h"
+#include "pipeline/check_output.h"
+#include "pipeline/fingerprint.h"
+#include "pipeline/quantize_report.h"
+#include "pipeline/quantize_stages.h"
+#include "pipeline/recipe.h"
+#include "pipeline/staged_work.h"
+#include "pipeline/time_plan.h"
+#include "pipeline/write_model.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "quantize";
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw Error(ErrorCode::invalid_argument, kWhere, what);
+}
+
+class Run {
+ public:
+  Run(const fs::path& folder,
+      const QuantizeOptions& options,
+      const ProgressFn& progress)
+      : folder_(folder),
+        options_(options),
+        progress_(progress),
+        start_(Clock::now()),
+        recipe_(
+            options.recipe ? std::optional(read_recipe(*options.recipe))
+                           : std::nullopt),
+        model_(open_full_model(folder, assumed(), kWhere)),
+        sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan.effort)) {
+    const auto& target = options.target;
+    if (recipe_ && (target.target_bpw || target.target_size || target.bits)) {
+      refuse("--recipe says how large the result is to be; give no target");
+    }
+    check_output(kWhere, folder, options.output);
+    AtomicFolder(options.output, options.force);  // found out now, not late
+    check_tokenizer(folder, kWhere, progress);
+    for (const auto& text : model_.spec.notes) {
+      note(text);
+    }
+    if (recipe_) {
+      adopt(*recipe_);
+    }
+  }
+
+  QuantizeReport run(const FetchDatasetFn& fetch) {
+    const auto size = model_size(model_);
+    result_.parameters = size.parameters;
+    result_.bytes_in = size.bytes;
+    load(fetch);
+    open_work();
+    plan_widths();
+    cut_to_time();
+    run_stages();
+    write();
+    result_.seconds = seconds_since(start_);
+    return std::move(result_);
+  }
+
+ private:
+  void note(const std::string& text) {
+    result_.notes.push_back(text);
+    warn(progress_, kWhere, text);
+  }
+  void say(const std::string& text) const {
+    report(progress_, {kWhere, 0, 0, "", text});
+  }
+
+  PlanOptions assumed() const {
+    auto plan = options_.plan;
+    if (recipe_ && plan.assume_family.empty()) {
+      plan.assume_family = recipe_->assume_family;
+    }
+    return plan;
+  }
+
+  // What the recipe says goes, but where the text lies may have changed.
+  void adopt(const Recipe& recipe) {
+    options_.plan = assumed();
+    const auto given = options_.plan.mix.data_path;
+    options_.plan.mix = recipe.mix;
+    if (!given.empty()) {
+      options_.plan.mix.data_path = given;
+    }
+    if (recipe.model_fingerprint != fingerprint(model_)) {
+      refuse(
+          *options_.recipe + " is of another model (" + recipe.model +
+          "); quantize that, or leave out --recipe");
+    }
+    if (recipe.version != PENNYWEIGHT_VERSION) {
+      note(
+          *options_.recipe + " was written by pennyweight " + recipe.version +
+          ", this is " + PENNYWEIGHT_VERSION +
+          ": the bytes may not be the same");
+    }
+  }
+
+  void load(const FetchDatasetFn& fetch) {
+    const auto tokenizer = Tokenizer::load(folder_);
+    mix_size_ =
+        recipe_ ? recipe_->mix_size : MixSize{.fit = sizes_.fit_sequences()};
+    mix_ = load_mix(
+        model_, tokenizer, options_.plan.mix, mix_size_, fetch, progress_);
+    result_.notes.insert(
+        result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
+    if (recipe_ && recipe_->mix_fingerprint != mix_fingerprint()) {
+      note(
+          "the text is not the recipe's, so the result will be another; give "
+          "--data-path if it lies elsewhere now");
+    }
+  }
+
+  std::string mix_fingerprint() const {
+    return fingerprint(mix_.fit) + fingerprint(mix_.gate);
+  }
+
+  void open_work() {
+    Json settings{
+        {"method", kWhere},
+        {"version", PENNYWEIGHT_VERSION},
+        {"options", options_to_json(options_, true)},
+        {"model", fingerprint(model_)},
+        {"data", mix_fingerprint()}};
+    if (recipe_) {
+      settings["recipe"] = to_json(*recipe_);
+    }
+    work_.emplace(
+        options_.output,
+        settings,
+        ResumePolicy{options_.resume, options_.force});
+    if (work_->resumed()) {
+      say("going on with an unfinished run");
+    }
+  }
+
+  void plan_widths() {
+    if (recipe_) {
+      widths_ = recipe_widths(model_, *recipe_);
+      return;
+    }
+    const auto all = list_candidates(options_.plan, options_.target);
+    measured_ = all.size() > 1;
+    const auto costs = measured_
+        ? work_->costs(
+              model_,
+              first_of(mix_.fit, sizes_.cost_sequences),
+              all,
+              options_.plan.mix.seed,
+              progress_)
+        : RoundingCosts{};
+    std::vector<std::string> notes;
+    chooser_.emplace(priced_widths(model_, all, costs, notes));
+    for (const auto& text : notes) {
+      note(text);
+    }
+    widths_ = choose_widths(*chooser_, model_, all, options_.target, kWhere);
+  }
+
+  void cut_to_time() {
+    if (recipe_) {
+      return;
+    }
+    if (work_->state().contains("sizes")) {
+      sizes_ = sizes_from_json(work_->state().at("sizes"));
+      return;
+    }
+    if (!learns(*widths_)) {
+      sizes_.learn_steps = 0;
+    }
+    if (options_.time_limit) {
+      const auto text = fit_into_time(
+          model_,
+          mix_.sequence_length,
+          measure_rate(model_),
+          parse_seconds(*options_.time_limit, "--time-limit") -
+              seconds_since(start_),
+          sizes_);
+      if (!text.empty()) {
+        note(text);
+      }
+      work_->state()["sizes"] = to_json(sizes_);
+      work_->save();
+    }
+  }
+
+  StageContext context() const {
+    return {
+        model_,
+        folder_,
+        options_.plan,
+        mix_,
+        *widths_,
+        work_->stages(),
+        progress_};
+  }
+
+  void run_stages() {
+    const bool all = !recipe_;
+    const auto wanted = [&](const char* name) {
+      return all || std::ranges::count(recipe_->stages, name) > 0;
+    };
+    if (wanted("nearest")) {
+      stage("nearest", [&](const fs::path& output) {
+        return run_nearest(context(), output);
+      });
+    }
+    if (wanted("gptq")) {
+      auto sizes = sizes_;
+      sizes.learn_steps = 0;
+      stage("gptq", [&, sizes](const fs::path& output) {
+        return run_rounding(context(), sizes, "gptq", output);
+      });
+    }
+    if (wanted("learned") && sizes_.learn_steps > 0) {
+      stage("learned", [&](const fs::path& output) {
+        return run_rounding(context(), sizes_, "learned", output);
+      });
+    }
+    if (wanted("dwq") && sizes_.dwq_sequences > 0) {
+      stage("dwq", [&](const fs::path& output) {
+        return run_dwq(context(), sizes_, work_->stages() / best_, output);
+      });
+    }
+  }
+
+  /// Does a stage, or reads what it came to before a kill; keeps it where the
+  /// KL on the gate's text is the least so far.
+  void stage(
+      const std::string& name,
+      const std::function<Json(const fs::path& output)>& body) {
+    Json& done = work_->state()["stages"];
+    if (!done.contains(name)) {
+      const auto start = Clock::now();
+      const auto output = work_->fresh_stage(name);
+      Json figures = body(output);
+      const auto kl = divergence(context(), output, mix_.gate);
+      done[name] = {
+          {"kl", kl.reference->kl.mean.value},
+          {"seconds", seconds_since(start)},
+          {"figures", figures}};
+      work_->save();
+    }
+    const Json& found = done[name];
+    StageOutcome outcome{
+        .name = name,
+        .kl = found.at("kl").get<double>(),
+        .seconds = found.at("seconds").get<double>(),
+        .figures = found.at("figures")};
+    outcome.kept = best_.empty() || outcome.kl < best_kl_ || recipe_;
+    say(name + ": KL " + std::to_string(outcome.kl) +
+        (outcome.kept ? "" : ", no better: not kept"));
+    if (outcome.kept) {
+      best_ = name;
+      best_kl_ = outcome.kl;
+    } else {
+      outcome.note = "not better on the gate's text";
+      work_->drop_stage(name);
+    }
+    result_.stages.push_back(std::move(outcome));
+  }
+
+  Recipe recipe() const {
+    Recipe made;
+    made.version = PENNYWEIGHT_VERSION;
+    made.model = options_.plan.model;
+    made.model_fingerprint = fingerprint(model_);
+    made.assume_family = options_.plan.assume_family;
+    made.mix = options_.plan.mix;
+    made.mix_size = mix_size_;
+    made.mix_fingerprint = mix_fingerprint();
+    made.target =
+        recipe_ ? recipe_->target : options_to_json(options_.target, true);
+    for (const auto& own : widths_->modules) {
+      made.widths[own.module.path] = own.spec;
+    }
+    made.stages = kept_stages();
+    made.sizes = sizes_;
+    for (const auto& outcome : result_.stages) {
+      if (outcome.name == "dwq" && outcome.figures.contains("learning_rate")) {
+        made.sizes.dwq_rate = outcome.figures.at("learning_rate").get<double>();
+      }
+    }
+    return made;
+  }
+
+  // One that rounds, and perhaps dwq after it.
+  std::vector<std::string> kept_stages() const {
+    std::string rounding;
+    for (const auto& outcome : result_.stages) {
+      if (outcome.kept && outcome.name != "dwq") {
+        rounding = outcome.name;
+      }
+    }
+    std::vector<std::string> stages{rounding};
+    if (best_ == "dwq") {
+      stages.push_back(best_);
+    }
+    return stages;
+  }
+
+  void write() {
+    const auto source = work_->stages() / best_;
+    const auto found = divergence(context(), source, mix_.report);
+    result_.kl = found.reference->kl.mean.value;
+    result_.perplexity = found.perplexity.value;
+    result_.perplexity_reference = found.reference->perplexity.value;
+    result_.top1 = found.reference->top1.value;
+    result_.output = options_.output;
+    result_.bytes_out = widths_->bytes;
+    result_.bits_per_weight = widths_->bits_per_weight;
+    result_.peak_rss = peak_rss();
+    result_.seconds = seconds_since(start_);
+    AtomicFolder output(options_.output, options_.force);
+    copy_folder(source, output.path());
+    write_file(output.path() / "recipe.json", to_json(recipe()).dump(2) + "\n");
+    const Presentation shown{
+        context(), result_, found, options_, measured_ ? &*chooser_ : nullptr};
+    result_.page = page_data(shown, source);
+    write_file(output.path() / "report.html", report_page(result_.page));
+    write_card(shown, output.path());
+    output.commit();
+    work_->remove();
+  }
+
+  fs::path folder_;
+  QuantizeOptions options_;
+  ProgressFn progress_;
+  Clock::time_point start_;
+  std::optional<Recipe> recipe_;
+  Model model_;
+  StageSizes sizes_;
+  MixSize mix_size_;
+  CalibrationMix mix_;
+  std::optional<StagedWork> work_;
+  std::optional<WidthChooser> chooser_;
+  std::optional<WidthPlan> widths_;
+  bool measured_ = false;  // widths were chosen by costs
+  std::string best_;       // stage
+  double best_kl_ = 0;
+  QuantizeReport result_;
+};
+
+}  // namespace
+
+StageSizes stage_sizes(const std::string& effort) {
+  StageSizes sizes;
+  if (effort == "fast") {
+    sizes.gptq_sequences = 48;
+  } else if (effort == "balanced") {
+    sizes.gptq_sequences = 128;
+    sizes.learn_steps = 60;
+    sizes.dwq_sequences = 128;
+  } else {
+    sizes.cost_sequences = 32;
+    sizes.gptq_sequences = 192;
+    sizes.learn_steps = 200;
+    sizes.dwq_sequences = 512;
+  }
+  return sizes;
+}
+
+Json to_json(const StageOutcome& outcome) {
+  return {
+      {"name", outcome.name},
+      {"kl", outcome.kl},
+      {"seconds", outcome.seconds},
+      {"kept", outcome.kept},
+      {"note", outcome.note},
+      {"figures", outcome.figures}};
+}
+
+Json to_json(const QuantizeReport& report) {
+  Json stages = Json::array();
+  for (const auto& outcome : report.stages) {
+    stages.push_back(to_json(outcome));
+  }
+  return {
+      {"output", report.output},
+      {"parameters", report.parameters},
+      {"bytes_in", report.bytes_in},
+      {"bytes", report.bytes_out},
+      {"bits_per_weight", report.bits_per_weight},
+      {"kl", report.kl},
+      {"perplexity", report.perplexity},
+      {"perplexity_reference", report.perplexity_reference},
+      {"top1", report.top1},
+      {"stages", stages},
+      {"seconds", report.seconds},
+      {"peak_rss", report.peak_rss},
+      {"notes", report.notes},
+      {"page", report.page}};
+}
+
+QuantizeReport quantize_model(
+    const fs::path& model_folder,
+    const QuantizeOptions& options,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress) {
+  return Run(model_folder, options, progress).run(fetch_dataset);
+}
+
+}  // namespace pennyweight

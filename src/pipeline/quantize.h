@@ -1,0 +1,195 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "core/options.h"
+#include "core/progress.h"
+#include "pipeline/calibration_mix.h"
+
+namespace pennyweight {
+
+namespace fs = std::filesystem;
+
+/// What `quantize`, `plan` and `sweep` share.
+struct PlanOptions {
+  std::string model;
+  std::string assume_family;
+  MixOptions mix;
+  std::string candidates =
+      "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,6:64,8:64,"
+      "bf16";
+  std::string effort = "balanced";
+  std::optional<std::string> memory_limit;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "model",
+         .help = "Model folder, or a hub id such as org/name[@revision]",
+         .positional = true,
+         .required = true,
+         .affects_result = false},  // its contents do
+        self.model);
+    option(
+        {.name = "assume-family",
+         .help = "Read a model of an unknown model_type as this family's"},
+        self.assume_family);
+    MixOptions::visit(self.mix, option);
+    option(
+        {.name = "candidates",
+         .help = "Widths to choose from, bits:group_size or bf16 (as it is)"},
+        self.candidates);
+    option(
+        {.name = "effort",
+         .help = "How much time to take: fast rounds by GPTQ, balanced and "
+                 "best learn more on more text",
+         .choices = {"fast", "balanced", "best"}},
+        self.effort);
+    option(
+        {.name = "memory-limit",
+         .help = "Most memory to use, such as 8GB; activations past it go to "
+                 "a scratch file (default: half of the machine's)",
+         .affects_result = false},
+        self.memory_limit);
+  }
+};
+
+/// How large the result is to be: one of the three.
+struct TargetOptions {
+  std::optional<double> target_bpw;
+  std::optional<std::string> target_size;
+  std::optional<int> bits;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "target-bpw",
+         .help = "Bits a weight, scales included, that are not passed; each "
+                 "module's width is chosen"},
+        self.target_bpw);
+    option(
+        {.name = "target-size",
+         .help = "Instead: bytes of all tensors, such as 4.2GB"},
+        self.target_size);
+    option(
+        {.name = "bits",
+         .help = "Instead: this width in groups of 64 throughout (default 4)"},
+        self.bits);
+  }
+};
+
+struct QuantizeOptions {
+  PlanOptions plan;
+  TargetOptions target;
+  std::string output = "mlx_model";
+  std::optional<std::string> recipe;
+  std::optional<std::string> time_limit;
+  bool resume = false;
+  bool force = false;
+  std::string report;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    PlanOptions::visit(self.plan, option);
+    TargetOptions::visit(self.target, option);
+    option(
+        {.name = "output",
+         .help = "Folder to write; must not exist unless --force",
+         .short_name = "o",
+         .aliases = {"mlx-path"},
+         .affects_result = false},
+        self.output);
+    option(
+        {.name = "recipe",
+         .help = "Do again what this recipe.json says: widths, stages, text"},
+        self.recipe);
+    option(
+        {.name = "time-limit",
+         .help = "Such as 30m or 2h: stages are cut to what fits, by the "
+                 "machine's speed"},
+        self.time_limit);
+    option(
+        {.name = "resume",
+         .help = "Insist on going on with an unfinished run (one with the same "
+                 "settings is gone on with anyway)",
+         .affects_result = false},
+        self.resume);
+    option(
+        {.name = "force",
+         .help = "Replace an output folder that exists; drop an unfinished run "
+                 "with other settings",
+         .affects_result = false},
+        self.force);
+    option(
+        {.name = "report",
+         .help = "Write all figures to this JSON file",
+         .affects_result = false},
+        self.report);
+  }
+};
+
+/// What an effort does of each stage. Sequences are of the mix's `fit`.
+struct StageSizes {
+  int cost_sequences = 16;  // on which widths are chosen
+  int gptq_sequences = 64;  // GPTQ's, and the learned rounding's
+  int learn_steps = 0;      // 0: no learned rounding
+  int dwq_sequences = 0;    // 0: no distillation
+  int dwq_epochs = 1;
+  std::optional<double> dwq_rate{};  // absent: chosen by trial
+
+  int fit_sequences() const {
+    return std::max({cost_sequences, gptq_sequences, dwq_sequences});
+  }
+};
+
+/// Of "fast", "balanced" or "best".
+StageSizes stage_sizes(const std::string& effort);
+
+struct StageOutcome {
+  std::string name;  // nearest, gptq, learned, dwq
+  double kl = 0;     // on the gate's text
+  double seconds = 0;
+  bool kept = false;
+  std::string note{};
+  Json figures = Json::object();
+};
+
+Json to_json(const StageOutcome& outcome);
+
+struct QuantizeReport {
+  std::string output;
+  int64_t parameters = 0;
+  int64_t bytes_in = 0;
+  int64_t bytes_out = 0;
+  double bits_per_weight = 0;
+  std::vector<StageOutcome> stages;
+  double kl = 0;  // on the report's text
+  double perplexity = 0;
+  double perplexity_reference = 0;
+  double top1 = 0;
+  double seconds = 0;
+  int64_t peak_rss = 0;
+  std::vector<std::string> notes;
+  Json page;  // what report.html shows
+};
+
+Json to_json(const QuantizeReport& report);
+
+/// Chooses each module's width for the size asked for, then rounds: by GPTQ,
+/// by learning the rounding of blocks with few bits, and by distilling scales
+/// and biases. Each stage is kept only where the KL to the full model falls on
+/// text that it was not fitted to. Writes options.output with recipe.json,
+/// report.html and a model card. Errors as convert's, load_mix's and the
+/// methods'; invalid_argument for a size that the candidates can't meet.
+QuantizeReport quantize_model(
+    const fs::path& model_folder,
+    const QuantizeOptions& options,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress = {});
+
+}  // namespace pennyweight

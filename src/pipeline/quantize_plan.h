@@ -1,0 +1,48 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "pipeline/quantize.h"
+#include "pipeline/time_plan.h"
+
+namespace pennyweight {
+
+struct QuantizePlanOptions {
+  PlanOptions plan;
+  TargetOptions target;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    PlanOptions::visit(self.plan, option);
+    TargetOptions::visit(self.target, option);
+  }
+};
+
+/// What an effort would take.
+struct PlannedEffort {
+  std::string effort;
+  StageSizes sizes;
+  TimePlan seconds;
+  QuantizeMemory memory;
+};
+
+struct QuantizePlanReport {
+  int64_t parameters = 0;
+  int64_t bytes_in = 0;
+  int64_t bytes_out = 0;  // the most there may be where widths are chosen
+  double bits_per_weight = 0;
+  double rate = 0;  // products, operations a second
+  std::vector<PlannedEffort> efforts;
+};
+
+Json to_json(const QuantizePlanReport& report);
+
+/// What `quantize` will make and take, without running it: the machine's rate
+/// is timed for a moment, no text is read. Errors as quantize_model's.
+QuantizePlanReport plan_quantize(
+    const fs::path& model_folder,
+    const QuantizePlanOptions& options);
+
+}  // namespace pennyweight

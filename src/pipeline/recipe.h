@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "method/dynamic.h"
+#include "pipeline/quantize.h"
+#include "pipeline/width_plan.h"
+
+namespace pennyweight {
+
+/// What a run of `quantize` came to: enough to do it again, bit for bit on a
+/// machine of the same kind, without choosing anything.
+struct Recipe {
+  std::string version;
+  std::string model;  // as the user named it
+  std::string model_fingerprint;
+  std::string assume_family;
+  MixOptions mix;
+  MixSize mix_size;
+  std::string mix_fingerprint;
+  Json target = Json::object();
+  std::map<std::string, Candidate> widths;  // by module path
+  std::vector<std::string> stages;          // those kept, in their order
+  StageSizes sizes;
+};
+
+Json to_json(const Recipe& recipe);
+
+/// corrupt Error, naming the file, for what is no recipe.
+Recipe read_recipe(const std::filesystem::path& file);
+
+/// The recipe's widths for a model; invalid_argument for a module that either
+/// has and the other has not, and for a width that does not fit.
+WidthPlan recipe_widths(const Model& model, const Recipe& recipe);
+
+}  // namespace pennyweight

@@ -1,0 +1,62 @@
+#pragma once
+
+#include "core/json.h"
+#include "core/progress.h"
+#include "pipeline/rounding_costs.h"
+#include "pipeline/width_plan.h"
+#include "pipeline/work_folder.h"
+
+namespace pennyweight {
+
+/// The work folder of a run that is made of others: what it has come to is one
+/// JSON object, on disk after each part.
+class StagedWork {
+ public:
+  /// As WorkFolder's.
+  StagedWork(
+      const fs::path& target,
+      const Json& settings,
+      const ResumePolicy& policy);
+
+  /// Whether a run is gone on with.
+  bool resumed() const {
+    return resumed_;
+  }
+  Json& state() {
+    return state_;
+  }
+  void save();
+  /// Where parts write their outputs, name by name.
+  fs::path stages() const {
+    return work_.stages();
+  }
+  /// An empty place for a part that begins.
+  fs::path fresh_stage(const std::string& name) const;
+  void drop_stage(const std::string& name) const;
+  void remove() {
+    work_.remove();
+  }
+
+  /// What measure_costs gives, or what it gave before a kill.
+  RoundingCosts costs(
+      const Model& model,
+      const std::vector<std::vector<int32_t>>& sequences,
+      const std::vector<Candidate>& candidates,
+      uint64_t seed,
+      const ProgressFn& progress);
+
+ private:
+  WorkFolder work_;
+  Json state_ = Json::object();
+  bool resumed_ = false;
+};
+
+/// A chooser that has every module of the model, with these costs; without
+/// costs all are 0. `notes` takes what a user should be told.
+WidthChooser priced_widths(
+    const Model& model,
+    const std::vector<Candidate>& candidates,
+    const RoundingCosts& costs,
+    std::vector<std::string>& notes);
+
+}  // namespace pennyweight

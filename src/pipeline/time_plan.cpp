@@ -1,0 +1,259 @@
+// Estimates count the operations of matrix products, by stage, and divide by
+// what the machine does; the shares that stages reach of that rate were
+// measured (docs/performance.md).
+#include "pipeline/time_plan.h"
+
+#include <mlx/ops.h>
+#include <mlx/random.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+
+#include "core/bytes.h"
+#include "core/error.h"
+#include "method/gptq_stage.h"
+#include "method/learned_stage.h"
+#include "pipeline/memory_plan.h"
+
+namespace pennyweight {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Shares of the rate that a stage's products reach, all else that it does
+// counted in.
+constexpr double kCostShare = 0.35;
+constexpr double kGptqShare = 0.35;
+constexpr double kLearnShare = 0.4;
+constexpr double kDwqShare = 0.3;
+// Rounding a weight by GPTQ, with grids, refit and descent, in operations
+// beside its products.
+constexpr double kRoundOps = 60e3;
+constexpr double kLearnTokens = 4096;
+
+/// Weights that a token goes through.
+struct Weights {
+  double blocks = 0;
+  double head = 0;
+  double all_blocks = 0;  // of experts all
+  double squares = 0;     // sum over inputs of width^2
+};
+
+Weights count_weights(const Model& model) {
+  Weights sum;
+  for (const ModuleSpec& module : list_modules(model.spec)) {
+    const double own = double(module.out) * double(module.in);
+    if (module.block < 0) {
+      const bool head = module.tied || module.kind == ModuleSpec::Kind::head;
+      sum.head += head ? own : 0;
+      continue;
+    }
+    sum.all_blocks += own;
+    sum.squares += double(module.in) * double(module.in);
+    double share = 1;
+    if (module.expert) {
+      const auto& block = model.spec.blocks[static_cast<size_t>(module.block)];
+      share = double(block.moe->chosen) /
+          double(std::max<int64_t>(1, module.count));
+    }
+    sum.blocks += share * own;
+  }
+  return sum;
+}
+
+const ModuleSpec& largest_linear(const std::vector<ModuleSpec>& modules) {
+  return *std::ranges::max_element(modules, {}, [](const ModuleSpec& module) {
+    return module.block < 0 ? 0 : module.out * module.in;
+  });
+}
+
+}  // namespace
+
+double measure_rate(const Model& model) {
+  constexpr int kRows = 1024;
+  constexpr double kMoment = 0.3;
+  const auto modules = list_modules(model.spec);
+  const auto& module = largest_linear(modules);
+  const int in = static_cast<int>(module.in);
+  const int out = static_cast<int>(module.out);
+  auto x = mx::astype(mx::random::normal({kRows, in}), model.dtype);
+  auto w = mx::astype(mx::random::normal({out, in}), model.dtype);
+  mx::eval({x, w});
+  double best = 0;
+  const auto begin = Clock::now();
+  double passed = 0;
+  while (passed < kMoment) {
+    const auto start = Clock::now();
+    auto y = ops::linear(x, w);
+    mx::eval(y);
+    const auto end = Clock::now();
+    const double took = std::chrono::duration<double>(end - start).count();
+    best = std::max(best, 2.0 * kRows * in * out / std::max(took, 1e-9));
+    passed = std::chrono::duration<double>(end - begin).count();
+  }
+  return best;
+}
+
+TimePlan plan_time(
+    const Model& model,
+    const StageSizes& sizes,
+    int sequence_length,
+    double rate) {
+  const auto weights = count_weights(model);
+  const double length = sequence_length;
+  const double p = weights.blocks;
+  const double h = weights.head;
+  TimePlan plan;
+  const double cost_tokens = sizes.cost_sequences * length;
+  plan.costs =
+      (cost_tokens * (8 * p + 6 * h) + kRoundOps * weights.all_blocks) /
+      (kCostShare * rate);
+  const double gptq_tokens = sizes.gptq_sequences * length;
+  const double walk = gptq_tokens * (6 * p + 6 * weights.squares) +
+      kRoundOps * weights.all_blocks;
+  plan.gptq = walk / (kGptqShare * rate);
+  if (sizes.learn_steps > 0) {
+    plan.learned = plan.gptq +
+        sizes.learn_steps * kLearnTokens * 8 * p / (kLearnShare * rate);
+  }
+  const double dwq_tokens = sizes.dwq_sequences * length * sizes.dwq_epochs;
+  // Trials of the rate and measures on held-out text come on top.
+  plan.dwq = (sizes.dwq_rate ? 1.1 : 1.5) * dwq_tokens * 10 * (p + h) /
+      (kDwqShare * rate);
+  plan.rest = 5 * MixSize{}.gate * length * 4 * (p + h) / (kGptqShare * rate);
+  return plan;
+}
+
+std::string fit_into_time(
+    const Model& model,
+    int sequence_length,
+    double rate,
+    double seconds,
+    StageSizes& sizes) {
+  const auto plan = plan_time(model, sizes, sequence_length, rate);
+  const double fixed = plan.gptq + plan.rest;
+  const double flexible = plan.learned + plan.dwq;
+  if (fixed + flexible <= seconds) {
+    return {};
+  }
+  const double share =
+      flexible > 0 ? std::max(0.0, (seconds - fixed) / flexible) : 0;
+  constexpr int kFewestSteps = 20;
+  constexpr int kFewestSequences = 32;
+  const auto cut = [&](int& value, int fewest) {
+    const int before = value;
+    value = static_cast<int>(std::floor(share * value));
+    value = value < fewest ? 0 : value;
+    return std::to_string(before) + " to " + std::to_string(value);
+  };
+  std::string text = "to keep --time-limit";
+  if (sizes.learn_steps > 0) {
+    text += ", steps of learned rounding were cut from " +
+        cut(sizes.learn_steps, kFewestSteps);
+  }
+  if (sizes.dwq_sequences > 0) {
+    sizes.dwq_sequences *= sizes.dwq_epochs;
+    sizes.dwq_epochs = 1;
+    text += ", sequences of distillation from " +
+        cut(sizes.dwq_sequences, kFewestSequences);
+  }
+  if (fixed > seconds) {
+    const int before = sizes.gptq_sequences;
+    sizes.gptq_sequences =
+        std::max(16, static_cast<int>(sizes.gptq_sequences * seconds / fixed));
+    text += ", sequences of GPTQ from " + std::to_string(before) + " to " +
+        std::to_string(sizes.gptq_sequences);
+  }
+  return text;
+}
+
+double parse_seconds(const std::string& text, const std::string& option) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, failed] = std::from_chars(text.data(), end, value);
+  const std::string unit(stop, end);
+  const double factor = unit.empty() || unit == "s" ? 1
+      : unit == "m" || unit == "min"                ? 60
+      : unit == "h"                                 ? 3600
+                                                    : 0;
+  if (failed != std::errc() || !(value * factor > 0) || !std::isfinite(value)) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "options",
+        option + " '" + one_line(text, 40) +
+            "' is no time such as 90s, 30m or 2h");
+  }
+  return value * factor;
+}
+
+QuantizeMemory plan_memory(
+    const Model& model,
+    const WidthPlan& widths,
+    const StageSizes& sizes,
+    int sequence_length,
+    const std::optional<std::string>& limit) {
+  QuantizeMemory memory;
+  GptqStage rounding{GptqOptions{}};
+  LearnedOptions options;
+  options.steps = sizes.learn_steps;
+  LearnedStage learned(rounding, options);
+  const Stage& stage =
+      sizes.learn_steps > 0 ? static_cast<const Stage&>(learned) : rounding;
+  MemoryDemand demand{
+      int64_t{sizes.gptq_sequences + MixSize{}.gate} * sequence_length,
+      2048,
+      std::nullopt};
+  if (limit) {
+    demand.limit = parse_bytes(*limit, "--memory-limit");
+  }
+  memory.rounding = make_memory_plan(model, widths.plan, stage, demand).peak();
+  if (sizes.dwq_sequences > 0) {
+    constexpr int64_t kBeside = int64_t{600} << 20;  // of a step and program
+    int64_t groups = 0;
+    int64_t head = 0;
+    for (const auto& own : widths.modules) {
+      const auto& module = own.module;
+      if (own.spec && own.spec->bits < 8) {
+        groups += module.out * module.in * std::max<int64_t>(1, module.count) /
+            own.spec->group_size;
+      }
+      head = std::max(head, module.block < 0 ? module.out * module.in : 0);
+    }
+    // Masters, moments, gradients and the best so far of scale and bias; the
+    // head dense and its gradient.
+    memory.dwq = widths.bytes + groups * 2 * (4 * 4 + 2) + head * 8 + kBeside;
+  }
+  return memory;
+}
+
+Json to_json(const StageSizes& sizes) {
+  Json json{
+      {"cost_sequences", sizes.cost_sequences},
+      {"gptq_sequences", sizes.gptq_sequences},
+      {"learn_steps", sizes.learn_steps},
+      {"dwq_sequences", sizes.dwq_sequences},
+      {"dwq_epochs", sizes.dwq_epochs}};
+  if (sizes.dwq_rate) {
+    json["dwq_rate"] = *sizes.dwq_rate;
+  }
+  return json;
+}
+
+StageSizes sizes_from_json(const Json& json) {
+  StageSizes sizes;
+  sizes.cost_sequences = json.at("cost_sequences").get<int>();
+  sizes.gptq_sequences = json.at("gptq_sequences").get<int>();
+  sizes.learn_steps = json.at("learn_steps").get<int>();
+  sizes.dwq_sequences = json.at("dwq_sequences").get<int>();
+  sizes.dwq_epochs = json.at("dwq_epochs").get<int>();
+  if (json.contains("dwq_rate")) {
+    sizes.dwq_rate = json.at("dwq_rate").get<double>();
+  }
+  return sizes;
+}
+
+}  // namespace pennyweight
