@@ -1,0 +1,21 @@
+// probe_report DATA.json PAGE.html: the report's page of this data.
+
+#include <fstream>
+#include <iostream>
+
+#include "export/report_page.h"
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::cerr << "probe_report DATA.json PAGE.html\n";
+    return 2;
+  }
+  try {
+    std::ofstream out(argv[2], std::ios::binary);
+    out << pennyweight::report_page(pennyweight::read_json(argv[1]));
+    return out.flush() ? 0 : 1;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}
