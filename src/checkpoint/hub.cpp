@@ -62,41 +62,14 @@ bool is_word(std::string_view text, const char* extra) {
       });
 }
 
-struct RepoName {
-  std::string id;
-  std::string revision = "main";
-};
-
-// org/name[@revision]; empty id for anything else.
-RepoName parse_name(const std::string& text) {
-  RepoName name;
-  auto at = text.find('@');
-  std::string id = text.substr(0, at);
-  auto slash = id.find('/');
-  if (slash == std::string::npos ||
-      !is_word(std::string_view(id).substr(0, slash), "-_.") ||
-      !is_word(std::string_view(id).substr(slash + 1), "-_.")) {
-    return name;
-  }
-  if (at != std::string::npos) {
-    name.revision = text.substr(at + 1);
-    if (!is_word(name.revision, "-_./") ||
-        name.revision.find("..") != std::string::npos) {
-      return name;
-    }
-  }
-  name.id = id;
-  return name;
-}
-
 std::filesystem::path
 resolve(const std::string& text, bool dataset, const ProgressFn& progress) {
   std::error_code ignored;
   if (std::filesystem::is_directory(text, ignored)) {
     return text;
   }
-  auto name = parse_name(text);
-  if (name.id.empty() || std::filesystem::exists(text, ignored)) {
+  auto name = parse_hub_name(text);
+  if (!name || std::filesystem::exists(text, ignored)) {
     throw Error(
         ErrorCode::not_found,
         kWhere,
@@ -106,11 +79,11 @@ resolve(const std::string& text, bool dataset, const ProgressFn& progress) {
   Listener listener{progress};
   RustBytes folder, note, error;
   int32_t status = pw_hub_snapshot(
-      rust_data(name.id),
-      name.id.size(),
+      rust_data(name->id),
+      name->id.size(),
       dataset,
-      rust_data(name.revision),
-      name.revision.size(),
+      rust_data(name->revision),
+      name->revision.size(),
       on_progress,
       &listener,
       folder.out(),
@@ -127,6 +100,25 @@ resolve(const std::string& text, bool dataset, const ProgressFn& progress) {
 }
 
 }  // namespace
+
+std::optional<HubName> parse_hub_name(const std::string& text) {
+  auto at = text.find('@');
+  HubName name{.id = text.substr(0, at)};
+  auto slash = name.id.find('/');
+  if (slash == std::string::npos ||
+      !is_word(std::string_view(name.id).substr(0, slash), "-_.") ||
+      !is_word(std::string_view(name.id).substr(slash + 1), "-_.")) {
+    return std::nullopt;
+  }
+  if (at != std::string::npos) {
+    name.revision = text.substr(at + 1);
+    if (!is_word(name.revision, "-_./") ||
+        name.revision.find("..") != std::string::npos) {
+      return std::nullopt;
+    }
+  }
+  return name;
+}
 
 std::filesystem::path resolve_model(
     const std::string& model,

@@ -222,21 +222,4 @@ Json output_config(const Json& config, const Json& quantization) {
   return result;
 }
 
-std::string model_card(const std::string& source, const std::string& summary) {
-  // A hub id is a base model; a folder's path is nobody's business.
-  bool hub_id = std::ranges::count(source, '/') == 1 && source.front() != '/' &&
-      source.front() != '.' && !fs::exists(source);
-  std::string card = "---\nlibrary_name: mlx\npipeline_tag: text-generation\n";
-  if (hub_id) {
-    card += "base_model: " + source.substr(0, source.find('@')) + "\n";
-  }
-  card += "tags:\n- mlx\n---\n\n# " +
-      (hub_id ? source : fs::path(source).filename().string()) +
-      " for MLX\n\n" + summary +
-      "\n\nWritten by pennyweight. Use it with mlx-lm:\n\n"
-      "    pip install mlx-lm\n"
-      "    mlx_lm.generate --model <this folder> --prompt \"Hello\"\n";
-  return card;
-}
-
 }  // namespace pennyweight

@@ -83,7 +83,4 @@ std::vector<std::string> copy_side_files(
 /// what was there is removed) under both of mlx-lm's keys.
 Json output_config(const Json& config, const Json& quantization);
 
-/// A short model card in the hub's format. `source` is what the user named.
-std::string model_card(const std::string& source, const std::string& summary);
-
 }  // namespace pennyweight

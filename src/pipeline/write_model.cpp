@@ -1,6 +1,8 @@
 #include "pipeline/write_model.h"
 
 #include "core/atomic_file.h"
+#include "export/front_matter.h"
+#include "export/model_card.h"
 #include "export/model_writer.h"
 #include "text/tokenizer.h"
 
@@ -28,6 +30,22 @@ int64_t write_tensors(
   }
   writer.finish(parameters);
   return static_cast<int64_t>(writer.total_bytes());
+}
+
+// Licence and languages, which hold for the output, too.
+Json carried_front_matter(
+    const fs::path& folder,
+    const std::string& where,
+    const ProgressFn& progress) {
+  auto matter = read_front_matter(folder / "README.md");
+  for (const auto& key : matter.dropped) {
+    warn(
+        progress,
+        where,
+        "the model's README.md gives a " + key +
+            " that can't be read; the output's names none, add it by hand");
+  }
+  return matter.values;
 }
 
 }  // namespace
@@ -59,7 +77,12 @@ WrittenModel write_model(
     summary.replace(
         at, 4, std::to_string(written.bits_per_weight).substr(0, 5));
   }
-  write_file(folder / "README.md", model_card(source, summary));
+  ModelCard card{.source = source, .summary = summary};
+  card.base = carried_front_matter(model.checkpoint.folder(), where, progress);
+  if (auto config = conversion.config(); config.contains("quantization")) {
+    card.quantization = config["quantization"];
+  }
+  write_file(folder / "README.md", model_card(card));
   return written;
 }
 

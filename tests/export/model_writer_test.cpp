@@ -138,14 +138,5 @@ TEST(OutputConfig, HoldsQuantizationTwiceOrNotAtAll) {
   EXPECT_FALSE(output_config(json, nullptr).contains("quantization"));
 }
 
-TEST(ModelCard, NamesAHubModelButNoFolderOfThisMachine) {
-  EXPECT_NE(
-      model_card("org/name@main", "x").find("base_model: org/name\n"),
-      std::string::npos);
-  auto card = model_card("/home/someone/model", "x");
-  EXPECT_EQ(card.find("someone"), std::string::npos);
-  EXPECT_EQ(card.find("base_model"), std::string::npos);
-}
-
 }  // namespace
 }  // namespace pennyweight

@@ -2,6 +2,7 @@
 hostile answers. Needs the program probe_hub of the C++ tests
 (PENNYWEIGHT_BUILD_DIR)."""
 
+import json
 import os
 import random
 import signal
@@ -24,7 +25,8 @@ SIZE = 700_001  # more than one buffer of the client
 def hub():
     noise = random.Random(1)
     server = Hub({
-        "README.md": b"not for us",
+        "NOTICE.md": b"not for us",
+        "README.md": b"---\nlicense: mit\n---\n",
         "modeling.py": b"raise SystemExit('executed')",
         WEIGHTS: noise.randbytes(SIZE),
         "config.json": b'{"model_type": "llama"}',
@@ -37,7 +39,7 @@ def hub():
 
 
 WANTED = {WEIGHTS, "config.json", "tokenizer.json", "extra/odd name?.json",
-          "empty.txt"}
+          "empty.txt", "README.md"}
 
 
 class Result:
@@ -123,6 +125,20 @@ def test_fetches_all_that_mlx_lm_would_but_code(hub, tmp_path):
     assert blobs == {hub.sha256(n) if n == WEIGHTS else hub.git_hash(n)
                      for n in WANTED}
     assert hub.sent == {n: len(hub.files[n]) for n in WANTED - {"empty.txt"}}
+
+
+def test_a_snapshot_is_whole_without_the_card(hub, tmp_path):
+    """As mlx-lm and huggingface_hub leave it, with their record of the commit."""
+    readme = hub.files.pop("README.md")
+    succeeds(resolve(hub, tmp_path))
+    hub.files["README.md"] = readme
+    trees = repository(tmp_path) / "trees"
+    trees.mkdir()
+    (trees / f"{COMMIT}.json").write_text(
+        json.dumps({"files": {name: {} for name in hub.files}}))
+    offline = succeeds(resolve(hub, tmp_path, HF_HUB_OFFLINE="1"))
+    assert names_in(offline.folder) == WANTED - {"README.md"}
+    assert names_in(succeeds(resolve(hub, tmp_path)).folder) == WANTED
 
 
 def test_progress_counts_bytes_up_to_the_whole(hub, tmp_path):
@@ -396,7 +412,7 @@ def test_says_what_is_wrong(hub, tmp_path):
                  "invalid_argument", "HF_ENDPOINT")
     assert fails(resolve(hub, tmp_path, SSL_CERT_FILE=str(tmp_path / "none")),
                  "io", "SSL_CERT_FILE")
-    hub.listing = ["weights.bin"]
+    hub.listing = ["weights.bin", "README.md"]
     assert fails(resolve(hub, tmp_path), "not_found", "no file that is of use")
 
 
@@ -436,7 +452,7 @@ def test_a_data_set(hub, tmp_path):
     result = succeeds(resolve(hub, tmp_path, kind="dataset"))
     assert result.folder == (
         repository(tmp_path, "datasets") / "snapshots" / COMMIT)
-    assert names_in(result.folder) == WANTED - {WEIGHTS} | {
+    assert names_in(result.folder) == WANTED - {WEIGHTS, "README.md"} | {
         "data/train.parquet"}
     offline = resolve(hub, tmp_path, kind="dataset", HF_HUB_OFFLINE="1")
     assert succeeds(offline).folder == result.folder

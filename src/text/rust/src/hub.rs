@@ -13,7 +13,7 @@ use blob::{disk, Remote};
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use link::{ask, Client, Trouble};
-use names::{escaped, is_commit, is_plain, is_safe, is_wanted, shards_of};
+use names::{escaped, is_commit, is_plain, is_safe, is_wanted, is_welcome, shards_of};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ffi::c_void;
@@ -210,7 +210,7 @@ impl Snapshot<'_> {
                 ))
                 .into());
             }
-            if is_wanted(name, self.kind) {
+            if is_welcome(name, self.kind) {
                 files.push((name.to_string(), file["size"].as_u64()));
             }
         }
@@ -226,7 +226,7 @@ impl Snapshot<'_> {
         meter: &mut Meter,
     ) -> Outcome<PathBuf> {
         let folder = self.folder(&listing.commit);
-        if listing.files.is_empty() {
+        if !listing.files.iter().any(|(name, _)| is_wanted(name, self.kind)) {
             return Err(Failure::new(
                 Code::NotFound,
                 "the repository holds no file that is of use here",

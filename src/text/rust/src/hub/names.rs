@@ -37,6 +37,12 @@ pub fn is_wanted(name: &str, kind: RepoType) -> bool {
     }
 }
 
+/// What is fetched: beside that, the card, which tells the licence. A snapshot
+/// is whole without it, since other clients fetch none.
+pub fn is_welcome(name: &str, kind: RepoType) -> bool {
+    is_wanted(name, kind) || (name == "README.md" && !matches!(kind, RepoType::Dataset))
+}
+
 /// A name as a part of an address.
 pub fn escaped(name: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
@@ -77,6 +83,9 @@ mod tests {
         assert!(!is_wanted("pytorch_model.bin", RepoType::Model));
         assert!(is_wanted("model-00001-of-00002.safetensors", RepoType::Model));
         assert!(!is_wanted("onnx/model.safetensors", RepoType::Model));
+        assert!(is_welcome("README.md", RepoType::Model));
+        assert!(!is_wanted("README.md", RepoType::Model));
+        assert!(!is_welcome("README.md", RepoType::Dataset));
         assert!(!is_wanted("load.py", RepoType::Dataset));
         assert!(is_wanted("data/train.parquet", RepoType::Dataset));
     }
