@@ -34,6 +34,20 @@ struct StatisticsWanted {
   bool experts_together = false;
 };
 
+/// The batches of the text that statistics are made of.
+struct FitText {
+  std::vector<int64_t> tokens;  // of each of this process's batches
+  int processes = 1;
+};
+
+/// An error of the block and, times `factor`, its gradients by some of its
+/// weights, float32 [out, in], evaluated.
+struct BlockSlope {
+  double error = 0;
+  double factor = 1;
+  DenseBlock gradients;
+};
+
 /// What a stage is given of one block.
 class BlockTask {
  public:
@@ -64,6 +78,14 @@ class BlockTask {
   virtual double held_out_error(const DenseBlock& weights) = 0;
   /// The same on a part of the text that statistics are made of.
   virtual double fit_error(const DenseBlock& weights) = 0;
+  virtual FitText fit_text() const = 0;
+  /// The same error on some of fit_text()'s batches, and its gradients by the
+  /// weights of `paths`; over all processes, each of which names batches of its
+  /// own. Not to be asked for before the statistics of all groups.
+  virtual BlockSlope slope(
+      const DenseBlock& weights,
+      const std::vector<std::string>& paths,
+      const std::vector<size_t>& batches) = 0;
   /// The float weights that a packed one stands for.
   virtual mx::array expand(const ops::QuantizedWeight& weight) const = 0;
 

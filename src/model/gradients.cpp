@@ -4,6 +4,23 @@
 
 namespace pennyweight {
 
+namespace {
+
+// `values` in place of the weights of `linears`, from the first'th on.
+BlockWeights replaced(
+    const BlockWeights& weights,
+    const std::vector<std::string>& linears,
+    const std::vector<mx::array>& values,
+    size_t first) {
+  auto own = weights;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    own.linears.at(linears[i]).dense = values[first + i];
+  }
+  return own;
+}
+
+}  // namespace
+
 BlockGradients block_gradients(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -16,16 +33,36 @@ BlockGradients block_gradients(
     primals.push_back(*weights.linears.at(path).dense);
   }
   const auto forward = [&](const std::vector<mx::array>& values) {
-    auto own = weights;
-    for (size_t i = 0; i < linears.size(); ++i) {
-      own.linears.at(linears[i]).dense = values[i + 1];
-    }
+    const auto own = replaced(weights, linears, values, 1);
     return std::vector<mx::array>{run_block(spec, own, values[0], context)};
   };
   const auto gradients = mx::vjp(forward, primals, {dy}).second;
   BlockGradients result{gradients[0], {}};
   for (size_t i = 0; i < linears.size(); ++i) {
     result.weights.emplace(linears[i], gradients[i + 1]);
+  }
+  return result;
+}
+
+LossGradients loss_gradients(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const std::vector<std::string>& linears,
+    const mx::array& x,
+    const OutputLoss& loss,
+    const ForwardContext& context) {
+  std::vector<mx::array> primals;
+  for (const auto& path : linears) {
+    primals.push_back(*weights.linears.at(path).dense);
+  }
+  const auto forward = [&](const std::vector<mx::array>& values) {
+    const auto own = replaced(weights, linears, values, 0);
+    return std::vector<mx::array>{loss(run_block(spec, own, x, context))};
+  };
+  const auto [losses, gradients] = mx::vjp(forward, primals, {mx::array(1.0f)});
+  LossGradients result{losses[0], {}};
+  for (size_t i = 0; i < linears.size(); ++i) {
+    result.weights.emplace(linears[i], gradients[i]);
   }
   return result;
 }

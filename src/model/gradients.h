@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -24,6 +25,25 @@ BlockGradients block_gradients(
     const std::vector<std::string>& linears,
     const mx::array& x,
     const mx::array& dy,
+    const ForwardContext& context);
+
+/// A loss of a block's output [batch, length, hidden], a scalar.
+using OutputLoss = std::function<mx::array(const mx::array& y)>;
+
+/// Lazily.
+struct LossGradients {
+  mx::array loss;
+  std::map<std::string, mx::array> weights;  // as BlockGradients'
+};
+
+/// A loss of the block's output and its gradients by the weights of `linears`,
+/// which are dense; the block is run once.
+LossGradients loss_gradients(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const std::vector<std::string>& linears,
+    const mx::array& x,
+    const OutputLoss& loss,
     const ForwardContext& context);
 
 }  // namespace pennyweight

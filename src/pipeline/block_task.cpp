@@ -178,15 +178,20 @@ std::optional<mx::array> WalkTask::divisors_of(const ModuleSpec& module) const {
   return it == divisors_.end() ? std::nullopt : std::optional(it->second);
 }
 
-// Of batches first .. last - 1, against the full-precision stream.
-double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
-  full_.complete();
+BlockWeights WalkTask::with(const DenseBlock& weights) const {
   BlockWeights block = source_;
   for (auto& [path, linear] : block.linears) {
     auto it = weights.find(path);
     linear.dense =
         it == weights.end() ? mx::astype(*linear.dense, dtype()) : it->second;
   }
+  return block;
+}
+
+// Of batches first .. last - 1, against the full-precision stream.
+double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
+  full_.complete();
+  const BlockWeights block = with(weights);
   ForwardContext context{.dtype = dtype()};
   double error = 0;
   double tokens = 0;

@@ -90,6 +90,11 @@ class WalkTask : public BlockTask {
   }
   double held_out_error(const DenseBlock& weights) override;
   double fit_error(const DenseBlock& weights) override;
+  FitText fit_text() const override;
+  BlockSlope slope(
+      const DenseBlock& weights,
+      const std::vector<std::string>& paths,
+      const std::vector<size_t>& batches) override;
   mx::array expand(const ops::QuantizedWeight& weight) const override;
   std::vector<float> foldable(
       const ScaleGroup& group,
@@ -118,11 +123,18 @@ class WalkTask : public BlockTask {
   StreamWalk& inputs() {
     return quantized_ ? *quantized_ : full_;
   }
+  /// The block with `weights` for its linears.
+  BlockWeights with(const DenseBlock& weights) const;
   double error(const DenseBlock& weights, size_t first, size_t last);
   const LinearGroup& group_of(const std::string& path) const;
   std::optional<mx::array> divisors_of(const ModuleSpec& module) const;
   /// Over all ranks.
   InputStatistics summed(InputStatistics sums) const;
+  BlockSlope summed(
+      const std::vector<std::string>& paths,
+      double error,
+      double tokens,
+      DenseBlock sums) const;
   InputStatistics expert_statistics(
       const LinearGroup& group,
       const StatisticsWanted& wanted,
@@ -149,6 +161,7 @@ class WalkTask : public BlockTask {
   std::map<std::string, InputStatistics> expert_sums_;
   StreamWalk full_;
   std::optional<StreamWalk> quantized_;
+  double unit_ = 0;       // of gradients, see slope()
   bool changed_ = false;  // a weight that the quantized stream has passed
 };
 

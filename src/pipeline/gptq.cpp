@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "method/gptq_stage.h"
+#include "method/learned_stage.h"
 
 namespace pennyweight {
 
@@ -31,6 +32,7 @@ WalkReport gptq(
     const ProgressFn& progress) {
   GptqRunOptions options = wanted;
   check_options(options.gptq);
+  check_options(options.learned);
   // The paper's and mlx-lm's GPTQ stops at the blocks.
   options.walk.fit_embed = options.walk.fit_embed && !options.gptq.plain;
   MethodRun run(kName, model_folder, options.walk, ranks, progress);
@@ -39,14 +41,18 @@ WalkReport gptq(
   if (!options.gptq.plain && run.note_unchecked()) {
     options.gptq.shift = 0;
   }
-  GptqStage stage(options.gptq);
+  GptqStage gptq(options.gptq);
+  LearnedStage learned(gptq, options.learned);
+  Stage& stage =
+      options.learned.steps > 0 ? static_cast<Stage&>(learned) : gptq;
   const int bits =
       make_quant_spec(options.mode, options.bits, options.group_size).bits;
   return run.run(
       stage,
       options_to_json(options, true),
       std::string(options.gptq.plain ? "Plain GPTQ" : "GPTQ") + " at " +
-          std::to_string(bits) + " bits");
+          std::to_string(bits) + " bits" +
+          (options.learned.steps > 0 ? ", then learned rounding," : ""));
 }
 
 }  // namespace pennyweight

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "method/gptq.h"
+#include "method/learned_rounding.h"
 #include "pipeline/method_run.h"
 
 namespace pennyweight {
@@ -18,6 +19,11 @@ struct GptqRunOptions {
   std::optional<int> embed_bits;
   std::string mode = "affine";
   GptqOptions gptq;
+  LearnedOptions learned;
+
+  GptqRunOptions() {
+    learned.steps = 0;
+  }
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -49,6 +55,7 @@ struct GptqRunOptions {
          .choices = {"affine", "mxfp4", "mxfp8", "nvfp4"}},
         self.mode);
     GptqOptions::visit(self.gptq, option);
+    LearnedOptions::visit(self.learned, option);
   }
 };
 
