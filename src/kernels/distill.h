@@ -109,6 +109,17 @@ struct TopHeadArgs {
   uint32_t* indices = nullptr;
 };
 
+/// Of p = softmax(logits) by row: dx = v weight, v a draw of mean 0 and
+/// covariance diag(p) - p p^T; see ops::fisher_slopes.
+struct FisherHeadArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  HeadSide head{};
+  uint64_t seed = 0;
+  int64_t first_row = 0;  // rows count from it in what is drawn
+  Matrix dx{};            // [rows, head.k]
+};
+
 void group_gradient(const GroupGradientArgs& args);
 void accumulate(const AccumulateArgs& args);
 void kl_rows(const KlRowsArgs& args);
@@ -116,6 +127,8 @@ void kl_top(const KlTopArgs& args);
 void top(const TopArgs& args);
 /// Made of matmul, kl_rows, kl_top and gram.
 void kl_head(const KlHeadArgs& args);
+/// Made of matmul and softmax.
+void fisher_head(const FisherHeadArgs& args);
 /// Made of matmul and top.
 void top_head(const TopHeadArgs& args);
 

@@ -122,7 +122,8 @@ Heads expand_latent(
     const auto& value = weights.linears.at(part_path(spec.value->path, h));
     const auto dense =
         key.dense ? *key.dense : ops::dequantize(*key.packed, latent.dtype());
-    keys.push_back(ops::linear(latent, mx::transpose(dense)));
+    keys.push_back(watched(
+        key.trace, latent, ops::linear(latent, mx::transpose(dense)), true));
     values.push_back(value(latent));
   }
   return {q, mx::stack(keys, 2), mx::stack(values, 2)};

@@ -67,4 +67,32 @@ LossGradients loss_gradients(
   return result;
 }
 
+BlockTraces trace_block(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const mx::array& dy,
+    const ForwardContext& context) {
+  auto own = weights;
+  std::map<std::string, std::shared_ptr<LinearTrace>> traces;
+  for (const ModuleSpec& module : list_modules(spec)) {
+    if (module.expert && module.part != 0) {
+      continue;
+    }
+    const auto trace = std::make_shared<LinearTrace>();
+    own.linears.at(module.path).trace = trace;
+    traces.emplace(module.expert ? module.home : module.path, trace);
+  }
+  const auto forward = [&](const std::vector<mx::array>& values) {
+    return std::vector<mx::array>{run_block(spec, own, values[0], context)};
+  };
+  BlockTraces result{mx::vjp(forward, {x}, {dy}).second[0], {}};
+  for (const auto& [path, trace] : traces) {
+    if (trace->dy) {
+      result.linears.emplace(path, std::move(*trace));
+    }
+  }
+  return result;
+}
+
 }  // namespace pennyweight

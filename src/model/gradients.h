@@ -46,4 +46,21 @@ LossGradients loss_gradients(
     const OutputLoss& loss,
     const ForwardContext& context);
 
+/// Of one block, lazily.
+struct BlockTraces {
+  mx::array x;  // the gradient by the block's input, float32
+  /// By module path, of a stack of experts by the stack's. A linear that has
+  /// no part in the output has no entry.
+  std::map<std::string, LinearTrace> linears;
+};
+
+/// As block_gradients, but by what the block's linears make instead of by
+/// their weights.
+BlockTraces trace_block(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const mx::array& dy,
+    const ForwardContext& context);
+
 }  // namespace pennyweight

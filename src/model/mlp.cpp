@@ -42,6 +42,23 @@ std::vector<ops::ExpertWeight> stack_of(
   return experts;
 }
 
+// Rows [rows, in], sorted by expert, through the experts' linears.
+mx::array apply_stack(
+    const BlockWeights& weights,
+    const LinearSpec& linear,
+    const mx::array& x,
+    const mx::array& expert,
+    std::optional<mx::Dtype> out_dtype = std::nullopt) {
+  const auto y =
+      ops::expert_linear(x, stack_of(weights, linear), expert, out_dtype);
+  // The first expert's trace is all experts'.
+  const auto& trace = weights.linears.at(part_path(linear.path, 0)).trace;
+  if (trace) {
+    trace->expert = expert;
+  }
+  return watched(trace, x, y);
+}
+
 // What is outside of the best groups becomes 0, as in mlx-lm.
 mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
   const int drop = spec.groups - spec.chosen_groups;
@@ -77,12 +94,11 @@ mx::array mix_experts(
   auto token =
       mx::floor_divide(order, mx::array(static_cast<uint32_t>(spec.chosen)));
   auto x = mx::take(input, token, 0);
-  auto gate =
-      ops::expert_linear(x, stack_of(weights, spec.experts.gate), expert);
-  auto up = ops::expert_linear(x, stack_of(weights, spec.experts.up), expert);
+  auto gate = apply_stack(weights, spec.experts.gate, x, expert);
+  auto up = apply_stack(weights, spec.experts.up, x, expert);
   auto wide = activated(spec.experts.activation, gate, up);
-  auto down = ops::expert_linear(
-      wide, stack_of(weights, spec.experts.down), expert, mx::float32);
+  auto down =
+      apply_stack(weights, spec.experts.down, wide, expert, mx::float32);
   down = mx::take(down, mx::argsort(order), 0);
   down = mx::reshape(down, {input.shape(0), spec.chosen, down.shape(1)});
   return mx::sum(mx::multiply(down, mx::expand_dims(routing.scores, -1)), 1);

@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <mlx/ops.h>
+#include <mlx/transforms.h>
 
 #include "core/error.h"
 
@@ -35,21 +36,43 @@ take_rows(const std::optional<mx::array>& matrix, int first, int count) {
 
 }  // namespace
 
+mx::array watched(
+    const std::shared_ptr<LinearTrace>& trace,
+    const mx::array& x,
+    const mx::array& y,
+    bool turned) {
+  if (!trace) {
+    return y;
+  }
+  using Arrays = std::vector<mx::array>;
+  const auto same = [](const Arrays& inputs) { return inputs; };
+  const auto keep = [trace, x, turned](
+                        const Arrays&, const Arrays& dy, const Arrays&) {
+    trace->x = turned ? dy[0] : x;
+    trace->dy = turned ? x : dy[0];
+    return dy;
+  };
+  return mx::custom_vjp(same, keep)({y})[0];
+}
+
 mx::array LinearWeights::operator()(
     const mx::array& x,
     std::optional<mx::Dtype> out_dtype) const {
-  if (dense) {
-    return ops::linear(x, *dense, bias, out_dtype);
-  }
-  return ops::quantized_linear(x, *packed, bias, out_dtype);
+  return watched(
+      trace,
+      x,
+      dense ? ops::linear(x, *dense, bias, out_dtype)
+            : ops::quantized_linear(x, *packed, bias, out_dtype));
 }
 
 mx::array LinearWeights::add_to(const mx::array& residual, const mx::array& x)
     const {
-  if (dense) {
-    return ops::linear_add(residual, x, *dense, bias);
-  }
-  return ops::quantized_linear_add(residual, x, *packed, bias);
+  // The gradient by the sum is that by the linear's part.
+  return watched(
+      trace,
+      x,
+      dense ? ops::linear_add(residual, x, *dense, bias)
+            : ops::quantized_linear_add(residual, x, *packed, bias));
 }
 
 LinearWeights LinearWeights::rows(int first, int count) const {

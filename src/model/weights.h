@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -9,11 +10,31 @@
 
 namespace pennyweight {
 
+/// Of a run that is differentiated: what a linear read and the gradient by
+/// what it made of it, rows [..., in] and [..., out].
+struct LinearTrace {
+  std::optional<mx::array> x;
+  std::optional<mx::array> dy;
+  /// Of a stack of experts, whose rows are one after the other: of which
+  /// expert each is, uint32 [rows].
+  std::optional<mx::array> expert;
+};
+
+/// y, which a linear made of x. Once mx::vjp has gone back through it, the
+/// trace, where there is one, holds x and the gradient by y; `turned`, the
+/// other way round, where the weight was used transposed.
+mx::array watched(
+    const std::shared_ptr<LinearTrace>& trace,
+    const mx::array& x,
+    const mx::array& y,
+    bool turned = false);
+
 /// A linear's weights: dense [out, in], or packed.
 struct LinearWeights {
   std::optional<mx::array> dense;
   std::optional<ops::QuantizedWeight> packed;
   std::optional<mx::array> bias;
+  std::shared_ptr<LinearTrace> trace = nullptr;
 
   /// x [..., in] to [..., out] in `out_dtype`, x's own when not given.
   mx::array operator()(

@@ -1,6 +1,7 @@
 #include "ops/kl_head.h"
 
 #include <mlx/ops.h>
+#include <mlx/random.h>
 #include <mlx/transforms.h>
 
 #include <cstring>
@@ -135,6 +136,49 @@ class TopLogitsOp : public CpuPrimitive {
  private:
   bool bias_;
   float cap_;
+};
+
+class FisherSlopesOp : public CpuPrimitive {
+ public:
+  FisherSlopesOp(
+      mx::Stream stream,
+      bool bias,
+      float cap,
+      uint64_t seed,
+      int64_t first_row)
+      : CpuPrimitive(stream),
+        bias_(bias),
+        cap_(cap),
+        seed_(seed),
+        first_row_(first_row) {}
+
+  const char* name() const override {
+    return "pennyweight::FisherSlopes";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    Arrays dense;
+    for (const auto& input : inputs) {
+      dense.push_back(without_gaps(input));
+    }
+    allocate(out);
+    kernels::FisherHeadArgs args{
+        .rows = row_count(dense[0]),
+        .columns = dense[1].shape(0),
+        .head = side_of(dense, bias_, 0),
+        .seed = seed_,
+        .first_row = first_row_,
+        .dx = matrix_of(out)};
+    args.head.cap = cap_;
+    return [args] { kernels::fisher_head(args); };
+  }
+
+ private:
+  bool bias_;
+  float cap_;
+  uint64_t seed_;
+  int64_t first_row_;
 };
 
 void check_side(const HeadRows& side) {
@@ -283,6 +327,37 @@ top_logits(const HeadRows& head, float cap, int count, mx::Dtype dtype) {
   return {
       mx::astype(mx::view(values, mx::float32), dtype),
       mx::slice(both, {0, 0}, {rows, count})};
+}
+
+mx::array fisher_slopes(
+    const HeadRows& head,
+    float cap,
+    uint64_t seed,
+    int64_t first_row) {
+  check_side(head);
+  const auto cpu = cpu_stream();
+  if (!cpu) {
+    const auto logits = [&](const Arrays& inputs) {
+      return Arrays{capped_logits({inputs[0], head.weight, head.bias}, cap)};
+    };
+    const auto p = mx::softmax(logits({head.x})[0], -1, true);
+    const auto key = mx::random::key(seed + (uint64_t(first_row) << 20));
+    const auto signs = mx::where(
+        mx::random::bernoulli(mx::array(0.5f), p.shape(), key),
+        mx::array(1.0f),
+        mx::array(-1.0f));
+    const auto q = mx::multiply(mx::sqrt(p), signs);
+    const auto v = mx::subtract(q, mx::multiply(p, mx::sum(q, -1, true)));
+    return mx::vjp(logits, {mx::astype(head.x, mx::float32)}, {v}).second[0];
+  }
+  Arrays inputs;
+  append_side(inputs, head);
+  return mx::array(
+      head.x.shape(),
+      mx::float32,
+      std::make_shared<FisherSlopesOp>(
+          *cpu, head.bias.has_value(), cap, seed, first_row),
+      std::move(inputs));
 }
 
 }  // namespace pennyweight::ops

@@ -42,4 +42,17 @@ KlHead kl_head(
     const KlOptions& options,
     bool weight_gradient);
 
+/// v weight, float32 [rows, in], where v is, by row, a draw of mean 0 and
+/// covariance diag(p) - p p^T, p = softmax of head's logits (cap as above):
+/// that of the gradient of -log p(y) by the logits with y drawn from p, the
+/// second order of the KL from head to what is near it. With q = sqrt(p),
+///   v = q * s - p (q . s),
+/// s random signs, which strays less than p - onehot(y) does. Signs are by
+/// `seed`, by first_row + row and by column.
+mx::array fisher_slopes(
+    const HeadRows& head,
+    float cap,
+    uint64_t seed,
+    int64_t first_row);
+
 }  // namespace pennyweight::ops

@@ -79,40 +79,62 @@ ops::QuantizedWeight join(const std::vector<ops::QuantizedWeight>& parts) {
   return whole;
 }
 
-void fit_module(
+std::vector<float> identity(int64_t size) {
+  std::vector<float> matrix(size_t(size * size), 0.0f);
+  for (int64_t i = 0; i < size; ++i) {
+    matrix[size_t(i * (size + 1))] = 1.0f;
+  }
+  return matrix;
+}
+
+GptqOptions damped(GptqOptions options, const ModuleSpec& module) {
+  options.damp = module.tied ? kTiedShare : kHeadDamp;
+  return options;
+}
+
+}  // namespace
+
+bool is_head(const ModuleSpec& module) {
+  return module.tied || module.kind == ModuleSpec::Kind::head;
+}
+
+OuterRounding::OuterRounding(
     const Model& model,
     const ModuleSpec& module,
-    const QuantSpec& spec,
-    const GptqHessian& hessian,
-    const GptqOptions& options,
-    OuterFit& fit) {
-  auto linear = load_linear(model, module.path, model.dtype);
-  require_finite(*linear.dense, module.path + ".weight");
+    std::vector<float> gram,
+    const GptqOptions& options)
+    : model_(model),
+      module_(module),
+      options_(damped(options, module)),
+      hessian_(
+          is_head(module) ? std::move(gram) : identity(module.in),
+          module.in,
+          options_) {}
+
+OuterRounding::Rounded OuterRounding::round(const QuantSpec& spec) const {
+  auto linear = load_linear(model_, module_.path, model_.dtype);
+  require_finite(*linear.dense, module_.path + ".weight");
   std::vector<ops::QuantizedWeight> parts;
   double nearest = 0;
   double loss = 0;
-  for (int64_t first = 0; first < module.out; first += kRowsAtOnce) {
-    const auto rows = std::min(kRowsAtOnce, module.out - first);
+  for (int64_t first = 0; first < module_.out; first += kRowsAtOnce) {
+    const auto rows = std::min(kRowsAtOnce, module_.out - first);
     auto dense = mx::contiguous(
         mx::astype(*linear.rows(int(first), int(rows)).dense, mx::float32));
     mx::eval(dense);
     auto result = gptq_quantize(
         dense.data<float>(),
         rows,
-        hessian,
+        hessian_,
         spec,
-        ops::kernel_type(model.dtype),
-        options);
+        ops::kernel_type(model_.dtype),
+        options_);
     nearest += result.figures.loss_nearest;
     loss += result.figures.loss;
-    parts.push_back(pack_result(result, spec, model.dtype));
+    parts.push_back(pack_result(result, spec, model_.dtype));
   }
-  fit.packed.emplace(module.path, join(parts));
-  fit.figures[module.path] = {
-      {"loss_share", nearest > 0 ? loss / nearest : 1.0}};
+  return {join(parts), nearest > 0 ? loss / nearest : 1.0};
 }
-
-}  // namespace
 
 OuterFit fit_outer(
     const Model& model,
@@ -128,22 +150,14 @@ OuterFit fit_outer(
     if (module.block >= 0 || !spec) {
       continue;
     }
-    const bool is_head = module.tied || module.kind == ModuleSpec::Kind::head;
-    if (is_head && gram.empty()) {
+    if (is_head(module) && gram.empty()) {
       gram = head_gram(model, batches, ranks, name, progress);
     }
-    std::vector<float> hessian = gram;
-    if (!is_head) {
-      hessian.assign(size_t(module.in * module.in), 0.0f);
-      for (int64_t i = 0; i < module.in; ++i) {
-        hessian[size_t(i * (module.in + 1))] = 1.0f;
-      }
-    }
-    GptqOptions options;
-    options.damp = module.tied ? kTiedShare : kHeadDamp;
     try {
-      const GptqHessian factored(std::move(hessian), module.in, options);
-      fit_module(model, module, *spec, factored, options, fit);
+      const OuterRounding rounding(model, module, gram, {});
+      auto rounded = rounding.round(*spec);
+      fit.packed.emplace(module.path, std::move(rounded.weight));
+      fit.figures[module.path] = {{"loss_share", rounded.loss_share}};
     } catch (const Error& error) {
       throw about(name, module.path, error);
     }

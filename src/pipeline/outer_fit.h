@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "format/quant_plan.h"
+#include "method/gptq.h"
 #include "method/stage.h"
 #include "model/model.h"
 #include "pipeline/ranks.h"
@@ -19,6 +20,34 @@ struct OuterFit {
   PackedBlock packed;
   Json figures = Json::object();  // by module, see GptqFigures
 };
+
+/// Rounding of one module outside the blocks, of a Hessian that is factored
+/// once. `model` and `module` must outlive it.
+class OuterRounding {
+ public:
+  /// gram: the sum of x x^T over what the head reads; of an embedding that is
+  /// not the head it is not looked at.
+  OuterRounding(
+      const Model& model,
+      const ModuleSpec& module,
+      std::vector<float> gram,
+      const GptqOptions& options);
+
+  struct Rounded {
+    ops::QuantizedWeight weight;
+    double loss_share = 1;  // of rounding to nearest's, see GptqFigures
+  };
+  Rounded round(const QuantSpec& spec) const;
+
+ private:
+  const Model& model_;
+  const ModuleSpec& module_;
+  GptqOptions options_;
+  GptqHessian hessian_;
+};
+
+/// Whether logits are made by it.
+bool is_head(const ModuleSpec& module);
 
 /// Rounds what the plan quantizes outside the blocks by GPTQ's pass. A head is
 /// fitted to what it reads in the full-precision model, over `batches`; an

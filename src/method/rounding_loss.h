@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "method/dynamic.h"
+#include "method/gptq.h"
+
+/// What rounding a linear adds to the KL from the full-precision model, to
+/// second order (the Fisher information, whose block of a linear's weight is
+/// taken as a sum over tokens). With x what the linear reads at a token, g the
+/// gradient by what it makes of it, and e = Q - W,
+///   1/2 sum_t (g e x)^2 ~ 1/2 sum_t sum_r g_r^2 (e_r x)^2,
+/// and g_r^2 ~ a b_r, a of the token and b of the row (output channel), is
+///   1/2 sum_r b_r e_r G e_r^T,  G = sum_t a_t x x^T.
+namespace pennyweight {
+
+/// Sums over tokens of g_r^2, of a linear or of each of a stack's parts.
+class SlopeSums {
+ public:
+  explicit SlopeSums(int64_t out, int64_t parts = 1);
+  /// dy [rows, out], evaluated; `part` uint32 [rows], evaluated, says whose
+  /// each row is. Gives the rows' a, the mean of g_r^2 over r, float32 [rows,
+  /// 1]. The same for any number of threads.
+  mx::array add(const mx::array& dy, const std::optional<mx::array>& part);
+  /// b_r of a part: its sum of g_r^2 over the sum of all a.
+  std::vector<float> row_weights(int64_t part = 0) const;
+
+ private:
+  int64_t out_;
+  std::vector<double> sums_;  // [parts, out]
+  double total_ = 0;
+};
+
+/// A linear and what it costs by.
+struct RoundedLinear {
+  mx::array weight;  // [out, in], of the type that scales are to have
+  mx::array metric;  // G, float32 [in, in]
+  std::vector<float> row_weights;
+  const GptqHessian& hessian;  // of what it reads, for GPTQ
+};
+
+/// 1/2 sum_r b_r e_r G e_r^T, e float32 [out, in].
+double rounding_loss(
+    const mx::array& error,
+    const mx::array& metric,
+    const std::vector<float>& row_weights);
+
+/// Of each candidate; NaN: it does not fit. GPTQ is run at each of
+/// `gptq_bits`, in groups of 64 or, where they do not fit, 32. Elsewhere it is
+/// the loss of rounding to nearest, times what GPTQ leaves of that at the
+/// closest of these widths.
+std::vector<double> rounding_losses(
+    const RoundedLinear& linear,
+    const std::vector<Candidate>& candidates,
+    const std::vector<int>& gptq_bits);
+
+/// The group size that GPTQ is run with at `bits` over rows of `in` weights;
+/// none where none fits.
+Candidate gptq_candidate(int bits, int64_t in);
+
+/// Of `widths` (bits) that which is closest, the higher of two; none of none.
+std::optional<size_t> closest_width(const std::vector<int>& widths, int bits);
+
+}  // namespace pennyweight

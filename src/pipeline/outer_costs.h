@@ -1,0 +1,30 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "calibration/token_batches.h"
+#include "model/weights.h"
+#include "pipeline/rounding_costs.h"
+
+namespace pennyweight {
+
+/// The full-precision model after a pass forward.
+struct OuterView {
+  const Model& model;
+  const OuterWeights& outer;
+  const std::vector<TokenBatch>& batches;
+  /// The last block's output of a batch.
+  std::function<mx::array(size_t)> output;
+};
+
+/// Of each module outside the blocks the KL with it alone rounded, by
+/// candidates, over the first batches. The rounding is GPTQ's, under what the
+/// head reads, at settings.gptq_bits; elsewhere to nearest, the KL times what
+/// GPTQ leaves of the error at the closest of these widths.
+std::vector<ModuleCosts> measure_outer_costs(
+    const OuterView& view,
+    const CostSettings& settings,
+    const ProgressFn& progress);
+
+}  // namespace pennyweight
