@@ -43,7 +43,9 @@ QuantizePlanReport plan_quantize(
   report.rate = measure_rate(model);
   const int length = options.plan.mix.sequence_length;
   for (const std::string effort : {"fast", "balanced", "best"}) {
-    PlannedEffort planned{.effort = effort, .sizes = stage_sizes(effort)};
+    PlannedEffort planned;
+    planned.effort = effort;
+    planned.sizes = stage_sizes(effort);
     if (!learns(widths)) {
       planned.sizes.learn_steps = 0;
     }

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "export/report_page.h"
+#include "pipeline/check_output.h"
 #include "pipeline/fingerprint.h"
 #include "pipeline/quantize_report.h"
 #include "pipeline/quantize_stages.h"
