@@ -19,7 +19,7 @@ BUILD = Path(os.environ.get("PENNYWEIGHT_BUILD_DIR", ROOT / "build/release"))
 SECTIONS = ["figures", "frontier", "stages", "map", "blocks", "dwq", "samples",
             "data", "settings", "notes"]
 HOSTILE = [
-    "</script><script>window.hacked = 1</script>",
+    "</script><script>window.hacked = 1</script>", "</script ", "</script/",
     "<img src=x onerror='window.hacked = 1'>", "<!--<script>", "&lt;b&gt;",
     "\" onload=\"window.hacked = 1", "\u2028\u2029\u202e\x00\x1f",
     "javascript:window.hacked=1", "__proto__", "url(https://example.org/x)",
@@ -92,6 +92,19 @@ def test_every_section_draws(show, blocks, kind, width, scheme):
     ground = get("getComputedStyle(document.documentElement).backgroundColor")
     assert ground == {"light": "rgb(246, 247, 248)",
                       "dark": "rgb(15, 18, 22)"}[scheme]
+
+
+def test_experts_by_number_are_one_cell(show):
+    modules = [
+        {"path": f"model.layers.{b}.mlp.experts.{e}.up_proj", "block": b,
+         "name": f"mlp.experts.{e}.up_proj", "bits": bits, "group_size": 32,
+         "parameters": 1000 * (e + 1)}
+        for b in range(3) for e, bits in enumerate((8, 2, None))]
+    get = show({"modules": modules})
+    assert text(get, "#map .names") == "mlp.experts.*.up_proj"
+    assert number(get, "#map .cell") == 3
+    said = get("document.querySelector('.cell').getAttribute('aria-label')")
+    assert "modules 3" in said and "4 bits on average" in said
 
 
 def test_figures_are_for_people(show):

@@ -71,7 +71,7 @@ function by_bits(modules) {
     key: bits === null ? "floats" : String(Math.round(bits)),
     fill: bits === null ? "url(#hatch)" : colour(bits),
     text: bits === null ? "" : plain(Number(bits.toFixed(1))),
-    dark: bits !== null && bits >= 4.5,
+    dark: bits !== null && bits >= 4.2,
   };
 }
 
