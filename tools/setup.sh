@@ -14,6 +14,11 @@ die() {
 debian_packages=(g++ cmake ninja-build make git python3-venv libdnnl-dev
   libhwy-dev nlohmann-json3-dev libcli11-dev libgtest-dev)
 [ "$what" = tests ] && debian_packages+=(clang-format openmpi-bin libopenmpi-dev)
+# The report page is tested in a browser. Ubuntu has none as a package, and on a
+# Mac a Google Chrome or Chromium that is there is used; without, the test skips.
+if [ "$what" = tests ] && grep -qs '^ID=debian' /etc/os-release; then
+  debian_packages+=(chromium)
+fi
 brew_packages=(cmake ninja onednn highway nlohmann-json cli11 googletest libomp)
 [ "$what" = tests ] && brew_packages+=(clang-format open-mpi)
 

@@ -30,7 +30,7 @@ function start_plots() {
 function linear_ticks(low, high, most) {
   const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((s) => s * power >= rough * 0.999) * power;
+  const step = [1, 2, 5, 10].find((s) => s * power >= rough * 0.9) * power;
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9); ++i) {
     ticks.push(Number((i * step).toPrecision(12)));
@@ -80,12 +80,15 @@ function frame({ width, height, xs, ys, log, x_label, y_label, whole_x, title })
     viewBox: `0 0 ${width} ${height}`, width, height, class: "chart", role: "group",
     "aria-label": title,
   });
+  const y_ticks = (log ? log_ticks : linear_ticks)(y0, y1, 6);
+  // As many places for all, but for decades.
+  const places = Math.max(...y_ticks.map((t) => (plain(t).split(".")[1] ?? "").length));
   const text = (at, anchor, words, kind) =>
     svg("text", { x: at[0], y: at[1], "text-anchor": anchor, class: kind }, words);
-  for (const tick of (log ? log_ticks : linear_ticks)(y0, y1, 5)) {
+  for (const tick of y_ticks) {
     root.append(
       svg("line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), class: "grid" }),
-      text([left - 8, y(tick) + 4], "end", plain(tick), "tick"));
+      text([left - 8, y(tick) + 4], "end", log ? plain(tick) : tick.toFixed(places), "tick"));
   }
   for (const tick of linear_ticks(x0, x1, Math.max(2, Math.floor(width / 90)))) {
     if (whole_x && !Number.isInteger(tick)) continue;
@@ -150,6 +153,14 @@ function walk(area, stops, across) {
   area.root.append(line, ring, cover);
 }
 
+/// The mean of each point and its neighbours, for what is too noisy to read.
+function running_mean(points, reach) {
+  return points.map(([x], i) => {
+    const near = points.slice(Math.max(0, i - reach), i + reach + 1);
+    return [x, near.reduce((total, p) => total + p[1], 0) / near.length];
+  });
+}
+
 const path = (points) =>
   points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
@@ -163,12 +174,13 @@ const SHAPES = [
 const shape = (i, x, y, r, kind) =>
   svg("path", { d: SHAPES[i % SHAPES.length](x, y, r), class: `${kind} s${i % SHAPES.length}` });
 
-/// Names of series beside a sample of their line.
+/// Names of series beside a sample: of their line, of their points, or ours.
 function legend(names) {
-  return el("div", { class: "legend" }, ...names.map(([name, i]) =>
+  return el("div", { class: "legend" }, ...names.map(([name, i, kind]) =>
     el("span", {},
-      svg("svg", { width: 28, height: 12, "aria-hidden": true },
-        svg("path", { d: "M1 6H27", class: `line s${i}` }), shape(i, 14, 6, 3.4, "dot")),
+      svg("svg", { width: kind ? 14 : 28, height: 14, "aria-hidden": true },
+        !kind && svg("path", { d: "M1 7H27", class: `line s${i}` }),
+        shape(i, kind ? 7 : 14, 7, kind ? 4.4 : 3.4, kind ?? "dot")),
       name)));
 }
 
@@ -183,10 +195,10 @@ function line_chart({ series, height = 260, x_label, y_label, x_name, title, mar
       y_label: y_label + (log ? ", log scale" : ""),
     });
     const stops = new Map();
-    for (const { name, style, points } of series) {
+    for (const { name, style, points, faint } of series) {
       const places = points.map(([x, y]) => [area.x(x), area.y(y)]);
-      area.root.append(svg("path", { d: path(places), class: `line s${style}` }));
-      const room = width / Math.max(1, points.length);
+      area.root.append(svg("path", { d: path(places), class: `line s${style}${faint ? " faint" : ""}` }));
+      const room = faint ? 0 : width / Math.max(1, points.length);
       if (room > 7) {
         area.root.append(...places.map(([x, y]) => shape(style, x, y, room > 14 ? 3.4 : 2.2, "dot")));
       }

@@ -78,9 +78,10 @@ function change(a, b) {
 function time(s) {
   if (num(s) === null) return NONE;
   if (s < 10) return `${s.toFixed(1)} s`;
-  if (s < 59.5) return `${Math.round(s)} s`;
+  const seconds = Math.round(s);
   const minutes = Math.round(s / 60);
-  if (s < 600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
   if (minutes < 60) return `${minutes} min`;
   return `${whole(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 }

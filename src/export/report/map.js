@@ -26,18 +26,25 @@ function mean_bits(modules) {
   return all > 0 ? sum(packed.map((m) => m.bits * weight(m))) / all : null;
 }
 
-/// name -> block -> modules. The numbers of experts and the like count as one
-/// name; names with a common front stand together, in the order of the model.
+/// [name, block -> modules]. The numbers of experts and the like count as one
+/// name. Names with a common front stand together, in the order that fronts have
+/// within a block: any kind of attention before the MLP.
 function map_rows(modules) {
   const rows = new Map();
+  const seen = new Map();
+  const places = new Map();
   for (const m of modules) {
     const name = (string(m.name) || string(m.path)).replace(/(^|\.)\d+(?=\.|$)/g, "$1*");
     if (!rows.has(name)) rows.set(name, new Map());
     const cells = rows.get(name);
     if (!cells.has(m.block)) cells.set(m.block, []);
     cells.get(m.block).push(m);
+    const front = name.split(".")[0];
+    const before = seen.get(m.block) ?? new Set();
+    seen.set(m.block, before.add(front));
+    places.set(front, Math.max(places.get(front) ?? 0, [...before].indexOf(front)));
   }
-  const fronts = [...new Set([...rows.keys()].map((name) => name.split(".")[0]))];
+  const fronts = [...places.keys()].sort((a, b) => places.get(a) - places.get(b));
   return fronts.flatMap((front) =>
     [...rows].filter(([name]) => name.split(".")[0] === front));
 }
@@ -64,7 +71,7 @@ function by_bits(modules) {
     key: bits === null ? "floats" : String(Math.round(bits)),
     fill: bits === null ? "url(#hatch)" : colour(bits),
     text: bits === null ? "" : plain(Number(bits.toFixed(1))),
-    dark: bits !== null && bits >= 4.5,
+    dark: bits !== null && bits >= 4.2,
   };
 }
 
@@ -78,7 +85,7 @@ function by_loss(modules, [low, high]) {
 const CELL_HEIGHT = 22;
 
 function map_cells(rows, blocks, width, look, title) {
-  const size = Math.min(38, Math.max(10, Math.floor((width - 46) / blocks.length)));
+  const size = Math.min(38, Math.max(8, Math.floor((width - 46) / blocks.length)));
   const right = size * blocks.length;
   const height = 20 + rows.length * CELL_HEIGHT;
   const root = svg("svg", {

@@ -28,10 +28,11 @@ function draw_dwq(d) {
   if (!held.length && !loss.length) return null;
   const best = num(dwq.best_step) !== null && num(dwq.best) !== null;
   const mark = (area) => (best ? [shape(3, area.x(dwq.best_step), area.y(dwq.best), 6, "ours")] : []);
-  const chart = (name, style, points, more) => points.length > 0 && el("div", {},
-    el("h3", {}, name),
-    line_chart({ series: [{ name: "KL", style, points }], height: 220, x_label: "step", y_label: "KL", x_name: "Step",
-      title: name, ...more }));
+  const chart = (title, series, more) => series[0].points.length > 0 && el("div", {},
+    el("h3", {}, title),
+    line_chart({ series, height: 220, x_label: "step", y_label: "KL", x_name: "Step", title, ...more }));
+  const raw = { name: "KL", style: 0, points: loss, faint: loss.length > 40 };
+  const mean = { name: "running mean", style: 0, points: running_mean(loss, Math.floor(loss.length / 40)) };
   const gain = num(dwq.start) !== null && num(dwq.best) !== null &&
     `Held-out KL from ${sig(dwq.start)} to ${sig(dwq.best)} (${change(dwq.start, dwq.best)})` +
     (num(dwq.best_step) !== null ? `, best at step ${whole(dwq.best_step)}. ` : ". ");
@@ -39,7 +40,8 @@ function draw_dwq(d) {
   return section("dwq", "Distillation",
     `${gain || ""}Scales and biases were trained towards the full model's probabilities; the best step was kept.`,
     el("div", { class: "pair" },
-      chart("On held-out text", 0, held, inside ? { mark } : {}), chart("On the text it trained on", 1, loss, {})));
+      chart("On held-out text", [{ name: "KL", style: 0, points: held }], inside ? { mark } : {}),
+      chart("On the text it trained on", raw.faint ? [raw, mean] : [raw], {})));
 }
 
 /// Where two texts part, put back to the start of a word.
@@ -62,12 +64,14 @@ function draw_samples(d) {
     el("p", { dir: "auto" }, words.slice(0, at),
       at < words.length && el("mark", { class: kind }, words.slice(at)), words === "" && el("i", {}, "nothing")));
   const cards = samples.map((s) => {
-    const [full, ours] = [string(s.reference), string(s.quantized)];
+    const said_by = [string(s.reference), string(s.quantized)];
+    const space = said_by[0].match(/^\s*/)[0];
+    const [full, ours] = said_by[1].startsWith(space) ? said_by.map((x) => x.slice(space.length)) : said_by;
     const at = parting(full, ours);
     const said = full === ours ? "word for word the same"
       : at === 0 ? "different from the first word on" : `the same for ${plural(at, "character")}`;
     return el("article", { class: "sample" },
-      el("p", { class: "prompt", dir: "auto" }, string(s.prompt)),
+      el("p", { class: "prompt", dir: "auto" }, string(s.prompt).trimEnd()),
       el("div", { class: "pair" }, text("Full model", full, at, "full"), text("Quantized", ours, at, "ours")),
       el("p", { class: "muted" }, said));
   });
@@ -76,7 +80,7 @@ function draw_samples(d) {
     ...cards);
 }
 
-const PARTS = [["fit", "fitted on", 0], ["gate", "gates", 2], ["report", "this report", 1]];
+const PARTS = [["fit", "fit", 0], ["gate", "gate", 2], ["report", "report", 1]];
 
 function draw_data(d) {
   const data = object(d.data);
@@ -104,12 +108,12 @@ function draw_data(d) {
       svg("rect", { width: 10, height: 10, rx: 2, class: `fill s${style}` })), ` ${name}`)));
   const length = num(data.sequence_length) !== null ? `Sequences of ${whole(data.sequence_length)} tokens. ` : "";
   return section("data", "The text behind it",
-    `${length}What a stage is fitted on, what decides whether it is kept and what this report is measured on never overlap.`,
+    `${length}Stages are fitted on one part, the gate decides on another whether they are kept, and this report is measured on a third.`,
     el("table", { class: "splits" }, el("thead", {}, head), el("tbody", {}, ...rows, tokens)));
 }
 
 function draw_settings(d) {
-  const show = (x) => (typeof x === "string" ? x : JSON.stringify(x));
+  const show = (x) => (x === null ? NONE : typeof x === "string" ? x : JSON.stringify(x));
   const settings = Object.entries(object(d.settings));
   if (!settings.length) return null;
   return section("settings", "Settings", "", el("dl", { class: "settings" },

@@ -92,15 +92,17 @@ function draw_frontier(d) {
       ...line.map(([x, y]) => svg("circle", { cx: x, cy: y, r: 2.4, class: "dot s0" })));
     for (const p of measured) {
       const [x, y] = place(p);
-      const end = x > (area.left + area.right) / 2;
+      const label = string(p.label).slice(0, 28);
+      const end = x + 9 + 7 * label.length > area.right;
       area.root.append(shape(1, x, y, 4.5, "dot"),
-        svg("text", { x: x + (end ? -9 : 9), y: y - 8, "text-anchor": end ? "end" : "start", class: "tick halo" },
-          string(p.label).slice(0, 28)));
+        svg("text", { x: x + (end ? 0 : 9), y: y - (end ? 12 : 5), "text-anchor": end ? "end" : "start", class: "tick halo" },
+          label));
     }
     if (usable(ours)) {
       const [x, y] = place(ours);
+      const right = x < area.left + 90;
       area.root.append(shape(3, x, y, 7, "ours"),
-        svg("text", { x, y: y - 16, "text-anchor": "middle", class: "strong halo" }, "this model"));
+        svg("text", { x: x - (right ? -13 : 9), y: y + 20, "text-anchor": right ? "start" : "end", class: "strong halo" }, "this model"));
     }
     walk(area, [...plan.map((p) => stop(p, string(p.label) || "estimate")),
       ...measured.map((p) => stop(p, string(p.label) || "measured")),
@@ -108,7 +110,7 @@ function draw_frontier(d) {
     return area.root;
   });
   const names = [plan.length && ["estimated for the best plan of a size", 0],
-    measured.length && ["measured", 1], usable(ours) && ["this model, measured", 3]].filter(Boolean);
+    measured.length && ["measured", 1, "dot"], usable(ours) && ["this model, measured", 3, "ours"]].filter(Boolean);
   return section("frontier", "Size against loss",
     "What a size costs: the closer to the lower left, the better.", legend(names), box,
     table("As a table", [["Point"], ["Bits a weight", 1], ["KL", 1]], () =>
