@@ -17,7 +17,7 @@
 #include "core/error.h"
 #include "method/rounding_loss.h"
 #include "pipeline/rounding_costs.h"
-#include "support/rounded_alone.h"
+#include "rounded_alone.h"
 
 namespace {
 

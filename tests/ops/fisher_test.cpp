@@ -1,0 +1,87 @@
+#include <cmath>
+#include <vector>
+
+#include "ops/kl_head.h"
+#include "ops_test.h"
+
+namespace pennyweight::ops {
+
+namespace {
+
+constexpr int kVocab = 70;  // more than the 64 signs of one draw
+
+/// The same logits in each row, and a head that gives v itself.
+HeadRows same_rows(int rows, const mx::array& logits, mx::Dtype type) {
+  return {
+      mx::contiguous(
+          mx::astype(mx::broadcast_to(logits, {rows, kVocab}), type)),
+      mx::eye(kVocab, type)};
+}
+
+class Fisher : public Ops {};
+
+// Every entry of the draws' covariance, with the standard error that the draws
+// themselves show. Of 2,485 entries the furthest of a normal distribution is
+// at 3.7 of these; 6 leaves the fourth moments' own error.
+TEST_P(Fisher, DrawsHaveTheLogitsCovariance) {
+  const auto type = GetParam();
+  const int rows = 4096;
+  for (const float cap : {0.0f, 3.0f}) {
+    const auto z = wide(random({kVocab}, type, 1, 2));
+    const auto capped = cap_logits(z, cap);
+    const auto p = mx::softmax(capped, -1, true);
+    auto slope = mx::ones({kVocab});
+    if (cap > 0) {
+      const auto tanh = mx::tanh(mx::divide(z, mx::array(cap)));
+      slope = mx::subtract(slope, mx::square(tanh));
+    }
+    const auto v = fisher_slopes(same_rows(rows, z, type), cap, 5, 0);
+    const auto column = [](const mx::array& x) {
+      return mx::expand_dims(x, 1);
+    };
+    const auto expected = mx::multiply(
+        mx::subtract(mx::diag(p), mx::multiply(column(p), p)),
+        mx::multiply(column(slope), slope));
+    const auto products =
+        mx::multiply(mx::expand_dims(v, 1), mx::expand_dims(v, 2));
+    const auto found = mx::mean(products, 0);
+    const auto error =
+        mx::sqrt(mx::divide(mx::var(products, 0), mx::array(float(rows))));
+    // A head in two bytes rounds the logits, and v.
+    const auto margin = mx::add(
+        mx::multiply(mx::array(6.0f), error),
+        mx::array(float(8 * unit(type)) * mx::max(expected).item<float>()));
+    EXPECT_TRUE(
+        mx::all(mx::less_equal(mx::abs(mx::subtract(found, expected)), margin))
+            .item<bool>());
+    const auto off = mx::abs(mx::mean(v, 0));
+    const auto mean_error =
+        mx::sqrt(mx::divide(mx::var(v, 0), mx::array(float(rows))));
+    EXPECT_TRUE(mx::all(mx::less_equal(
+                            off,
+                            mx::add(
+                                mx::multiply(mx::array(6.0f), mean_error),
+                                mx::array(float(unit(type))))))
+                    .item<bool>());
+  }
+}
+
+TEST_P(Fisher, RowsAreDrawnByTheirNumber) {
+  const auto type = GetParam();
+  const HeadRows head{
+      random({40, 32}, type, 1), random({700, 32}, type, 2, 0.3f)};
+  const auto all = fisher_slopes(head, 0, 7, 100);
+  const HeadRows last{mx::slice(head.x, {30, 0}, {40, 32}), head.weight};
+  const auto end = mx::slice(all, {30, 0}, {40, 32});
+  expect_close(fisher_slopes(last, 0, 7, 130), end, mx::float32, 1, 700);
+  const auto other = fisher_slopes(head, 0, 8, 100);
+  EXPECT_FALSE(mx::allclose(other, all).item<bool>());
+  EXPECT_TRUE(
+      mx::array_equal(fisher_slopes(head, 0, 7, 100), all).item<bool>());
+}
+
+INSTANTIATE_OPS_TEST(Fisher);
+
+}  // namespace
+
+}  // namespace pennyweight::ops
