@@ -27,6 +27,7 @@ Command dynamic_quant_command();
 Command evaluate_command();
 Command gptq_command();
 Command inspect_command();
+Command upload_command();
 
 inline std::vector<Command> commands() {
   return {
@@ -36,7 +37,8 @@ inline std::vector<Command> commands() {
       dynamic_quant_command(),
       dwq_command(),
       evaluate_command(),
-      inspect_command()};
+      inspect_command(),
+      upload_command()};
 }
 
 /// Parses and runs; returns the exit code: 0 done, 1 internal error, 2 wrong
