@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cctype>
-#include <exception>
 
 #include "core/rust_abi.h"
+#include "core/rust_progress.h"
 
 extern "C" int32_t pw_hub_snapshot(
     const uint8_t* id,
@@ -12,7 +12,7 @@ extern "C" int32_t pw_hub_snapshot(
     bool dataset,
     const uint8_t* revision,
     size_t revision_size,
-    bool (*call)(void*, const uint8_t*, size_t, uint64_t, uint64_t),
+    pennyweight::RustProgress call,
     void* context,
     PwBytes* folder,
     PwBytes* note,
@@ -24,33 +24,13 @@ namespace {
 
 constexpr const char* kWhere = "hub";
 
-// Exceptions can't cross the Rust side: they wait here.
-struct Listener {
-  const ProgressFn& progress;
-  std::exception_ptr thrown{};
-};
-
 bool on_progress(
     void* context,
     const uint8_t* name,
     size_t size,
     uint64_t done,
     uint64_t total) {
-  auto* listener = static_cast<Listener*>(context);
-  try {
-    std::string file(reinterpret_cast<const char*>(name), size);
-    report(
-        listener->progress,
-        {"fetch",
-         static_cast<int64_t>(done),
-         static_cast<int64_t>(total),
-         "bytes",
-         file});
-    return true;
-  } catch (...) {
-    listener->thrown = std::current_exception();
-    return false;
-  }
+  return rust_report(context, "fetch", name, size, done, total);
 }
 
 bool is_word(std::string_view text, const char* extra) {
@@ -76,7 +56,7 @@ resolve(const std::string& text, bool dataset, const ProgressFn& progress) {
         one_line(text, 200) +
             " is neither a folder nor a hub id such as org/name[@revision]");
   }
-  Listener listener{progress};
+  RustListener listener{progress};
   RustBytes folder, note, error;
   int32_t status = pw_hub_snapshot(
       rust_data(name->id),
@@ -89,9 +69,7 @@ resolve(const std::string& text, bool dataset, const ProgressFn& progress) {
       folder.out(),
       note.out(),
       error.out());
-  if (listener.thrown) {
-    std::rethrow_exception(listener.thrown);
-  }
+  listener.rethrow();
   check_rust(status, error, kWhere, text);
   if (!note.view().empty()) {
     warn(progress, kWhere, one_line(text) + ": " + std::string(note.view()));

@@ -30,6 +30,7 @@ Command inspect_command();
 Command plan_command();
 Command quantize_command();
 Command sweep_command();
+Command upload_command();
 
 /// not_supported Error where a launcher has started several.
 void require_one_process(const std::string& command);
@@ -45,7 +46,8 @@ inline std::vector<Command> commands() {
       dynamic_quant_command(),
       dwq_command(),
       evaluate_command(),
-      inspect_command()};
+      inspect_command(),
+      upload_command()};
 }
 
 /// Parses and runs; returns the exit code: 0 done, 1 internal error, 2 wrong

@@ -13,7 +13,8 @@ BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 DEMO = ROOT / "assets/demo"
 COMMANDS = [
-    "awq", "convert", "dynamic-quant", "evaluate", "gptq", "inspect"]
+    "awq", "convert", "dynamic-quant", "evaluate", "gptq", "inspect",
+    "upload"]
 
 
 def run(*arguments):

@@ -5,8 +5,12 @@
 //! `link` and `blob` can.
 
 mod blob;
+mod commit;
+mod lfs;
 mod link;
 mod names;
+mod send;
+mod upload;
 
 use crate::abi::{guard, text, Code, Failure, Outcome, PwBytes};
 use blob::{disk, Remote};

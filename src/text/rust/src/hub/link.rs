@@ -11,8 +11,8 @@ use ureq::tls::{parse_pem, PemItem, RootCerts, TlsConfig};
 
 pub type Response = ureq::http::Response<ureq::Body>;
 
-const HOPS: usize = 10;
-const POLL: Duration = Duration::from_millis(200);
+pub const HOPS: usize = 10;
+pub const POLL: Duration = Duration::from_millis(200);
 
 /// Why a request gave nothing. What is `passing` (a network or a server that
 /// fails) may be over at the next try; the rest would only fail again.
@@ -43,9 +43,9 @@ pub struct Facts {
 
 #[derive(Clone)]
 pub struct Client {
-    agent: ureq::Agent,
+    pub agent: ureq::Agent,
     origin: String,
-    token: Option<String>,
+    pub token: Option<String>,
 }
 
 /// `scheme://authority` of an address.
@@ -56,7 +56,7 @@ fn origin_of(url: &str) -> &str {
 }
 
 /// Where `location` leads from `url`.
-fn follow(url: &str, location: &str) -> Outcome<String> {
+pub fn follow(url: &str, location: &str) -> Outcome<String> {
     let origin = origin_of(url);
     let next = if location.contains("://") && !location.starts_with('/') {
         location.to_string()
@@ -104,7 +104,7 @@ fn unreachable(error: ureq::Error) -> Trouble {
     Trouble { failure, passing }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -162,7 +162,8 @@ impl Client {
             .timeout_resolve(Some(Duration::from_secs(20)))
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
-            .timeout_per_read(Some(Duration::from_secs(60)));
+            .timeout_per_read(Some(Duration::from_secs(60)))
+            .timeout_per_write(Some(Duration::from_secs(60)));
         if let Some(certificates) = root_certificates()? {
             config = config.tls_config(TlsConfig::builder().root_certs(certificates).build());
         }
@@ -173,7 +174,7 @@ impl Client {
         })
     }
 
-    fn is_ours(&self, url: &str) -> bool {
+    pub fn is_ours(&self, url: &str) -> bool {
         origin_of(url) == self.origin
     }
 
