@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "calibration/floats.h"
 #include "kernels/access.h"
 #include "kernels/threads.h"
 #include "method/pack_result.h"
@@ -76,55 +77,43 @@ mx::array floats(const mx::array& x) {
   return result;
 }
 
-/// Q - W.
-mx::array error_of(
-    const ops::QuantizedWeight& rounded,
-    const mx::array& weight) {
-  return mx::subtract(ops::dequantize(rounded, mx::float32), weight);
+/// 1/2 sum_r weights[r] f(r), the rows on all threads and added up in order.
+template <class F>
+double sum_rows(const std::vector<float>& weights, F&& f) {
+  std::vector<double> losses(weights.size());
+  kernels::parallel_ranges(
+      int64_t(losses.size()), 16, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          losses[size_t(r)] = double(weights[size_t(r)]) * f(r);
+        }
+      });
+  double loss = 0;
+  for (const double row : losses) {
+    loss += row;
+  }
+  return loss / 2;
 }
 
-/// GPTQ at one width, beside rounding to nearest.
-struct GptqPoint {
-  QuantSpec spec;
-  double nearest = 0;
-  double loss = 0;
-
-  double share() const {
-    return nearest > 0 ? loss / nearest : 1;
-  }
-};
-
-class Losses {
- public:
-  explicit Losses(const RoundedLinear& linear)
-      : linear_(linear), dense_(floats(linear.weight)) {}
-
-  double nearest(const QuantSpec& spec) const {
-    return loss(quantize(linear_.weight, spec));
-  }
-
-  double by_gptq(const QuantSpec& spec) const {
-    GptqOptions options;
-    options.rounds = 0;
-    const auto result = gptq_quantize(
-        dense_.data<float>(),
-        dense_.shape(0),
-        linear_.hessian,
-        spec,
-        ops::kernel_type(linear_.weight.dtype()),
-        options);
-    return loss(pack_result(result, spec, linear_.weight.dtype()));
-  }
-
- private:
-  double loss(const ops::QuantizedWeight& rounded) const {
-    return rounding_loss(
-        error_of(rounded, dense_), linear_.metric, linear_.row_weights);
-  }
-
-  const RoundedLinear& linear_;
-  mx::array dense_;
-};
+/// The loss of the linear's rounding by GPTQ.
+double by_gptq(
+    const RoundedLinear& linear,
+    const mx::array& dense,
+    const QuantSpec& spec) {
+  GptqOptions options;
+  options.rounds = 0;
+  const auto result = gptq_quantize(
+      dense.data<float>(),
+      dense.shape(0),
+      linear.hessian,
+      spec,
+      ops::kernel_type(linear.weight.dtype()),
+      options);
+  const auto packed = pack_result(result, spec, linear.weight.dtype());
+  return rounding_loss(
+      mx::subtract(ops::dequantize(packed, mx::float32), dense),
+      linear.metric,
+      linear.row_weights);
+}
 
 }  // namespace
 
@@ -193,24 +182,15 @@ double rounding_loss(
   auto product = ops::linear(e, metric);  // the metric is symmetric
   mx::eval(e, product);
   const int64_t in = e.shape(1);
-  std::vector<double> losses(row_weights.size());
-  kernels::parallel_ranges(
-      int64_t(losses.size()), 16, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          const float* a = e.data<float>() + r * in;
-          const float* b = product.data<float>() + r * in;
-          double sum = 0;
-          for (int64_t i = 0; i < in; ++i) {
-            sum += double(a[i]) * double(b[i]);
-          }
-          losses[size_t(r)] = double(row_weights[size_t(r)]) * sum;
-        }
-      });
-  double loss = 0;
-  for (const double row : losses) {
-    loss += row;
-  }
-  return loss / 2;
+  return sum_rows(row_weights, [&](int64_t r) {
+    const float* a = e.data<float>() + r * in;
+    const float* b = product.data<float>() + r * in;
+    double sum = 0;
+    for (int64_t i = 0; i < in; ++i) {
+      sum += double(a[i]) * double(b[i]);
+    }
+    return sum;
+  });
 }
 
 Candidate gptq_candidate(int bits, int64_t in) {
@@ -223,17 +203,66 @@ Candidate gptq_candidate(int bits, int64_t in) {
   return std::nullopt;
 }
 
-std::optional<size_t> closest_width(const std::vector<int>& widths, int bits) {
-  std::optional<size_t> best;
-  for (size_t i = 0; i < widths.size(); ++i) {
-    const int distance = std::abs(widths[i] - bits);
-    const int least = best ? std::abs(widths[*best] - bits) : 0;
-    if (!best || distance < least ||
-        (distance == least && widths[i] > widths[*best])) {
-      best = i;
+double nearest_loss(
+    const mx::array& weight,
+    const QuantSpec& spec,
+    const std::vector<float>& diagonal,
+    const std::vector<float>& row_weights) {
+  const auto dense = floats(weight);
+  const auto rounded =
+      floats(ops::dequantize(quantize(weight, spec), mx::float32));
+  const int64_t in = weight.shape(1);
+  return sum_rows(row_weights, [&](int64_t r) {
+    const float* w = dense.data<float>() + r * in;
+    const float* q = rounded.data<float>() + r * in;
+    double sum = 0;
+    for (int64_t i = 0; i < in; ++i) {
+      const float e = q[i] - w[i];
+      sum += double(e * e * diagonal[size_t(i)]);
+    }
+    return sum;
+  });
+}
+
+size_t closest_point(const std::vector<LossPoint>& points, int bits) {
+  const auto further = [&](const LossPoint& a, const LossPoint& b) {
+    const int first = std::abs(a.spec.bits - bits);
+    const int second = std::abs(b.spec.bits - bits);
+    return first != second ? first < second : a.spec.bits > b.spec.bits;
+  };
+  const auto best = std::min_element(points.begin(), points.end(), further);
+  return size_t(best - points.begin());
+}
+
+std::vector<double> spread_losses(
+    const std::vector<LossPoint>& points,
+    const std::vector<Candidate>& candidates,
+    int64_t in,
+    const NearestFn& nearest) {
+  std::vector<double> nearest_at;
+  for (const auto& point : points) {
+    nearest_at.push_back(nearest(point.spec));
+  }
+  std::vector<double> losses;
+  for (const auto& candidate : candidates) {
+    if (!candidate) {
+      losses.push_back(0);
+    } else if (!fits(*candidate, in)) {
+      losses.push_back(std::numeric_limits<double>::quiet_NaN());
+    } else if (points.empty()) {
+      losses.push_back(nearest(*candidate));
+    } else {
+      const size_t at = closest_point(points, candidate->bits);
+      const bool is_point = points[at].spec == *candidate;
+      const double own = is_point ? nearest_at[at] : nearest(*candidate);
+      // Where nothing is lost by rounding to nearest, nothing is by GPTQ.
+      losses.push_back(
+          is_point                 ? points[at].loss
+              : nearest_at[at] > 0 ? points[at].loss * own / nearest_at[at]
+                                   : own);
     }
   }
-  return best;
+  return losses;
 }
 
 std::vector<double> rounding_losses(
@@ -241,35 +270,17 @@ std::vector<double> rounding_losses(
     const std::vector<Candidate>& candidates,
     const std::vector<int>& gptq_bits) {
   const int64_t in = linear.weight.shape(1);
-  const Losses measured(linear);
-  std::vector<GptqPoint> points;
-  std::vector<int> widths;
+  const auto dense = floats(linear.weight);
+  std::vector<LossPoint> points;
   for (const int bits : gptq_bits) {
     if (const auto spec = gptq_candidate(bits, in)) {
-      points.push_back(
-          {*spec, measured.nearest(*spec), measured.by_gptq(*spec)});
-      widths.push_back(bits);
+      points.push_back({*spec, by_gptq(linear, dense, *spec)});
     }
   }
-  std::vector<double> losses;
-  for (const auto& candidate : candidates) {
-    if (!candidate) {
-      losses.push_back(0);
-      continue;
-    }
-    if (!fits(*candidate, in)) {
-      losses.push_back(std::numeric_limits<double>::quiet_NaN());
-      continue;
-    }
-    const auto at = closest_width(widths, candidate->bits);
-    if (at && points[*at].spec == *candidate) {
-      losses.push_back(points[*at].loss);
-    } else {
-      losses.push_back(
-          measured.nearest(*candidate) * (at ? points[*at].share() : 1));
-    }
-  }
-  return losses;
+  const auto weights = to_vector(mx::diag(linear.metric));
+  return spread_losses(points, candidates, in, [&](const QuantSpec& spec) {
+    return nearest_loss(linear.weight, spec, weights, linear.row_weights);
+  });
 }
 
 }  // namespace pennyweight

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -47,20 +48,39 @@ double rounding_loss(
     const mx::array& metric,
     const std::vector<float>& row_weights);
 
-/// Of each candidate; NaN: it does not fit. GPTQ is run at each of
-/// `gptq_bits`, in groups of 64 or, where they do not fit, 32. Elsewhere it is
-/// the loss of rounding to nearest, times what GPTQ leaves of that at the
-/// closest of these widths.
+/// The same of rounding `weight` [out, in] to nearest, from G's diagonal alone:
+/// nearest's errors are as good as independent of each other.
+double nearest_loss(
+    const mx::array& weight,
+    const QuantSpec& spec,
+    const std::vector<float>& diagonal,
+    const std::vector<float>& row_weights);
+
+/// The spec of GPTQ at `bits` over rows of `in` weights: groups of 64 or, where
+/// they do not fit, 32; none where neither does.
+Candidate gptq_candidate(int bits, int64_t in);
+
+/// What GPTQ loses at one spec.
+struct LossPoint {
+  QuantSpec spec;
+  double loss = 0;
+};
+using NearestFn = std::function<double(const QuantSpec&)>;
+
+/// Of each candidate, 0: floats, NaN: it does not fit rows of `in` weights.
+/// Away from the points it is nearest's loss, times what GPTQ leaves of that
+/// at the point of the closest width, the higher of two; without points it is
+/// nearest's.
+std::vector<double> spread_losses(
+    const std::vector<LossPoint>& points,
+    const std::vector<Candidate>& candidates,
+    int64_t in,
+    const NearestFn& nearest);
+
+/// spread_losses() with GPTQ run at each of `gptq_bits`.
 std::vector<double> rounding_losses(
     const RoundedLinear& linear,
     const std::vector<Candidate>& candidates,
     const std::vector<int>& gptq_bits);
-
-/// The group size that GPTQ is run with at `bits` over rows of `in` weights;
-/// none where none fits.
-Candidate gptq_candidate(int bits, int64_t in);
-
-/// Of `widths` (bits) that which is closest, the higher of two; none of none.
-std::optional<size_t> closest_width(const std::vector<int>& widths, int bits);
 
 }  // namespace pennyweight

@@ -3,9 +3,7 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
-#include <limits>
-#include <map>
-#include <memory>
+#include <algorithm>
 
 #include "calibration/floats.h"
 #include "core/error.h"
@@ -19,6 +17,8 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "costs";
+// Rows at a time, as floats.
+constexpr int64_t kRowsAtOnce = 8192;
 
 class OuterPass {
  public:
@@ -41,7 +41,7 @@ class OuterPass {
     const auto homes = list_homes(view_.model.spec);
     for (const ModuleSpec& module : homes) {
       if (module.block < 0) {
-        total_ += int64_t(settings_.candidates.size());
+        total_ += int64_t(settings_.gptq_bits.size());
       }
     }
     for (const ModuleSpec& module : homes) {
@@ -77,51 +77,61 @@ class OuterPass {
   std::vector<double> all(const ModuleSpec& module) {
     GptqOptions options;
     options.rounds = 0;
-    std::optional<OuterRounding> rounding(
-        std::in_place,
-        view_.model,
-        module,
-        is_head(module) ? head_gram() : std::vector<float>(),
-        options);
-    std::vector<int> widths;
-    std::vector<double> shares, losses;
+    auto gram = is_head(module) ? head_gram() : std::vector<float>();
+    const auto seen = input_weights(module, gram);
+    const OuterRounding rounding(view_.model, module, std::move(gram), options);
+    std::vector<LossPoint> points;
     for (const int bits : settings_.gptq_bits) {
-      if (const auto spec = gptq_candidate(bits, module.in)) {
-        const auto rounded = rounding->round(*spec);
-        by_gptq_.insert_or_assign(
-            bits, std::pair(*spec, loss(module, rounded.weight)));
-        widths.push_back(bits);
-        shares.push_back(rounded.loss_share);
-      }
-    }
-    rounding.reset();
-    for (const auto& candidate : settings_.candidates) {
       report(progress_, {kWhere, done_++, total_, "outer roundings"});
-      if (!candidate) {
-        losses.push_back(0);
-      } else if (!fits(*candidate, module.in)) {
-        losses.push_back(std::numeric_limits<double>::quiet_NaN());
-      } else {
-        losses.push_back(of(module, *candidate, widths, shares));
+      if (const auto spec = gptq_candidate(bits, module.in)) {
+        points.push_back({*spec, loss(module, rounding.round(*spec).weight)});
       }
     }
-    by_gptq_.clear();
-    return losses;
+    return spread_losses(
+        points, settings_.candidates, module.in, [&](const QuantSpec& spec) {
+          return nearest(module, spec, points.empty(), seen);
+        });
   }
 
-  double of(
+  /// What each column's errors count, as head and as embedding.
+  static std::vector<float> input_weights(
+      const ModuleSpec& module,
+      const std::vector<float>& gram) {
+    const auto in = static_cast<size_t>(module.in);
+    std::vector<float> weights(in, 1.0f);
+    double mean = 0;
+    for (size_t i = 0; i < in && !gram.empty(); ++i) {
+      weights[i] = gram[i * (in + 1)];
+      mean += double(weights[i]) / double(in);
+    }
+    for (float& weight : weights) {
+      weight += module.tied ? float(kTiedShare * mean) : 0.0f;
+    }
+    return weights;
+  }
+
+  /// Of rounding to nearest the KL, or what is proportional to it.
+  double nearest(
       const ModuleSpec& module,
       const QuantSpec& spec,
-      const std::vector<int>& widths,
-      const std::vector<double>& shares) const {
-    const auto at = closest_width(widths, spec.bits);
-    if (at && by_gptq_.at(widths[*at]).first == spec) {
-      return by_gptq_.at(widths[*at]).second;
-    }
+      bool measured,
+      const std::vector<float>& seen) const {
     const auto& linear = module.kind == ModuleSpec::Kind::head
         ? view_.outer.head
         : view_.outer.embedding;
-    return loss(module, quantize(*linear.dense, spec)) * (at ? shares[*at] : 1);
+    if (measured) {
+      return loss(module, quantize(*linear.dense, spec));
+    }
+    double sum = 0;
+    for (int64_t first = 0; first < module.out; first += kRowsAtOnce) {
+      const auto rows = std::min(kRowsAtOnce, module.out - first);
+      sum += nearest_loss(
+          mx::contiguous(*linear.rows(int(first), int(rows)).dense),
+          spec,
+          seen,
+          std::vector<float>(size_t(rows), 1.0f));
+    }
+    return sum;
   }
 
   /// The mean KL with `weight` in the module's place.
@@ -181,7 +191,6 @@ class OuterPass {
   int64_t tokens_ = 0;   // of them
   int64_t done_ = 0;
   int64_t total_ = 0;
-  std::map<int, std::pair<QuantSpec, double>> by_gptq_;  // by bits
 };
 
 }  // namespace

@@ -18,10 +18,10 @@ struct OuterView {
   std::function<mx::array(size_t)> output;
 };
 
-/// Of each module outside the blocks the KL with it alone rounded, by
-/// candidates, over the first batches. The rounding is GPTQ's, under what the
-/// head reads, at settings.gptq_bits; elsewhere to nearest, the KL times what
-/// GPTQ leaves of the error at the closest of these widths.
+/// Of each module outside the blocks, by candidates, the KL with it alone
+/// rounded: measured over the first batches with GPTQ's rounding, under what
+/// the head reads, at settings.gptq_bits, and elsewhere as much more or less
+/// as the errors of rounding to nearest are.
 std::vector<ModuleCosts> measure_outer_costs(
     const OuterView& view,
     const CostSettings& settings,

@@ -20,11 +20,11 @@ struct CostSettings {
   int64_t activation_bytes = int64_t{128} << 20;
   std::filesystem::path scratch_folder;
   uint64_t seed = 0;
-  /// Widths at which GPTQ is run; see rounding_losses().
+  /// Widths at which GPTQ is run; see spread_losses().
   std::vector<int> gptq_bits{2, 3, 4};
   /// Tokens over which modules outside the blocks are measured, one sequence
   /// at least.
-  int64_t outer_tokens = 4096;
+  int64_t outer_tokens = 2048;
 };
 
 struct ModuleCosts {

@@ -100,8 +100,9 @@ TEST_F(RoundingLoss, GptqIsRunWhereAskedAndScaledElsewhere) {
     const auto rounded = quantize(linear.weight, *candidates[i]);
     const auto e =
         mx::subtract(ops::dequantize(rounded, mx::float32), linear.weight);
-    EXPECT_DOUBLE_EQ(
-        nearest[i], rounding_loss(e, linear.metric, linear.row_weights));
+    const auto diagonal = mx::multiply(mx::square(e), mx::diag(gram));
+    const double expected = 0.5 * double(mx::sum(diagonal).item<float>());
+    EXPECT_NEAR(nearest[i], expected, kClose * expected);
   }
   EXPECT_EQ(nearest.back(), 0);
   const auto losses = rounding_losses(linear, candidates, {3, 4});
@@ -139,10 +140,39 @@ TEST_F(RoundingLoss, WhatDoesNotFitIsNotANumber) {
 }
 
 TEST_F(RoundingLoss, TheClosestWidthIsTheHigherOfTwo) {
-  EXPECT_FALSE(closest_width({}, 4));
-  EXPECT_EQ(closest_width({2, 4}, 3), 1u);
-  EXPECT_EQ(closest_width({4, 2}, 3), 0u);
-  EXPECT_EQ(closest_width({2, 3, 4}, 8), 2u);
+  const auto candidates = parse_candidates("2,3,4,8");
+  const auto nearest = [](const QuantSpec& spec) {
+    return std::pow(4.0, -spec.bits);
+  };
+  const auto losses = spread_losses(
+      {{*candidates[0], 0.5 / 16}, {*candidates[2], 0.75 / 256}},
+      candidates,
+      64,
+      nearest);
+  EXPECT_DOUBLE_EQ(losses[0], 0.5 / 16);
+  EXPECT_DOUBLE_EQ(losses[1], 0.75 / 64);
+  EXPECT_DOUBLE_EQ(losses[2], 0.75 / 256);
+  EXPECT_DOUBLE_EQ(losses[3], 0.75 / 65536);
+}
+
+// In the mean over rows, nearest's errors add up as if they were independent
+// of each other, however the inputs hang together: 4,096 rows of sums of some
+// tens of independent terms.
+TEST_F(RoundingLoss, NearestNeedsTheDiagonalAlone) {
+  const int in = 64, out = 4096;
+  const auto x = mx::matmul(random({400, 8}, 1), random({8, in}, 2));
+  const auto gram = mx::matmul(mx::transpose(x), x);
+  const auto weight = random({out, in}, 3);
+  const std::vector<float> rows(out, 1.0f);
+  for (const int bits : {3, 4, 8}) {
+    const QuantSpec spec{"affine", bits, 64};
+    const auto e = mx::subtract(
+        ops::dequantize(quantize(weight, spec), mx::float32), weight);
+    const double whole = rounding_loss(e, gram, rows);
+    const double found =
+        nearest_loss(weight, spec, to_vector(mx::diag(gram)), rows);
+    EXPECT_NEAR(found / whole, 1, 0.1);
+  }
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -73,8 +74,9 @@ int run(int count, char** args) {
       measure_costs(model, sequences, settings, [&](const auto& event) {
         if (event.unit + event.message != before) {
           before = event.unit + event.message;
-          std::cerr << seconds() << " s: " << before << " " << event.done
-                    << "\n";
+          std::cerr << seconds() << " s, CPU "
+                    << double(std::clock()) / CLOCKS_PER_SEC << " s: " << before
+                    << " " << event.done << "\n";
         }
         return true;
       });
