@@ -66,7 +66,7 @@ struct LearnStep {
 /// q = round(latent) within the codes. Gradients pass the rounding as if it
 /// were not there; a latent stays within half a code of the codes. Adam
 /// (arXiv 1412.6980, b1 0.9, b2 0.99) on latents and on each group's s and b.
-/// Twelve bytes a weight.
+/// Thirteen bytes a weight.
 class LearnedWeight {
  public:
   /// Of a packed affine weight and the full-precision one that it stands for,
@@ -98,6 +98,7 @@ class LearnedWeight {
   float top_;
   float middle_;
   float unit_ = 0;  // the mean |scale|
+  std::vector<uint8_t> start_codes_;
   std::vector<float> latent_, m_, v_;
   std::vector<float> start_scale_, start_bias_;
   Grid scale_, centre_;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kMeasures = 5;
 // So many measures in a row without a gain are the end.
-constexpr int kPatience = 2;
+const int kPatience = getenv("LP") ? atoi(getenv("LP")) : 2;
 
 bool is_learned(const QuantSpec& spec) {
   return spec.mode == "affine";
