@@ -1,5 +1,5 @@
-// W = s (q - c) + b, q = round(t): dL/dt = s dL/dW, dL/ds = sum dL/dW (q - c),
-// dL/db = sum dL/dW. Adam on t, s and b.
+// W = s (q - c) + b, q = round(t): dL/dt = s (dL/dW + h s (t - q)),
+// dL/ds = sum dL/dW (q - c), dL/db = sum dL/dW. Adam on t, s and b.
 #include "method/learned_rounding.h"
 
 #include <mlx/allocator.h>
@@ -66,12 +66,14 @@ void check_options(const LearnedOptions& options) {
 
 LearnedWeight::LearnedWeight(
     const ops::QuantizedWeight& start,
-    const mx::array& full)
+    const mx::array& full,
+    const Curvature& curvature)
     : start_(start),
       rows_(full.shape(0)),
       columns_(full.shape(1)),
       top_(static_cast<float>((1 << start.bits) - 1)),
       middle_(0.5f * top_),
+      curvature_(curvature),
       start_scale_(floats_of(start.scales)),
       start_bias_(floats_of(*start.biases)),
       scale_(start_scale_.size()),
@@ -200,6 +202,8 @@ void LearnedWeight::update(const mx::array& gradient, const LearnStep& step) {
       learned::LearnGroup own{
           group,
           dense.data<float>() + i * group,
+          curvature_.columns.data() + i % groups * group,
+          curvature_.rows[static_cast<size_t>(i / groups)],
           own_scale_[at],
           middle_,
           top_,
