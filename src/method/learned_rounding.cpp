@@ -22,7 +22,7 @@ namespace {
 
 // A latent's most distance from its code at the start, so that rounding gives
 // that code.
-const float kWithin = getenv("LW") ? atof(getenv("LW")) : 0.49f;
+constexpr float kWithin = 0.49f;
 
 void require(bool holds, const char* text) {
   if (!holds) {

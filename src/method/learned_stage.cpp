@@ -15,8 +15,9 @@ namespace {
 constexpr int kMeasures = 5;
 // Tokens that curvatures are estimated from.
 constexpr int64_t kProbes = 8192;
-// So many measures in a row without a gain are the end.
-const int kPatience = getenv("LP") ? atoi(getenv("LP")) : 2;
+// So many measures in a row that are no better than the one before are the end.
+// (Not than the best: the first steps may raise the error.)
+constexpr int kPatience = 2;
 
 bool is_learned(const QuantSpec& spec) {
   return spec.mode == "affine";
@@ -102,7 +103,9 @@ class Training {
         return;
       }
       if (++steps_ % every == 0 || steps_ == options_.steps) {
-        since = keep_if_better() ? 0 : since + 1;
+        const double last = errors_.back();
+        keep_if_better();
+        since = errors_.back() < last ? 0 : since + 1;
       }
     }
   }
@@ -157,14 +160,14 @@ class Training {
     return slope.error;
   }
 
-  bool keep_if_better() {
+  void keep_if_better() {
     losses_.push_back(sum_ / double(steps_ - summed_));
     sum_ = 0;
     summed_ = steps_;
     const double error = measure();
     trained_ = std::isfinite(error) ? std::min(trained_, error) : trained_;
     if (!(error < best_)) {
-      return false;
+      return;
     }
     best_ = error;
     double moved = 0;
@@ -176,7 +179,6 @@ class Training {
       count += own;
     }
     moved_ = moved / count;
-    return true;
   }
 
   BlockTask& task_;
