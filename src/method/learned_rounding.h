@@ -19,7 +19,7 @@ struct LearnedOptions {
   /// Highest rate of a latent, in codes.
   double rate = 0.01;
   /// And of a group's scale and centre, in the module's mean scale.
-  double grid_rate = 0.003;
+  double grid_rate = 0.005;
   /// A block whose modules all have more bits is left as it is.
   int max_bits = 3;
   uint64_t seed = 7;

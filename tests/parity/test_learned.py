@@ -89,9 +89,9 @@ def test_what_does_not_help_is_dropped_and_said(tmp_path):
         DEMO, out, *flags, "--learn-steps", 2, "--learn-rate", 1,
         "--learn-grid-rate", 1, "--learn-max-bits", 8)
     for block in report["blocks"]:
-        assert block["kept"] == "all"
-        assert block["held_out_error"]["learned"] > (
-            block["held_out_error"]["all"])
+        errors = block["held_out_error"]
+        assert block["kept"] != "learned"
+        assert errors["learned"] > errors[block["kept"]]
         assert any(
             "learned rounding has not lowered" in w for w in block["warnings"])
     for name in ("model.safetensors", "config.json"):
@@ -113,7 +113,7 @@ def test_nothing_held_out(tmp_path):
     plain = gptq(
         DEMO, tmp_path / "plain", "--bits", 2, "--num-samples", 6, "--plain",
         *LEARN)
-    assert [b["kept"] for b in plain["blocks"]] == ["learned"] * 2
+    assert {b["kept"] for b in plain["blocks"]} == {"learned"}
 
 
 def test_killed_and_resumed(tmp_path):
@@ -143,7 +143,7 @@ def test_killed_and_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["mixtral", "deepseek_v2"])
-def test_experts(family, tmp_path):
+def test_mixtures_of_experts(family, tmp_path):
     """Those that no token chooses stay as they are."""
     model = tmp_path / "model"
     test_experts.write(model, family)
@@ -156,11 +156,15 @@ def test_experts(family, tmp_path):
 
 
 def test_two_processes(mpirun, tmp_path):
-    flags = ["--bits", 2, "--num-samples", 48, *LEARN]
+    flags = ["--bits", 2, "--num-samples", 48, "--learn-steps", 10]
     one = gptq(DEMO, tmp_path / "one", *flags)
     two = gptq(DEMO, tmp_path / "two", *flags, launcher=mpirun)
+    # Other batches, and with them other blocks after the first; the same in
+    # both processes, or their streams would part.
+    assert one["blocks"][0]["kept"] == two["blocks"][0]["kept"] == "learned"
     for a, b in zip(one["blocks"], two["blocks"]):
-        assert (a["kept"], b["kept"]) == ("learned", "learned")
+        assert b["learned"]["losses"][-1] == pytest.approx(
+            a["learned"]["losses"][-1], rel=0.1)
         assert b["held_out_error"]["learned"] == pytest.approx(
             a["held_out_error"]["learned"], rel=0.1)
 
