@@ -55,6 +55,7 @@ void learn_group(LearnGroup& g, const AdamFactors& adam) {
   const Vec middle = all(g.middle);
   const Vec factor = all(adam.gradient);
   const Vec scale = all(g.scale);
+  const Vec stiffness = all(g.row * g.scale);
   // Half a code past the ends: there a code is still the end's, and the
   // gradient that leads back is at work.
   const Vec least = all(-0.5f);
@@ -64,9 +65,12 @@ void learn_group(LearnGroup& g, const AdamFactors& adam) {
   for (int64_t i = 0; i < g.size; i += step()) {
     const Vec dw = hn::Mul(factor, load(g.dw + i));
     const Vec latent = load(g.latent + i);
-    by_scale = hn::MulAdd(dw, hn::Sub(code_of(latent, top), middle), by_scale);
+    const Vec code = code_of(latent, top);
+    by_scale = hn::MulAdd(dw, hn::Sub(code, middle), by_scale);
     by_centre = hn::Add(dw, by_centre);
-    const Vec slope = hn::Mul(dw, scale);
+    const Vec rise = hn::Mul(stiffness, load(g.curvature + i));
+    const Vec slope =
+        hn::Mul(scale, hn::MulAdd(rise, hn::Sub(latent, code), dw));
     Vec m = load(g.m + i);
     Vec v = load(g.v + i);
     m = hn::MulAdd(all(1 - kBeta1), hn::Sub(slope, m), m);

@@ -28,10 +28,14 @@ struct AdamFactors {
   float gradient;  // of the gradients
 };
 
-/// One step of Adam on a group's latents; its codes are those before it.
+/// One step of Adam on a group's latents, down
+///   scale (dw + curvature scale (latent - q));
+/// codes q are those before it.
 struct LearnGroup {
   int64_t size;
-  const float* dw;  // the gradient by the dense weight
+  const float* dw;         // the gradient by the dense weight
+  const float* curvature;  // of the loss, times row
+  float row;
   float scale;
   float middle;
   float top;

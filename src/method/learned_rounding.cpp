@@ -1,5 +1,5 @@
-// W = s (q - c) + b, q = round(t): dL/dt = s dL/dW, dL/ds = sum dL/dW (q - c),
-// dL/db = sum dL/dW. Adam on t, s and b.
+// W = s (q - c) + b, q = round(t): dL/dt = s (dL/dW + h s (t - q)),
+// dL/ds = sum dL/dW (q - c), dL/db = sum dL/dW. Adam on t, s and b.
 #include "method/learned_rounding.h"
 
 #include <mlx/allocator.h>
@@ -66,12 +66,14 @@ void check_options(const LearnedOptions& options) {
 
 LearnedWeight::LearnedWeight(
     const ops::QuantizedWeight& start,
-    const mx::array& full)
+    const mx::array& full,
+    const Curvature& curvature)
     : start_(start),
       rows_(full.shape(0)),
       columns_(full.shape(1)),
       top_(static_cast<float>((1 << start.bits) - 1)),
       middle_(0.5f * top_),
+      curvature_(curvature),
       start_scale_(floats_of(start.scales)),
       start_bias_(floats_of(*start.biases)),
       scale_(start_scale_.size()),
@@ -91,15 +93,15 @@ LearnedWeight::LearnedWeight(
   v_.resize(count);
   const auto stored = mx::contiguous(start.codes);
   mx::eval(stored);
-  std::vector<uint8_t> codes(count);
+  start_codes_.resize(count);
   unpack_codes(
       stored.data<uint8_t>(),
       static_cast<int64_t>(count),
       start.bits,
-      codes.data());
+      start_codes_.data());
   const auto group = static_cast<size_t>(start.group_size);
   for (size_t i = 0; i < count; ++i) {
-    const float code = codes[i];
+    const float code = start_codes_[i];
     const float scale = start_scale_[i / group];
     const float exact = (latent_[i] - start_bias_[i / group]) / scale;
     // A scale of 0, too, gives something that is not a number.
@@ -200,6 +202,8 @@ void LearnedWeight::update(const mx::array& gradient, const LearnStep& step) {
       learned::LearnGroup own{
           group,
           dense.data<float>() + i * group,
+          curvature_.columns.data() + i % groups * group,
+          curvature_.rows[static_cast<size_t>(i / groups)],
           own_scale_[at],
           middle_,
           top_,
@@ -239,16 +243,9 @@ void LearnedWeight::settle() {
 
 double LearnedWeight::moved() const {
   const auto now = codes();
-  const auto stored = mx::contiguous(start_.codes);
-  std::vector<uint8_t> before(now.size());
-  unpack_codes(
-      stored.data<uint8_t>(),
-      static_cast<int64_t>(before.size()),
-      start_.bits,
-      before.data());
   int64_t moved = 0;
   for (size_t i = 0; i < now.size(); ++i) {
-    moved += now[i] != before[i];
+    moved += now[i] != start_codes_[i];
   }
   return static_cast<double>(moved) / static_cast<double>(now.size());
 }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/options.h"
-#include "ops/ops.h"
+#include "method/stage.h"
 
 /// Learned rounding: codes, scales and biases of a block trained together on
 /// the block's output, for widths where one-shot methods fall apart (after
@@ -19,7 +19,7 @@ struct LearnedOptions {
   /// Highest rate of a latent, in codes.
   double rate = 0.01;
   /// And of a group's scale and centre, in the module's mean scale.
-  double grid_rate = 0.002;
+  double grid_rate = 0.005;
   /// A block whose modules all have more bits is left as it is.
   int max_bits = 3;
   uint64_t seed = 7;
@@ -63,16 +63,24 @@ struct LearnStep {
 };
 
 /// One affine module under training: W = s (q - c) + b, c the middle code,
-/// q = round(latent) within the codes. Gradients pass the rounding as if it
-/// were not there; a latent stays within half a code of the codes. Adam
-/// (arXiv 1412.6980, b1 0.9, b2 0.99) on latents and on each group's s and b.
-/// Twelve bytes a weight.
+/// q = round(t) within the codes, t the latents. Adam (arXiv 1412.6980, b1 0.9,
+/// b2 0.99) on t and on each group's s and b. As if rounding were not there,
+/// t's slope would be s dL/dW; then latents gather at the edges between codes
+/// and flip to and fro. What is taken is the slope where t is, not q: with h
+/// the loss's curvature by W,
+///   s (dL/dW + h s (t - q)),
+/// so that a code moves where t's own best is nearer to another, as in
+/// coordinate descent. A latent stays within half a code of the codes. 13
+/// bytes a weight.
 class LearnedWeight {
  public:
   /// Of a packed affine weight and the full-precision one that it stands for,
   /// float32 [out, in]. Begins as just that packed weight, each latent as near
   /// to the full weight as its code lets it.
-  LearnedWeight(const ops::QuantizedWeight& start, const mx::array& full);
+  LearnedWeight(
+      const ops::QuantizedWeight& start,
+      const mx::array& full,
+      const Curvature& curvature);
 
   /// What packed() stands for, [out, in] in the type of the scales.
   mx::array weight() const;
@@ -98,6 +106,8 @@ class LearnedWeight {
   float top_;
   float middle_;
   float unit_ = 0;  // the mean |scale|
+  Curvature curvature_;
+  std::vector<uint8_t> start_codes_;
   std::vector<float> latent_, m_, v_;
   std::vector<float> start_scale_, start_bias_;
   Grid scale_, centre_;

@@ -13,7 +13,10 @@ namespace pennyweight {
 namespace {
 
 constexpr int kMeasures = 5;
-// So many measures in a row without a gain are the end.
+// Tokens that curvatures are estimated from.
+constexpr int64_t kProbes = 8192;
+// So many measures in a row that are no better than the one before are the end.
+// (Not than the best: the first steps may raise the error.)
 constexpr int kPatience = 2;
 
 bool is_learned(const QuantSpec& spec) {
@@ -24,19 +27,20 @@ bool is_learned(const QuantSpec& spec) {
 /// round.
 class Draw {
  public:
-  Draw(const FitText& text, int64_t tokens, uint64_t seed)
+  Draw(const FitText& text, uint64_t seed)
       : tokens_(text.tokens),
-        wanted_(std::max<int64_t>(1, tokens / text.processes)),
+        processes_(text.processes),
         random_(seed),
         order_(text.tokens.size()),
         next_(order_.size()) {
     std::iota(order_.begin(), order_.end(), 0);
   }
 
-  std::vector<size_t> next() {
+  /// Of at least so many tokens, of all processes together.
+  std::vector<size_t> next(int64_t wanted) {
     std::vector<size_t> drawn;
     int64_t tokens = 0;
-    while (tokens < wanted_ && drawn.size() < order_.size()) {
+    while (tokens * processes_ < wanted && drawn.size() < order_.size()) {
       if (next_ == order_.size()) {
         shuffle();
       }
@@ -56,7 +60,7 @@ class Draw {
   }
 
   std::vector<int64_t> tokens_;
-  int64_t wanted_;
+  int64_t processes_;
   std::mt19937_64 random_;
   std::vector<size_t> order_;
   size_t next_;
@@ -70,21 +74,21 @@ class Training {
         options_(options),
         draw_(
             task.fit_text(),
-            options.tokens,
             options.seed + static_cast<uint64_t>(task.spec().index)) {
     for (const LinearGroup& group : task.groups()) {
       for (const ModuleSpec& module : group.modules) {
-        const auto& packed = task.packed().at(module.path);
+        dense_.insert_or_assign(
+            module.path, task.expand(task.packed().at(module.path)));
         if (is_learned(task.quant_spec(module))) {
-          auto& weight =
-              weights_
-                  .try_emplace(module.path, packed, task.weight(module.path))
-                  .first->second;
-          dense_.insert_or_assign(module.path, weight.weight());
-        } else {
-          dense_.insert_or_assign(module.path, task.expand(packed));
+          paths_.push_back(module.path);
         }
       }
+    }
+    const auto curvatures =
+        task.curvature(dense_, paths_, draw_.next(kProbes), options.seed);
+    for (const auto& path : paths_) {
+      weights_.try_emplace(
+          path, task.packed().at(path), task.weight(path), curvatures.at(path));
     }
   }
 
@@ -99,7 +103,9 @@ class Training {
         return;
       }
       if (++steps_ % every == 0 || steps_ == options_.steps) {
-        since = keep_if_better() ? 0 : since + 1;
+        const double last = errors_.back();
+        keep_if_better();
+        since = errors_.back() < last ? 0 : since + 1;
       }
     }
   }
@@ -138,11 +144,7 @@ class Training {
   }
 
   double advance() {
-    std::vector<std::string> paths;
-    for (const auto& [path, weight] : weights_) {
-      paths.push_back(path);
-    }
-    auto slope = task_.slope(dense_, paths, draw_.next());
+    auto slope = task_.slope(dense_, paths_, draw_.next(options_.tokens));
     sum_ += slope.error;
     const double rate = scheduled_rate(1, steps_, options_.steps);
     for (auto& [path, weight] : weights_) {
@@ -158,14 +160,14 @@ class Training {
     return slope.error;
   }
 
-  bool keep_if_better() {
+  void keep_if_better() {
     losses_.push_back(sum_ / double(steps_ - summed_));
     sum_ = 0;
     summed_ = steps_;
     const double error = measure();
     trained_ = std::isfinite(error) ? std::min(trained_, error) : trained_;
     if (!(error < best_)) {
-      return false;
+      return;
     }
     best_ = error;
     double moved = 0;
@@ -177,12 +179,12 @@ class Training {
       count += own;
     }
     moved_ = moved / count;
-    return true;
   }
 
   BlockTask& task_;
   LearnedOptions options_;
   Draw draw_;
+  std::vector<std::string> paths_;
   std::map<std::string, LearnedWeight> weights_;
   DenseBlock dense_;
   PackedBlock kept_;

@@ -48,6 +48,13 @@ struct BlockSlope {
   DenseBlock gradients;
 };
 
+/// The diagonal of the second derivative of a loss by a weight [out, in], as
+/// the product of a number for each output and one for each input.
+struct Curvature {
+  std::vector<float> rows;
+  std::vector<float> columns;
+};
+
 /// What a stage is given of one block.
 class BlockTask {
  public:
@@ -86,6 +93,13 @@ class BlockTask {
       const DenseBlock& weights,
       const std::vector<std::string>& paths,
       const std::vector<size_t>& batches) = 0;
+  /// And its curvature by them, in Gauss and Newton's form, estimated by as
+  /// many random slopes as there are batches.
+  virtual std::map<std::string, Curvature> curvature(
+      const DenseBlock& weights,
+      const std::vector<std::string>& paths,
+      const std::vector<size_t>& batches,
+      uint64_t seed) = 0;
   /// The float weights that a packed one stands for.
   virtual mx::array expand(const ops::QuantizedWeight& weight) const = 0;
 

@@ -1,8 +1,10 @@
 // The part of a block's task that training by its output needs.
 
 #include <mlx/ops.h>
+#include <mlx/random.h>
 #include <mlx/transforms.h>
 
+#include "calibration/floats.h"
 #include "model/gradients.h"
 #include "pipeline/block_task.h"
 
@@ -111,6 +113,68 @@ BlockSlope WalkTask::summed(
     slope.gradients.emplace(path, own);
   }
   return slope;
+}
+
+// With J the output's derivative by a weight, dJ^2 / |y_full|^2 summed over
+// tokens and outputs is the mean, over random signs z, of the square of z / |y|
+// taken back to the weight.
+std::map<std::string, Curvature> WalkTask::curvature(
+    const DenseBlock& weights,
+    const std::vector<std::string>& paths,
+    const std::vector<size_t>& batches,
+    uint64_t seed) {
+  full_.complete();
+  const BlockWeights block = with(weights);
+  const ForwardContext context{.dtype = dtype()};
+  std::map<std::string, std::pair<mx::array, mx::array>> sums;
+  double tokens = 0;
+  for (const auto& path : paths) {
+    const auto shape = source_.linears.at(path).dense->shape();
+    sums.emplace(
+        path,
+        std::pair(
+            mx::zeros({shape[0]}, mx::float32),
+            mx::zeros({shape[1]}, mx::float32)));
+  }
+  for (size_t i : batches) {
+    const auto wanted = full_.stream().output(i);
+    auto size = mx::sqrt(inverse_squares(state_.batches[i], wanted));
+    const auto unit = mx::max(size);
+    const auto signs =
+        mx::random::bernoulli(0.5, wanted.shape(), mx::random::key(seed + i));
+    const auto dy = mx::multiply(
+        mx::where(signs, mx::array(1.0f), mx::array(-1.0f)),
+        mx::divide(size, unit));
+    auto slope = block_gradients(
+        spec_, block, paths, inputs().stream().start(i), dy, context);
+    const auto square = mx::square(unit);
+    std::vector<mx::array> made;
+    for (auto& [path, sum] : sums) {
+      const auto own = mx::square(slope.weights.at(path));
+      slope.weights.erase(path);
+      sum.first = mx::add(sum.first, mx::multiply(mx::sum(own, 1), square));
+      sum.second = mx::add(sum.second, mx::multiply(mx::sum(own, 0), square));
+      made.insert(made.end(), {sum.first, sum.second});
+    }
+    mx::eval(made);
+    tokens += double(state_.batches[i].count);
+  }
+  const double all = state_.ranks.sum(tokens);
+  std::map<std::string, Curvature> result;
+  for (const auto& [path, sum] : sums) {
+    auto rows = to_vector(state_.ranks.sum(sum.first));
+    auto columns = to_vector(state_.ranks.sum(sum.second));
+    double total = 0;
+    for (float row : rows) {
+      total += double{row};
+    }
+    // rows x columns / total is the estimate; the loss is a mean.
+    for (float& row : rows) {
+      row = static_cast<float>(total > 0 ? 2 * row / total / all : 0);
+    }
+    result.emplace(path, Curvature{std::move(rows), std::move(columns)});
+  }
+  return result;
 }
 
 }  // namespace pennyweight

@@ -95,6 +95,11 @@ class WalkTask : public BlockTask {
       const DenseBlock& weights,
       const std::vector<std::string>& paths,
       const std::vector<size_t>& batches) override;
+  std::map<std::string, Curvature> curvature(
+      const DenseBlock& weights,
+      const std::vector<std::string>& paths,
+      const std::vector<size_t>& batches,
+      uint64_t seed) override;
   mx::array expand(const ops::QuantizedWeight& weight) const override;
   std::vector<float> foldable(
       const ScaleGroup& group,
