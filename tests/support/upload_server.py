@@ -114,7 +114,9 @@ class UploadHub:
                 return self.answer(handler, statuses.pop(0))
         if store:
             return self.put(handler, call)
-        if call.authorization != f"Bearer {TOKEN}":
+        if call.path.startswith("/complete/"):  # signed
+            self.wants(call.authorization is None, "token to a signed address")
+        elif call.authorization != f"Bearer {TOKEN}":
             return self.answer(handler, 401, {"error": "Invalid credentials"})
         self.route(handler, call)
 
@@ -125,7 +127,7 @@ class UploadHub:
         self.wants("Transfer-Encoding" not in handler.headers, "chunked body")
         if not self.wants(length is not None, "no Content-Length"):
             return b""
-        left, body = int(length), b""
+        left, body = int(length), bytearray()
         while left > 0:
             if store and self.stall is not None and len(body) >= self.stall:
                 self.stalled.set()
@@ -136,7 +138,7 @@ class UploadHub:
                 raise ConnectionError
             body += piece
             left -= len(piece)
-        return body
+        return bytes(body)
 
     def answer(self, handler, status, value=None, headers=None):
         body = b"" if value is None else json.dumps(value).encode()
@@ -183,7 +185,7 @@ class UploadHub:
         self.answer(handler, 404)
 
     def create(self, handler, request):
-        self.wants(request.get("type") == "model", "type of the repository")
+        self.wants(request.get("type", "model") == "model", "type of the repository")
         if (request["organization"], request["name"]) != ("org", "tiny"):
             return self.answer(handler, 403, {"error": "not your namespace"})
         if not self.may_create:
@@ -317,4 +319,6 @@ class UploadHub:
         self.tree |= tree
         self.commits.append(lines[0]["value"])
         oid = hashlib.sha1(call.body).hexdigest()
-        self.answer(handler, 200, {"commitOid": oid, "commitUrl": "there"})
+        self.answer(handler, 200, {
+            "commitOid": oid,
+            "commitUrl": f"{self.endpoint}/org/tiny/commit/{oid}"})
