@@ -288,6 +288,38 @@ def test_a_commit_that_is_refused(hub, folder, status, code, texts):
     assert hub.commits == []
 
 
+def to(url):
+    def tamper(objects):
+        objects[0]["actions"]["upload"]["href"] = url
+    return tamper
+
+
+def header(**fields):
+    def tamper(objects):
+        objects[0]["actions"]["upload"]["header"] = fields
+    return tamper
+
+
+@pytest.mark.parametrize("tamper", [
+    to("file:///etc/passwd"), to("ftp://x/y"), to(""), to(7), to(None),
+    header(chunk_size="0"), header(chunk_size=-1), header(chunk_size="x"),
+    header(chunk_size="400000"), header(chunk_size="999999", **{"2": "x"}),
+    header(chunk_size="999999", **{"1": "file:///etc/passwd"}),
+    list.pop, list.clear, lambda objects: objects[0].update(oid="0" * 64)])
+def test_an_answer_that_makes_no_sense_is_refused(hub, folder, tamper):
+    out, _ = folder
+    hub.tamper = tamper
+    assert fails(upload(hub, out), 4, "makes no sense")
+    assert puts(hub) == [] and hub.commits == []
+
+
+def test_a_file_that_the_hub_refuses_is_named(hub, folder):
+    out, _ = folder
+    hub.tamper = lambda objects: objects[1].update(
+        error={"code": 422, "message": "too large"})
+    assert fails(upload(hub, out), 5, SHARDS[1], "too large")
+
+
 def test_an_unfinished_or_wrong_folder_is_refused(hub, folder, tmp_path):
     out, files = folder
     assert fails(upload(hub, tmp_path / "none"), 3, "not a folder")

@@ -49,6 +49,7 @@ class UploadHub:
         self.arrived = 0  # bytes at the store
         self.failing = {}  # part of a path -> statuses of the next answers
         self.stall = None  # bytes of a PUT after which it reads no more
+        self.tamper = None  # changes the answer of the batch endpoint
         self.refused_commit = None  # (status, body)
         self.card_errors = []
         self.parts = {}  # sha256 -> {number: bytes}
@@ -239,6 +240,8 @@ class UploadHub:
             if oid not in self.objects:
                 answer["actions"] = self.actions(oid, size)
             objects.append(answer)
+        if self.tamper:
+            self.tamper(objects)
         self.answer(handler, 200, {"transfer": "basic", "objects": objects})
 
     def actions(self, oid, size):
