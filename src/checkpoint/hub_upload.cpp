@@ -85,14 +85,14 @@ void check_entry(const fs::directory_entry& entry, const fs::path& root) {
 
 std::string name_of(const fs::path& path, const fs::path& root) {
   auto name = path.lexically_relative(root).generic_string();
-  bool odd = std::ranges::any_of(
-      name, [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '\\'; });
   try {
-    odd = odd || Json(name).dump().empty();
+    Json(name).dump();
   } catch (const nlohmann::json::exception&) {
-    odd = true;  // not UTF-8
+    refuse(root, "holds a file whose name is not UTF-8; rename it");
   }
-  if (odd) {
+  if (std::ranges::any_of(name, [](unsigned char c) {
+        return c < 0x20 || c == 0x7f || c == '\\';
+      })) {
     refuse(path, "has a name that the hub can't have; rename it");
   }
   return name;
@@ -166,14 +166,16 @@ std::vector<std::string> files_to_upload(const fs::path& folder) {
   auto options = fs::directory_options::none;  // no links to folders
   fs::recursive_directory_iterator walk(root, options);
   for (; walk != fs::recursive_directory_iterator(); ++walk) {
-    bool folder_itself = walk->is_directory() && !walk->is_symlink();
+    std::error_code ignored;  // of a link to itself
+    bool folder_itself = walk->is_directory(ignored) && !walk->is_symlink();
     if (walk->path().filename().string().starts_with('.')) {
       if (folder_itself) {
         walk.disable_recursion_pending();
       }
     } else if (!folder_itself) {
+      auto name = name_of(walk->path(), root);
       check_entry(*walk, root);
-      names.insert(name_of(walk->path(), root));
+      names.insert(name);
     }
   }
   check_weights(folder, names);

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
+#include <random>
+
 #include "core/atomic_file.h"
 #include "export/front_matter.h"
 
@@ -110,6 +113,58 @@ TEST(FrontMatter, DropsWhatItCantRead) {
 TEST(FrontMatter, AFileThatIsMissingHasNone) {
   EXPECT_TRUE(read_front_matter("/no/such/README.md").values.empty());
   EXPECT_TRUE(read_front_matter("/").values.empty());
+}
+
+TEST(FrontMatter, HoldsNothingOddWhateverTheTextIs) {
+  const std::vector<std::string> kPieces{
+      "license",
+      "language",
+      ": ",
+      ":",
+      "\n",
+      "- ",
+      "-",
+      "[",
+      "]",
+      ",",
+      "\"",
+      "'",
+      "#",
+      " ",
+      "mit",
+      "en",
+      "---\n",
+      "|",
+      "&a",
+      "*a",
+      "{",
+      "}",
+      "\\",
+      "\xff",
+      "\t",
+      std::string(1, '\0'),
+      "license_link: ",
+      "https://x",
+      "\r"};
+  std::mt19937 random(1);
+  size_t read = 0;
+  for (int i = 0; i < 50000; ++i) {
+    std::string text = i % 2 ? "license: " : "language:\n- ";
+    for (auto count = random() % 8; count > 0; --count) {
+      text += kPieces[random() % kPieces.size()];
+    }
+    auto json = values(text);
+    read += json.size();
+    for (const auto& [key, value] : json.items()) {
+      auto item = value.is_array() ? value : Json::array({value});
+      for (const auto& word : item) {
+        auto scalar = yaml_scalar(word.get<std::string>());
+        EXPECT_EQ(scalar.find_first_of("\n\r\t"), std::string::npos) << text;
+        EXPECT_TRUE(scalar[0] == '"' || std::isalpha(scalar[0])) << text;
+      }
+    }
+  }
+  EXPECT_GT(read, 1000u);
 }
 
 TEST(YamlScalar, QuotesWhatWouldMeanSomethingElse) {

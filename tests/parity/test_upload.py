@@ -288,6 +288,38 @@ def test_a_commit_that_is_refused(hub, folder, status, code, texts):
     assert hub.commits == []
 
 
+def to(url):
+    def tamper(objects):
+        objects[0]["actions"]["upload"]["href"] = url
+    return tamper
+
+
+def header(**fields):
+    def tamper(objects):
+        objects[0]["actions"]["upload"]["header"] = fields
+    return tamper
+
+
+@pytest.mark.parametrize("tamper", [
+    to("file:///etc/passwd"), to("ftp://x/y"), to(""), to(7), to(None),
+    header(chunk_size="0"), header(chunk_size=-1), header(chunk_size="x"),
+    header(chunk_size="400000"), header(chunk_size="999999", **{"2": "x"}),
+    header(chunk_size="999999", **{"1": "file:///etc/passwd"}),
+    list.pop, list.clear, lambda objects: objects[0].update(oid="0" * 64)])
+def test_an_answer_that_makes_no_sense_is_refused(hub, folder, tamper):
+    out, _ = folder
+    hub.tamper = tamper
+    assert fails(upload(hub, out), 4, "makes no sense")
+    assert puts(hub) == [] and hub.commits == []
+
+
+def test_a_file_that_the_hub_refuses_is_named(hub, folder):
+    out, _ = folder
+    hub.tamper = lambda objects: objects[1].update(
+        error={"code": 422, "message": "too large"})
+    assert fails(upload(hub, out), 5, SHARDS[1], "too large")
+
+
 def test_an_unfinished_or_wrong_folder_is_refused(hub, folder, tmp_path):
     out, files = folder
     assert fails(upload(hub, tmp_path / "none"), 3, "not a folder")
@@ -348,19 +380,46 @@ def test_what_the_repository_ignores_is_said(hub, folder):
     assert "empty.txt" not in hub.tree
 
 
-def test_a_small_memory_is_enough_for_large_files(hub, folder):
-    """Streamed from disk: neither a shard nor the commit is held whole."""
+def peak_memory(hub, out):
+    """By way of a small process: a child's peak counts its parent's size."""
+    code = ("import resource, subprocess, sys;"
+            "subprocess.run(sys.argv[1:], check=True, capture_output=True);"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command(out)], text=True, check=True,
+        env=environment(hub, out.parent / "home"), capture_output=True)
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_files_are_streamed_from_disk(hub, folder):
+    """Neither a shard nor the commit is held whole."""
     out, _ = folder
+    before = peak_memory(hub, out)
     (out / "big.safetensors").write_bytes(os.urandom(64 << 20))
     (out / "big.json").write_bytes(b" " * (64 << 20))
-    process = subprocess.Popen(
-        command(out), env=environment(hub, out.parent / "home"),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    scale = 1 if sys.platform == "darwin" else 1024
-    assert usage.ru_maxrss * scale < 64 << 20
+    assert peak_memory(hub, out) < before + (16 << 20)
+
+
+def test_the_hub_here_is_one_that_huggingface_hub_can_use(hub, folder):
+    """What is tested against speaks the protocol of the real one."""
+    pytest.importorskip("huggingface_hub")
+    out, files = folder
+    hub.chunk_size = 300_000
+    hub.verifies = True
+    code = ("import sys; from huggingface_hub import HfApi; api = HfApi();"
+            "api.create_repo('org/tiny', exist_ok=True);"
+            "api.upload_folder(repo_id='org/tiny', folder_path=sys.argv[1],"
+            "                  ignore_patterns=['.*'])")
+    env = environment(hub, out.parent / "home", HF_HUB_DISABLE_XET="1")
+    done = subprocess.run([sys.executable, "-c", code, str(out)], env=env,
+                          text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    theirs = dict(hub.tree)
+    assert theirs == files
+    hub.tree.clear()
+    hub.objects.clear()
+    succeeds(upload(hub, out))
+    assert hub.tree == theirs
 
 
 def test_what_was_uploaded_comes_back(hub, tmp_path):

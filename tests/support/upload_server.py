@@ -49,6 +49,7 @@ class UploadHub:
         self.arrived = 0  # bytes at the store
         self.failing = {}  # part of a path -> statuses of the next answers
         self.stall = None  # bytes of a PUT after which it reads no more
+        self.tamper = None  # changes the answer of the batch endpoint
         self.refused_commit = None  # (status, body)
         self.card_errors = []
         self.parts = {}  # sha256 -> {number: bytes}
@@ -114,7 +115,9 @@ class UploadHub:
                 return self.answer(handler, statuses.pop(0))
         if store:
             return self.put(handler, call)
-        if call.authorization != f"Bearer {TOKEN}":
+        if call.path.startswith("/complete/"):  # signed
+            self.wants(call.authorization is None, "token to a signed address")
+        elif call.authorization != f"Bearer {TOKEN}":
             return self.answer(handler, 401, {"error": "Invalid credentials"})
         self.route(handler, call)
 
@@ -125,7 +128,7 @@ class UploadHub:
         self.wants("Transfer-Encoding" not in handler.headers, "chunked body")
         if not self.wants(length is not None, "no Content-Length"):
             return b""
-        left, body = int(length), b""
+        left, body = int(length), bytearray()
         while left > 0:
             if store and self.stall is not None and len(body) >= self.stall:
                 self.stalled.set()
@@ -136,7 +139,7 @@ class UploadHub:
                 raise ConnectionError
             body += piece
             left -= len(piece)
-        return body
+        return bytes(body)
 
     def answer(self, handler, status, value=None, headers=None):
         body = b"" if value is None else json.dumps(value).encode()
@@ -183,7 +186,7 @@ class UploadHub:
         self.answer(handler, 404)
 
     def create(self, handler, request):
-        self.wants(request.get("type") == "model", "type of the repository")
+        self.wants(request.get("type", "model") == "model", "type of the repository")
         if (request["organization"], request["name"]) != ("org", "tiny"):
             return self.answer(handler, 403, {"error": "not your namespace"})
         if not self.may_create:
@@ -237,6 +240,8 @@ class UploadHub:
             if oid not in self.objects:
                 answer["actions"] = self.actions(oid, size)
             objects.append(answer)
+        if self.tamper:
+            self.tamper(objects)
         self.answer(handler, 200, {"transfer": "basic", "objects": objects})
 
     def actions(self, oid, size):
@@ -317,4 +322,6 @@ class UploadHub:
         self.tree |= tree
         self.commits.append(lines[0]["value"])
         oid = hashlib.sha1(call.body).hexdigest()
-        self.answer(handler, 200, {"commitOid": oid, "commitUrl": "there"})
+        self.answer(handler, 200, {
+            "commitOid": oid,
+            "commitUrl": f"{self.endpoint}/org/tiny/commit/{oid}"})

@@ -45,6 +45,10 @@ fn headers_of(action: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
+fn part_of(url: String, headers: Vec<(String, String)>, body: Arc<Slice>, first: u64) -> Push {
+    Push { put: true, url, headers, body, signed: true, offset: Some(first) }
+}
+
 impl Store<'_> {
     fn address(&self, text: &Value) -> Outcome<String> {
         let text = text.as_str().ok_or_else(|| nonsense("no address"))?;
@@ -117,10 +121,7 @@ impl Store<'_> {
             let size = chunk.min(blob.size - first);
             let body = Arc::new(Slice { path: blob.path.clone(), first, size });
             let url = self.address(url)?;
-            let etag = self.put(
-                meter,
-                Push { put: true, url, headers: Vec::new(), body, offset: Some(first) },
-            )?;
+            let etag = self.put(meter, part_of(url, Vec::new(), body, first))?;
             if etag.is_empty() {
                 return Err(nonsense("a part without etag").into());
             }
@@ -128,7 +129,7 @@ impl Store<'_> {
         }
         let url = self.address(&action["href"])?;
         let whole = json!({"oid": blob.oid, "parts": parts});
-        self.put(meter, Push::json(url, KIND, &whole)).map(drop)
+        self.put(meter, Push { signed: true, ..Push::json(url, KIND, &whole) }).map(drop)
     }
 
     fn send_once(&self, meter: &mut Meter, blob: &Blob, actions: &Value) -> Result<(), Trouble> {
@@ -138,7 +139,7 @@ impl Store<'_> {
         } else {
             let body = Arc::new(Slice { path: blob.path.clone(), first: 0, size: blob.size });
             let (url, headers) = (self.address(&action["href"])?, headers_of(action));
-            self.put(meter, Push { put: true, url, headers, body, offset: Some(0) })?;
+            self.put(meter, part_of(url, headers, body, 0))?;
         }
         if let Some(verify) = actions.get("verify") {
             let facts = json!({"oid": blob.oid, "size": blob.size});

@@ -13,6 +13,8 @@ use std::sync::mpsc::{sync_channel, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// The store may take its time to put parts together.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Answers are lists of files or of addresses.
 const MAX_ANSWER: u64 = 64 << 20;
 
@@ -56,6 +58,8 @@ pub struct Push {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub body: Arc<dyn Body>,
+    /// To a signed address, which takes no token, wherever it is.
+    pub signed: bool,
     /// Where the body lies in the file that the meter counts; None: not counted.
     pub offset: Option<u64>,
 }
@@ -64,7 +68,7 @@ impl Push {
     pub fn json(url: String, kind: &str, value: &Value) -> Push {
         let headers = ["Content-Type", "Accept"].map(|name| (name.to_string(), kind.to_string()));
         let body = Arc::new(value.to_string().into_bytes());
-        Push { put: false, url, headers: headers.into(), body, offset: None }
+        Push { put: false, url, headers: headers.into(), body, signed: false, offset: None }
     }
 }
 
@@ -203,9 +207,14 @@ impl Client {
             request = request.header(name, value);
         }
         request = request.header("Content-Length", body.size());
-        if let (Some(token), true) = (&self.token, self.is_ours(url)) {
+        if let (Some(token), true) = (&self.token, self.is_ours(url) && !push.signed) {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
+        let request = request
+            .config()
+            .timeout_recv_response(Some(PATIENCE))
+            .timeout_per_read(Some(PATIENCE))
+            .build();
         request.send(ureq::SendBody::from_reader(&mut counted)).map_err(|error| {
             let slot = sent.unreadable.lock().ok().and_then(|mut slot| slot.take());
             if let Some(text) = slot {

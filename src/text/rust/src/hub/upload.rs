@@ -120,7 +120,6 @@ impl Upload {
                 self.repo
             ))),
             Some(_) => Ok(()),
-            None if answer.status == 409 && !private => Ok(()),
             None => Err(answer.refusal(&self.repo)),
         }
     }
@@ -222,6 +221,7 @@ impl Upload {
             url: self.endpoint.clone() + &self.path("commit"),
             headers: vec![("Content-Type".into(), "application/x-ndjson".into())],
             body: lines,
+            signed: false,
             offset: Some(0),
         };
         let answer = push(&self.client, meter, TRIES, &request).map_err(|t| t.failure)?;
