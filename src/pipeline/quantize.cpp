@@ -44,7 +44,7 @@ class Run {
             options.recipe ? std::optional(read_recipe(*options.recipe))
                            : std::nullopt),
         model_(open_full_model(folder, assumed(), kWhere)),
-        sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan.effort)) {
+        sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan)) {
     const auto& target = options.target;
     if (recipe_ && (target.target_bpw || target.target_size || target.bits)) {
       refuse("--recipe says how large the result is to be; give no target");
@@ -359,7 +359,8 @@ class Run {
 
 }  // namespace
 
-StageSizes stage_sizes(const std::string& effort) {
+StageSizes stage_sizes(const PlanOptions& options) {
+  const auto& effort = options.effort;
   StageSizes sizes;
   if (effort == "fast") {
     sizes.gptq_sequences = 48;
@@ -370,9 +371,23 @@ StageSizes stage_sizes(const std::string& effort) {
   } else {
     sizes.cost_sequences = 32;
     sizes.gptq_sequences = 192;
-    sizes.learn_steps = 200;
+    sizes.learn_steps = 128;
     sizes.dwq_sequences = 512;
   }
+  const auto replace = [](const char* name,
+                          const std::optional<int>& wanted,
+                          int least,
+                          int& value) {
+    if (wanted && *wanted < least) {
+      refuse(
+          "--" + std::string(name) + " has to be at least " +
+          std::to_string(least));
+    }
+    value = wanted.value_or(value);
+  };
+  replace("gptq-samples", options.gptq_samples, 1, sizes.gptq_sequences);
+  replace("learn-steps", options.learn_steps, 0, sizes.learn_steps);
+  replace("dwq-samples", options.dwq_samples, 0, sizes.dwq_sequences);
   return sizes;
 }
 

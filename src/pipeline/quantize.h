@@ -24,6 +24,9 @@ struct PlanOptions {
       "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,6:64,8:64,"
       "bf16";
   std::string effort = "balanced";
+  std::optional<int> gptq_samples;
+  std::optional<int> learn_steps;
+  std::optional<int> dwq_samples;
   std::optional<std::string> memory_limit;
 
   template <class Self, class Visitor>
@@ -50,6 +53,20 @@ struct PlanOptions {
                  "best learn more on more text",
          .choices = {"fast", "balanced", "best"}},
         self.effort);
+    option(
+        {.name = "gptq-samples",
+         .help = "Sequences that rounding is fitted to (default: by --effort)"},
+        self.gptq_samples);
+    option(
+        {.name = "learn-steps",
+         .help = "Steps a block of learned rounding, where it has modules of 3 "
+                 "bits and fewer; 0: none (default: by --effort)"},
+        self.learn_steps);
+    option(
+        {.name = "dwq-samples",
+         .help = "Sequences that scales and biases are distilled on; 0: none "
+                 "(default: by --effort)"},
+        self.dwq_samples);
     option(
         {.name = "memory-limit",
          .help = "Most memory to use, such as 8GB; activations past it go to "
@@ -147,8 +164,10 @@ struct StageSizes {
   }
 };
 
-/// Of "fast", "balanced" or "best".
-StageSizes stage_sizes(const std::string& effort);
+/// Of the options' effort, "fast", "balanced" or "best", and what they say
+/// beside it. invalid_argument for counts below 0, or 1 where a stage can't be
+/// left out.
+StageSizes stage_sizes(const PlanOptions& options);
 
 struct StageOutcome {
   std::string name;  // nearest, gptq, learned, dwq

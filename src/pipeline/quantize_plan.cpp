@@ -43,9 +43,11 @@ QuantizePlanReport plan_quantize(
   report.rate = measure_rate(model);
   const int length = options.plan.mix.sequence_length;
   for (const std::string effort : {"fast", "balanced", "best"}) {
+    auto wanted = options.plan;
+    wanted.effort = effort;
     PlannedEffort planned;
     planned.effort = effort;
-    planned.sizes = stage_sizes(effort);
+    planned.sizes = stage_sizes(wanted);
     if (!learns(widths)) {
       planned.sizes.learn_steps = 0;
     }

@@ -60,7 +60,7 @@ class Run {
         progress_(progress),
         model_(open_full_model(folder, options.plan, kWhere)),
         sizes_(parse_sizes(options.bpw)),
-        stages_(stage_sizes("fast")) {
+        stages_(stage_sizes(options.plan)) {
     check_output(kWhere, folder, options.output);
     AtomicFolder(options.output, options.force);
     check_tokenizer(folder, kWhere, progress);

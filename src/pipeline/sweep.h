@@ -18,6 +18,10 @@ struct SweepOptions {
   bool resume = false;
   bool force = false;
 
+  SweepOptions() {
+    plan.effort = "fast";
+  }
+
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
     PlanOptions::visit(self.plan, option);
