@@ -319,7 +319,8 @@ void AtomicFolder::check_target() const {
   }
   bool replaceable = fs::is_directory(target_, failed) &&
       (fs::is_empty(target_, failed) ||
-       fs::exists(target_ / "config.json", failed));
+       fs::exists(target_ / "config.json", failed) ||
+       fs::exists(target_ / "sweep.json", failed));
   if (!replaceable) {
     throw Error(
         ErrorCode::invalid_argument,

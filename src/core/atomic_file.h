@@ -53,7 +53,8 @@ std::string read_file(const fs::path& path, size_t limit);
 /// to path(), a fresh hidden sibling of the target, which commit() renames to
 /// the target. An existing target is refused (invalid_argument) unless
 /// `force`; with it the old folder is replaced at commit, not before, and only
-/// if it is a folder that looks like a model (has config.json) or is empty.
+/// if it is a folder that looks like a model (has config.json) or a sweep (has
+/// sweep.json), or is empty.
 /// Destroyed without commit, nothing is left; what a process that was killed
 /// left beside the target goes when the next one begins.
 class AtomicFolder {

@@ -155,6 +155,12 @@ class Stage {
   /// Most bytes that run() holds beside statistics and weights of one group.
   virtual int64_t working_bytes(const BlockSpec& block) const = 0;
   virtual BlockOutcome run(BlockTask& task) = 0;
+  /// In place of run(), of a block that a run before this one has finished,
+  /// with the figures of its outcome: for what a stage learns of a block for
+  /// the next.
+  virtual void resume(const Json& figures) {
+    (void)figures;
+  }
 };
 
 }  // namespace pennyweight

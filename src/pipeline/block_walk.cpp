@@ -122,6 +122,7 @@ void BlockWalk::run(
     auto start = std::chrono::steady_clock::now();
     if (spec.index < finished) {
       run_finished(spec, work);
+      stage_.resume(work.load_report(spec.index));
     } else {
       run_new(spec, work, progress);
     }

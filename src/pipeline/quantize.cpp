@@ -371,6 +371,7 @@ StageSizes stage_sizes(const PlanOptions& options) {
   } else {
     sizes.cost_sequences = 32;
     sizes.gptq_sequences = 192;
+    sizes.fold_every = 8;
     sizes.learn_steps = 128;
     sizes.dwq_sequences = 512;
   }

@@ -5,6 +5,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "eval/evaluate.h"
+#include "method/fold_probe.h"
 #include "method/gptq_stage.h"
 #include "method/learned_stage.h"
 #include "pipeline/conversion.h"
@@ -129,15 +130,18 @@ Json run_rounding(
       context.mix.source);
   GptqOptions gptq;
   GptqStage rounding(gptq);
+  FoldProbe folding(AwqOptions{}, rounding, std::max(1, sizes.fold_every));
+  Stage& first = sizes.fold_every > 0 ? static_cast<Stage&>(folding) : rounding;
   Json options{
       {"gptq", options_to_json(gptq, true)},
+      {"fold_every", sizes.fold_every},
       {"plan", to_json(context.widths.plan)}};
   if (sizes.learn_steps == 0) {
-    return to_json(run.run(rounding, options, "GPTQ"));
+    return to_json(run.run(first, options, "GPTQ"));
   }
   LearnedOptions learned;
   learned.steps = sizes.learn_steps;
-  LearnedStage stage(rounding, learned);
+  LearnedStage stage(first, learned);
   options["learned"] = options_to_json(learned, true);
   return to_json(run.run(stage, options, "Learned rounding"));
 }

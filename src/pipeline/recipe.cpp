@@ -61,6 +61,7 @@ Json to_json(const Recipe& recipe) {
   data["fingerprint"] = recipe.mix_fingerprint;
   Json sizes{
       {"gptq_sequences", recipe.sizes.gptq_sequences},
+      {"fold_every", recipe.sizes.fold_every},
       {"learn_steps", recipe.sizes.learn_steps},
       {"dwq_sequences", recipe.sizes.dwq_sequences},
       {"dwq_epochs", recipe.sizes.dwq_epochs}};
@@ -116,6 +117,7 @@ Recipe read_recipe(const std::filesystem::path& file) {
   recipe.stages = read_stages(view);
   recipe.sizes.cost_sequences = 0;
   recipe.sizes.gptq_sequences = count(*sizes, "gptq_sequences", 1);
+  recipe.sizes.fold_every = count(*sizes, "fold_every", 0);
   recipe.sizes.learn_steps = count(*sizes, "learn_steps", 0);
   recipe.sizes.dwq_sequences = count(*sizes, "dwq_sequences", 0);
   recipe.sizes.dwq_epochs = count(*sizes, "dwq_epochs", 1);

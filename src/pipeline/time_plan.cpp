@@ -234,6 +234,7 @@ Json to_json(const StageSizes& sizes) {
   Json json{
       {"cost_sequences", sizes.cost_sequences},
       {"gptq_sequences", sizes.gptq_sequences},
+      {"fold_every", sizes.fold_every},
       {"learn_steps", sizes.learn_steps},
       {"dwq_sequences", sizes.dwq_sequences},
       {"dwq_epochs", sizes.dwq_epochs}};
@@ -247,6 +248,7 @@ StageSizes sizes_from_json(const Json& json) {
   StageSizes sizes;
   sizes.cost_sequences = json.at("cost_sequences").get<int>();
   sizes.gptq_sequences = json.at("gptq_sequences").get<int>();
+  sizes.fold_every = json.at("fold_every").get<int>();
   sizes.learn_steps = json.at("learn_steps").get<int>();
   sizes.dwq_sequences = json.at("dwq_sequences").get<int>();
   sizes.dwq_epochs = json.at("dwq_epochs").get<int>();

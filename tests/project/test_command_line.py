@@ -13,8 +13,8 @@ BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 DEMO = ROOT / "assets/demo"
 COMMANDS = [
-    "awq", "convert", "dynamic-quant", "evaluate", "gptq", "inspect",
-    "upload"]
+    "awq", "convert", "dwq", "dynamic-quant", "evaluate", "gptq", "inspect",
+    "plan", "quantize", "sweep", "upload"]
 
 
 def run(*arguments):
