@@ -15,6 +15,10 @@
 ///   1/2 sum_t (g e x)^2 ~ 1/2 sum_t sum_r g_r^2 (e_r x)^2,
 /// and g_r^2 ~ a b_r, a of the token and b of the row (output channel), is
 ///   1/2 sum_r b_r e_r G e_r^T,  G = sum_t a_t x x^T.
+/// With all a alike, the inputs that are largest (and matter least) would
+/// count most: over 20 linears of SmolLM2-135M at 3 bits the estimates are off
+/// the KL of each alone by 1.2 (root mean square, as a factor), and would be
+/// by 1.8, the worst by 5.
 namespace pennyweight {
 
 /// Sums over tokens of g_r^2, of a linear or of each of a stack's parts.

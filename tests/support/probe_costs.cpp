@@ -7,8 +7,6 @@
 // to standard output as JSON; with EVERY, the KL of each EVERYth of the blocks'
 // linears alone by GPTQ at BITS stands in it as "alone", by module.
 
-#include <sys/resource.h>
-
 #include <chrono>
 #include <ctime>
 #include <fstream>
@@ -16,6 +14,7 @@
 #include <iterator>
 
 #include "core/error.h"
+#include "core/process.h"
 #include "method/rounding_loss.h"
 #include "pipeline/rounding_costs.h"
 #include "rounded_alone.h"
@@ -82,9 +81,7 @@ int run(int count, char** args) {
       });
   auto json = to_json(costs);
   json["seconds"] = seconds();
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  json["peak_kb"] = usage.ru_maxrss;
+  json["peak_rss"] = peak_rss();
   if (count > 6) {
     json["alone"] = measure_alone(
         model, sequences, std::stoul(args[5]), std::stoi(args[6]));
