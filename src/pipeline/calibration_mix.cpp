@@ -66,9 +66,7 @@ std::vector<Source> list_sources(const MixOptions& options) {
   } else if (!options.data_path.empty() && fs::exists(path)) {
     sources.push_back({path.stem().string(), options.data_path});
   } else {
-    sources.push_back(
-        {options.data_path.empty() ? "default" : options.data_path,
-         options.data_path});
+    sources.push_back({"", options.data_path});  // load_data names it
   }
   for (const auto& [name, weight] : weights) {
     if (!used.contains(name)) {
@@ -199,7 +197,7 @@ CalibrationMix load_mix(
     auto divided =
         divide(std::move(data.sequences), fit[i], gate[i], reported[i]);
     mix.domains.push_back(
-        {sources.size() == 1 ? data.source : sources[i].name,
+        {sources[i].name.empty() ? data.source : sources[i].name,
          sources[i].weight,
          static_cast<int64_t>(divided.fit.size()),
          static_cast<int64_t>(divided.gate.size()),

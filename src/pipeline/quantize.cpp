@@ -49,6 +49,12 @@ class Run {
     if (recipe_ && (target.target_bpw || target.target_size || target.bits)) {
       refuse("--recipe says how large the result is to be; give no target");
     }
+    if (!recipe_) {
+      check_target();
+    }
+    if (options.time_limit) {
+      parse_seconds(*options.time_limit, "--time-limit");
+    }
     check_output(kWhere, folder, options.output);
     AtomicFolder(options.output, options.force);  // found out now, not late
     check_tokenizer(folder, kWhere, progress);
@@ -81,6 +87,18 @@ class Run {
   }
   void say(const std::string& text) const {
     report(progress_, {kWhere, 0, 0, "", text});
+  }
+
+  // Found out now, not when costs have been measured.
+  void check_target() const {
+    const auto all = list_candidates(options_.plan, options_.target);
+    std::vector<std::string> notes;
+    choose_widths(
+        priced_widths(model_, all, {}, notes),
+        model_,
+        all,
+        options_.target,
+        kWhere);
   }
 
   PlanOptions assumed() const {

@@ -154,6 +154,7 @@ struct QuantizeOptions {
 struct StageSizes {
   int cost_sequences = 16;  // on which widths are chosen
   int gptq_sequences = 64;  // GPTQ's, and the learned rounding's
+  int fold_every = 0;       // blocks between trials of AWQ's folding; 0: none
   int learn_steps = 0;      // 0: no learned rounding
   int dwq_sequences = 0;    // 0: no distillation
   int dwq_epochs = 1;

