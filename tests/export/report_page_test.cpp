@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <regex>
 
 namespace pennyweight {
 namespace {
@@ -101,10 +100,21 @@ TEST(ReportPage, LoadsNothing) {
   EXPECT_EQ(count(page, "//cdn"), 0u);
   EXPECT_EQ(count(page, "@import"), 0u);
   EXPECT_EQ(count(page, "@font-face"), 0u);
-  std::regex loads(
-      R"re((src|href|srcset|action|data)\s*=\s*"|url\((?!#)|<(link|iframe|img|object|base)\b)re");
-  std::smatch found;
-  EXPECT_FALSE(std::regex_search(page, found, loads)) << found.str();
+  for (const char* way :
+       {"src=\"",
+        "href=\"",
+        "srcset",
+        "action=\"",
+        " data=\"",
+        "<link",
+        "<iframe",
+        "<img",
+        "<object",
+        "<base"}) {
+    EXPECT_EQ(count(page, way), 0u) << way;
+  }
+  // But for parts of the page itself.
+  EXPECT_EQ(count(page, "url("), count(page, "url(#"));
   // Nor does it make markup or code of text.
   for (const char* way :
        {"innerHTML",
