@@ -49,6 +49,16 @@ InputStatistics StatisticsSum::finish(
   return sums;
 }
 
+mx::array limit_rows(const mx::array& lost) {
+  constexpr float kMost = 4;
+  const auto norms =
+      mx::sqrt(mx::sum(mx::square(mx::astype(lost, mx::float32)), -1, true));
+  const auto most = mx::multiply(mx::median(norms, 0), mx::array(kMost));
+  const auto factor = mx::minimum(
+      mx::array(1.0f), mx::divide(most, mx::maximum(norms, mx::array(1e-30f))));
+  return mx::multiply(lost, mx::astype(factor, lost.dtype()));
+}
+
 InputStatistics collect_statistics(
     BlockStream& stream,
     BlockStream* full,
@@ -83,7 +93,7 @@ InputStatistics collect_statistics(
           full->residual(module.input, i),
           stream.residual(module.input, i),
           parts.front().dtype());
-      parts.push_back(pick_tokens(batches[i], lost));
+      parts.push_back(limit_rows(pick_tokens(batches[i], lost)));
     }
     sum.add(parts);
   }

@@ -16,7 +16,8 @@ struct InputStatistics {
   std::optional<mx::array> input_shift;   // [in, in], sum of (x_full - x) x^T
   std::optional<mx::array> output_shift;  // [hidden, in], sum of
                                           // (r_full - r) x^T, where the
-                                          // output is added to r
+                                          // output is added to r; rows
+                                          // by limit_rows
   std::optional<mx::array> magnitudes;    // [in], sum of |x|
 };
 
@@ -49,6 +50,12 @@ struct StatisticsRequest {
   /// What inputs of the full-precision model are divided by, [in].
   std::optional<mx::array> divisors = std::nullopt;
 };
+
+/// Rows of [tokens, hidden] that are longer than 4 times the median one, cut to
+/// that. Tokens with massive activations (arXiv 2402.17762) lose more in the
+/// residual stream than all others together, and what would be fitted to them
+/// would be lost on the others.
+mx::array limit_rows(const mx::array& lost);
 
 /// Sums over what the module reads; shifts are of `full` where it is not
 /// null. Where `advance` is given, both streams are first moved to that step,

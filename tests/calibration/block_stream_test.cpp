@@ -164,5 +164,20 @@ TEST(Statistics, SumsOverTokensThatAreFitted) {
   EXPECT_EQ(mx::max(mx::abs(*sums.output_shift)).item<float>(), 0);
 }
 
+TEST(Statistics, LongRowsAreCutToFourTimesTheMedian) {
+  const auto rows = mx::array(
+      {3.0f, 4.0f, 0.0f, 5.0f, -5.0f, 0.0f, 0.0f, 0.0f, 600.0f, 800.0f},
+      {5, 2});
+  const auto limited = limit_rows(rows);
+  const auto expected = mx::array(
+      {3.0f, 4.0f, 0.0f, 5.0f, -5.0f, 0.0f, 0.0f, 0.0f, 12.0f, 16.0f}, {5, 2});
+  EXPECT_LE(difference(limited, expected), 16 * 0x1p-22);
+  // Without a long one, nothing is changed; nor where most are 0.
+  const auto even = mx::slice(rows, {0, 0}, {3, 2});
+  EXPECT_EQ(difference(limit_rows(even), even), 0);
+  EXPECT_EQ(difference(limit_rows(mx::zeros({3, 2})), mx::zeros({3, 2})), 0);
+  EXPECT_EQ(limit_rows(mx::astype(rows, mx::bfloat16)).dtype(), mx::bfloat16);
+}
+
 }  // namespace
 }  // namespace pennyweight
