@@ -7,7 +7,7 @@ BIN := $(BUILD)/src/pennyweight
 PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	PENNYWEIGHT_BUILD_DIR=$(CURDIR)/$(BUILD) \
 	PENNYWEIGHT_SANITIZE_BIN=$(CURDIR)/build/sanitize/src/pennyweight \
-	$(PYTHON) -m pytest -q -rs
+	$(PYTHON) -m pytest -q -rs --durations=20
 
 .PHONY: quickstart check setup setup-tests build sanitize lint format \
 	test-cpp test-rust test-sanitize test-python bench clean help

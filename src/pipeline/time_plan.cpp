@@ -11,6 +11,7 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "core/bytes.h"
 #include "core/error.h"
@@ -24,27 +25,34 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Shares of the rate that a stage's products reach, all else that it does
-// counted in.
-constexpr double kCostShare = 0.35;
-constexpr double kGptqShare = 0.35;
-constexpr double kLearnShare = 0.4;
-constexpr double kDwqShare = 0.3;
-// Rounding a weight by GPTQ, with grids, refit and descent, in operations
-// beside its products.
-constexpr double kRoundOps = 60e3;
+// Shares of the rate that a stage's products reach, all else that goes with
+// tokens counted in.
+constexpr double kCostShare = 0.7;
+constexpr double kGptqShare = 0.6;
+constexpr double kLearnShare = 0.7;
+constexpr double kDwqShare = 0.4;
+constexpr double kEvaluateShare = 0.75;
+// GPTQ of a weight, with grids, refit, descent and the gate; no matter of the
+// matmul's rate. Costs round to three widths, without the last three.
+constexpr double kRoundSeconds = 2e-7;  // on one core
+constexpr double kCostRoundSeconds = 4e-7;
 constexpr double kLearnTokens = 4096;
+
+double cores() {
+  return std::max(1U, std::thread::hardware_concurrency());
+}
 
 /// Weights that a token goes through.
 struct Weights {
   double blocks = 0;
   double head = 0;
   double all_blocks = 0;  // of experts all
-  double squares = 0;     // sum over inputs of width^2
+  double squares = 0;     // sum over what linears read of width^2
 };
 
 Weights count_weights(const Model& model) {
   Weights sum;
+  std::string input;
   for (const ModuleSpec& module : list_modules(model.spec)) {
     const double own = double(module.out) * double(module.in);
     if (module.block < 0) {
@@ -53,7 +61,6 @@ Weights count_weights(const Model& model) {
       continue;
     }
     sum.all_blocks += own;
-    sum.squares += double(module.in) * double(module.in);
     double share = 1;
     if (module.expert) {
       const auto& block = model.spec.blocks[static_cast<size_t>(module.block)];
@@ -61,6 +68,10 @@ Weights count_weights(const Model& model) {
           double(std::max<int64_t>(1, module.count));
     }
     sum.blocks += share * own;
+    if (module.input_id != input) {
+      sum.squares += share * double(module.in) * double(module.in);
+      input = module.input_id;
+    }
   }
   return sum;
 }
@@ -109,22 +120,22 @@ TimePlan plan_time(
   const double h = weights.head;
   TimePlan plan;
   const double cost_tokens = sizes.cost_sequences * length;
-  plan.costs =
-      (cost_tokens * (8 * p + 6 * h) + kRoundOps * weights.all_blocks) /
-      (kCostShare * rate);
+  plan.costs = cost_tokens * (8 * p + 6 * h) / (kCostShare * rate) +
+      kCostRoundSeconds * weights.all_blocks / cores();
   const double gptq_tokens = sizes.gptq_sequences * length;
-  const double walk = gptq_tokens * (6 * p + 6 * weights.squares) +
-      kRoundOps * weights.all_blocks;
-  plan.gptq = walk / (kGptqShare * rate);
+  plan.gptq =
+      gptq_tokens * (4 * p + 4 * weights.squares) / (kGptqShare * rate) +
+      kRoundSeconds * weights.all_blocks / cores();
   if (sizes.learn_steps > 0) {
     plan.learned = plan.gptq +
-        sizes.learn_steps * kLearnTokens * 8 * p / (kLearnShare * rate);
+        sizes.learn_steps * kLearnTokens * 6 * p / (kLearnShare * rate);
   }
   const double dwq_tokens = sizes.dwq_sequences * length * sizes.dwq_epochs;
   // Trials of the rate and measures on held-out text come on top.
   plan.dwq = (sizes.dwq_rate ? 1.1 : 1.5) * dwq_tokens * 10 * (p + h) /
       (kDwqShare * rate);
-  plan.rest = 5 * MixSize{}.gate * length * 4 * (p + h) / (kGptqShare * rate);
+  plan.rest =
+      5 * MixSize{}.gate * length * 4 * (p + h) / (kEvaluateShare * rate);
   return plan;
 }
 

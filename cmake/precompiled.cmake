@@ -1,0 +1,24 @@
+# Precompiled headers of others' libraries for the sanitize build, half of whose
+# time goes to reading them. Not for release, where a source that forgets to
+# include what it uses has to fail.
+
+function(pennyweight_precompile target)
+  if(NOT PENNYWEIGHT_SANITIZE)
+    return()
+  endif()
+  # One set of headers a set of libraries, made by the first that asks.
+  cmake_parse_arguments(PRE "" "NAME" "LIBRARIES;HEADERS" ${ARGN})
+  if(NOT TARGET ${PRE_NAME})
+    set(source "${CMAKE_BINARY_DIR}/${PRE_NAME}.cpp")
+    file(WRITE "${source}" "")
+    add_library(${PRE_NAME} OBJECT "${source}")
+    pennyweight_flags(${PRE_NAME})
+    target_link_libraries(${PRE_NAME} PRIVATE OpenMP::OpenMP_CXX
+                                              ${PRE_LIBRARIES})
+    target_precompile_headers(
+      ${PRE_NAME} PRIVATE <mlx/ops.h> <mlx/transforms.h> <nlohmann/json.hpp>
+      <algorithm> <filesystem> <fstream> <functional> <map> <random> <set>
+      <sstream> ${PRE_HEADERS})
+  endif()
+  target_precompile_headers(${target} REUSE_FROM ${PRE_NAME})
+endfunction()
