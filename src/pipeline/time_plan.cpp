@@ -145,40 +145,47 @@ std::string fit_into_time(
     double rate,
     double seconds,
     StageSizes& sizes) {
-  const auto plan = plan_time(model, sizes, sequence_length, rate);
-  const double fixed = plan.gptq + plan.rest;
-  const double flexible = plan.learned + plan.dwq;
-  if (fixed + flexible <= seconds) {
-    return {};
-  }
-  const double share =
-      flexible > 0 ? std::max(0.0, (seconds - fixed) / flexible) : 0;
   constexpr int kFewestSteps = 20;
   constexpr int kFewestSequences = 32;
-  const auto cut = [&](int& value, int fewest) {
-    const int before = value;
-    value = static_cast<int>(std::floor(share * value));
-    value = value < fewest ? 0 : value;
-    return std::to_string(before) + " to " + std::to_string(value);
-  };
-  std::string text = "to keep --time-limit";
-  if (sizes.learn_steps > 0) {
-    text += ", steps of learned rounding were cut from " +
-        cut(sizes.learn_steps, kFewestSteps);
+  const auto plan = plan_time(model, sizes, sequence_length, rate);
+  if (plan.gptq + plan.learned + plan.dwq + plan.rest <= seconds) {
+    return {};
   }
-  if (sizes.dwq_sequences > 0) {
+  std::string text = "to keep --time-limit";
+  const auto cut = [&](const char* what, int& value, int fewest, double share) {
+    const int before = value;
+    value = static_cast<int>(std::floor(std::clamp(share, 0.0, 1.0) * value));
+    value = value < fewest ? 0 : value;
+    if (value != before) {
+      text += std::string(", ") + what + " were cut from " +
+          std::to_string(before) + " to " + std::to_string(value);
+    }
+  };
+  // Steps of learned rounding, whose walk is GPTQ's again, and distillation
+  // share what GPTQ leaves; without enough steps all is distillation's.
+  double left = seconds - plan.rest - plan.gptq;
+  if (sizes.learn_steps > 0) {
+    const double steps = plan.learned - plan.gptq;
+    const double share = (left - plan.gptq) / (steps + plan.dwq);
+    cut("steps of learned rounding", sizes.learn_steps, kFewestSteps, share);
+    if (sizes.learn_steps > 0) {
+      left -= plan.gptq + std::min(share, 1.0) * steps;
+    }
+  }
+  if (sizes.dwq_sequences > 0 && left < plan.dwq) {
     sizes.dwq_sequences *= sizes.dwq_epochs;
     sizes.dwq_epochs = 1;
-    text += ", sequences of distillation from " +
-        cut(sizes.dwq_sequences, kFewestSequences);
+    cut("sequences of distillation",
+        sizes.dwq_sequences,
+        kFewestSequences,
+        left / plan.dwq);
   }
-  if (fixed > seconds) {
-    const int before = sizes.gptq_sequences;
-    sizes.gptq_sequences =
-        std::max(16, static_cast<int>(sizes.gptq_sequences * seconds / fixed));
-    text += ", sequences of GPTQ from " + std::to_string(before) + " to " +
-        std::to_string(sizes.gptq_sequences);
-  }
+  constexpr int kFewestFitted = 16;
+  const double most = seconds / (plan.gptq + plan.rest);
+  cut("sequences of GPTQ",
+      sizes.gptq_sequences,
+      0,
+      std::max(most, kFewestFitted / double(sizes.gptq_sequences)));
   return text;
 }
 
