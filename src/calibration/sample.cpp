@@ -57,8 +57,11 @@ class Generator {
     auto chances = ops::softmax(logits);
     std::vector<mx::array> outputs{chances};
     for (BlockCache& cache : caches_) {
-      outputs.push_back(*cache.keys);
-      outputs.push_back(*cache.values);
+      for (const auto& part : {cache.keys, cache.values}) {
+        if (part) {  // linear attention keeps one
+          outputs.push_back(*part);
+        }
+      }
     }
     mx::eval(outputs);
     return chances;

@@ -22,6 +22,9 @@ class LearnedStage : public Stage {
   StageNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
   BlockOutcome run(BlockTask& task) override;
+  void resume(const Json& figures) override {
+    first_.resume(figures);
+  }
 
  private:
   Stage& first_;

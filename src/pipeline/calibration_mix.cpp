@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <map>
+#include <random>
 
 #include "calibration/sample.h"
 #include "calibration/token_batches.h"
@@ -117,8 +118,10 @@ TokenSequences interleave(std::vector<TokenSequences> domains) {
   return all;
 }
 
-/// Shares of `total` by weight, by largest remainders.
-std::vector<int> shares(const std::vector<Source>& sources, int total) {
+/// Shares of `total` by weight, by largest remainders; among equal ones those
+/// that the seed picks, so that other parts' are of other files.
+std::vector<int>
+shares(const std::vector<Source>& sources, int total, uint64_t seed) {
   std::vector<int> counts;
   std::vector<std::pair<double, size_t>> rest;
   int given = 0;
@@ -128,7 +131,11 @@ std::vector<int> shares(const std::vector<Source>& sources, int total) {
     given += counts.back();
     rest.emplace_back(double(counts.back()) - exact, i);
   }
-  std::sort(rest.begin(), rest.end());
+  std::mt19937_64 random(seed);
+  for (size_t i = rest.size(); i > 1; --i) {
+    std::swap(rest[i - 1], rest[random() % i]);
+  }
+  std::ranges::stable_sort(rest, {}, [](const auto& own) { return own.first; });
   for (int i = 0; given < total; ++i, ++given) {
     ++counts[rest[static_cast<size_t>(i)].second];
   }
@@ -172,26 +179,37 @@ CalibrationMix load_mix(
     const FetchDatasetFn& fetch_dataset,
     const ProgressFn& progress) {
   const auto sources = list_sources(options);
-  const auto fit = shares(sources, size.fit);
-  const auto gate = shares(sources, size.gate);
-  const auto reported = shares(sources, size.report);
+  const auto fit = shares(sources, size.fit, options.seed);
+  const auto gate = shares(sources, size.gate, options.seed + 1);
+  const auto reported = shares(sources, size.report, options.seed + 2);
+  int unused = 0;
   CalibrationMix mix;
   mix.sequence_length = options.sequence_length;
   std::vector<TokenSequences> parts[3];
   for (size_t i = 0; i < sources.size(); ++i) {
     const int wanted = fit[i] + gate[i] + reported[i];
     if (wanted == 0) {
+      ++unused;
       continue;
     }
-    auto data = load_data(
-        tokenizer,
-        {.data_path = sources[i].path,
-         .num_samples = wanted,
-         .sequence_length = options.sequence_length,
-         .seed = options.seed},
-        self_sampler(model, tokenizer, progress),
-        fetch_dataset,
-        progress);
+    TokenData data;
+    try {
+      data = load_data(
+          tokenizer,
+          {.data_path = sources[i].path,
+           .num_samples = wanted,
+           .sequence_length = options.sequence_length,
+           .seed = options.seed},
+          self_sampler(model, tokenizer, progress),
+          fetch_dataset,
+          progress);
+    } catch (const Error& error) {
+      if (sources.size() == 1 || error.code() != ErrorCode::invalid_argument) {
+        throw;
+      }
+      mix.notes.push_back(std::string(error.what()) + "; it is left out");
+      continue;
+    }
     mix.notes.insert(
         mix.notes.end(), data.warnings.begin(), data.warnings.end());
     auto divided =
@@ -205,6 +223,11 @@ CalibrationMix load_mix(
     parts[0].push_back(std::move(divided.fit));
     parts[1].push_back(std::move(divided.gate));
     parts[2].push_back(std::move(divided.report));
+  }
+  if (unused > 0) {
+    mix.notes.push_back(
+        std::to_string(unused) + " of " + std::to_string(sources.size()) +
+        " files were not read: there are fewer sequences than files");
   }
   mix.fit = interleave(std::move(parts[0]));
   mix.gate = interleave(std::move(parts[1]));

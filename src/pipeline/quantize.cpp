@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "core/atomic_file.h"
+#include "core/bytes.h"
 #include "core/error.h"
 #include "core/process.h"
 #include "export/report_page.h"
@@ -45,12 +47,13 @@ class Run {
                            : std::nullopt),
         model_(open_full_model(folder, assumed(), kWhere)),
         sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan)) {
-    const auto& target = options.target;
-    if (recipe_ && (target.target_bpw || target.target_size || target.bits)) {
-      refuse("--recipe says how large the result is to be; give no target");
-    }
-    if (!recipe_) {
+    if (recipe_) {
+      refuse_beside_recipe(options);
+    } else {
       check_target();
+    }
+    if (options.plan.mix.seed > 0xffffffff) {
+      refuse("--seed has to be below 2^32");
     }
     if (options.time_limit) {
       parse_seconds(*options.time_limit, "--time-limit");
@@ -122,6 +125,7 @@ class Run {
           *options_.recipe + " is of another model (" + recipe.model +
           "); quantize that, or leave out --recipe");
     }
+    widths_ = recipe_widths(model_, recipe);
     if (recipe.version != PENNYWEIGHT_VERSION) {
       note(
           *options_.recipe + " was written by pennyweight " + recipe.version +
@@ -165,12 +169,13 @@ class Run {
         ResumePolicy{options_.resume, options_.force});
     if (work_->resumed()) {
       say("going on with an unfinished run");
+    } else if (recipe_) {
+      work_->save();  // stages go on too, and nothing is measured before them
     }
   }
 
   void plan_widths() {
     if (recipe_) {
-      widths_ = recipe_widths(model_, *recipe_);
       return;
     }
     const auto all = list_candidates(options_.plan, options_.target);
@@ -197,6 +202,9 @@ class Run {
     }
     if (work_->state().contains("sizes")) {
       sizes_ = sizes_from_json(work_->state().at("sizes"));
+      if (work_->state().contains("cut")) {
+        note(work_->state().at("cut").get<std::string>());
+      }
       return;
     }
     if (!learns(*widths_)) {
@@ -212,6 +220,7 @@ class Run {
           sizes_);
       if (!text.empty()) {
         note(text);
+        work_->state()["cut"] = text;
       }
       work_->state()["sizes"] = to_json(sizes_);
       work_->save();
@@ -251,6 +260,13 @@ class Run {
         return run_rounding(context(), sizes_, "learned", output);
       });
     }
+    if (best_.empty()) {
+      throw Error(
+          ErrorCode::numeric,
+          kWhere,
+          "no stage leaves a model of finite probabilities at this size; give "
+          "a larger one");
+    }
     if (wanted("dwq") && sizes_.dwq_sequences > 0) {
       stage("dwq", [&](const fs::path& output) {
         return run_dwq(context(), sizes_, work_->stages() / best_, output);
@@ -268,30 +284,50 @@ class Run {
       const auto start = Clock::now();
       const auto output = work_->fresh_stage(name);
       Json figures = body(output);
-      const auto kl = divergence(context(), output, mix_.gate);
       done[name] = {
-          {"kl", kl.reference->kl.mean.value},
+          {"kl", finite_kl(output)},
           {"seconds", seconds_since(start)},
           {"figures", figures}};
       work_->save();
     }
     const Json& found = done[name];
+    const bool finite = !found.at("kl").is_null();
     StageOutcome outcome{
         .name = name,
-        .kl = found.at("kl").get<double>(),
+        .kl = finite ? found.at("kl").get<double>()
+                     : std::numeric_limits<double>::infinity(),
         .seconds = found.at("seconds").get<double>(),
         .figures = found.at("figures")};
-    outcome.kept = best_.empty() || outcome.kl < best_kl_ || recipe_;
+    outcome.kept = finite && (outcome.kl < best_kl_ || recipe_);
     say(name + ": KL " + std::to_string(outcome.kl) +
         (outcome.kept ? "" : ", no better: not kept"));
     if (outcome.kept) {
+      if (!best_.empty()) {
+        work_->drop_stage(best_);
+      }
       best_ = name;
       best_kl_ = outcome.kl;
     } else {
-      outcome.note = "not better on the gate's text";
+      outcome.note = finite ? "not better on the gate's text"
+                            : "its probabilities are not finite";
+      if (!finite) {
+        note(name + ": " + outcome.note + "; not kept");
+      }
       work_->drop_stage(name);
     }
     result_.stages.push_back(std::move(outcome));
+  }
+
+  /// On the gate's text; null where a model has overflown.
+  Json finite_kl(const fs::path& output) const {
+    try {
+      return divergence(context(), output, mix_.gate).reference->kl.mean.value;
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::numeric) {
+        throw;
+      }
+      return nullptr;
+    }
   }
 
   Recipe recipe() const {
@@ -333,6 +369,17 @@ class Run {
     return stages;
   }
 
+  void note_memory() {
+    const auto& limit = options_.plan.memory_limit;
+    if (limit && result_.peak_rss > parse_bytes(*limit, "--memory-limit")) {
+      note(
+          "--memory-limit was passed (" +
+          std::to_string(result_.peak_rss / 1000000) +
+          " MB): rounding keeps to it, costs and distillation take what they "
+          "need");
+    }
+  }
+
   void write() {
     const auto source = work_->stages() / best_;
     const auto found = divergence(context(), source, mix_.report);
@@ -344,6 +391,7 @@ class Run {
     result_.bytes_out = widths_->bytes;
     result_.bits_per_weight = widths_->bits_per_weight;
     result_.peak_rss = peak_rss();
+    note_memory();
     result_.seconds = seconds_since(start_);
     AtomicFolder output(options_.output, options_.force);
     copy_folder(source, output.path());
@@ -371,76 +419,11 @@ class Run {
   std::optional<WidthPlan> widths_;
   bool measured_ = false;  // widths were chosen by costs
   std::string best_;       // stage
-  double best_kl_ = 0;
+  double best_kl_ = std::numeric_limits<double>::infinity();
   QuantizeReport result_;
 };
 
 }  // namespace
-
-StageSizes stage_sizes(const PlanOptions& options) {
-  const auto& effort = options.effort;
-  StageSizes sizes;
-  if (effort == "fast") {
-    sizes.gptq_sequences = 48;
-  } else if (effort == "balanced") {
-    sizes.gptq_sequences = 128;
-    sizes.learn_steps = 60;
-    sizes.dwq_sequences = 128;
-  } else {
-    sizes.cost_sequences = 32;
-    sizes.gptq_sequences = 192;
-    sizes.fold_every = 8;
-    sizes.learn_steps = 128;
-    sizes.dwq_sequences = 512;
-  }
-  const auto replace = [](const char* name,
-                          const std::optional<int>& wanted,
-                          int least,
-                          int& value) {
-    if (wanted && *wanted < least) {
-      refuse(
-          "--" + std::string(name) + " has to be at least " +
-          std::to_string(least));
-    }
-    value = wanted.value_or(value);
-  };
-  replace("gptq-samples", options.gptq_samples, 1, sizes.gptq_sequences);
-  replace("learn-steps", options.learn_steps, 0, sizes.learn_steps);
-  replace("dwq-samples", options.dwq_samples, 0, sizes.dwq_sequences);
-  return sizes;
-}
-
-Json to_json(const StageOutcome& outcome) {
-  return {
-      {"name", outcome.name},
-      {"kl", outcome.kl},
-      {"seconds", outcome.seconds},
-      {"kept", outcome.kept},
-      {"note", outcome.note},
-      {"figures", outcome.figures}};
-}
-
-Json to_json(const QuantizeReport& report) {
-  Json stages = Json::array();
-  for (const auto& outcome : report.stages) {
-    stages.push_back(to_json(outcome));
-  }
-  return {
-      {"output", report.output},
-      {"parameters", report.parameters},
-      {"bytes_in", report.bytes_in},
-      {"bytes", report.bytes_out},
-      {"bits_per_weight", report.bits_per_weight},
-      {"kl", report.kl},
-      {"perplexity", report.perplexity},
-      {"perplexity_reference", report.perplexity_reference},
-      {"top1", report.top1},
-      {"stages", stages},
-      {"seconds", report.seconds},
-      {"peak_rss", report.peak_rss},
-      {"notes", report.notes},
-      {"page", report.page}};
-}
 
 QuantizeReport quantize_model(
     const fs::path& model_folder,

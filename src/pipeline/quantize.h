@@ -170,6 +170,10 @@ struct StageSizes {
 /// left out.
 StageSizes stage_sizes(const PlanOptions& options);
 
+/// invalid_argument, naming it, for a flag that a recipe has the say on: all
+/// that affect the result but where the text lies.
+void refuse_beside_recipe(const QuantizeOptions& options);
+
 struct StageOutcome {
   std::string name;  // nearest, gptq, learned, dwq
   double kl = 0;     // on the gate's text

@@ -1,15 +1,18 @@
 #include "pipeline/quantize_report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <thread>
 
 #include "calibration/sample.h"
 #include "core/atomic_file.h"
+#include "core/bytes.h"
 #include "core/error.h"
 #include "export/model_card.h"
 #include "kernels/dispatch.h"
+#include "pipeline/write_model.h"
 #include "text/tokenizer.h"
 
 namespace pennyweight {
@@ -148,6 +151,9 @@ Json samples_json(const Presentation& shown, const fs::path& folder) {
 Json stages_json(const QuantizeReport& result) {
   Json stages = Json::array();
   for (const auto& outcome : result.stages) {
+    if (!std::isfinite(outcome.kl)) {
+      continue;  // the notes say so
+    }
     stages.push_back(
         {{"name", outcome.name},
          {"title", stage_titles().at(outcome.name)},
@@ -199,7 +205,7 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
       {"bytes_in", result.bytes_in},
       {"bytes_out", result.bytes_out},
       {"bits_per_weight", result.bits_per_weight},
-      {"effort", context.options.effort},
+      {"effort", shown.options.recipe ? "of a recipe" : context.options.effort},
       {"seconds", result.seconds},
       {"peak_rss", result.peak_rss},
       {"machine", machine_name()},
@@ -212,6 +218,10 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
       {"notes", result.notes}};
   if (shown.options.target.target_bpw) {
     page["target"] = {{"bits_per_weight", *shown.options.target.target_bpw}};
+  } else if (shown.options.target.target_size) {
+    page["target"] = {
+        {"bytes",
+         parse_bytes(*shown.options.target.target_size, "--target-size")}};
   }
   if (shown.frontier) {
     page["frontier"] = frontier_points(
@@ -219,6 +229,9 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
         0.6 * result.bits_per_weight,
         1.5 * result.bits_per_weight);
     for (const auto& outcome : result.stages) {
+      if (!std::isfinite(outcome.kl)) {
+        continue;
+      }
       page["frontier"].push_back(
           {{"bits_per_weight", result.bits_per_weight},
            {"kl", outcome.kl},
@@ -239,12 +252,16 @@ void write_card(const Presentation& shown, const fs::path& folder) {
   const auto& result = shown.result;
   ModelCard card;
   card.source = shown.context.options.model;
+  card.base = carried_front_matter(
+      shown.context.model_folder, "quantize", shown.context.progress);
+  card.quantization =
+      read_json(folder / "config.json").value("quantization", Json());
   card.summary = "Quantized for MLX at " + fixed(result.bits_per_weight, 3) +
       " bits a weight, scales included; each module's width and each stage "
       "were chosen by what they cost on text.";
   card.fidelity = {
       {"bits a weight", fixed(result.bits_per_weight, 3)},
-      {"size", std::to_string(result.bytes_out / 1000000) + " MB"},
+      {"size", fixed(double(result.bytes_out) / 1e6, 2) + " MB"},
       {"KL to the original", fixed(result.kl, 4)},
       {"perplexity", fixed(result.perplexity, 3)},
       {"perplexity of the original", fixed(result.perplexity_reference, 3)},

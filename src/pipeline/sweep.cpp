@@ -61,6 +61,9 @@ class Run {
         model_(open_full_model(folder, options.plan, kWhere)),
         sizes_(parse_sizes(options.bpw)),
         stages_(stage_sizes(options.plan)) {
+    // Points are of GPTQ; what comes after it takes too long for each.
+    stages_.learn_steps = 0;
+    stages_.dwq_sequences = 0;
     check_output(kWhere, folder, options.output);
     AtomicFolder(options.output, options.force);
     check_tokenizer(folder, kWhere, progress);

@@ -37,6 +37,8 @@ constexpr double kEvaluateShare = 0.75;
 constexpr double kRoundSeconds = 2e-7;  // on one core
 constexpr double kCostRoundSeconds = 4e-7;
 constexpr double kLearnTokens = 4096;
+// A block in which folding is tried, in times of one in which it is not.
+constexpr double kFoldTries = 2.5;
 
 double cores() {
   return std::max(1U, std::thread::hardware_concurrency());
@@ -126,6 +128,9 @@ TimePlan plan_time(
   plan.gptq =
       gptq_tokens * (4 * p + 4 * weights.squares) / (kGptqShare * rate) +
       kRoundSeconds * weights.all_blocks / cores();
+  if (sizes.fold_every > 0) {
+    plan.gptq *= 1 + kFoldTries / sizes.fold_every;
+  }
   if (sizes.learn_steps > 0) {
     plan.learned = plan.gptq +
         sizes.learn_steps * kLearnTokens * 6 * p / (kLearnShare * rate);
@@ -186,6 +191,12 @@ std::string fit_into_time(
       sizes.gptq_sequences,
       0,
       std::max(most, kFewestFitted / double(sizes.gptq_sequences)));
+  const auto now = plan_time(model, sizes, sequence_length, rate);
+  const double after = now.gptq + now.learned + now.dwq + now.rest;
+  if (after > 1.05 * seconds) {
+    text += ", and it will be passed: what is left takes about " +
+        std::to_string(int64_t(after)) + " s";
+  }
   return text;
 }
 

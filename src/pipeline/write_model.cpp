@@ -32,7 +32,8 @@ int64_t write_tensors(
   return static_cast<int64_t>(writer.total_bytes());
 }
 
-// Licence and languages, which hold for the output, too.
+}  // namespace
+
 Json carried_front_matter(
     const fs::path& folder,
     const std::string& where,
@@ -47,8 +48,6 @@ Json carried_front_matter(
   }
   return matter.values;
 }
-
-}  // namespace
 
 WrittenModel write_model(
     const Model& model,

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/json.h"
 #include "core/progress.h"
 #include "pipeline/conversion.h"
 
@@ -28,6 +29,13 @@ WrittenModel write_model(
     const fs::path& folder,
     const std::string& source,
     std::string summary,
+    const std::string& where,
+    const ProgressFn& progress);
+
+/// Of the card in a model's folder what holds for the output, too: licence and
+/// languages. Warns of what is damaged there.
+Json carried_front_matter(
+    const fs::path& folder,
     const std::string& where,
     const ProgressFn& progress);
 

@@ -10,6 +10,7 @@
 #include "format/pack.h"
 #include "format/quant_spec.h"
 #include "method/gptq.h"
+#include "method/learned_stage.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
 #include "support/expect_error.h"
@@ -310,5 +311,28 @@ TEST(LearnedCheck, NamesTheFlag) {
 }
 
 }  // namespace
+
+TEST(LearnedStage, TellsTheFirstStageWhatWasDone) {
+  struct First : Stage {
+    std::string name() const override {
+      return "first";
+    }
+    StageNeeds needs() const override {
+      return {};
+    }
+    int64_t working_bytes(const BlockSpec&) const override {
+      return 0;
+    }
+    BlockOutcome run(BlockTask&) override {
+      return {};
+    }
+    void resume(const Json& figures) override {
+      folds = figures.value("folds", false);
+    }
+    bool folds = false;
+  } first;
+  LearnedStage(first, LearnedOptions{}).resume({{"folds", true}});
+  EXPECT_TRUE(first.folds);
+}
 
 }  // namespace pennyweight

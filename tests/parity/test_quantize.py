@@ -13,7 +13,9 @@ from mlx_lm import generate, load
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support")]
+sys.path[:0] = [str(ROOT / "tests/parity")]
 import chromium  # noqa: E402
+import test_families  # noqa: E402
 from walks import (  # noqa: E402
     BIN, DEMO, TEXT, convert, kl, leftovers, wide_model)
 
@@ -130,6 +132,8 @@ def test_card_has_the_figures(made):
     card = (out / "README.md").read_text()
     assert f"{report['kl']:.4f}" in card
     assert "recipe.json" in card and str(DEMO.parent) not in card
+    head = card.split("---")[1]
+    assert "- quantized\n" in head
 
 
 def test_killed_and_resumed(made, tmp_path):
@@ -233,6 +237,11 @@ def test_recipes_that_are_none(made, tmp_path):
         assert words in line.splitlines()[-1], line
     recipe.write_text("{")
     run("quantize", DEMO, tmp_path / "out", "--recipe", recipe, code=4)
+    for flag, value in [("target-bpw", 3), ("learn-steps", 5), ("seed", 7),
+                        ("time-limit", "1h"), ("effort", "best")]:
+        line = run("quantize", DEMO, tmp_path / "out", "--recipe",
+                   made[0] / "recipe.json", f"--{flag}", value, code=2)
+        assert f"--recipe says what --{flag} sets" in line
     line = run("quantize", DEMO, tmp_path / "out", "--recipe", recipe,
                "--bits", 4, code=4)
     assert not (tmp_path / "out").exists() and not leftovers(tmp_path)
@@ -294,6 +303,22 @@ def test_sweep_measures(tmp_path):
 def test_sizes_that_are_none(sizes, tmp_path):
     line = run("sweep", DEMO, tmp_path / "out", "--bpw", sizes, code=2)
     assert "--bpw" in line
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "deepseek_v3", "mixtral"])
+def test_blocks_of_other_kinds(family, tmp_path):
+    """Linear attention, latent attention and experts go through all stages and
+    the report's text from both models."""
+    test_families.write(tmp_path / "model", family, "bfloat16")
+    report = run(
+        "quantize", tmp_path / "model", tmp_path / "out", "--target-bpw", 5,
+        "--sequence-length", 32, "--gptq-samples", 16, "--learn-steps", 2,
+        "--dwq-samples", 8, "--candidates", "2:32,4:32,8:32,bf16")
+    assert report["bits_per_weight"] <= 5
+    assert [s["name"] for s in report["stages"]][-1] == "dwq"
+    assert len(report["page"]["samples"]) > 0
+    model, _ = load(str(tmp_path / "out"))
+    assert mx.isfinite(model(mx.array([[1, 2, 3]]))).all().item()
 
 
 def test_memory_does_not_grow_with_blocks(tmp_path):

@@ -133,6 +133,19 @@ def test_message_branch_and_an_existing_repository(hub, folder):
     assert hub.commits[0]["summary"] == 'All "new" weights'
 
 
+def test_weights_of_an_earlier_upload_go(hub, folder):
+    """mlx-lm loads every model*.safetensors that it finds."""
+    out, files = folder
+    hub.exists = True
+    stays = {"other.txt": b"", "adapters.safetensors": b"", "old/model.safetensors": b""}
+    goes = {"model-00003-of-00003.safetensors": b"", "model.safetensors": b""}
+    hub.tree = stays | goes
+    done = succeeds(upload(hub, out))
+    assert hub.tree == files | stays
+    for name in goes:
+        assert f"{name}, weights of an earlier upload, is deleted" in done.stderr
+
+
 @pytest.mark.parametrize("chunk", [100_000, SIZE - 1, SIZE])
 def test_parts(hub, folder, chunk):
     out, files = folder

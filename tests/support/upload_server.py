@@ -164,7 +164,8 @@ class UploadHub:
                 handler, 200, {"id": "org/tiny", "private": self.private})
         if not self.may_write:
             return self.answer(handler, 403, {"error": "no write access"})
-        for what, act in (("preupload", self.preupload),
+        for what, act in (("revision", self.list),
+                          ("preupload", self.preupload),
                           ("commit", self.commit)):
             if call.path.startswith(f"{api}/{what}/"):
                 revision = call.path.removeprefix(f"{api}/{what}/")
@@ -196,6 +197,11 @@ class UploadHub:
         self.exists = True
         self.private = request.get("private", False)
         self.answer(handler, 200, {"url": f"{self.endpoint}/org/tiny"})
+
+    def list(self, handler, call):
+        self.wants(call.method == "GET", "method of a revision")
+        self.answer(handler, 200, {
+            "siblings": [{"rfilename": name} for name in sorted(self.tree)]})
 
     def validate(self, handler, request):
         self.wants(request["repoType"] == "model", "type of the card")
@@ -312,6 +318,9 @@ class UploadHub:
                 self.wants(value["encoding"] == "base64", "encoding")
                 tree[value["path"]] = base64.b64decode(
                     value["content"], validate=True)
+            elif line["key"] == "deletedFile":
+                self.wants(value["path"] in self.tree, "deleted what is not")
+                self.tree.pop(value["path"], None)
             elif self.wants(line["key"] == "lfsFile", "key of a line"):
                 self.wants(value["algo"] == "sha256", "algo")
                 data = self.objects.get(value["oid"])

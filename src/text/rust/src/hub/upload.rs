@@ -85,9 +85,10 @@ impl Upload {
         push(&self.client, meter, TRIES, &request).map_err(|trouble| trouble.failure)
     }
 
-    /// What the hub says of the repository, if it shows it to us.
-    fn facts(&self, meter: &Meter) -> Option<Value> {
-        let url = format!("{}/api/models/{}", self.endpoint, escaped(&self.repo));
+    /// What the hub says of the repository, or a revision of it by path(), if
+    /// it shows it to us.
+    fn facts(&self, meter: &Meter, path: &str) -> Option<Value> {
+        let url = self.endpoint.clone() + path;
         let client = self.client.clone();
         let text = ask(meter, TRIES, move || {
             let mut response = client.get(&url, 0)?;
@@ -97,7 +98,8 @@ impl Upload {
         serde_json::from_slice(&text.ok()?).ok()
     }
 
-    fn create(&self, meter: &mut Meter, private: bool) -> Outcome<()> {
+    /// True where the repository was there before.
+    fn create(&self, meter: &mut Meter, private: bool) -> Outcome<bool> {
         let (organization, name) = self.repo.split_once('/').unwrap_or_default();
         let mut request = json!({"type": "model", "organization": organization, "name": name});
         if private {
@@ -105,23 +107,42 @@ impl Upload {
         }
         let answer = self.post(meter, "/api/repos/create", &request)?;
         if answer.is_good() {
-            return Ok(());
+            return Ok(false);
         }
         // It is there (409), or may be: a token can write to one repository and
         // not be allowed to make another.
         if !matches!(answer.status, 401..=403 | 409) {
             return Err(answer.refusal(&self.repo));
         }
-        let facts = self.facts(meter);
+        let facts = self.facts(meter, &format!("/api/models/{}", escaped(&self.repo)));
         meter.tell()?;
         match facts {
             Some(facts) if private && facts["private"] != true => Err(Failure::invalid(format!(
                 "{} exists and is public; make it private in its settings, or leave --private out",
                 self.repo
             ))),
-            Some(_) => Ok(()),
+            Some(_) => Ok(true),
             None => Err(answer.refusal(&self.repo)),
         }
+    }
+
+    /// Weights of an earlier upload: mlx-lm loads all files that are named so,
+    /// and would mix them with ours.
+    fn stale(&mut self, meter: &mut Meter, files: &[Source]) -> Outcome<Vec<String>> {
+        let facts = self.facts(meter, &self.path("revision")).unwrap_or_default();
+        meter.tell()?;
+        let mut names = Vec::new();
+        for file in facts["siblings"].as_array().into_iter().flatten() {
+            let name = file["rfilename"].as_str().unwrap_or_default();
+            let weights = name.starts_with("model")
+                && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))
+                && !name.contains('/');
+            if weights && files.iter().all(|file| file.name != name) {
+                self.notes.push(format!("{name}, weights of an earlier upload, is deleted"));
+                names.push(name.to_string());
+            }
+        }
+        Ok(names)
     }
 
     /// The hub refuses a commit with a bad card: better before all is sent.
@@ -233,9 +254,12 @@ impl Upload {
     }
 }
 
-fn lines_of(files: &[Source], message: &str) -> Arc<Lines> {
+fn lines_of(files: &[Source], stale: &[String], message: &str) -> Arc<Lines> {
     let mut lines = Lines::default();
     lines.line("header", json!({"summary": message, "description": ""}));
+    for name in stale {
+        lines.line("deletedFile", json!({"path": name}));
+    }
     for file in files {
         match &file.oid {
             Some(oid) => lines.line(
@@ -270,7 +294,7 @@ fn upload(folder: &Path, request: &Value, mut hash: Meter, mut meter: Meter) -> 
     let mut upload = begin(request)?;
     let names = request["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut files = names.map(|name| Source::open(folder, name)).collect::<Outcome<Vec<_>>>()?;
-    upload.create(&mut meter, request["private"] == true)?;
+    let existed = upload.create(&mut meter, request["private"] == true)?;
     if let Some(card) = files.iter().find(|file| file.name == "README.md") {
         upload.check_card(&mut meter, card)?;
     }
@@ -282,7 +306,10 @@ fn upload(folder: &Path, request: &Value, mut hash: Meter, mut meter: Meter) -> 
         file.oid = Some(file.sha256(&mut hash)?);
         hash.base = hash.done;
     }
-    let lines = lines_of(&files, request["message"].as_str().unwrap_or_default());
+    let has_weights = files.iter().any(|file| file.name.ends_with(".safetensors"));
+    let stale =
+        if existed && has_weights { upload.stale(&mut meter, &files)? } else { Vec::new() };
+    let lines = lines_of(&files, &stale, request["message"].as_str().unwrap_or_default());
     let rest = super::send::Body::size(lines.as_ref());
     let sent = upload.send(&mut meter, &files, rest)?;
     let commit = upload.commit(&mut meter, lines)?;
