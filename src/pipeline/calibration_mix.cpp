@@ -184,6 +184,10 @@ CalibrationMix load_mix(
   const auto reported = shares(sources, size.report, options.seed + 2);
   int unused = 0;
   CalibrationMix mix;
+  const auto note = [&](const std::string& text) {
+    mix.notes.push_back(text);
+    warn(progress, kWhere, text);
+  };
   mix.sequence_length = options.sequence_length;
   std::vector<TokenSequences> parts[3];
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -207,7 +211,7 @@ CalibrationMix load_mix(
       if (sources.size() == 1 || error.code() != ErrorCode::invalid_argument) {
         throw;
       }
-      mix.notes.push_back(std::string(error.what()) + "; it is left out");
+      note(std::string(error.what()) + "; it is left out");
       continue;
     }
     mix.notes.insert(
@@ -225,7 +229,7 @@ CalibrationMix load_mix(
     parts[2].push_back(std::move(divided.report));
   }
   if (unused > 0) {
-    mix.notes.push_back(
+    note(
         std::to_string(unused) + " of " + std::to_string(sources.size()) +
         " files were not read: there are fewer sequences than files");
   }
