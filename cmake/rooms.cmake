@@ -37,9 +37,5 @@ function(pennyweight_room name)
     endif()
   endforeach()
   target_link_libraries(pw_${name} PUBLIC ${ROOM_LIBRARIES})
-  # The other rooms are compiled without OpenMP, or without MLX.
-  if(NOT name MATCHES "^(core|text|kernels|checkpoint)$")
-    pennyweight_precompile(pw_${name} NAME pw_headers
-                           LIBRARIES pw_mlx nlohmann_json::nlohmann_json)
-  endif()
+  pennyweight_precompile(pw_${name} ${name})
 endfunction()

@@ -228,14 +228,11 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
         *shown.frontier,
         0.6 * result.bits_per_weight,
         1.5 * result.bits_per_weight);
-    for (const auto& outcome : result.stages) {
-      if (!std::isfinite(outcome.kl)) {
-        continue;
-      }
+    for (const auto& stage : page["stages"]) {
       page["frontier"].push_back(
           {{"bits_per_weight", result.bits_per_weight},
-           {"kl", outcome.kl},
-           {"label", stage_titles().at(outcome.name)},
+           {"kl", stage["kl"]},
+           {"label", stage["title"]},
            {"measured", true}});
     }
   }

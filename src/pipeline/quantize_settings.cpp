@@ -81,6 +81,7 @@ Json to_json(const QuantizeReport& report) {
 
 void refuse_beside_recipe(const QuantizeOptions& options) {
   const auto given = options_to_json(options, true);
+  // Not on the stack, where g++ 12 takes its strings for uninitialized.
   const auto defaults = std::make_unique<QuantizeOptions>();
   const auto absent = options_to_json(*defaults, true);
   for (const auto& [name, value] : given.items()) {

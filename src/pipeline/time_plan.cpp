@@ -11,10 +11,10 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <thread>
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "kernels/threads.h"
 #include "method/gptq_stage.h"
 #include "method/learned_stage.h"
 #include "pipeline/memory_plan.h"
@@ -39,10 +39,6 @@ constexpr double kCostRoundSeconds = 4e-7;
 constexpr double kLearnTokens = 4096;
 // A block in which folding is tried, in times of one in which it is not.
 constexpr double kFoldTries = 2.5;
-
-double cores() {
-  return std::max(1U, std::thread::hardware_concurrency());
-}
 
 /// Weights that a token goes through.
 struct Weights {
@@ -123,11 +119,11 @@ TimePlan plan_time(
   TimePlan plan;
   const double cost_tokens = sizes.cost_sequences * length;
   plan.costs = cost_tokens * (8 * p + 6 * h) / (kCostShare * rate) +
-      kCostRoundSeconds * weights.all_blocks / cores();
+      kCostRoundSeconds * weights.all_blocks / kernels::thread_count();
   const double gptq_tokens = sizes.gptq_sequences * length;
   plan.gptq =
       gptq_tokens * (4 * p + 4 * weights.squares) / (kGptqShare * rate) +
-      kRoundSeconds * weights.all_blocks / cores();
+      kRoundSeconds * weights.all_blocks / kernels::thread_count();
   if (sizes.fold_every > 0) {
     plan.gptq *= 1 + kFoldTries / sizes.fold_every;
   }
@@ -150,21 +146,23 @@ std::string fit_into_time(
     double rate,
     double seconds,
     StageSizes& sizes) {
+  constexpr int kFewestFitted = 16;
   constexpr int kFewestSteps = 20;
   constexpr int kFewestSequences = 32;
   const auto plan = plan_time(model, sizes, sequence_length, rate);
-  if (plan.gptq + plan.learned + plan.dwq + plan.rest <= seconds) {
+  if (plan.after_costs() <= seconds) {
     return {};
   }
   std::string text = "to keep --time-limit";
-  const auto cut = [&](const char* what, int& value, int fewest, double share) {
-    const int before = value;
-    value = static_cast<int>(std::floor(std::clamp(share, 0.0, 1.0) * value));
-    value = value < fewest ? 0 : value;
-    if (value != before) {
+  const auto scaled = [](int value, double share) {
+    return static_cast<int>(std::floor(std::clamp(share, 0.0, 1.0) * value));
+  };
+  const auto cut = [&](const char* what, int& value, int to) {
+    if (value != to) {
       text += std::string(", ") + what + " were cut from " +
-          std::to_string(before) + " to " + std::to_string(value);
+          std::to_string(value) + " to " + std::to_string(to);
     }
+    value = to;
   };
   // Steps of learned rounding, whose walk is GPTQ's again, and distillation
   // share what GPTQ leaves; without enough steps all is distillation's.
@@ -172,7 +170,10 @@ std::string fit_into_time(
   if (sizes.learn_steps > 0) {
     const double steps = plan.learned - plan.gptq;
     const double share = (left - plan.gptq) / (steps + plan.dwq);
-    cut("steps of learned rounding", sizes.learn_steps, kFewestSteps, share);
+    const int to = scaled(sizes.learn_steps, share);
+    cut("steps of learned rounding",
+        sizes.learn_steps,
+        to < kFewestSteps ? 0 : to);
     if (sizes.learn_steps > 0) {
       left -= plan.gptq + std::min(share, 1.0) * steps;
     }
@@ -180,19 +181,19 @@ std::string fit_into_time(
   if (sizes.dwq_sequences > 0 && left < plan.dwq) {
     sizes.dwq_sequences *= sizes.dwq_epochs;
     sizes.dwq_epochs = 1;
+    const int to = scaled(sizes.dwq_sequences, left / plan.dwq);
     cut("sequences of distillation",
         sizes.dwq_sequences,
-        kFewestSequences,
-        left / plan.dwq);
+        to < kFewestSequences ? 0 : to);
   }
-  constexpr int kFewestFitted = 16;
-  const double most = seconds / (plan.gptq + plan.rest);
+  const int before = sizes.gptq_sequences;
   cut("sequences of GPTQ",
       sizes.gptq_sequences,
-      0,
-      std::max(most, kFewestFitted / double(sizes.gptq_sequences)));
-  const auto now = plan_time(model, sizes, sequence_length, rate);
-  const double after = now.gptq + now.learned + now.dwq + now.rest;
+      std::max(
+          scaled(before, seconds / (plan.gptq + plan.rest)),
+          std::min(before, kFewestFitted)));
+  const double after =
+      plan_time(model, sizes, sequence_length, rate).after_costs();
   if (after > 1.05 * seconds) {
     text += ", and it will be passed: what is left takes about " +
         std::to_string(int64_t(after)) + " s";

@@ -18,8 +18,12 @@ struct TimePlan {
   double learned = 0;
   double dwq = 0;
   double rest = 0;  // loading, measures of the KL, writing
+  /// Once the widths are known.
+  double after_costs() const {
+    return gptq + learned + dwq + rest;
+  }
   double total() const {
-    return costs + gptq + learned + dwq + rest;
+    return costs + after_costs();
   }
 };
 

@@ -12,8 +12,7 @@ import pytest
 from mlx_lm import generate, load
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests/support")]
-sys.path[:0] = [str(ROOT / "tests/parity")]
+sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import chromium  # noqa: E402
 import test_families  # noqa: E402
 from walks import (  # noqa: E402
