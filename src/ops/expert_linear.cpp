@@ -200,27 +200,29 @@ class ExpertWeightGradient : public CpuPrimitive {
     const auto x = with_even_rows(inputs[1]);
     const auto expert = without_gaps(inputs[2]);
     allocate(out);
-    const auto* of_row = expert.data<uint32_t>();
-    const auto [first, last] =
-        std::equal_range(of_row, of_row + expert.size(), expert_);
-    const auto from = [&, row = first - of_row](const mx::array& rows) {
-      auto matrix = matrix_of(rows);
-      matrix.data =
-          kernels::advance(matrix.data, matrix.type, row * matrix.stride);
-      return matrix;
-    };
-    const kernels::GramArgs args{
-        .rows = last - first,
+    const kernels::GramArgs all{
+        .rows = row_count(x),
         .n = column_count(x),
-        .b = from(x),
-        .parts = {{column_count(dy), from(dy)}},
+        .b = matrix_of(x),
+        .parts = {{column_count(dy), matrix_of(dy)}},
         .out = matrix_of(out)};
+    const auto* of_row = expert.data<uint32_t>();
     const size_t bytes = out.nbytes();
-    return [args, bytes] {
-      std::memset(args.out.data, 0, bytes);
-      if (args.rows > 0) {
-        kernels::gram(args);
+    // The stream may not have chosen the experts before the task runs.
+    return [all, of_row, own = expert_, bytes] {
+      std::memset(all.out.data, 0, bytes);
+      const auto [first, last] =
+          std::equal_range(of_row, of_row + all.rows, own);
+      if (first == last) {
+        return;
       }
+      auto args = all;
+      args.rows = last - first;
+      for (auto* rows : {&args.b, &args.parts.front().a}) {
+        rows->data = kernels::advance(
+            rows->data, rows->type, (first - of_row) * rows->stride);
+      }
+      kernels::gram(args);
     };
   }
 

@@ -94,6 +94,37 @@ TEST_P(Vjp, ExpertLinear) {
       kDepth);
 }
 
+// A gradient that waits for nothing before it is planned: which rows an
+// expert has is known only once the stream has done what came before.
+TEST(VjpOrder, ExpertsChosenLate) {
+  const auto type = mx::float32;
+  const auto expert = mx::array({0u, 0u, 1u, 1u, 1u, 1u}, mx::uint32);
+  const auto x = random({6, kDepth}, type, 1);
+  const auto slope = random({6, 24}, type, 2);
+  const Arrays weights{
+      random({24, kDepth}, type, 3), random({24, kDepth}, type, 4)};
+  const auto slow = mx::zeros({768, 768});
+  mx::eval(Arrays{expert, x, slope, weights[0], weights[1], slow});
+  const auto zero = mx::sum(mx::matmul(slow, slow));
+  const auto late = mx::add(expert, mx::astype(zero, mx::uint32));
+  const auto gradients = [&](const mx::array& chosen) {
+    const auto through = [&](const Arrays& w) {
+      return Arrays{expert_linear(
+          x,
+          {{w[0], std::nullopt, std::nullopt},
+           {w[1], std::nullopt, std::nullopt}},
+          chosen)};
+    };
+    return mx::vjp(through, weights, {slope}).second;
+  };
+  const auto of_late = gradients(late);
+  mx::eval(of_late);
+  const auto of_known = gradients(expert);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    EXPECT_TRUE(mx::array_equal(of_late[i], of_known[i]).item<bool>()) << i;
+  }
+}
+
 TEST_P(Vjp, QuantizedLinear) {
   const auto type = GetParam();
   for (int bits : {2, 3, 4, 5, 6, 8}) {
