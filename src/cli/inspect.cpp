@@ -7,6 +7,25 @@ namespace pennyweight::cli {
 
 namespace {
 
+struct InspectOptions {
+  std::string model;
+  std::string family;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "model",
+         .help = "Folder of the model, or a hub id org/name[@revision]",
+         .positional = true,
+         .required = true},
+        self.model);
+    option(
+        {.name = "assume-family",
+         .help = "Read a model of an unknown model_type as this family's"},
+        self.family);
+  }
+};
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text;
   for (auto extent : shape) {
@@ -54,20 +73,12 @@ Command inspect_command() {
       "  pennyweight inspect Qwen/Qwen3-0.6B\n"
       "  pennyweight inspect folder --json modules.json\n",
       [](CLI::App& app) {
-        auto model = std::make_shared<std::string>();
-        app.add_option(
-               "model,--model",
-               *model,
-               "Folder of the model, or a hub id org/name[@revision]")
-            ->required();
-        auto family = std::make_shared<std::string>();
-        app.add_option(
-            "--assume-family",
-            *family,
-            "Read a model of an unknown model_type as this family's");
-        return [model, family](Console& console) {
-          auto report =
-              inspect(resolve_model(*model, console.progress()), *family);
+        auto options = std::make_shared<InspectOptions>();
+        bind_flags(app, *options);
+        return [options](Console& console) {
+          auto report = inspect(
+              resolve_model(options->model, console.progress()),
+              options->family);
           console.result(to_json(report), describe(report));
         };
       }};

@@ -1,0 +1,71 @@
+#include "cli/bind.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+
+namespace pennyweight::cli {
+
+namespace {
+
+std::string flags(const OptionInfo& info) {
+  std::string text;
+  if (!info.short_name.empty()) {
+    text = "-" + info.short_name + ",";
+  }
+  text += "--" + info.name;
+  for (const auto& alias : info.aliases) {
+    text += ",--" + alias;
+  }
+  // A positional may also be given by its flag.
+  return info.positional ? info.name + "," + text : text;
+}
+
+/// What is on by default is switched off by --no-NAME.
+CLI::Option* add(CLI::App& app, const OptionInfo& info, bool& value) {
+  auto names = flags(info);
+  auto help = info.help;
+  if (value) {
+    names += ",!--no-" + info.name;
+    help += " (default; --no-" + info.name + " switches it off)";
+  }
+  return app.add_flag(names, value, help);
+}
+
+template <class T>
+CLI::Option* add(CLI::App& app, const OptionInfo& info, T& value) {
+  return app.add_option(flags(info), value, info.help)->capture_default_str();
+}
+
+template <class T>
+CLI::Option*
+add(CLI::App& app, const OptionInfo& info, std::optional<T>& value) {
+  return app.add_option(flags(info), value, info.help);
+}
+
+}  // namespace
+
+template <class T>
+void FlagBinder::operator()(const OptionInfo& info, T& value) {
+  auto* option = add(app_, info, value);
+  option->required(info.required);
+  if (!info.choices.empty()) {
+    option->check(CLI::IsMember(info.choices));
+  }
+}
+
+#define PENNYWEIGHT_BINDS(T)                                        \
+  template void FlagBinder::operator()(const OptionInfo& info, T&); \
+  template void FlagBinder::operator()(                             \
+      const OptionInfo& info, std::optional<T>&)
+
+template void FlagBinder::operator()(const OptionInfo& info, bool&);
+PENNYWEIGHT_BINDS(int);
+PENNYWEIGHT_BINDS(int64_t);
+PENNYWEIGHT_BINDS(uint64_t);
+PENNYWEIGHT_BINDS(double);
+PENNYWEIGHT_BINDS(std::string);
+PENNYWEIGHT_BINDS(std::vector<std::string>);
+
+#undef PENNYWEIGHT_BINDS
+
+}  // namespace pennyweight::cli
