@@ -18,6 +18,8 @@ constexpr int64_t kMost = 50;
 // In units of the student's mean scale; tried from this one outwards.
 constexpr double kRates[] = {2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2};
 constexpr size_t kFirstRate = 3;
+// Two neighbours of the best, and one or two on the way to it.
+constexpr int64_t kTypicalTrials = 4;
 
 using Clock = std::chrono::steady_clock;
 
@@ -25,6 +27,10 @@ std::string rate_text(double rate) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.3g", rate);
   return text;
+}
+
+int64_t interval_of(int64_t steps) {
+  return std::clamp(steps / 10, kFewest, kMost);
 }
 
 class Trainer {
@@ -45,7 +51,7 @@ class Trainer {
         work_(work),
         progress_(progress),
         steps_(static_cast<int64_t>(data.train.batches.size())),
-        interval_(std::clamp(steps_ / 10, kFewest, kMost)) {
+        interval_(interval_of(steps_)) {
     for (size_t i = 0; i < data.valid.batches.size(); ++i) {
       for (auto& chunk : cut_batch(data.valid, i, part, kChunkTokens)) {
         held_out_.push_back(std::move(chunk));
@@ -280,6 +286,10 @@ Json to_json(const std::vector<TrainPoint>& curve) {
          {"held_out_kl", point.held_out ? Json(*point.held_out) : Json()}});
   }
   return json;
+}
+
+int64_t rate_trial_steps(int64_t steps) {
+  return kTypicalTrials * std::min(steps, interval_of(steps));
 }
 
 TrainResult train_dwq(

@@ -48,6 +48,9 @@ struct TrainResult {
 
 Json to_json(const std::vector<TrainPoint>& curve);
 
+/// Steps that choosing the rate for `steps` takes, typically.
+int64_t rate_trial_steps(int64_t steps);
+
 /// A run's data and targets.
 struct TrainData {
   const DistillSplit& train;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
-#include <thread>
 
 #include "calibration/sample.h"
 #include "core/atomic_file.h"
@@ -12,6 +11,7 @@
 #include "core/error.h"
 #include "export/model_card.h"
 #include "kernels/dispatch.h"
+#include "kernels/threads.h"
 #include "pipeline/write_model.h"
 #include "text/tokenizer.h"
 
@@ -168,7 +168,7 @@ Json stages_json(const QuantizeReport& result) {
 }  // namespace
 
 std::string machine_name() {
-  return std::to_string(std::thread::hardware_concurrency()) + " threads, " +
+  return std::to_string(kernels::thread_count()) + " threads, " +
       std::string(kernels::target_name(kernels::active_choice()));
 }
 

@@ -17,6 +17,8 @@
 #include "kernels/threads.h"
 #include "method/gptq_stage.h"
 #include "method/learned_stage.h"
+#include "pipeline/dwq.h"
+#include "pipeline/dwq_train.h"
 #include "pipeline/memory_plan.h"
 
 namespace pennyweight {
@@ -30,7 +32,9 @@ using Clock = std::chrono::steady_clock;
 constexpr double kCostShare = 0.7;
 constexpr double kGptqShare = 0.6;
 constexpr double kLearnShare = 0.7;
-constexpr double kDwqShare = 0.4;
+constexpr double kDwqShare = 0.6;
+// Measures on held-out text, in times of the steps.
+constexpr double kDwqMeasures = 1.1;
 constexpr double kEvaluateShare = 0.75;
 // GPTQ of a weight, with grids, refit, descent and the gate; no matter of the
 // matmul's rate. Costs round to three widths, without the last three.
@@ -47,6 +51,14 @@ struct Weights {
   double all_blocks = 0;  // of experts all
   double squares = 0;     // sum over what linears read of width^2
 };
+
+/// Steps of distillation, those that choose the rate counted in.
+double dwq_steps(const StageSizes& sizes) {
+  const int64_t batch = DwqOptions().batch_size;
+  const int64_t sequences = int64_t{sizes.dwq_sequences} * sizes.dwq_epochs;
+  const int64_t steps = (sequences + batch - 1) / batch;
+  return double(steps + (sizes.dwq_rate ? 0 : rate_trial_steps(steps)));
+}
 
 Weights count_weights(const Model& model) {
   Weights sum;
@@ -131,10 +143,8 @@ TimePlan plan_time(
     plan.learned = plan.gptq +
         sizes.learn_steps * kLearnTokens * 6 * p / (kLearnShare * rate);
   }
-  const double dwq_tokens = sizes.dwq_sequences * length * sizes.dwq_epochs;
-  // Trials of the rate and measures on held-out text come on top.
-  plan.dwq = (sizes.dwq_rate ? 1.1 : 1.5) * dwq_tokens * 10 * (p + h) /
-      (kDwqShare * rate);
+  plan.dwq = dwq_steps(sizes) * DwqOptions().batch_size * length * 10 *
+      (p + h) * kDwqMeasures / (kDwqShare * rate);
   plan.rest =
       5 * MixSize{}.gate * length * 4 * (p + h) / (kEvaluateShare * rate);
   return plan;
@@ -181,10 +191,15 @@ std::string fit_into_time(
   if (sizes.dwq_sequences > 0 && left < plan.dwq) {
     sizes.dwq_sequences *= sizes.dwq_epochs;
     sizes.dwq_epochs = 1;
-    const int to = scaled(sizes.dwq_sequences, left / plan.dwq);
+    // Trials of the rate do not shrink as training does.
+    auto shorter = sizes;
+    while (shorter.dwq_sequences >= kFewestSequences &&
+           dwq_steps(shorter) * plan.dwq > left * dwq_steps(sizes)) {
+      --shorter.dwq_sequences;
+    }
     cut("sequences of distillation",
         sizes.dwq_sequences,
-        to < kFewestSequences ? 0 : to);
+        shorter.dwq_sequences < kFewestSequences ? 0 : shorter.dwq_sequences);
   }
   const int before = sizes.gptq_sequences;
   cut("sequences of GPTQ",

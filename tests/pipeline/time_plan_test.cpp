@@ -82,6 +82,29 @@ TEST(TimePlan, WhatIsCutFits) {
   }
 }
 
+// Choosing the rate takes as many steps for little text as for much.
+TEST(TimePlan, TrialsOfTheRateAreCounted) {
+  Fixture fixture;
+  const auto& model = fixture.tiny.model;
+  auto free = sizes();
+  free.dwq_rate.reset();
+  free.learn_steps = 0;
+  free.dwq_sequences = 32;
+  auto given = free;
+  given.dwq_rate = 1e-4;
+  EXPECT_GT(
+      plan_time(model, free, kLength, kRate).dwq,
+      2 * plan_time(model, given, kLength, kRate).dwq);
+  free.dwq_sequences = 128;
+  const auto plan = plan_time(model, free, kLength, kRate);
+  auto fitted = free;
+  const double seconds = plan.after_costs() - 0.3 * plan.dwq;
+  EXPECT_NE(fit_into_time(model, kLength, kRate, seconds, fitted), "");
+  EXPECT_GE(fitted.dwq_sequences, 32);
+  EXPECT_LE(
+      plan_time(model, fitted, kLength, kRate).dwq, 0.7 * plan.dwq + 1e-6);
+}
+
 TEST(TimePlan, StagesWithTooLittleTimeAreLeftOut) {
   Fixture fixture;
   const auto& plan = fixture.plan;
