@@ -155,10 +155,8 @@ class ExpertLinear : public CpuPrimitive {
       int64_t last,
       const Own& own,
       const Form& form) {
-    auto x = rows.x;
-    x.data = kernels::advance(x.data, x.type, first * x.stride);
-    auto out = rows.out;
-    out.data = kernels::advance(out.data, out.type, first * out.stride);
+    const auto x = kernels::from_row(rows.x, first);
+    const auto out = kernels::from_row(rows.out, first);
     if (form.packed) {
       kernels::quantized_matmul(
           {.m = last - first,
@@ -218,10 +216,9 @@ class ExpertWeightGradient : public CpuPrimitive {
       }
       auto args = all;
       args.rows = last - first;
-      for (auto* rows : {&args.b, &args.parts.front().a}) {
-        rows->data = kernels::advance(
-            rows->data, rows->type, (first - of_row) * rows->stride);
-      }
+      const int64_t row = first - of_row;
+      args.b = kernels::from_row(all.b, row);
+      args.parts.front().a = kernels::from_row(all.parts.front().a, row);
       kernels::gram(args);
     };
   }

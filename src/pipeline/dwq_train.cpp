@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kWhere = "dwq";
 constexpr int64_t kChunkTokens = 4096;
-// Steps between two measures on held-out text.
+// Bounds of the steps between two measures on held-out text.
 constexpr int64_t kFewest = 10;
 constexpr int64_t kMost = 50;
 // In units of the student's mean scale; tried from this one outwards.
@@ -29,8 +29,9 @@ std::string rate_text(double rate) {
   return text;
 }
 
+// Steps between two measures, and those of a trial of a rate.
 int64_t interval_of(int64_t steps) {
-  return std::clamp(steps / 10, kFewest, kMost);
+  return std::min(steps, std::clamp(steps / 10, kFewest, kMost));
 }
 
 class Trainer {
@@ -150,19 +151,19 @@ class Trainer {
 
   // Some steps from the start at each rate; the best on held-out text.
   void find_rate() {
-    const int64_t steps = std::min(steps_, interval_);
     std::map<size_t, double> found;
     const auto attempt = [&](size_t i) {
       if (!found.contains(i)) {
         const double rate = kRates[i] * student_.unit();
-        found[i] = try_rate(rate, steps);
+        found[i] = try_rate(rate, interval_);
         if (std::isinf(found[i])) {
           say("diverges at rate " + rate_text(rate));
           return found[i];
         }
         result_.trial[rate_text(rate)] = found[i];
-        say("held-out KL after " + std::to_string(steps) + " steps at rate " +
-            rate_text(rate) + " " + std::to_string(found[i]));
+        say("held-out KL after " + std::to_string(interval_) +
+            " steps at rate " + rate_text(rate) + " " +
+            std::to_string(found[i]));
       }
       return found[i];
     };
@@ -289,7 +290,7 @@ Json to_json(const std::vector<TrainPoint>& curve) {
 }
 
 int64_t rate_trial_steps(int64_t steps) {
-  return kTypicalTrials * std::min(steps, interval_of(steps));
+  return kTypicalTrials * interval_of(steps);
 }
 
 TrainResult train_dwq(

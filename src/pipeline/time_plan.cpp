@@ -52,14 +52,6 @@ struct Weights {
   double squares = 0;     // sum over what linears read of width^2
 };
 
-/// Steps of distillation, those that choose the rate counted in.
-double dwq_steps(const StageSizes& sizes) {
-  const int64_t batch = DwqOptions().batch_size;
-  const int64_t sequences = int64_t{sizes.dwq_sequences} * sizes.dwq_epochs;
-  const int64_t steps = (sequences + batch - 1) / batch;
-  return double(steps + (sizes.dwq_rate ? 0 : rate_trial_steps(steps)));
-}
-
 Weights count_weights(const Model& model) {
   Weights sum;
   std::string input;
@@ -90,6 +82,16 @@ const ModuleSpec& largest_linear(const std::vector<ModuleSpec>& modules) {
   return *std::ranges::max_element(modules, {}, [](const ModuleSpec& module) {
     return module.block < 0 ? 0 : module.out * module.in;
   });
+}
+
+/// Sequences that distillation goes through in whole steps, those that choose
+/// the rate counted in.
+double trained_sequences(const StageSizes& sizes) {
+  const int64_t batch = DwqOptions().batch_size;
+  const int64_t sequences = int64_t{sizes.dwq_sequences} * sizes.dwq_epochs;
+  const int64_t steps = (sequences + batch - 1) / batch;
+  return double(
+      batch * (steps + (sizes.dwq_rate ? 0 : rate_trial_steps(steps))));
 }
 
 }  // namespace
@@ -143,8 +145,8 @@ TimePlan plan_time(
     plan.learned = plan.gptq +
         sizes.learn_steps * kLearnTokens * 6 * p / (kLearnShare * rate);
   }
-  plan.dwq = dwq_steps(sizes) * DwqOptions().batch_size * length * 10 *
-      (p + h) * kDwqMeasures / (kDwqShare * rate);
+  plan.dwq = trained_sequences(sizes) * length * 10 * (p + h) * kDwqMeasures /
+      (kDwqShare * rate);
   plan.rest =
       5 * MixSize{}.gate * length * 4 * (p + h) / (kEvaluateShare * rate);
   return plan;
@@ -192,9 +194,10 @@ std::string fit_into_time(
     sizes.dwq_sequences *= sizes.dwq_epochs;
     sizes.dwq_epochs = 1;
     // Trials of the rate do not shrink as training does.
+    const double each = plan.dwq / trained_sequences(sizes);
     auto shorter = sizes;
     while (shorter.dwq_sequences >= kFewestSequences &&
-           dwq_steps(shorter) * plan.dwq > left * dwq_steps(sizes)) {
+           trained_sequences(shorter) * each > left) {
       --shorter.dwq_sequences;
     }
     cut("sequences of distillation",
