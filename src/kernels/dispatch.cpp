@@ -26,6 +26,7 @@ constexpr Implementation kReference{
     .subtract = reference::subtract,
     .add_magnitudes = reference::add_magnitudes,
     .transpose = reference::transpose,
+    .gram = reference::gram,
     .softmax = reference::softmax,
     .logsumexp = reference::logsumexp,
     .score_update = reference::score_update,
@@ -50,6 +51,7 @@ constexpr Implementation kSimd{
     .subtract = simd::subtract,
     .add_magnitudes = simd::add_magnitudes,
     .transpose = simd::transpose,
+    .gram = simd::gram,
     .softmax = simd::softmax,
     .logsumexp = simd::logsumexp,
     .score_update = simd::score_update,
@@ -62,29 +64,20 @@ constexpr Implementation kSimd{
 };
 
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
-constexpr Implementation kOneDnn{
-    .matmul = onednn::matmul,
-    .dequantize = simd::dequantize,
-    .quantized_matmul = onednn::quantized_matmul,
-    .rms_norm = simd::rms_norm,
-    .rope = simd::rope,
-    .attention = onednn::attention,
-    .gated_delta = simd::gated_delta,
-    .causal_conv = simd::causal_conv,
-    .swiglu = simd::swiglu,
-    .subtract = simd::subtract,
-    .add_magnitudes = simd::add_magnitudes,
-    .transpose = simd::transpose,
-    .softmax = simd::softmax,
-    .logsumexp = simd::logsumexp,
-    .score_update = simd::score_update,
-    .rms_norm_backward = simd::rms_norm_backward,
-    .swiglu_backward = simd::swiglu_backward,
-    .attention_backward = onednn::attention_backward,
-    .kl_rows = simd::kl_rows,
-    .group_gradient = simd::group_gradient,
-    .accumulate = simd::accumulate,
-};
+constexpr Implementation with_onednn(bool f32) {
+  Implementation made = kSimd;
+  made.matmul = f32 ? onednn::matmul_f32 : onednn::matmul;
+  made.gram = f32 ? onednn::gram_f32 : onednn::gram;
+  made.quantized_matmul =
+      f32 ? onednn::quantized_matmul_f32 : onednn::quantized_matmul;
+  made.attention = f32 ? onednn::attention_f32 : onednn::attention;
+  made.attention_backward =
+      f32 ? onednn::attention_backward_f32 : onednn::attention_backward;
+  return made;
+}
+
+constexpr Implementation kOneDnn = with_onednn(false);
+constexpr Implementation kOneDnnF32 = with_onednn(true);
 #endif
 
 Choice best_choice() {
@@ -92,7 +85,8 @@ Choice best_choice() {
     return Choice::reference;
   }
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
-  return Choice::onednn;
+  const bool slow = onednn::has_bfloat16() && !onednn::bfloat16_pays();
+  return slow ? Choice::onednn_f32 : Choice::onednn;
 #else
   return Choice::simd;
 #endif
@@ -104,7 +98,11 @@ Choice requested_choice() {
     return best_choice();
   }
   const std::string name = text;
-  for (Choice choice : {Choice::reference, Choice::simd, Choice::onednn}) {
+  for (Choice choice :
+       {Choice::reference,
+        Choice::simd,
+        Choice::onednn,
+        Choice::onednn_f32}) {
     if (name == choice_name(choice)) {
       implementation(choice);
       return choice;
@@ -114,7 +112,7 @@ Choice requested_choice() {
       ErrorCode::invalid_argument,
       "kernels",
       "PENNYWEIGHT_KERNEL is '" + one_line(name, 40) +
-          "'; set it to reference, simd or onednn, or unset it");
+          "'; set it to reference, simd, onednn or onednn_f32, or unset it");
 }
 
 constexpr int kNotOverridden = -1;
@@ -132,8 +130,10 @@ std::string_view choice_name(Choice choice) {
       return "reference";
     case Choice::simd:
       return "simd";
-    default:
+    case Choice::onednn:
       return "onednn";
+    default:
+      return "onednn_f32";
   }
 }
 
@@ -142,9 +142,16 @@ std::vector<Choice> available_choices() {
   if (simd::available()) {
     choices.push_back(Choice::simd);
   }
-  if (best_choice() == Choice::onednn) {
-    choices.push_back(Choice::onednn);
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+  if (simd::available()) {
+    const Choice best = best_choice();
+    if (onednn::has_bfloat16()) {  // else both are the same
+      choices.push_back(
+          best == Choice::onednn ? Choice::onednn_f32 : Choice::onednn);
+    }
+    choices.push_back(best);
   }
+#endif
   return choices;
 }
 
@@ -178,7 +185,7 @@ const Implementation& implementation(Choice choice) {
       return kSimd;
     default:
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
-      return kOneDnn;
+      return choice == Choice::onednn ? kOneDnn : kOneDnnF32;
 #else
       throw Error(
           ErrorCode::not_supported,
@@ -196,7 +203,7 @@ std::string_view target_name(Choice choice) {
       return simd::target_name();
     default:
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
-      return onednn::target_name();
+      return onednn::target_name(choice == Choice::onednn);
 #else
       return "none";
 #endif
@@ -249,6 +256,10 @@ void add_magnitudes(const AddMagnitudesArgs& args) {
 
 void transpose(const TransposeArgs& args) {
   active().transpose(args);
+}
+
+void gram(const GramArgs& args) {
+  active().gram(args);
 }
 
 void softmax(const SoftmaxArgs& args) {

@@ -12,16 +12,19 @@ namespace pennyweight::kernels {
 
 /// The implementations of kernels.h. reference is naive and is what the
 /// others are tested against; simd is Highway's, for the best target that the
-/// machine has; onednn is simd with oneDNN's matrix products.
-enum class Choice { reference, simd, onednn };
+/// machine has; onednn is simd with oneDNN's matrix products, of bfloat16 on
+/// bfloat16 instructions where the machine has them, and onednn_f32 the same
+/// with all of them in float32, which is faster where those are slow.
+enum class Choice { reference, simd, onednn, onednn_f32 };
 
 std::string_view choice_name(Choice choice);
 
 /// What this build and machine can run, the best last.
 std::vector<Choice> available_choices();
 
-/// PENNYWEIGHT_KERNEL=reference|simd|onednn, else the best. Another value is
-/// an invalid_argument Error, onednn where it is not built in not_supported.
+/// PENNYWEIGHT_KERNEL=reference|simd|onednn|onednn_f32, else the best. Another
+/// value is an invalid_argument Error, onednn where it is not built in
+/// not_supported.
 Choice active_choice();
 
 /// Replaces what PENNYWEIGHT_KERNEL says, for tests and benchmarks; none
@@ -41,6 +44,7 @@ struct Implementation {
   void (*subtract)(const SubtractArgs&);
   void (*add_magnitudes)(const AddMagnitudesArgs&);
   void (*transpose)(const TransposeArgs&);
+  void (*gram)(const GramArgs&);
   void (*softmax)(const SoftmaxArgs&);
   void (*logsumexp)(const LogSumExpArgs&);
   void (*score_update)(const ScoreArgs&);

@@ -1,9 +1,9 @@
 #include <algorithm>
 
 #include "kernels/access.h"
-#include "kernels/dispatch.h"
 #include "kernels/scratch.h"
 #include "kernels/threads.h"
+#include "kernels/tiles.h"
 
 namespace pennyweight::kernels {
 
@@ -18,6 +18,7 @@ ConstMatrix by_columns(
     const ConstMatrix& x,
     int64_t rows,
     int64_t columns,
+    TransposeFn transpose,
     Scratch& scratch) {
   char* flat = scratch.get<char>(rows * columns * int64_t(size_of(x.type)));
   transpose(
@@ -37,8 +38,9 @@ void add_product(
     int64_t k,
     const ConstMatrix& a,
     const ConstMatrix& b,
-    const Matrix& out) {
-  matmul(
+    const Matrix& out,
+    ProductFn product) {
+  product(
       {.m = m,
        .n = n,
        .k = k,
@@ -50,7 +52,12 @@ void add_product(
 }
 
 /// The same for a = b, above the diagonal and little below it.
-void add_upper(int64_t n, int64_t k, const ConstMatrix& x, const Matrix& out) {
+void add_upper(
+    int64_t n,
+    int64_t k,
+    const ConstMatrix& x,
+    const Matrix& out,
+    ProductFn product) {
   const int64_t bands = std::max<int64_t>(1, n / kBand);
   for (int64_t band = 0; band < bands; ++band) {
     const int64_t first = n * band / bands;
@@ -62,7 +69,8 @@ void add_upper(int64_t n, int64_t k, const ConstMatrix& x, const Matrix& out) {
         k,
         part,
         part,
-        from_column(from_row(out, first), first));
+        from_column(from_row(out, first), first),
+        product);
   }
 }
 
@@ -84,34 +92,44 @@ void copy_to_lower(int64_t n, const Matrix& out) {
 
 }  // namespace
 
-void gram(const GramArgs& args) {
-  thread_local Scratch scratch_a, scratch_b;
-  const auto is_b = [&](const GramArgs::Part& part) {
-    return part.a.data == args.b.data && part.a.type == args.b.type &&
-        part.a.stride == args.b.stride && part.m == args.n;
-  };
-  for (int64_t row = 0; row < args.rows; row += kMostRows) {
-    const int64_t rows = std::min(kMostRows, args.rows - row);
-    const auto b = by_columns(from_row(args.b, row), rows, args.n, scratch_b);
-    int64_t at = 0;
-    for (const auto& part : args.parts) {
-      const auto out = from_row(args.out, at);
-      at += part.m;
-      if (is_b(part)) {
-        add_upper(args.n, rows, b, out);
-        continue;
-      }
-      const auto a = by_columns(from_row(part.a, row), rows, part.m, scratch_a);
-      add_product(part.m, args.n, rows, a, b, out);
-    }
-  }
+bool is_square(const GramArgs& args, const GramArgs::Part& part) {
+  return part.a.data == args.b.data && part.a.type == args.b.type &&
+      part.a.stride == args.b.stride && part.m == args.n;
+}
+
+void complete_squares(const GramArgs& args) {
   int64_t at = 0;
   for (const auto& part : args.parts) {
-    if (is_b(part)) {
+    if (is_square(args, part)) {
       copy_to_lower(args.n, from_row(args.out, at));
     }
     at += part.m;
   }
+}
+
+void gram_by_products(
+    const GramArgs& args,
+    ProductFn product,
+    TransposeFn transpose) {
+  thread_local Scratch scratch_a, scratch_b;
+  for (int64_t row = 0; row < args.rows; row += kMostRows) {
+    const int64_t rows = std::min(kMostRows, args.rows - row);
+    const auto b =
+        by_columns(from_row(args.b, row), rows, args.n, transpose, scratch_b);
+    int64_t at = 0;
+    for (const auto& part : args.parts) {
+      const auto out = from_row(args.out, at);
+      at += part.m;
+      if (is_square(args, part)) {
+        add_upper(args.n, rows, b, out, product);
+        continue;
+      }
+      const auto a = by_columns(
+          from_row(part.a, row), rows, part.m, transpose, scratch_a);
+      add_product(part.m, args.n, rows, a, b, out, product);
+    }
+  }
+  complete_squares(args);
 }
 
 }  // namespace pennyweight::kernels

@@ -291,7 +291,6 @@ void matmul(const MatmulArgs& args);
 void subtract(const SubtractArgs& args);
 void add_magnitudes(const AddMagnitudesArgs& args);
 void transpose(const TransposeArgs& args);
-/// Made of transpose and matmul.
 void gram(const GramArgs& args);
 void dequantize(const DequantizeArgs& args);
 void quantized_matmul(const QuantizedMatmulArgs& args);

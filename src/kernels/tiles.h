@@ -9,12 +9,24 @@
 namespace pennyweight::kernels {
 
 using ProductFn = void (*)(const MatmulArgs&);
+using TransposeFn = void (*)(const TransposeArgs&);
 
 /// A packed weight is expanded to `panel_type`, a few megabytes at a time.
 void quantized_matmul_by_panels(
     const QuantizedMatmulArgs& args,
     ProductFn product,
     DType panel_type);
+
+/// Both sides are transposed a thousand rows at a time.
+void gram_by_products(
+    const GramArgs& args,
+    ProductFn product,
+    TransposeFn transpose);
+
+/// Whether a part is b itself, and only its upper half is computed.
+bool is_square(const GramArgs& args, const GramArgs::Part& part);
+/// Copies the upper halves of such parts to the lower.
+void complete_squares(const GramArgs& args);
 
 /// Keys `from` .. `from + count - 1` of one batch row and kv head. Both are
 /// multiples of kKeyStep; what lies beyond the last key counts as zeros.

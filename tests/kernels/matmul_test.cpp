@@ -132,6 +132,50 @@ TEST_P(Matmul, WeightByDepth) {
   }
 }
 
+TEST_P(Matmul, StripsOfRows) {
+  for (const auto& types : kTypes) {
+    const Size size{200, 100, 70};
+    check({.types = types, .size = size, .bias = true});
+    check({.types = types, .size = size, .residual = true, .gap = 3});
+    check({.types = types, .size = size, .by_depth = true, .gap = 5});
+    check({.types = types, .size = {64, 576, 40}, .residual = true,
+           .in_place = true});
+  }
+}
+
+TEST_P(Matmul, DepthInParts) {
+  for (const auto& types : kTypes) {
+    const Size size{70, 40, 2100};
+    check({.types = types, .size = size, .bias = true, .residual = true});
+    check({.types = types, .size = size, .by_depth = true});
+  }
+}
+
+// More rows than sums are kept for, more columns than are packed at a time.
+TEST_P(Matmul, LargerThanItsPanels) {
+  if (GetParam().choice == Choice::reference) {
+    GTEST_SKIP() << "naive";
+  }
+  const int64_t m = 1100, n = 2050, k = 2100;
+  for (DType type : {DType::bf16, DType::f32}) {
+    const auto x = Tensor::random(type, m, k, 1);
+    const auto w = Tensor::random(type, n, k, 2);
+    Tensor out(type, m, n);
+    kernels().matmul({m, n, k, x.view(), w.view(), {}, {}, out.out(), false});
+    for (int64_t sample = 0; sample < 500; ++sample) {
+      const int64_t i = sample * 977 % m, j = sample * 1013 % n;
+      double sum = 0, magnitude = 0;
+      for (int64_t l = 0; l < k; ++l) {
+        const double term = double(x.at(i, l)) * w.at(j, l);
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      const double slack = double(k) * 0x1p-24 * magnitude;
+      expect_close(out.at(i, j), sum, type, slack, "large");
+    }
+  }
+}
+
 // A float16 product beyond 65504 and one that is exact in float32 only.
 TEST_P(Matmul, Float16KeepsFloat32Sums) {
   const int64_t k = 64;

@@ -190,6 +190,14 @@ void attention(const AttentionArgs& args) {
   attention_by_tiles(args, matmul, bf16 ? DType::bf16 : DType::f32);
 }
 
+void attention_f32(const AttentionArgs& args) {
+  attention_by_tiles(args, matmul_f32, DType::f32);
+}
+
+void attention_backward_f32(const AttentionBackwardArgs& args) {
+  attention_backward_by_tiles(args, matmul_f32, DType::f32);
+}
+
 void attention_backward(const AttentionBackwardArgs& args) {
   const bool bf16 = args.forward.type == DType::bf16 && has_bfloat16();
   attention_backward_by_tiles(args, matmul, bf16 ? DType::bf16 : DType::f32);

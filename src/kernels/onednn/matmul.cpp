@@ -7,6 +7,7 @@
 #include "kernels/access.h"
 #include "kernels/onednn/onednn.h"
 #include "kernels/onednn/product.h"
+#include "kernels/onednn/strips.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
@@ -51,8 +52,9 @@ ConstMatrix as_type(
   return {copy.data, copy.type, copy.stride};
 }
 
-bool is_native(const MatmulArgs& args) {
-  const bool bf16 = args.x.type == DType::bf16 && has_bfloat16();
+/// With `narrow`, bfloat16 is multiplied as it is.
+bool is_native(const MatmulArgs& args, bool narrow) {
+  const bool bf16 = narrow && args.x.type == DType::bf16;
   return args.x.type == args.weight.type &&
       (args.x.type == DType::f32 || bf16) &&
       (args.out.type == DType::f32 || (bf16 && args.out.type == DType::bf16)) &&
@@ -64,15 +66,15 @@ struct Copies {
 };
 
 /// One block of the result through copies in types that oneDNN multiplies.
-void convert_and_multiply(MatmulArgs args, Copies& copies) {
-  const bool bf16 = args.x.type == DType::bf16 &&
-      args.weight.type == DType::bf16 && has_bfloat16();
+void convert_and_multiply(MatmulArgs args, bool narrow, Copies& copies) {
+  const bool bf16 = narrow && args.x.type == DType::bf16 &&
+      args.weight.type == DType::bf16;
   const auto type = bf16 ? DType::bf16 : DType::f32;
   args.x = as_type(args.x, type, args.m, args.k, copies.x);
   args.weight = args.weight_by_depth
       ? as_type(args.weight, type, args.k, args.n, copies.weight)
       : as_type(args.weight, type, args.n, args.k, copies.weight);
-  if (is_native(args)) {
+  if (is_native(args, narrow)) {
     return product(args);
   }
   const Matrix out = args.out;
@@ -86,7 +88,7 @@ void convert_and_multiply(MatmulArgs args, Copies& copies) {
       args.m, args.n, {args.out.data, DType::f32, args.out.stride}, out);
 }
 
-void multiply_by_blocks(const MatmulArgs& args) {
+void multiply_by_blocks(const MatmulArgs& args, bool narrow) {
   thread_local Copies copies;
   const int64_t columns = rows_that_fit(args.k, args.n);
   const int64_t rows =
@@ -104,7 +106,7 @@ void multiply_by_blocks(const MatmulArgs& args) {
       }
       block.residual = from_column(from_row(args.residual, i), j);
       block.out = from_column(from_row(args.out, i), j);
-      convert_and_multiply(block, copies);
+      convert_and_multiply(block, narrow, copies);
     }
   }
 }
@@ -134,21 +136,20 @@ ConstMatrix aligned_copy(const MatmulArgs& args) {
   return {copy, DType::bf16, args.k};
 }
 
-DType panel_type(DType x) {
-  return x == DType::bf16 && has_bfloat16() ? DType::bf16 : DType::f32;
-}
-
-}  // namespace
-
-void matmul(const MatmulArgs& args) {
+void multiply(const MatmulArgs& args, bool narrow) {
   if (args.m == 0 || args.n == 0) {
     return;
   }
   if (args.m <= simd::kFewRows && !args.weight_by_depth) {
     return simd::matmul(args);  // bound by memory, and needs no compiling
   }
-  if (!is_native(args)) {
-    return multiply_by_blocks(args);
+  const bool bf16 = narrow && args.x.type == DType::bf16 &&
+      args.weight.type == DType::bf16;
+  if (!bf16 && strips_pay(args)) {
+    return strip_product({args});
+  }
+  if (!is_native(args, narrow)) {
+    return multiply_by_blocks(args, narrow);
   }
   MatmulArgs native = args;
   if (wants_aligned_copy(args)) {
@@ -157,19 +158,71 @@ void matmul(const MatmulArgs& args) {
   product(native);
 }
 
-void quantized_matmul(const QuantizedMatmulArgs& args) {
+void quantized_multiply(
+    const QuantizedMatmulArgs& args,
+    ProductFn product,
+    bool narrow) {
   if (args.m <= simd::kFewRows) {
     return simd::quantized_few_rows(args);
   }
-  quantized_matmul_by_panels(args, matmul, panel_type(args.x.type));
+  const bool bf16 = narrow && args.x.type == DType::bf16;
+  quantized_matmul_by_panels(args, product, bf16 ? DType::bf16 : DType::f32);
 }
 
-std::string_view target_name() {
+}  // namespace
+
+void matmul(const MatmulArgs& args) {
+  multiply(args, has_bfloat16());
+}
+
+void quantized_matmul(const QuantizedMatmulArgs& args) {
+  quantized_multiply(args, matmul, has_bfloat16());
+}
+
+void gram(const GramArgs& args) {
+  gram_by_products(args, matmul, simd::transpose);
+}
+
+void gram_f32(const GramArgs& args) {
+  int64_t at = 0;
+  for (const auto& part : args.parts) {
+    const auto out = from_row(args.out, at);
+    at += part.m;
+    const MatmulArgs product{
+        .m = part.m,
+        .n = args.n,
+        .k = args.rows,
+        .x = part.a,
+        .weight = args.b,
+        .residual = {out.data, out.type, out.stride},
+        .out = out,
+        .weight_by_depth = true};
+    if (!strips_pay(product)) {
+      GramArgs alone = args;
+      alone.parts = {part};
+      alone.out = out;
+      gram_by_products(alone, matmul_f32, simd::transpose);
+      continue;
+    }
+    strip_product({product, true, is_square(args, part)});
+  }
+  complete_squares(args);
+}
+
+void matmul_f32(const MatmulArgs& args) {
+  multiply(args, false);
+}
+
+void quantized_matmul_f32(const QuantizedMatmulArgs& args) {
+  quantized_multiply(args, matmul_f32, false);
+}
+
+std::string_view target_name(bool narrow) {
   switch (dnnl::get_effective_cpu_isa()) {
     case dnnl::cpu_isa::avx512_core_amx:
-      return "avx512_core_amx";
+      return narrow ? "avx512_core_amx" : "avx512_core";
     case dnnl::cpu_isa::avx512_core_bf16:
-      return "avx512_core_bf16";
+      return narrow ? "avx512_core_bf16" : "avx512_core";
     case dnnl::cpu_isa::avx512_core_vnni:
       return "avx512_core_vnni";
     case dnnl::cpu_isa::avx512_core:

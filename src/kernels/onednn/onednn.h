@@ -11,9 +11,23 @@ namespace pennyweight::kernels::onednn {
 
 void matmul(const MatmulArgs& args);
 void quantized_matmul(const QuantizedMatmulArgs& args);
+void gram(const GramArgs& args);
 void attention(const AttentionArgs& args);
 void attention_backward(const AttentionBackwardArgs& args);
 
-std::string_view target_name();
+/// The same with every product in float32, into which bfloat16 goes exactly.
+void matmul_f32(const MatmulArgs& args);
+void quantized_matmul_f32(const QuantizedMatmulArgs& args);
+void gram_f32(const GramArgs& args);
+void attention_f32(const AttentionArgs& args);
+void attention_backward_f32(const AttentionBackwardArgs& args);
+
+/// Whether bfloat16 products run on bfloat16 instructions here, and whether
+/// these are faster than float32's.
+bool has_bfloat16();
+bool bfloat16_pays();
+
+/// With `narrow`, of bfloat16 products on instructions of their own.
+std::string_view target_name(bool narrow);
 
 }  // namespace pennyweight::kernels::onednn

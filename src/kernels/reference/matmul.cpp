@@ -26,6 +26,23 @@ void matmul(const MatmulArgs& args) {
   }
 }
 
+void gram(const GramArgs& args) {
+  int64_t at = 0;
+  for (const auto& part : args.parts) {
+    for (int64_t i = 0; i < part.m; ++i) {
+      for (int64_t j = 0; j < args.n; ++j) {
+        double sum = load_at(args.out.data, args.out.type,
+                             (at + i) * args.out.stride + j);
+        for (int64_t row = 0; row < args.rows; ++row) {
+          sum += double(load_at(part.a, row, i)) * load_at(args.b, row, j);
+        }
+        store_at(args.out, at + i, j, float(sum));
+      }
+    }
+    at += part.m;
+  }
+}
+
 void dequantize(const DequantizeArgs& args) {
   const auto& weight = args.weight;
   const float* values = code_values(weight.mode);

@@ -19,6 +19,7 @@ void swiglu(const SwigluArgs& args);
 void subtract(const SubtractArgs& args);
 void add_magnitudes(const AddMagnitudesArgs& args);
 void transpose(const TransposeArgs& args);
+void gram(const GramArgs& args);
 void softmax(const SoftmaxArgs& args);
 void logsumexp(const LogSumExpArgs& args);
 void score_update(const ScoreArgs& args);

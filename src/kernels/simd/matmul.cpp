@@ -308,6 +308,10 @@ void quantized_matmul(const QuantizedMatmulArgs& args) {
   quantized_matmul_by_panels(args, matmul, DType::f32);
 }
 
+void gram(const GramArgs& args) {
+  gram_by_products(args, matmul, transpose);
+}
+
 }  // namespace simd
 
 }  // namespace pennyweight::kernels

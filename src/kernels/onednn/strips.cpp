@@ -1,0 +1,356 @@
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+
+#include "kernels/onednn/strips.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/access.h"
+#include "kernels/onednn/product.h"
+#include "kernels/scratch.h"
+#include "kernels/simd/simd.h"
+#include "kernels/threads.h"
+
+namespace pennyweight::kernels::onednn {
+
+namespace {
+
+constexpr int64_t kStripRows = 128;
+constexpr int64_t kFewestStripRows = 32;
+constexpr int64_t kRowStep = 16;
+constexpr int64_t kDepthStep = 16;  // of float32's packed order
+constexpr int64_t kChunkColumns = 512;    // of a strip's result at a time
+constexpr int64_t kPanelValues = 2 << 20;  // of the packed weight
+constexpr int64_t kSumValues = 2 << 20;    // of results that are not done yet
+// A depth beyond the first is taken in parts of about the second.
+constexpr int64_t kWholeDepth = 2048;
+constexpr int64_t kPartDepth = 1024;
+// With fewer rows packing costs more than it brings.
+constexpr int64_t kFewestRows = 64;
+constexpr int64_t kFewestColumns = 32;
+constexpr int64_t kFewestDepth = 32;
+
+int64_t divide_up(int64_t x, int64_t by) {
+  return (x + by - 1) / by;
+}
+
+int64_t round_up(int64_t x, int64_t step) {
+  return divide_up(x, step) * step;
+}
+
+struct Span {
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  int64_t size() const {
+    return end - begin;
+  }
+};
+
+/// Blocks of a packed panel's columns that stand for themselves: what is left
+/// of less than one is multiplied together with the last.
+int64_t whole_blocks(Span columns) {
+  return std::max<int64_t>(1, columns.size() / kPackedColumns);
+}
+
+/// x [columns of it, rows of it]: where [row, column] of it stands.
+ConstMatrix at(const ConstMatrix& x, int64_t row, int64_t column) {
+  return from_column(from_row(x, row), column);
+}
+
+ConstMatrix as_const(const Matrix& x) {
+  return {x.data, x.type, x.stride};
+}
+
+/// to [columns, rows], rows `stride` apart, = x [rows, columns] transposed.
+void transpose_to_float(
+    int64_t rows,
+    int64_t columns,
+    ConstMatrix x,
+    float* to,
+    int64_t stride) {
+  thread_local Scratch scratch;
+  if (x.type != DType::f32) {
+    const Matrix wide{scratch.get<float>(rows * columns), DType::f32, columns};
+    simd::convert({rows, columns, x, wide});
+    x = {wide.data, wide.type, wide.stride};
+  }
+  simd::transpose(
+      {.rows = rows, .columns = columns, .x = x, .out = to, .out_stride = stride});
+}
+
+/// A part of the weight, in float32 and in oneDNN's order: blocks of columns,
+/// each [depth, 64], or narrower where there are less in all.
+class PackedPanel {
+ public:
+  PackedPanel(const MatmulArgs& args, Span columns, Span depth, Scratch& scratch)
+      : args_(args),
+        columns_(columns),
+        depth_(depth),
+        rows_(round_up(depth.size(), kDepthStep)),
+        width_(packed_columns(columns.size())),
+        values_(scratch.get<float>(rows_ * round_up(columns.size(), width_))) {
+    parallel_tasks(divide_up(columns.size(), kPackedColumns), [&](int64_t i) {
+      pack(columns_.begin + i * kPackedColumns);
+    });
+  }
+
+  /// Of columns from one that begins a block.
+  ConstMatrix from(int64_t column) const {
+    return {values_ + (column - columns_.begin) * rows_, DType::f32, 0};
+  }
+
+ private:
+  void pack(int64_t column) const {
+    const int64_t count = std::min(kPackedColumns, columns_.end - column);
+    float* to = values_ + (column - columns_.begin) * rows_;
+    float* end = to + rows_ * width_;
+    std::fill(width_ == count ? to + depth_.size() * width_ : to, end, 0.0f);
+    if (args_.weight_by_depth) {
+      simd::convert(
+          {depth_.size(),
+           count,
+           at(args_.weight, depth_.begin, column),
+           {to, DType::f32, width_}});
+    } else {
+      transpose_to_float(
+          count,
+          depth_.size(),
+          at(args_.weight, column, depth_.begin),
+          to,
+          width_);
+    }
+  }
+
+  const MatmulArgs& args_;
+  Span columns_, depth_;
+  int64_t rows_;
+  int64_t width_;
+  float* values_;
+};
+
+class Strips {
+ public:
+  explicit Strips(const StripArgs& args)
+      : args_(args), product_(args.product), bias_(product_.bias) {
+    if (bias_.data && bias_.type != DType::f32) {
+      thread_local Scratch scratch;
+      float* wide = scratch.get<float>(product_.n);
+      simd::convert(
+          {1,
+           product_.n,
+           {bias_.data, bias_.type, product_.n},
+           {wide, DType::f32, product_.n}});
+      bias_ = {wide, DType::f32};
+    }
+  }
+
+  void run() {
+    const int64_t k = product_.k;
+    const int64_t parts = k <= kWholeDepth ? 1 : divide_up(k, kPartDepth);
+    const int64_t part = round_up(divide_up(k, parts), kDepthStep);
+    const int64_t width = std::max(
+        kPackedColumns, kPanelValues / part / kPackedColumns * kPackedColumns);
+    for (int64_t column = 0; column < product_.n; column += width) {
+      const Span columns{column, std::min(product_.n, column + width)};
+      // Sums of several parts that are not the result's own need memory.
+      const bool sums = parts > 1 && product_.out.type != DType::f32;
+      const int64_t rows = sums
+          ? std::max(kStripRows, kSumValues / columns.size())
+          : product_.m;
+      for (int64_t row = 0; row < product_.m; row += rows) {
+        run_rows({row, std::min(product_.m, row + rows)}, columns, part);
+      }
+    }
+  }
+
+ private:
+  /// Where products are added up; of rows from `row` on, columns from
+  /// `column` on.
+  struct Sums {
+    Matrix values;
+    int64_t row = 0;
+    int64_t column = 0;
+
+    Matrix at(int64_t r, int64_t c) const {
+      return from_column(from_row(values, r - row), c - column);
+    }
+
+    /// Whether a product of these columns can be written here: oneDNN's fast
+    /// ones leave no gaps between rows.
+    bool take(Span columns) const {
+      return values.data && values.stride == columns.size();
+    }
+  };
+
+  void run_rows(Span rows, Span columns, int64_t part) {
+    thread_local Scratch packed, summed;
+    const bool one_part = part >= product_.k;
+    Sums sums;
+    if (product_.out.type == DType::f32) {
+      sums = {product_.out, 0, 0};
+    } else if (!one_part) {
+      const Matrix values{
+          summed.get<float>(rows.size() * columns.size()),
+          DType::f32,
+          columns.size()};
+      sums = {values, rows.begin, columns.begin};
+    }
+    for (int64_t begin = 0; begin < product_.k; begin += part) {
+      const Span depth{begin, std::min(product_.k, begin + part)};
+      const PackedPanel panel(product_, columns, depth, packed);
+      each_strip(rows, columns, [&](Span strip, Span some) {
+        run_strip(strip, some, depth, panel, sums);
+      });
+    }
+  }
+
+  /// Strips, and columns too where there are fewer strips than threads.
+  template <class F>
+  void each_strip(Span rows, Span columns, F&& f) {
+    const int64_t threads = thread_count();
+    const int64_t most = divide_up(rows.size(), kFewestStripRows);
+    const int64_t wanted =
+        round_up(divide_up(rows.size(), kStripRows), threads);
+    const int64_t step = round_up(
+        divide_up(rows.size(), std::min(most, wanted)), kRowStep);
+    const int64_t strips = divide_up(rows.size(), step);
+    const int64_t blocks = whole_blocks(columns);
+    const int64_t parts = std::min(blocks, divide_up(threads, strips));
+    parallel_tasks(strips * parts, [&](int64_t task) {
+      const int64_t row = rows.begin + task / parts * step;
+      const int64_t part = task % parts;
+      const auto edge = [&](int64_t i) {
+        return i == parts
+            ? columns.end
+            : columns.begin + blocks * i / parts * kPackedColumns;
+      };
+      f(Span{row, std::min(rows.end, row + step)},
+        Span{edge(part), edge(part + 1)});
+    });
+  }
+
+  ConstMatrix strip_of_x(Span rows, Span depth) const {
+    thread_local Scratch scratch;
+    if (args_.x_by_depth) {
+      float* to = scratch.get<float>(rows.size() * depth.size());
+      transpose_to_float(
+          depth.size(),
+          rows.size(),
+          at(product_.x, depth.begin, rows.begin),
+          to,
+          depth.size());
+      return {to, DType::f32, depth.size()};
+    }
+    const auto x = at(product_.x, rows.begin, depth.begin);
+    if (x.type == DType::f32 && x.stride == depth.size()) {
+      return x;
+    }
+    const Matrix to{
+        scratch.get<float>(rows.size() * depth.size()),
+        DType::f32,
+        depth.size()};
+    simd::convert({rows.size(), depth.size(), x, to});
+    return {to.data, to.type, to.stride};
+  }
+
+  void run_strip(
+      Span rows,
+      Span columns,
+      Span depth,
+      const PackedPanel& panel,
+      const Sums& sums) const {
+    if (args_.upper) {
+      if (columns.end <= rows.begin) {
+        return;
+      }
+      const int64_t below = (rows.begin - columns.begin) / kPackedColumns;
+      columns.begin += kPackedColumns *
+          std::clamp<int64_t>(below, 0, whole_blocks(columns) - 1);
+    }
+    const auto x = strip_of_x(rows, depth);
+    const int64_t chunks = sums.take(columns)
+        ? 1
+        : divide_up(whole_blocks(columns), kChunkColumns / kPackedColumns);
+    for (int64_t i = 0; i < chunks; ++i) {
+      const auto begin = columns.begin + i * kChunkColumns;
+      const auto end = i + 1 == chunks ? columns.end : begin + kChunkColumns;
+      run_chunk(rows, {begin, end}, depth, x, panel, sums);
+    }
+  }
+
+  void run_chunk(
+      Span rows,
+      Span columns,
+      Span depth,
+      const ConstMatrix& x,
+      const PackedPanel& panel,
+      const Sums& sums) const {
+    thread_local Scratch scratch;
+    const bool first = depth.begin == 0;
+    const bool last = depth.end == product_.k;
+    const bool direct = sums.take(columns);
+    const auto copy = [&](const ConstMatrix& from, const Matrix& to) {
+      simd::convert({rows.size(), columns.size(), from, to});
+    };
+    const Matrix to = direct
+        ? sums.at(rows.begin, columns.begin)
+        : Matrix{
+              scratch.get<float>(rows.size() * columns.size()),
+              DType::f32,
+              columns.size()};
+    MatmulArgs chunk{
+        .m = rows.size(),
+        .n = columns.size(),
+        .k = depth.size(),
+        .x = x,
+        .weight = panel.from(columns.begin),
+        .out = to};
+    const auto before = first
+        ? at(product_.residual, rows.begin, columns.begin)
+        : as_const(sums.at(rows.begin, columns.begin));
+    if (before.data) {
+      if (before.data != to.data) {
+        copy(before, to);
+      }
+      chunk.residual = as_const(to);
+    }
+    if (first && bias_.data) {
+      chunk.bias = {advance(bias_.data, DType::f32, columns.begin), DType::f32};
+    }
+    packed_product(chunk);
+    if (last && product_.out.type != DType::f32) {
+      const auto out = from_row(product_.out, rows.begin);
+      copy(as_const(to), from_column(out, columns.begin));
+    } else if (!direct) {
+      copy(as_const(to), sums.at(rows.begin, columns.begin));
+    }
+  }
+
+  const StripArgs& args_;
+  const MatmulArgs& product_;
+  ConstVector bias_;
+};
+
+bool works_here() {
+  static const bool works = packed_product_works(
+      kPackedColumns, kPackedColumns, DType::f32);
+  return works;
+}
+
+}  // namespace
+
+bool strips_pay(const MatmulArgs& args) {
+  return args.m >= kFewestRows && args.n >= kFewestColumns &&
+      args.k >= kFewestDepth && !omp_in_parallel() && works_here();
+}
+
+void strip_product(const StripArgs& args) {
+  Strips(args).run();
+}
+
+}  // namespace pennyweight::kernels::onednn
+
+#endif
