@@ -103,6 +103,28 @@ void bench_linears(mx::Dtype dtype) {
   }
 }
 
+/// Sums over tokens, as GPTQ's statistics: of x x^T half is computed.
+void bench_sums(mx::Dtype dtype) {
+  const int tokens = settings.tokens;
+  const bool bf16 = dtype == mx::bfloat16;
+  std::printf("sums over tokens, %s\n", bf16 ? "bfloat16" : "float32");
+  const auto bench = [&](const char* name, int m, int n, bool square) {
+    const auto b = random({tokens, n}, dtype);
+    const auto a = square ? b : random({tokens, m}, dtype);
+    const auto zeros = mx::zeros({m, n}, mx::float32);
+    mx::eval(zeros);
+    print_products(
+        name,
+        eval_seconds([&] { return ops::gram_add(zeros, {a}, b); }),
+        flops_of(tokens, m, n) * (square ? 0.5 : 1),
+        onednn_seconds(m, n, tokens, bf16, true) * (square ? 0.5 : 1));
+  };
+  bench("x^T x, 576", kHidden, kHidden, true);
+  bench("x^T x, 1536", kMlp, kMlp, true);
+  bench("x^T y, 1536 x 576", kMlp, kHidden, false);
+  bench("x^T y, 1536 x 1536", kMlp, kMlp, false);
+}
+
 ops::QuantizedWeight quantized(int out, int in, int group, int bits) {
   auto parts = mx::quantize(random({out, in}, mx::bfloat16), group, bits);
   mx::eval(parts);
@@ -329,6 +351,7 @@ void bench_forward(mx::Dtype dtype) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  setvbuf(stdout, nullptr, _IOLBF, 0);
   int* const values[] = {&settings.tokens, &settings.length, &settings.repeats};
   for (int i = 1; i < argc && i <= 3; ++i) {
     *values[i - 1] = std::max(1, std::atoi(argv[i]));
@@ -346,6 +369,8 @@ int main(int argc, char** argv) {
       settings.repeats);
   bench_linears(mx::bfloat16);
   bench_linears(mx::float32);
+  bench_sums(mx::bfloat16);
+  bench_sums(mx::float32);
   bench_quantized();
   bench_elementwise();
   bench_scores();

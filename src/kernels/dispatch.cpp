@@ -99,10 +99,7 @@ Choice requested_choice() {
   }
   const std::string name = text;
   for (Choice choice :
-       {Choice::reference,
-        Choice::simd,
-        Choice::onednn,
-        Choice::onednn_f32}) {
+       {Choice::reference, Choice::simd, Choice::onednn, Choice::onednn_f32}) {
     if (name == choice_name(choice)) {
       implementation(choice);
       return choice;

@@ -124,8 +124,8 @@ void gram_by_products(
         add_upper(args.n, rows, b, out, product);
         continue;
       }
-      const auto a = by_columns(
-          from_row(part.a, row), rows, part.m, transpose, scratch_a);
+      const auto a =
+          by_columns(from_row(part.a, row), rows, part.m, transpose, scratch_a);
       add_product(part.m, args.n, rows, a, b, out, product);
     }
   }

@@ -43,7 +43,8 @@ TEST(DispatchDeathTest, VariableForcesAChoice) {
 }
 
 TEST(DispatchDeathTest, OtherValuesAreErrors) {
-  expect_choice("fast", "is 'fast'; set it to reference, simd, onednn or onednn_f32");
+  expect_choice(
+      "fast", "is 'fast'; set it to reference, simd, onednn or onednn_f32");
 }
 
 TEST(Dispatch, BestByDefaultAndOverride) {

@@ -138,8 +138,11 @@ TEST_P(Matmul, StripsOfRows) {
     check({.types = types, .size = size, .bias = true});
     check({.types = types, .size = size, .residual = true, .gap = 3});
     check({.types = types, .size = size, .by_depth = true, .gap = 5});
-    check({.types = types, .size = {64, 576, 40}, .residual = true,
-           .in_place = true});
+    check(
+        {.types = types,
+         .size = {64, 576, 40},
+         .residual = true,
+         .in_place = true});
   }
 }
 

@@ -67,8 +67,8 @@ struct Copies {
 
 /// One block of the result through copies in types that oneDNN multiplies.
 void convert_and_multiply(MatmulArgs args, bool narrow, Copies& copies) {
-  const bool bf16 = narrow && args.x.type == DType::bf16 &&
-      args.weight.type == DType::bf16;
+  const bool bf16 =
+      narrow && args.x.type == DType::bf16 && args.weight.type == DType::bf16;
   const auto type = bf16 ? DType::bf16 : DType::f32;
   args.x = as_type(args.x, type, args.m, args.k, copies.x);
   args.weight = args.weight_by_depth
@@ -143,8 +143,8 @@ void multiply(const MatmulArgs& args, bool narrow) {
   if (args.m <= simd::kFewRows && !args.weight_by_depth) {
     return simd::matmul(args);  // bound by memory, and needs no compiling
   }
-  const bool bf16 = narrow && args.x.type == DType::bf16 &&
-      args.weight.type == DType::bf16;
+  const bool bf16 =
+      narrow && args.x.type == DType::bf16 && args.weight.type == DType::bf16;
   if (!bf16 && strips_pay(args)) {
     return strip_product({args});
   }

@@ -79,7 +79,8 @@ class Product {
     using Tag = dnnl::memory::desc;
     const auto type = type_of(DType(shape.type));
     x_ = Tag({shape.m, shape.k}, type, {shape.x_stride, 1});
-    weight_ = shape.packed ? Tag({shape.k, shape.n}, type, packed_tag(DType(shape.type), shape.n))
+    weight_ = shape.packed
+        ? Tag({shape.k, shape.n}, type, packed_tag(DType(shape.type), shape.n))
         : shape.by_depth
         ? Tag({shape.k, shape.n}, type, {shape.weight_stride, 1})
         : Tag({shape.k, shape.n}, type, {1, shape.weight_stride});

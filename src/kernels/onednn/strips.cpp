@@ -20,13 +20,14 @@ namespace {
 constexpr int64_t kStripRows = 128;
 constexpr int64_t kFewestStripRows = 32;
 constexpr int64_t kRowStep = 16;
-constexpr int64_t kDepthStep = 16;  // of float32's packed order
-constexpr int64_t kChunkColumns = 512;    // of a strip's result at a time
+constexpr int64_t kDepthStep = 16;         // of float32's packed order
+constexpr int64_t kChunkColumns = 512;     // of a strip's result at a time
 constexpr int64_t kPanelValues = 2 << 20;  // of the packed weight
 constexpr int64_t kSumValues = 2 << 20;    // of results that are not done yet
 // A depth beyond the first is taken in parts of about the second.
 constexpr int64_t kWholeDepth = 2048;
 constexpr int64_t kPartDepth = 1024;
+constexpr size_t kCacheLine = 64;
 // With fewer rows packing costs more than it brings.
 constexpr int64_t kFewestRows = 64;
 constexpr int64_t kFewestColumns = 32;
@@ -68,24 +69,34 @@ ConstMatrix as_const(const Matrix& x) {
 void transpose_to_float(
     int64_t rows,
     int64_t columns,
-    ConstMatrix x,
+    const ConstMatrix& x,
     float* to,
     int64_t stride) {
+  // Transposed first, while it is narrow, and at an odd number of cache lines
+  // from row to row, so that rows do not share places in the nearest cache.
   thread_local Scratch scratch;
-  if (x.type != DType::f32) {
-    const Matrix wide{scratch.get<float>(rows * columns), DType::f32, columns};
-    simd::convert({rows, columns, x, wide});
-    x = {wide.data, wide.type, wide.stride};
-  }
+  const auto line = int64_t(kCacheLine / size_of(x.type));
+  const int64_t apart = (divide_up(rows, line) | 1) * line;
+  void* flat = scratch.get<char>(columns * apart * int64_t(size_of(x.type)));
   simd::transpose(
-      {.rows = rows, .columns = columns, .x = x, .out = to, .out_stride = stride});
+      {.rows = rows,
+       .columns = columns,
+       .x = x,
+       .out = flat,
+       .out_stride = apart});
+  simd::convert(
+      {columns, rows, {flat, x.type, apart}, {to, DType::f32, stride}});
 }
 
 /// A part of the weight, in float32 and in oneDNN's order: blocks of columns,
 /// each [depth, 64], or narrower where there are less in all.
 class PackedPanel {
  public:
-  PackedPanel(const MatmulArgs& args, Span columns, Span depth, Scratch& scratch)
+  PackedPanel(
+      const MatmulArgs& args,
+      Span columns,
+      Span depth,
+      Scratch& scratch)
       : args_(args),
         columns_(columns),
         depth_(depth),
@@ -157,9 +168,8 @@ class Strips {
       const Span columns{column, std::min(product_.n, column + width)};
       // Sums of several parts that are not the result's own need memory.
       const bool sums = parts > 1 && product_.out.type != DType::f32;
-      const int64_t rows = sums
-          ? std::max(kStripRows, kSumValues / columns.size())
-          : product_.m;
+      const int64_t rows =
+          sums ? std::max(kStripRows, kSumValues / columns.size()) : product_.m;
       for (int64_t row = 0; row < product_.m; row += rows) {
         run_rows({row, std::min(product_.m, row + rows)}, columns, part);
       }
@@ -214,8 +224,8 @@ class Strips {
     const int64_t most = divide_up(rows.size(), kFewestStripRows);
     const int64_t wanted =
         round_up(divide_up(rows.size(), kStripRows), threads);
-    const int64_t step = round_up(
-        divide_up(rows.size(), std::min(most, wanted)), kRowStep);
+    const int64_t step =
+        round_up(divide_up(rows.size(), std::min(most, wanted)), kRowStep);
     const int64_t strips = divide_up(rows.size(), step);
     const int64_t blocks = whole_blocks(columns);
     const int64_t parts = std::min(blocks, divide_up(threads, strips));
@@ -223,9 +233,8 @@ class Strips {
       const int64_t row = rows.begin + task / parts * step;
       const int64_t part = task % parts;
       const auto edge = [&](int64_t i) {
-        return i == parts
-            ? columns.end
-            : columns.begin + blocks * i / parts * kPackedColumns;
+        return i == parts ? columns.end
+                          : columns.begin + blocks * i / parts * kPackedColumns;
       };
       f(Span{row, std::min(rows.end, row + step)},
         Span{edge(part), edge(part + 1)});
@@ -308,9 +317,8 @@ class Strips {
         .x = x,
         .weight = panel.from(columns.begin),
         .out = to};
-    const auto before = first
-        ? at(product_.residual, rows.begin, columns.begin)
-        : as_const(sums.at(rows.begin, columns.begin));
+    const auto before = first ? at(product_.residual, rows.begin, columns.begin)
+                              : as_const(sums.at(rows.begin, columns.begin));
     if (before.data) {
       if (before.data != to.data) {
         copy(before, to);
@@ -335,8 +343,8 @@ class Strips {
 };
 
 bool works_here() {
-  static const bool works = packed_product_works(
-      kPackedColumns, kPackedColumns, DType::f32);
+  static const bool works =
+      packed_product_works(kPackedColumns, kPackedColumns, DType::f32);
   return works;
 }
 

@@ -31,8 +31,8 @@ void gram(const GramArgs& args) {
   for (const auto& part : args.parts) {
     for (int64_t i = 0; i < part.m; ++i) {
       for (int64_t j = 0; j < args.n; ++j) {
-        double sum = load_at(args.out.data, args.out.type,
-                             (at + i) * args.out.stride + j);
+        double sum = load_at(
+            args.out.data, args.out.type, (at + i) * args.out.stride + j);
         for (int64_t row = 0; row < args.rows; ++row) {
           sum += double(load_at(part.a, row, i)) * load_at(args.b, row, j);
         }
