@@ -222,12 +222,19 @@ def test_experts_of_two_processes(tmp_path, mpirun):  # noqa: F811
     assert sum(other["experts"]["tokens"]) == sum(first["experts"]["tokens"])
     assert other["experts"]["unchosen"] == len(UNCHOSEN)
     # What the first block reads is the same but for the order of sums: so are
-    # its Hessians, which these losses are of. A code that falls otherwise in
-    # what comes before the router may choose another expert for a few tokens.
+    # its Hessians, which these losses are of. A scale or code of a few groups
+    # may fall otherwise, which moves them by less than a hundredth, and may
+    # choose another expert for a few tokens. Without the other process's part
+    # of the sums the losses would be those of half the text.
+    half = walks.run("gptq", tmp_path / "model", tmp_path / "half", *FLAGS[2:],
+                     "--num-samples", 24)
+    half = blocks_with_experts(half)[0]
     for name, module in first["modules"].items():
         if "self_attn" in name:
-            assert other["modules"][name]["loss_nearest"] == pytest.approx(
-                module["loss_nearest"], rel=1e-5)
+            loss, summed, part = (b["modules"][name]["loss_nearest"]
+                                  for b in (first, other, half))
+            assert summed == pytest.approx(loss, rel=0.01)
+            assert part < 0.7 * loss
     nearest, error = ([b["held_out_error"][name] for b in (first, other)]
                       for name in ("round to nearest", "all"))
     assert nearest[1] == pytest.approx(nearest[0], rel=1e-4)

@@ -53,10 +53,15 @@ ConstMatrix as_type(
 }
 
 /// With `narrow`, bfloat16 is multiplied as it is.
+bool stays_bfloat16(const MatmulArgs& args, bool narrow) {
+  return narrow && args.x.type == DType::bf16 &&
+      args.weight.type == DType::bf16;
+}
+
 bool is_native(const MatmulArgs& args, bool narrow) {
-  const bool bf16 = narrow && args.x.type == DType::bf16;
-  return args.x.type == args.weight.type &&
-      (args.x.type == DType::f32 || bf16) &&
+  const bool bf16 = stays_bfloat16(args, narrow);
+  const bool f32 = args.x.type == DType::f32 && args.weight.type == DType::f32;
+  return (f32 || bf16) &&
       (args.out.type == DType::f32 || (bf16 && args.out.type == DType::bf16)) &&
       (!args.residual.data || args.residual.type == args.out.type);
 }
@@ -143,9 +148,7 @@ void multiply(const MatmulArgs& args, bool narrow) {
   if (args.m <= simd::kFewRows && !args.weight_by_depth) {
     return simd::matmul(args);  // bound by memory, and needs no compiling
   }
-  const bool bf16 =
-      narrow && args.x.type == DType::bf16 && args.weight.type == DType::bf16;
-  if (!bf16 && strips_pay(args)) {
+  if (!stays_bfloat16(args, narrow) && strips_pay(args)) {
     return strip_product({args});
   }
   if (!is_native(args, narrow)) {

@@ -25,7 +25,7 @@ constexpr int64_t kChunkColumns = 512;     // of a strip's result at a time
 constexpr int64_t kPanelValues = 2 << 20;  // of the packed weight
 constexpr int64_t kSumValues = 2 << 20;    // of results that are not done yet
 // A depth beyond the first is taken in parts of about the second.
-constexpr int64_t kWholeDepth = 2048;
+constexpr int64_t kWholeDepth = 1536;
 constexpr int64_t kPartDepth = 1024;
 constexpr size_t kCacheLine = 64;
 // With fewer rows packing costs more than it brings.
