@@ -6,8 +6,9 @@ namespace pennyweight::kernels::onednn {
 
 /// A product in float32 by strips of rows that stay in a core's second-level
 /// cache together with their result, against a weight that is packed once.
-/// What is not float32 is converted on the way. On AVX-512 that is a quarter
-/// faster than oneDNN's product of the whole (bench/kernels_bench).
+/// What is not float32 is converted on the way, in the cache, so that bfloat16
+/// is about as fast as float32 in oneDNN's product of the whole, and float32
+/// no slower (bench/kernels_bench).
 struct StripArgs {
   MatmulArgs product;
   bool x_by_depth = false;  // x is [k, m], and is transposed
