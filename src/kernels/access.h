@@ -44,6 +44,10 @@ inline void* advance(void* data, DType type, int64_t elements) {
   return static_cast<char*>(data) + elements * int64_t(size_of(type));
 }
 
+inline ConstMatrix as_const(const Matrix& x) {
+  return {x.data, x.type, x.stride};
+}
+
 inline ConstMatrix from_row(const ConstMatrix& x, int64_t row) {
   return x.data == nullptr
       ? x

@@ -72,7 +72,7 @@ class Pair {
     const Matrix out{scratch.get<float>(queries * group_ * d_), type_, d_};
     x.data = at(x, first, kv_head_ * group_);
     simd::pack_queries({queries, group_, d_, scale, forward_.type, x, out});
-    return {out.data, out.type, out.stride};
+    return as_const(out);
   }
 
   void tile(int64_t first, int64_t queries) {

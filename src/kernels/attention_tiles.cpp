@@ -15,10 +15,6 @@ namespace {
 constexpr int64_t kKeyBlock = 512;  // keys against which a tile is scored
 constexpr int64_t kTileRows = 192;  // rows that a tile of queries aims at
 
-int64_t round_up(int64_t x, int64_t step) {
-  return (x + step - 1) / step * step;
-}
-
 struct Buffers {
   Scratch q, scores, sums, max, sum, rescale;
 };

@@ -136,18 +136,17 @@ std::string_view choice_name(Choice choice) {
 
 std::vector<Choice> available_choices() {
   std::vector<Choice> choices{Choice::reference};
-  if (simd::available()) {
-    choices.push_back(Choice::simd);
+  if (!simd::available()) {
+    return choices;
   }
+  choices.push_back(Choice::simd);
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
-  if (simd::available()) {
-    const Choice best = best_choice();
-    if (onednn::has_bfloat16()) {  // else both are the same
-      choices.push_back(
-          best == Choice::onednn ? Choice::onednn_f32 : Choice::onednn);
-    }
-    choices.push_back(best);
+  const Choice best = best_choice();
+  if (onednn::has_bfloat16()) {  // else both are the same
+    choices.push_back(
+        best == Choice::onednn ? Choice::onednn_f32 : Choice::onednn);
   }
+  choices.push_back(best);
 #endif
   return choices;
 }

@@ -47,7 +47,7 @@ void add_product(
        .x = a,
        .weight = b,
        .bias = {},
-       .residual = {out.data, out.type, out.stride},
+       .residual = as_const(out),
        .out = out});
 }
 

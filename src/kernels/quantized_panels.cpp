@@ -39,7 +39,7 @@ void quantized_matmul_by_panels(
          rows,
          k,
          args.x,
-         {panel.data, panel.type, panel.stride},
+         as_const(panel),
          bias,
          from_column(args.residual, from),
          from_column(args.out, from),

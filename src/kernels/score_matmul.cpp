@@ -41,7 +41,7 @@ ConstMatrix tile_of(
        {},
        out,
        false});
-  return {out.data, out.type, out.stride};
+  return as_const(out);
 }
 
 }  // namespace

@@ -8,6 +8,14 @@
 /// brings the product.
 namespace pennyweight::kernels {
 
+inline int64_t divide_up(int64_t x, int64_t by) {
+  return (x + by - 1) / by;
+}
+
+inline int64_t round_up(int64_t x, int64_t step) {
+  return divide_up(x, step) * step;
+}
+
 using ProductFn = void (*)(const MatmulArgs&);
 using TransposeFn = void (*)(const TransposeArgs&);
 

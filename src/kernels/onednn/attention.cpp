@@ -17,10 +17,6 @@ namespace {
 // Fewer queries than these do not pay for packing keys and values.
 constexpr int64_t kFewestQueries = 16;
 
-int64_t round_up(int64_t x, int64_t step) {
-  return (x + step - 1) / step * step;
-}
-
 /// Keys and values of each (batch row, kv head) in the order of packed
 /// products: once a call, instead of once a tile inside oneDNN.
 class PackedProducts : public AttentionProducts {

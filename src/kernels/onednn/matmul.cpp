@@ -197,7 +197,7 @@ void gram_f32(const GramArgs& args) {
         .k = args.rows,
         .x = part.a,
         .weight = args.b,
-        .residual = {out.data, out.type, out.stride},
+        .residual = as_const(out),
         .out = out,
         .weight_by_depth = true};
     if (!strips_pay(product)) {

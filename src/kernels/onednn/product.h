@@ -5,7 +5,8 @@
 namespace pennyweight::kernels::onednn {
 
 /// A matmul whose types oneDNN multiplies as they are: x and weight float32
-/// and out float32, or bfloat16 and out either; the residual is of out's type.
+/// and out float32, or bfloat16 and out either. A residual of another type than
+/// out is converted into it first.
 void product(const MatmulArgs& args);
 
 /// The order in which AMX and AVX-512 read a weight of depth k and width n:

@@ -12,6 +12,7 @@
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
+#include "kernels/tiles.h"
 
 namespace pennyweight::kernels::onednn {
 
@@ -33,14 +34,6 @@ constexpr int64_t kFewestRows = 64;
 constexpr int64_t kFewestColumns = 32;
 constexpr int64_t kFewestDepth = 32;
 
-int64_t divide_up(int64_t x, int64_t by) {
-  return (x + by - 1) / by;
-}
-
-int64_t round_up(int64_t x, int64_t step) {
-  return divide_up(x, step) * step;
-}
-
 struct Span {
   int64_t begin = 0;
   int64_t end = 0;
@@ -59,10 +52,6 @@ int64_t whole_blocks(Span columns) {
 /// x [columns of it, rows of it]: where [row, column] of it stands.
 ConstMatrix at(const ConstMatrix& x, int64_t row, int64_t column) {
   return from_column(from_row(x, row), column);
-}
-
-ConstMatrix as_const(const Matrix& x) {
-  return {x.data, x.type, x.stride};
 }
 
 /// to [columns, rows], rows `stride` apart, = x [rows, columns] transposed.
@@ -145,18 +134,7 @@ class PackedPanel {
 class Strips {
  public:
   explicit Strips(const StripArgs& args)
-      : args_(args), product_(args.product), bias_(product_.bias) {
-    if (bias_.data && bias_.type != DType::f32) {
-      thread_local Scratch scratch;
-      float* wide = scratch.get<float>(product_.n);
-      simd::convert(
-          {1,
-           product_.n,
-           {bias_.data, bias_.type, product_.n},
-           {wide, DType::f32, product_.n}});
-      bias_ = {wide, DType::f32};
-    }
-  }
+      : args_(args), product_(args.product) {}
 
   void run() {
     const int64_t k = product_.k;
@@ -262,7 +240,7 @@ class Strips {
         DType::f32,
         depth.size()};
     simd::convert({rows.size(), depth.size(), x, to});
-    return {to.data, to.type, to.stride};
+    return as_const(to);
   }
 
   void run_strip(
@@ -317,16 +295,15 @@ class Strips {
         .x = x,
         .weight = panel.from(columns.begin),
         .out = to};
-    const auto before = first ? at(product_.residual, rows.begin, columns.begin)
-                              : as_const(sums.at(rows.begin, columns.begin));
-    if (before.data) {
-      if (before.data != to.data) {
-        copy(before, to);
+    if (!first) {
+      chunk.residual = as_const(sums.at(rows.begin, columns.begin));
+    } else {
+      chunk.residual = at(product_.residual, rows.begin, columns.begin);
+      if (product_.bias.data) {
+        chunk.bias = product_.bias;
+        chunk.bias.data =
+            advance(chunk.bias.data, chunk.bias.type, columns.begin);
       }
-      chunk.residual = as_const(to);
-    }
-    if (first && bias_.data) {
-      chunk.bias = {advance(bias_.data, DType::f32, columns.begin), DType::f32};
     }
     packed_product(chunk);
     if (last && product_.out.type != DType::f32) {
@@ -339,7 +316,6 @@ class Strips {
 
   const StripArgs& args_;
   const MatmulArgs& product_;
-  ConstVector bias_;
 };
 
 bool works_here() {
