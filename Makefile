@@ -7,7 +7,8 @@ BIN := $(BUILD)/src/pennyweight
 PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	PENNYWEIGHT_BUILD_DIR=$(CURDIR)/$(BUILD) \
 	PENNYWEIGHT_SANITIZE_BIN=$(CURDIR)/build/sanitize/src/pennyweight \
-	$(PYTHON) -m pytest -q -rs --durations=20
+	OMP_WAIT_POLICY=passive $(PYTHON) -m pytest -q -rs --durations=20 \
+	-n 2 --dist loadfile
 
 .PHONY: quickstart check setup setup-tests build sanitize lint format \
 	test-cpp test-rust test-sanitize test-python bench clean help
@@ -41,7 +42,8 @@ format: ## rewrite our sources with clang-format
 	@git ls-files -z '*.h' '*.cpp' | xargs -0 clang-format -i
 
 test-cpp: build setup-tests
-	@ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+	@OMP_WAIT_POLICY=passive ctest -j 2 --test-dir $(BUILD) \
+		--output-on-failure --no-tests=error
 
 test-rust: build
 	@PATH="$$PATH:$$HOME/.cargo/bin" cargo test --quiet --release --locked \
@@ -49,8 +51,9 @@ test-rust: build
 
 test-sanitize: sanitize
 	@UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
-		ctest --test-dir build/sanitize --output-on-failure --no-tests=error
+	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
+		ctest -j 2 --test-dir build/sanitize --output-on-failure \
+		--no-tests=error
 
 test-python: build sanitize setup-tests
 	@$(PYTEST) tests

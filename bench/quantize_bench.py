@@ -1,15 +1,16 @@
 """What `pennyweight quantize` reaches at sizes from 4.8 bits a weight down.
 
     .venv/bin/python bench/quantize_bench.py MODEL TEXTS EVAL_TEXT \\
-        [--efforts fast,best] [--bpw 4.8,4.61,4.1,3.5,2.6] [--keep FOLDER] \\
-        [--judge JUDGE.py --judge-python PYTHON] [--flags "--time-limit 40m"]
+        [--efforts fast,best] [--limits fast=3m,best=40m] \\
+        [--bpw 4.8,4.61,4.1,3.5,2.6] [--keep FOLDER] \\
+        [--judge JUDGE.py --judge-python PYTHON]
 
 Calibrates on the text files in the folder TEXTS and measures KL to MODEL on the
 first 8,192 tokens of EVAL_TEXT, 512 a sequence, by `pennyweight evaluate`, or
 by an independent JUDGE.py (MODEL CANDIDATE... --text FILE --tokens N, a line a
 candidate with "KL mean X" in it). Beside each size stands what mlx-lm 0.32.2
-reaches there at best on SmolLM2-135M-Instruct. With --keep, models that are in
-FOLDER already are only measured.
+reaches there at best on SmolLM2-135M-Instruct. An effort's limit is its
+--time-limit. With --keep, models that are in FOLDER already are only measured.
 """
 
 import argparse
@@ -17,7 +18,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -38,7 +38,8 @@ def quantize(args, bpw, effort, out):
             [args.binary, "quantize", args.model, "-o", out, "--target-bpw",
              str(bpw), "--effort", effort, "--data-path", args.texts,
              "--quiet", "--force", "--report", report,
-             *shlex.split(args.flags)],
+             *(["--time-limit", args.limits[effort]]
+               if effort in args.limits else [])],
             check=True, stdout=subprocess.DEVNULL)
     return json.loads(report.read_text())
 
@@ -87,7 +88,9 @@ def main():
     parser.add_argument("--keep")
     parser.add_argument("--judge")
     parser.add_argument("--judge-python", default=sys.executable)
-    parser.add_argument("--flags", default="")
+    parser.add_argument(
+        "--limits", default="fast=3m,best=40m",
+        type=lambda text: dict(one.split("=") for one in text.split(",")))
     parser.add_argument(
         "--binary", default=ROOT / "build/release/src/pennyweight")
     args = parser.parse_args()

@@ -22,7 +22,7 @@ double uniform(std::mt19937_64& random) {
   return static_cast<double>(random() >> 11) * 0x1.0p-53;
 }
 
-// Generates one batch, a token a step for every sequence.
+// Generates one batch, all sequences in step.
 class Generator {
  public:
   Generator(const Model& model, float temperature)
@@ -38,17 +38,19 @@ class Generator {
     caches_.assign(blocks_.size(), BlockCache{});
   }
 
-  // Feeds the last token of each sequence; gives float32 [batch, vocab]
-  // probabilities of the next.
-  mx::array step(const std::vector<int32_t>& last) {
-    mx::Shape shape{static_cast<int>(last.size()), 1};
-    auto x = embed(outer_, mx::array(last.begin(), shape, mx::int32));
+  // Feeds the next token of each sequence, or as many of each as the first step
+  // likes; gives float32 [batch, vocab] probabilities of what follows.
+  mx::array step(const std::vector<int32_t>& tokens, int batch) {
+    const int length = static_cast<int>(tokens.size()) / batch;
+    auto x =
+        embed(outer_, mx::array(tokens.begin(), {batch, length}, mx::int32));
     for (size_t i = 0; i < blocks_.size(); ++i) {
       ForwardContext context{.dtype = model_.dtype, .cache = &caches_[i]};
       x = run_block(model_.spec.blocks[i], blocks_[i], x, context);
     }
+    auto last = mx::slice(x, {0, length - 1, 0}, {batch, length, x.shape(2)});
     auto normal =
-        final_norm(model_.spec, outer_, mx::flatten(x, 0, 1), model_.dtype);
+        final_norm(model_.spec, outer_, mx::flatten(last, 0, 1), model_.dtype);
     auto logits =
         head_tile(outer_, normal, 0, static_cast<int>(model_.spec.vocab));
     if (temperature_ > 0) {
@@ -139,7 +141,7 @@ Sequences sample_sequences(
     }
     generator.restart();
     for (int length = 1; length < sequence_length; ++length) {
-      auto chances = generator.step(last);
+      auto chances = generator.step(last, batch);
       for (int i = 0; i < batch; ++i) {
         bool ended = settings.bos && last[i] != *settings.bos &&
             std::ranges::count(settings.ends, last[i]) > 0;
@@ -171,27 +173,27 @@ Sequences continue_sequences(
           "prompts have to be of one length, and not empty");
     }
   }
+  Sequences fresh(prompts.size());
+  if (prompts.empty()) {
+    return fresh;
+  }
   const int vocab = static_cast<int>(model.spec.vocab);
-  const auto total = static_cast<int64_t>(length) + count;
+  const int batch = static_cast<int>(prompts.size());
   Generator generator(model, 0);
   generator.restart();
-  Sequences fresh(prompts.size());
-  std::vector<int32_t> last(prompts.size());
-  for (int64_t at = 0; at + 1 < total; ++at) {
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      last[i] = at < static_cast<int64_t>(length)
-          ? prompts[i][static_cast<size_t>(at)]
-          : fresh[i].back();
+  std::vector<int32_t> next;
+  for (const auto& prompt : prompts) {
+    next.insert(next.end(), prompt.begin(), prompt.end());
+  }
+  for (int done = 1; done <= count; ++done) {
+    const auto chances = generator.step(next, batch);
+    next.clear();
+    for (int i = 0; i < batch; ++i) {
+      const float* row = chances.data<float>() + int64_t{i} * vocab;
+      next.push_back(pick(row, vocab, true, 0));
+      fresh[static_cast<size_t>(i)].push_back(next.back());
     }
-    const auto chances = generator.step(last);
-    for (size_t i = 0;
-         at + 1 >= static_cast<int64_t>(length) && i < prompts.size();
-         ++i) {
-      const float* row =
-          chances.data<float>() + static_cast<int64_t>(i) * vocab;
-      fresh[i].push_back(pick(row, vocab, true, 0));
-    }
-    report(progress, {"sample", at + 2, total, "tokens"});
+    report(progress, {"sample", done, count, "tokens"});
   }
   return fresh;
 }

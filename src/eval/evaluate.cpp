@@ -223,6 +223,18 @@ int64_t batch_tokens(const Model& model, const EvalSettings& settings) {
   return std::clamp<int64_t>(kBytes / (2 * widest), 512, 8192);
 }
 
+/// Known states are one wave's: with the same settings this run has one, too.
+void check_states(
+    const ReferenceStates& states,
+    const std::vector<EvalBatch>& batches) {
+  if (!states.hidden.empty() && states.hidden.size() != batches.size()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "evaluate",
+        "the reference's states are of another text");
+  }
+}
+
 void check_pair(const Model& model, const Model& reference) {
   if (model.spec.vocab != reference.spec.vocab) {
     throw Error(
@@ -235,6 +247,28 @@ void check_pair(const Model& model, const Model& reference) {
   }
 }
 
+/// Where a wave of batches ends that begins at `begin`: after one at least.
+size_t wave_end(
+    const std::vector<EvalBatch>& batches,
+    size_t begin,
+    int64_t most_positions) {
+  int64_t held = batches[begin].positions;
+  size_t end = begin + 1;
+  while (end < batches.size() &&
+         held + batches[end].positions <= most_positions) {
+    held += batches[end++].positions;
+  }
+  return end;
+}
+
+int64_t count_positions(std::span<const EvalBatch> batches) {
+  int64_t positions = 0;
+  for (const EvalBatch& batch : batches) {
+    positions += batch.positions;
+  }
+  return positions;
+}
+
 }  // namespace
 
 Evaluation evaluate(
@@ -242,47 +276,52 @@ Evaluation evaluate(
     const Model* reference,
     const std::vector<ScoredSequence>& sequences,
     const EvalSettings& settings,
-    const ProgressFn& progress) {
+    const ProgressFn& progress,
+    ReferenceStates* states) {
   if (reference) {
     check_pair(model, *reference);
   }
   auto batches =
       make_batches(sequences, model.spec.vocab, batch_tokens(model, settings));
+  if (states) {
+    check_states(*states, batches);
+  }
   Runner runner(model, settings.dtype);
   std::optional<Runner> other;
   if (reference) {
     other.emplace(*reference, settings.dtype);
   }
+  const bool known = states && !states->hidden.empty();
   int64_t steps = static_cast<int64_t>(model.spec.blocks.size()) + 1;
   int64_t width = model.spec.hidden;
   if (reference) {
-    steps += static_cast<int64_t>(reference->spec.blocks.size());
+    steps += known ? 0 : static_cast<int64_t>(reference->spec.blocks.size());
     width += reference->spec.hidden;
   }
-  int64_t positions = 0;
-  for (const EvalBatch& batch : batches) {
-    positions += batch.positions;
-  }
-  Ticker ticker(progress, positions, steps);
-  int64_t wave_positions =
+  Ticker ticker(progress, count_positions(batches), steps);
+  const int64_t most_positions =
       settings.activation_bytes / (width * static_cast<int64_t>(sizeof(float)));
 
   TokenScores scores;
   for (size_t begin = 0; begin < batches.size();) {
-    int64_t held = 0;
-    size_t end = begin;
-    while (end < batches.size() &&
-           (end == begin || held + batches[end].positions <= wave_positions)) {
-      held += batches[end++].positions;
-    }
+    const size_t end = wave_end(batches, begin, most_positions);
     std::span<const EvalBatch> wave(&batches[begin], end - begin);
     std::vector<mx::array> beside;
     if (other) {
-      beside = run_blocks(*other, wave, ticker);
+      beside = known ? states->hidden : run_blocks(*other, wave, ticker);
+    }
+    if (states && wave.size() == batches.size()) {
+      states->hidden = beside;
     }
     auto hidden = run_blocks(runner, wave, ticker);
     auto chunks = make_chunks(wave, hidden, beside);
-    run_head(runner, other ? &*other : nullptr, chunks, held, ticker, scores);
+    run_head(
+        runner,
+        other ? &*other : nullptr,
+        chunks,
+        count_positions(wave),
+        ticker,
+        scores);
     begin = end;
   }
   return summarize(std::move(scores), static_cast<int64_t>(sequences.size()));

@@ -19,16 +19,25 @@ struct EvalSettings {
   int64_t activation_bytes = int64_t{1} << 30;
 };
 
+/// What a reference's head reads over one text, kept for the next model that is
+/// measured against it. The first evaluation fills it, if it held the hidden
+/// states of the whole text at a time.
+struct ReferenceStates {
+  std::vector<mx::array> hidden;  // by batch; empty: not yet known
+};
+
 /// Runs `model`, and `reference` beside it, over the sequences and scores
 /// each next token. Both walk block by block over waves of sequences, so that
 /// memory holds one block, the hidden states of a wave and a tile of logits,
 /// never all logits. The two must share a vocabulary size (invalid_argument);
-/// non-finite figures are a numeric Error.
+/// non-finite figures are a numeric Error. `states` must be of the same
+/// reference, sequences and settings.
 Evaluation evaluate(
     const Model& model,
     const Model* reference,
     const std::vector<ScoredSequence>& sequences,
     const EvalSettings& settings = {},
-    const ProgressFn& progress = {});
+    const ProgressFn& progress = {},
+    ReferenceStates* states = nullptr);
 
 }  // namespace pennyweight

@@ -42,6 +42,9 @@ struct GptqOptions {
   /// Each expert of a mixture is rounded under the Hessian of the tokens that
   /// chose it; else all under one, as in mlx-lm.
   bool expert_hessians = true;
+  /// Whether GptqFigures' losses are wanted; else they are 0 where the
+  /// rounding itself does not need them. No user's option.
+  bool figures = true;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {

@@ -185,10 +185,11 @@ void note_inputs(
   }
 }
 
-/// Each variant's error on held-out text.
+/// Each variant's error on held-out text; the first is what was set.
 std::vector<Judged> judge(BlockTask& task, const std::vector<Variant>& all) {
-  std::vector<Judged> ways;
-  for (const Variant& variant : all) {
+  std::vector<Judged> ways{{all.front().name, task.held_out_error()}};
+  for (size_t i = 1; i < all.size(); ++i) {
+    const Variant& variant = all[i];
     DenseBlock dense;
     for (const auto& [path, packed] : variant.weights) {
       dense.insert_or_assign(path, task.expand(packed));

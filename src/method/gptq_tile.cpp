@@ -244,16 +244,20 @@ TileFigures RowTile::round() {
   TileFigures figures;
   figures.weight = weight_energy_;
   figures.shift = shift_energy_;
-  nearest();
-  take_gradient();
-  figures.loss_nearest = loss();
+  if (options.figures) {
+    nearest();
+    take_gradient();
+    figures.loss_nearest = loss();
+  }
   if (!options.plain) {
     fit_grids();
   }
   round_all();
-  take_gradient();
-  figures.loss_rounded = loss();
-  figures.loss = figures.loss_rounded;
+  if (options.figures || options.rounds > 0) {
+    take_gradient();
+    figures.loss_rounded = loss();
+    figures.loss = figures.loss_rounded;
+  }
   return figures;
 }
 

@@ -101,6 +101,7 @@ double by_gptq(
     const QuantSpec& spec) {
   GptqOptions options;
   options.rounds = 0;
+  options.figures = false;
   const auto result = gptq_quantize(
       dense.data<float>(),
       dense.shape(0),

@@ -83,6 +83,8 @@ class BlockTask {
   /// that are not among them are as weight() gives them. Folded scales are
   /// in the weights, as they are in weight().
   virtual double held_out_error(const DenseBlock& weights) = 0;
+  /// Of what was set, once every linear is.
+  virtual double held_out_error() = 0;
   /// The same on a part of the text that statistics are made of.
   virtual double fit_error(const DenseBlock& weights) = 0;
   virtual FitText fit_text() const = 0;

@@ -192,12 +192,20 @@ BlockWeights WalkTask::with(const DenseBlock& weights) const {
 double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
   full_.complete();
   const BlockWeights block = with(weights);
-  ForwardContext context{.dtype = dtype()};
+  const ForwardContext context{.dtype = dtype()};
+  return error_of(first, last, [&](size_t i) {
+    return run_block(spec_, block, inputs().stream().start(i), context);
+  });
+}
+
+double WalkTask::error_of(
+    size_t first,
+    size_t last,
+    const std::function<mx::array(size_t)>& output) const {
   double error = 0;
   double tokens = 0;
   for (size_t i = first; i < last; ++i) {
-    auto y = run_block(spec_, block, inputs().stream().start(i), context);
-    error += error_sum(state_.batches[i], y, full_.stream().output(i));
+    error += error_sum(state_.batches[i], output(i), state_.full.output(i));
     tokens += double(state_.batches[i].count);
   }
   return state_.ranks.sum(error) / state_.ranks.sum(tokens);
@@ -205,6 +213,22 @@ double WalkTask::error(const DenseBlock& weights, size_t first, size_t last) {
 
 double WalkTask::held_out_error(const DenseBlock& weights) {
   return error(weights, state_.fit_batches, state_.batches.size());
+}
+
+double WalkTask::held_out_error() {
+  if (!quantized_ || changed_) {
+    DenseBlock dense;
+    for (const auto& [path, packed] : packed_) {
+      dense.insert_or_assign(path, *weights_.linears.at(path).dense);
+    }
+    return held_out_error(dense);
+  }
+  // The stream has come most of the way with these weights.
+  full_.complete();
+  quantized_->complete();
+  return error_of(state_.fit_batches, state_.batches.size(), [&](size_t i) {
+    return state_.quantized->output(i);
+  });
 }
 
 double WalkTask::fit_error(const DenseBlock& weights) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -89,6 +90,7 @@ class WalkTask : public BlockTask {
     return state_.held_out;
   }
   double held_out_error(const DenseBlock& weights) override;
+  double held_out_error() override;
   double fit_error(const DenseBlock& weights) override;
   FitText fit_text() const override;
   BlockSlope slope(
@@ -131,6 +133,10 @@ class WalkTask : public BlockTask {
   /// The block with `weights` for its linears.
   BlockWeights with(const DenseBlock& weights) const;
   double error(const DenseBlock& weights, size_t first, size_t last);
+  double error_of(
+      size_t first,
+      size_t last,
+      const std::function<mx::array(size_t)>& output) const;
   const LinearGroup& group_of(const std::string& path) const;
   std::optional<mx::array> divisors_of(const ModuleSpec& module) const;
   /// Over all ranks.

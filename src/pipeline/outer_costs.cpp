@@ -77,6 +77,7 @@ class OuterPass {
   std::vector<double> all(const ModuleSpec& module) {
     GptqOptions options;
     options.rounds = 0;
+    options.figures = false;
     auto gram = is_head(module) ? head_gram() : std::vector<float>();
     const auto seen = input_weights(module, gram);
     const OuterRounding rounding(view_.model, module, std::move(gram), options);

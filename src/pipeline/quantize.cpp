@@ -15,7 +15,7 @@
 #include "pipeline/quantize_stages.h"
 #include "pipeline/recipe.h"
 #include "pipeline/staged_work.h"
-#include "pipeline/time_plan.h"
+#include "pipeline/time_limit.h"
 #include "pipeline/write_model.h"
 
 namespace pennyweight {
@@ -75,6 +75,13 @@ class Run {
     result_.bytes_in = size.bytes;
     load(fetch);
     open_work();
+    if (options_.time_limit && !recipe_) {
+      limit_.emplace(
+          model_,
+          mix_.sequence_length,
+          measure_rate(model_),
+          parse_seconds(*options_.time_limit, "--time-limit"));
+    }
     plan_widths();
     cut_to_time();
     run_stages();
@@ -136,8 +143,9 @@ class Run {
 
   void load(const FetchDatasetFn& fetch) {
     const auto tokenizer = Tokenizer::load(folder_);
-    mix_size_ =
-        recipe_ ? recipe_->mix_size : MixSize{.fit = sizes_.fit_sequences()};
+    mix_size_ = recipe_
+        ? recipe_->mix_size
+        : MixSize{.fit = sizes_.fit_sequences(), .gate = sizes_.gate_sequences};
     mix_ = load_mix(
         model_, tokenizer, options_.plan.mix, mix_size_, fetch, progress_);
     result_.notes.insert(
@@ -180,6 +188,9 @@ class Run {
     }
     const auto all = list_candidates(options_.plan, options_.target);
     measured_ = all.size() > 1;
+    if (limit_ && measured_) {
+      cut_costs();
+    }
     const auto costs = measured_
         ? work_->costs(
               model_,
@@ -196,34 +207,45 @@ class Run {
     widths_ = choose_widths(*chooser_, model_, all, options_.target, kWhere);
   }
 
+  void cut_costs() {
+    Json& state = work_->state();
+    if (state.contains("cost_sequences")) {
+      sizes_.cost_sequences = state.at("cost_sequences").get<int>();
+      return;
+    }
+    tell_cut(limit_->fit_costs(seconds_since(start_), sizes_));
+    state["cost_sequences"] = sizes_.cost_sequences;
+  }
+
   void cut_to_time() {
     if (recipe_) {
       return;
     }
     if (work_->state().contains("sizes")) {
       sizes_ = sizes_from_json(work_->state().at("sizes"));
-      if (work_->state().contains("cut")) {
-        note(work_->state().at("cut").get<std::string>());
+      for (const auto& text : work_->state()["cuts"]) {
+        note(text.get<std::string>());
       }
       return;
     }
     if (!learns(*widths_)) {
       sizes_.learn_steps = 0;
     }
-    if (options_.time_limit) {
-      const auto text = fit_into_time(
-          model_,
-          mix_.sequence_length,
-          measure_rate(model_),
-          parse_seconds(*options_.time_limit, "--time-limit") -
-              seconds_since(start_),
-          sizes_);
-      if (!text.empty()) {
-        note(text);
-        work_->state()["cut"] = text;
+    if (limit_) {
+      if (work_->state().contains("cost_seconds")) {
+        limit_->costs_took(
+            work_->state().at("cost_seconds").get<double>(), sizes_);
       }
+      tell_cut(limit_->fit_stages(seconds_since(start_), sizes_));
       work_->state()["sizes"] = to_json(sizes_);
       work_->save();
+    }
+  }
+
+  void tell_cut(const std::string& text) {
+    if (!text.empty()) {
+      note(text);
+      work_->state()["cuts"].push_back(text);
     }
   }
 
@@ -319,9 +341,10 @@ class Run {
   }
 
   /// On the gate's text; null where a model has overflown.
-  Json finite_kl(const fs::path& output) const {
+  Json finite_kl(const fs::path& output) {
     try {
-      return divergence(context(), output, mix_.gate).reference->kl.mean.value;
+      const auto found = divergence(context(), output, mix_.gate, &gate_);
+      return found.reference->kl.mean.value;
     } catch (const Error& error) {
       if (error.code() != ErrorCode::numeric) {
         throw;
@@ -415,8 +438,10 @@ class Run {
   MixSize mix_size_;
   CalibrationMix mix_;
   std::optional<StagedWork> work_;
+  std::optional<TimeLimit> limit_;
   std::optional<WidthChooser> chooser_;
   std::optional<WidthPlan> widths_;
+  ReferenceStates gate_;   // of the full model
   bool measured_ = false;  // widths were chosen by costs
   std::string best_;       // stage
   double best_kl_ = std::numeric_limits<double>::infinity();

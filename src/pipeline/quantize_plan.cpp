@@ -73,7 +73,8 @@ Json to_json(const QuantizePlanReport& report) {
            {"rest", planned.seconds.rest},
            {"total", planned.seconds.total()}}},
          {"memory",
-          {{"rounding", planned.memory.rounding},
+          {{"costs", planned.memory.costs},
+           {"rounding", planned.memory.rounding},
            {"dwq", planned.memory.dwq},
            {"peak", planned.memory.peak()}}}});
   }

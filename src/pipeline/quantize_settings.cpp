@@ -18,6 +18,7 @@ StageSizes stage_sizes(const PlanOptions& options) {
   const auto& effort = options.effort;
   StageSizes sizes;
   if (effort == "fast") {
+    sizes.gate_sequences = 8;
     sizes.gptq_sequences = 48;
   } else if (effort == "balanced") {
     sizes.gptq_sequences = 128;

@@ -5,12 +5,10 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "eval/evaluate.h"
-#include "method/fold_probe.h"
-#include "method/gptq_stage.h"
-#include "method/learned_stage.h"
 #include "pipeline/conversion.h"
 #include "pipeline/dwq_data.h"
 #include "pipeline/method_run.h"
+#include "pipeline/rounding_chain.h"
 #include "pipeline/write_model.h"
 
 namespace pennyweight {
@@ -84,13 +82,15 @@ bool learns(const WidthPlan& widths) {
 Evaluation divergence(
     const StageContext& context,
     const fs::path& folder,
-    const TokenSequences& text) {
+    const TokenSequences& text,
+    ReferenceStates* states) {
   std::vector<ScoredSequence> scored;
   for (const auto& sequence : text) {
     scored.push_back({sequence});
   }
   const auto quantized = open_model(folder, context.options.assume_family);
-  return evaluate(quantized, &context.model, scored, {}, context.progress);
+  return evaluate(
+      quantized, &context.model, scored, {}, context.progress, states);
 }
 
 Json run_nearest(const StageContext& context, const fs::path& output) {
@@ -128,22 +128,13 @@ Json run_rounding(
       context.widths.plan,
       {first_of(context.mix.fit, sizes.gptq_sequences), context.mix.gate},
       context.mix.source);
-  GptqOptions gptq;
-  GptqStage rounding(gptq);
-  FoldProbe folding(AwqOptions{}, rounding, std::max(1, sizes.fold_every));
-  Stage& first = sizes.fold_every > 0 ? static_cast<Stage&>(folding) : rounding;
-  Json options{
-      {"gptq", options_to_json(gptq, true)},
-      {"fold_every", sizes.fold_every},
-      {"plan", to_json(context.widths.plan)}};
-  if (sizes.learn_steps == 0) {
-    return to_json(run.run(first, options, "GPTQ"));
-  }
-  LearnedOptions learned;
-  learned.steps = sizes.learn_steps;
-  LearnedStage stage(first, learned);
-  options["learned"] = options_to_json(learned, true);
-  return to_json(run.run(stage, options, "Learned rounding"));
+  RoundingChain chain(sizes);
+  Json options = chain.options();
+  options["plan"] = to_json(context.widths.plan);
+  return to_json(run.run(
+      chain.stage(),
+      options,
+      sizes.learn_steps > 0 ? "Learned rounding" : "GPTQ"));
 }
 
 Json run_dwq(

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/metrics.h"
+#include "eval/evaluate.h"
 #include "pipeline/quantize.h"
 #include "pipeline/width_plan.h"
 
@@ -64,11 +64,13 @@ Json run_dwq(
     const fs::path& student,
     const fs::path& output);
 
-/// The quantized model in `folder` beside the full one.
+/// The quantized model in `folder` beside the full one. `states`: see
+/// evaluate().
 Evaluation divergence(
     const StageContext& context,
     const fs::path& folder,
-    const TokenSequences& text);
+    const TokenSequences& text,
+    ReferenceStates* states = nullptr);
 
 /// Whether a plan has blocks whose rounding is learned.
 bool learns(const WidthPlan& widths);

@@ -148,7 +148,7 @@ class Run {
           progress_};
       const auto output = work_->fresh_stage(name);
       run_rounding(context, stages_, "gptq", output);
-      const auto found = divergence(context, output, mix_.gate);
+      const auto found = divergence(context, output, mix_.gate, &gate_);
       done[name] = {
           {"kl", found.reference->kl.mean.value},
           {"seconds", seconds_since(start)}};
@@ -232,6 +232,7 @@ class Run {
   std::vector<double> sizes_;
   StageSizes stages_;
   CalibrationMix mix_;
+  ReferenceStates gate_;  // of the full model
   std::optional<StagedWork> work_;
   SweepReport result_;
 };

@@ -8,18 +8,17 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 
 #include "core/bytes.h"
 #include "core/error.h"
 #include "kernels/threads.h"
-#include "method/gptq_stage.h"
-#include "method/learned_stage.h"
 #include "pipeline/dwq.h"
 #include "pipeline/dwq_train.h"
 #include "pipeline/memory_plan.h"
+#include "pipeline/rounding_chain.h"
+#include "pipeline/rounding_costs.h"
 
 namespace pennyweight {
 
@@ -30,26 +29,37 @@ using Clock = std::chrono::steady_clock;
 // Shares of the rate that a stage's products reach, all else that goes with
 // tokens counted in.
 constexpr double kCostShare = 0.7;
-constexpr double kGptqShare = 0.6;
+constexpr double kGptqShare = 0.65;
 constexpr double kLearnShare = 0.7;
 constexpr double kDwqShare = 0.6;
 // Measures on held-out text, in times of the steps.
 constexpr double kDwqMeasures = 1.1;
 constexpr double kEvaluateShare = 0.75;
 // GPTQ of a weight, with grids, refit, descent and the gate; no matter of the
-// matmul's rate. Costs round to three widths, without the last three.
+// matmul's rate. Costs round to three widths, without the last three, and to
+// nearest by every candidate.
 constexpr double kRoundSeconds = 2e-7;  // on one core
 constexpr double kCostRoundSeconds = 4e-7;
 constexpr double kLearnTokens = 4096;
 // A block in which folding is tried, in times of one in which it is not.
 constexpr double kFoldTries = 2.5;
+// Forward passes of a block for the gate: both streams, rounding to nearest,
+// and in every eighth block three more ways.
+constexpr double kGatePasses = 3.4;
+constexpr double kHeadTokens = 8192;  // to which the head is fitted
+// What generation reads of weights in a second, and the tokens made.
+constexpr double kReadRate = 8e9;
+constexpr double kMadeTokens = 48;
 
 /// Weights that a token goes through.
 struct Weights {
   double blocks = 0;
   double head = 0;
-  double all_blocks = 0;  // of experts all
-  double squares = 0;     // sum over what linears read of width^2
+  double all_blocks = 0;   // of experts all
+  double squares = 0;      // sum over what linears read of width^2
+  double all_squares = 0;  // the same over linears
+  double outer = 0;        // of embedding and head
+  int embedded = 0;        // modules that are measured as embedding
 };
 
 Weights count_weights(const Model& model) {
@@ -60,6 +70,8 @@ Weights count_weights(const Model& model) {
     if (module.block < 0) {
       const bool head = module.tied || module.kind == ModuleSpec::Kind::head;
       sum.head += head ? own : 0;
+      sum.outer += own;
+      sum.embedded += module.kind == ModuleSpec::Kind::head ? 0 : 1;
       continue;
     }
     sum.all_blocks += own;
@@ -70,6 +82,7 @@ Weights count_weights(const Model& model) {
           double(std::max<int64_t>(1, module.count));
     }
     sum.blocks += share * own;
+    sum.all_squares += share * double(module.in) * double(module.in);
     if (module.input_id != input) {
       sum.squares += share * double(module.in) * double(module.in);
       input = module.input_id;
@@ -84,8 +97,8 @@ const ModuleSpec& largest_linear(const std::vector<ModuleSpec>& modules) {
   });
 }
 
-/// Sequences that distillation goes through in whole steps, those that choose
-/// the rate counted in.
+}  // namespace
+
 double trained_sequences(const StageSizes& sizes) {
   const int64_t batch = DwqOptions().batch_size;
   const int64_t sequences = int64_t{sizes.dwq_sequences} * sizes.dwq_epochs;
@@ -93,8 +106,6 @@ double trained_sequences(const StageSizes& sizes) {
   return double(
       batch * (steps + (sizes.dwq_rate ? 0 : rate_trial_steps(steps))));
 }
-
-}  // namespace
 
 double measure_rate(const Model& model) {
   constexpr int kRows = 1024;
@@ -130,14 +141,20 @@ TimePlan plan_time(
   const double length = sequence_length;
   const double p = weights.blocks;
   const double h = weights.head;
+  const double threads = kernels::thread_count();
   TimePlan plan;
-  const double cost_tokens = sizes.cost_sequences * length;
-  plan.costs = cost_tokens * (8 * p + 6 * h) / (kCostShare * rate) +
-      kCostRoundSeconds * weights.all_blocks / kernels::thread_count();
-  const double gptq_tokens = sizes.gptq_sequences * length;
-  plan.gptq =
-      gptq_tokens * (4 * p + 4 * weights.squares) / (kGptqShare * rate) +
-      kRoundSeconds * weights.all_blocks / kernels::thread_count();
+  const CostSettings costs;
+  plan.costs = sizes.cost_sequences * length *
+          (6 * p + weights.all_squares + weights.squares + 4 * h) +
+      weights.embedded * double(costs.gptq_bits.size()) *
+          double(costs.outer_tokens) * (2 * p + 4 * h);
+  plan.costs = plan.costs / (kCostShare * rate) +
+      kCostRoundSeconds * (weights.all_blocks + weights.outer) / threads;
+  const double gate_tokens = sizes.gate_sequences * length;
+  plan.gptq = sizes.gptq_sequences * length * (4 * p + 4 * weights.squares) +
+      gate_tokens * kGatePasses * 2 * p + kHeadTokens * 2 * p;
+  plan.gptq = plan.gptq / (kGptqShare * rate) +
+      kRoundSeconds * (weights.all_blocks + weights.outer) / threads;
   if (sizes.fold_every > 0) {
     plan.gptq *= 1 + kFoldTries / sizes.fold_every;
   }
@@ -147,96 +164,38 @@ TimePlan plan_time(
   }
   plan.dwq = trained_sequences(sizes) * length * 10 * (p + h) * kDwqMeasures /
       (kDwqShare * rate);
-  plan.rest =
-      5 * MixSize{}.gate * length * 4 * (p + h) / (kEvaluateShare * rate);
+  // The full model over the gate's text once, each stage's model, and both over
+  // the report's; what both say.
+  const int stages =
+      2 + int(sizes.learn_steps > 0) + int(sizes.dwq_sequences > 0);
+  const double measured = gate_tokens * (2 * p + stages * (2 * p + 4 * h)) +
+      MixSize{}.report * length * 4 * (p + h);
+  plan.rest = measured / (kEvaluateShare * rate) +
+      kMadeTokens * 2 * 2 * (weights.all_blocks + weights.outer) / kReadRate;
   return plan;
 }
 
-std::string fit_into_time(
-    const Model& model,
-    int sequence_length,
-    double rate,
-    double seconds,
-    StageSizes& sizes) {
-  constexpr int kFewestFitted = 16;
-  constexpr int kFewestSteps = 20;
-  constexpr int kFewestSequences = 32;
-  const auto plan = plan_time(model, sizes, sequence_length, rate);
-  if (plan.after_costs() <= seconds) {
-    return {};
-  }
-  std::string text = "to keep --time-limit";
-  const auto scaled = [](int value, double share) {
-    return static_cast<int>(std::floor(std::clamp(share, 0.0, 1.0) * value));
-  };
-  const auto cut = [&](const char* what, int& value, int to) {
-    if (value != to) {
-      text += std::string(", ") + what + " were cut from " +
-          std::to_string(value) + " to " + std::to_string(to);
-    }
-    value = to;
-  };
-  // Steps of learned rounding, whose walk is GPTQ's again, and distillation
-  // share what GPTQ leaves; without enough steps all is distillation's.
-  double left = seconds - plan.rest - plan.gptq;
-  if (sizes.learn_steps > 0) {
-    const double steps = plan.learned - plan.gptq;
-    const double share = (left - plan.gptq) / (steps + plan.dwq);
-    const int to = scaled(sizes.learn_steps, share);
-    cut("steps of learned rounding",
-        sizes.learn_steps,
-        to < kFewestSteps ? 0 : to);
-    if (sizes.learn_steps > 0) {
-      left -= plan.gptq + std::min(share, 1.0) * steps;
-    }
-  }
-  if (sizes.dwq_sequences > 0 && left < plan.dwq) {
-    sizes.dwq_sequences *= sizes.dwq_epochs;
-    sizes.dwq_epochs = 1;
-    // Trials of the rate do not shrink as training does.
-    const double each = plan.dwq / trained_sequences(sizes);
-    auto shorter = sizes;
-    while (shorter.dwq_sequences >= kFewestSequences &&
-           trained_sequences(shorter) * each > left) {
-      --shorter.dwq_sequences;
-    }
-    cut("sequences of distillation",
-        sizes.dwq_sequences,
-        shorter.dwq_sequences < kFewestSequences ? 0 : shorter.dwq_sequences);
-  }
-  const int before = sizes.gptq_sequences;
-  cut("sequences of GPTQ",
-      sizes.gptq_sequences,
-      std::max(
-          scaled(before, seconds / (plan.gptq + plan.rest)),
-          std::min(before, kFewestFitted)));
-  const double after =
-      plan_time(model, sizes, sequence_length, rate).after_costs();
-  if (after > 1.05 * seconds) {
-    text += ", and it will be passed: what is left takes about " +
-        std::to_string(int64_t(after)) + " s";
-  }
-  return text;
+namespace {
+
+/// Of measuring costs: a batch's logits and their gradient, the head in float32
+/// as its products take it, embedding and head as they are and rounded, and
+/// activations.
+int64_t
+cost_bytes(const Model& model, const StageSizes& sizes, int sequence_length) {
+  constexpr int64_t kProgram = int64_t{150} << 20;
+  const CostSettings settings;
+  const int64_t tokens = int64_t{sizes.cost_sequences} * sequence_length;
+  const int64_t logits =
+      std::min(tokens, settings.batch_tokens) * model.spec.vocab * 4;
+  const auto item = static_cast<int64_t>(mx::size_of(model.dtype));
+  const int64_t outer = model.spec.vocab * model.spec.hidden;
+  const auto blocks = static_cast<int64_t>(model.spec.blocks.size());
+  const int64_t activations = (blocks + 1) * tokens * model.spec.hidden * item;
+  return kProgram + 2 * logits + outer * (4 + 2 * item) +
+      std::min(activations, settings.activation_bytes);
 }
 
-double parse_seconds(const std::string& text, const std::string& option) {
-  double value = 0;
-  const char* end = text.data() + text.size();
-  const auto [stop, failed] = std::from_chars(text.data(), end, value);
-  const std::string unit(stop, end);
-  const double factor = unit.empty() || unit == "s" ? 1
-      : unit == "m" || unit == "min"                ? 60
-      : unit == "h"                                 ? 3600
-                                                    : 0;
-  if (failed != std::errc() || !(value * factor > 0) || !std::isfinite(value)) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "options",
-        option + " '" + one_line(text, 40) +
-            "' is no time such as 90s, 30m or 2h");
-  }
-  return value * factor;
-}
+}  // namespace
 
 QuantizeMemory plan_memory(
     const Model& model,
@@ -245,20 +204,17 @@ QuantizeMemory plan_memory(
     int sequence_length,
     const std::optional<std::string>& limit) {
   QuantizeMemory memory;
-  GptqStage rounding{GptqOptions{}};
-  LearnedOptions options;
-  options.steps = sizes.learn_steps;
-  LearnedStage learned(rounding, options);
-  const Stage& stage =
-      sizes.learn_steps > 0 ? static_cast<const Stage&>(learned) : rounding;
+  RoundingChain chain(sizes);
   MemoryDemand demand{
-      int64_t{sizes.gptq_sequences + MixSize{}.gate} * sequence_length,
+      int64_t{sizes.gptq_sequences + sizes.gate_sequences} * sequence_length,
       2048,
       std::nullopt};
   if (limit) {
     demand.limit = parse_bytes(*limit, "--memory-limit");
   }
-  memory.rounding = make_memory_plan(model, widths.plan, stage, demand).peak();
+  memory.rounding =
+      make_memory_plan(model, widths.plan, chain.stage(), demand).peak();
+  memory.costs = cost_bytes(model, sizes, sequence_length);
   if (sizes.dwq_sequences > 0) {
     constexpr int64_t kBeside = int64_t{600} << 20;  // of a step and program
     int64_t groups = 0;
@@ -281,6 +237,7 @@ QuantizeMemory plan_memory(
 Json to_json(const StageSizes& sizes) {
   Json json{
       {"cost_sequences", sizes.cost_sequences},
+      {"gate_sequences", sizes.gate_sequences},
       {"gptq_sequences", sizes.gptq_sequences},
       {"fold_every", sizes.fold_every},
       {"learn_steps", sizes.learn_steps},
@@ -295,6 +252,7 @@ Json to_json(const StageSizes& sizes) {
 StageSizes sizes_from_json(const Json& json) {
   StageSizes sizes;
   sizes.cost_sequences = json.at("cost_sequences").get<int>();
+  sizes.gate_sequences = json.at("gate_sequences").get<int>();
   sizes.gptq_sequences = json.at("gptq_sequences").get<int>();
   sizes.fold_every = json.at("fold_every").get<int>();
   sizes.learn_steps = json.at("learn_steps").get<int>();

@@ -38,25 +38,17 @@ TimePlan plan_time(
     int sequence_length,
     double rate);
 
-/// Cuts steps and sequences of what is still to be done so that it takes no
-/// more than `seconds`; what to tell the user, empty where nothing was cut.
-std::string fit_into_time(
-    const Model& model,
-    int sequence_length,
-    double rate,
-    double seconds,
-    StageSizes& sizes);
-
-/// "90", "90s", "30m" or "2h" to seconds; invalid_argument, naming `option`,
-/// for anything else and for what is not above zero.
-double parse_seconds(const std::string& text, const std::string& option);
+/// Sequences that distillation goes through in whole steps, those that choose
+/// the rate counted in.
+double trained_sequences(const StageSizes& sizes);
 
 /// What the most demanding stage takes in memory.
 struct QuantizeMemory {
+  int64_t costs = 0;     // of a batch's logits, mostly
   int64_t rounding = 0;  // see MemoryPlan::peak
   int64_t dwq = 0;       // the student and its optimizer, the teacher's part
   int64_t peak() const {
-    return std::max(rounding, dwq);
+    return std::max({costs, rounding, dwq});
   }
 };
 QuantizeMemory plan_memory(

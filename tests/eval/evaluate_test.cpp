@@ -128,6 +128,50 @@ TEST(Evaluate, WavesAndBatchesDoNotMatter) {
   }
 }
 
+TEST(Evaluate, AReferencesStatesServeTheNextModel) {
+  TinyModel model(tiny_config(), 1);
+  TinyModel other(tiny_config(), 3);
+  TinyModel reference(tiny_config(), 2);
+  const auto sequences = some_sequences();
+  ReferenceStates states;
+  const auto run = [&](const TinyModel& of, ReferenceStates* kept) {
+    ProgressEvent last;
+    const auto result = evaluate(
+        of.model,
+        &reference.model,
+        views(sequences),
+        {},
+        [&](const ProgressEvent& event) {
+          last = event;
+          return true;
+        },
+        kept);
+    EXPECT_EQ(last.done, last.total);
+    return result;
+  };
+  run(model, &states);
+  EXPECT_FALSE(states.hidden.empty());
+  const auto known = run(other, &states);
+  const auto anew = run(other, nullptr);
+  EXPECT_EQ(known.reference->kl.mean.value, anew.reference->kl.mean.value);
+  EXPECT_EQ(
+      known.reference->perplexity.value, anew.reference->perplexity.value);
+  EXPECT_EQ(known.reference->top1.value, anew.reference->top1.value);
+  // Two waves of states are not held.
+  EvalSettings small;
+  small.batch_tokens = 24;
+  small.activation_bytes = 1;
+  ReferenceStates none;
+  evaluate(model.model, &reference.model, views(sequences), small, {}, &none);
+  EXPECT_TRUE(none.hidden.empty());
+  expect_error(ErrorCode::invalid_argument, "of another text", [&] {
+    small.activation_bytes = int64_t{1} << 30;
+    small.batch_tokens = 12;
+    evaluate(
+        model.model, &reference.model, views(sequences), small, {}, &states);
+  });
+}
+
 TEST(Evaluate, OnlyMaskedTokensCount) {
   TinyModel model(tiny_config());
   auto sequences = some_sequences();

@@ -94,6 +94,25 @@ TEST(Gptq, ThreadsDoNotChangeTheResult) {
   }
 }
 
+TEST(Gptq, FiguresDoNotChangeTheResult) {
+  const int64_t rows = 40, n = 256;
+  const auto weight = normal_weight(rows, n, 15);
+  const auto hessian = correlated_hessian(n, 16);
+  for (const int rounds : {0, 1}) {
+    GptqOptions options;
+    options.rounds = rounds;
+    const auto with = quantize(weight, rows, hessian, affine(3, 64), options);
+    options.figures = false;
+    const auto without =
+        quantize(weight, rows, hessian, affine(3, 64), options);
+    EXPECT_GT(with.figures.loss_nearest, 0);
+    EXPECT_EQ(without.figures.loss_nearest, 0);
+    EXPECT_EQ(with.codes, without.codes);
+    EXPECT_EQ(with.scales, without.scales);
+    EXPECT_EQ(with.biases, without.biases);
+  }
+}
+
 TEST(Gptq, RowsAreIndependentOfTheirNeighbours) {
   const int64_t n = 256;
   const auto weight = normal_weight(100, n, 13);

@@ -1,4 +1,4 @@
-#include "pipeline/time_plan.h"
+#include "pipeline/time_limit.h"
 
 #include <gtest/gtest.h>
 
@@ -103,6 +103,48 @@ TEST(TimePlan, TrialsOfTheRateAreCounted) {
   EXPECT_GE(fitted.dwq_sequences, 32);
   EXPECT_LE(
       plan_time(model, fitted, kLength, kRate).dwq, 0.7 * plan.dwq + 1e-6);
+}
+
+TEST(TimePlan, CostsTakeAThirdOfAShortTime) {
+  Fixture fixture;
+  const auto& model = fixture.tiny.model;
+  auto enough = sizes();
+  const double total = plan_time(model, enough, kLength, kRate).total();
+  EXPECT_EQ(
+      fit_costs_into_time(model, kLength, kRate, 1.001 * total, enough), "");
+  EXPECT_EQ(enough.cost_sequences, sizes().cost_sequences);
+  // Without what does not shrink with the sequences.
+  auto none = sizes();
+  none.cost_sequences = 0;
+  const double fixed = plan_time(model, none, kLength, kRate).costs;
+  const double each = (fixture.plan.costs - fixed) / sizes().cost_sequences;
+  auto some = sizes();
+  const auto said = fit_costs_into_time(
+      model, kLength, kRate, 3 * (fixed + 6.5 * each), some);
+  EXPECT_EQ(some.cost_sequences, 6) << said;
+  EXPECT_NE(said.find("costs were cut from 16 to 6"), std::string::npos);
+  auto least = sizes();
+  EXPECT_NE(fit_costs_into_time(model, kLength, kRate, 0, least), "");
+  EXPECT_EQ(least.cost_sequences, 4);
+}
+
+// A machine on which costs took twice as long as planned gets half as much.
+TEST(TimePlan, WhatIsLeftFollowsThePaceOfTheCosts) {
+  Fixture fixture;
+  const auto& model = fixture.tiny.model;
+  auto asked = sizes();
+  asked.learn_steps = 0;
+  asked.dwq_sequences = 0;
+  const auto plan = plan_time(model, asked, kLength, kRate);
+  TimeLimit limit(model, kLength, kRate, 1.1 * plan.total());
+  auto planned = asked;
+  EXPECT_EQ(limit.fit_stages(plan.costs, planned), "");
+  limit.costs_took(2 * plan.costs, asked);
+  auto slower = asked;
+  EXPECT_NE(limit.fit_stages(plan.costs, slower), "");
+  const auto after = plan_time(model, slower, kLength, kRate).after_costs();
+  EXPECT_LE(after, 0.55 * plan.total());
+  EXPECT_GT(slower.gptq_sequences, 16);
 }
 
 TEST(TimePlan, StagesWithTooLittleTimeAreLeftOut) {
