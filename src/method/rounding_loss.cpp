@@ -94,6 +94,25 @@ double sum_rows(const std::vector<float>& weights, F&& f) {
   return loss / 2;
 }
 
+/// The linear's rows of every `step`-th tile, as GPTQ takes them.
+RoundedLinear every_tile(const RoundedLinear& linear, int64_t step) {
+  std::vector<int32_t> rows;
+  std::vector<float> weights;
+  const auto count = static_cast<int64_t>(linear.row_weights.size());
+  for (int64_t r = 0; r < count; ++r) {
+    if (r / kLanes % step == 0) {
+      rows.push_back(static_cast<int32_t>(r));
+      weights.push_back(linear.row_weights[size_t(r)]);
+    }
+  }
+  const mx::array picked(rows.begin(), {static_cast<int>(rows.size())});
+  return {
+      mx::take(linear.weight, picked, 0),
+      linear.metric,
+      std::move(weights),
+      linear.hessian};
+}
+
 /// The loss of the linear's rounding by GPTQ.
 double by_gptq(
     const RoundedLinear& linear,
@@ -269,18 +288,28 @@ std::vector<double> spread_losses(
 std::vector<double> rounding_losses(
     const RoundedLinear& linear,
     const std::vector<Candidate>& candidates,
-    const std::vector<int>& gptq_bits) {
+    const std::vector<int>& gptq_bits,
+    int64_t row_step) {
   const int64_t in = linear.weight.shape(1);
-  const auto dense = floats(linear.weight);
+  const auto weights = to_vector(mx::diag(linear.metric));
+  const auto nearest = [&](const RoundedLinear& of, const QuantSpec& spec) {
+    return nearest_loss(of.weight, spec, weights, of.row_weights);
+  };
+  const auto part = row_step > 1 ? every_tile(linear, row_step) : linear;
+  const auto dense = floats(part.weight);
   std::vector<LossPoint> points;
   for (const int bits : gptq_bits) {
     if (const auto spec = gptq_candidate(bits, in)) {
-      points.push_back({*spec, by_gptq(linear, dense, *spec)});
+      double loss = by_gptq(part, dense, *spec);
+      if (row_step > 1) {
+        const double own = nearest(part, *spec);
+        loss *= own > 0 ? nearest(linear, *spec) / own : 1;
+      }
+      points.push_back({*spec, loss});
     }
   }
-  const auto weights = to_vector(mx::diag(linear.metric));
   return spread_losses(points, candidates, in, [&](const QuantSpec& spec) {
-    return nearest_loss(linear.weight, spec, weights, linear.row_weights);
+    return nearest(linear, spec);
   });
 }
 

@@ -81,10 +81,13 @@ std::vector<double> spread_losses(
     int64_t in,
     const NearestFn& nearest);
 
-/// spread_losses() with GPTQ run at each of `gptq_bits`.
+/// spread_losses() with GPTQ run at each of `gptq_bits`: on every `row_step`-th
+/// tile of 16 rows, of which the others lose as much more or less as they do
+/// rounded to nearest.
 std::vector<double> rounding_losses(
     const RoundedLinear& linear,
     const std::vector<Candidate>& candidates,
-    const std::vector<int>& gptq_bits);
+    const std::vector<int>& gptq_bits,
+    int64_t row_step = 1);
 
 }  // namespace pennyweight

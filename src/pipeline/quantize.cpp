@@ -193,11 +193,7 @@ class Run {
     }
     const auto costs = measured_
         ? work_->costs(
-              model_,
-              first_of(mix_.fit, sizes_.cost_sequences),
-              all,
-              options_.plan.mix.seed,
-              progress_)
+              model_, mix_.fit, all, sizes_, options_.plan.mix.seed, progress_)
         : RoundingCosts{};
     std::vector<std::string> notes;
     chooser_.emplace(priced_widths(model_, all, costs, notes));

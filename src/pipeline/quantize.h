@@ -150,11 +150,13 @@ struct QuantizeOptions {
   }
 };
 
-/// What an effort does of each stage. Sequences are of the mix's `fit`, but
-/// for gate_sequences, which are its `gate`.
+/// What an effort does of each stage. Sequences are of the mix's `fit`, those
+/// of gates of its `gate`.
 struct StageSizes {
   int cost_sequences = 16;  // on which widths are chosen
-  int gate_sequences = 16;  // by which blocks and stages are kept
+  int cost_row_step = 1;    // see CostSettings::row_step
+  int gate_sequences = 16;  // by which stages are kept
+  int block_gate = 16;      // and of them, by which blocks are
   int gptq_sequences = 64;  // GPTQ's, and the learned rounding's
   int fold_every = 0;       // blocks between trials of AWQ's folding; 0: none
   int learn_steps = 0;      // 0: no learned rounding

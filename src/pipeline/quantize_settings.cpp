@@ -18,7 +18,10 @@ StageSizes stage_sizes(const PlanOptions& options) {
   const auto& effort = options.effort;
   StageSizes sizes;
   if (effort == "fast") {
+    sizes.cost_sequences = 8;
+    sizes.cost_row_step = 4;
     sizes.gate_sequences = 8;
+    sizes.block_gate = 4;
     sizes.gptq_sequences = 48;
   } else if (effort == "balanced") {
     sizes.gptq_sequences = 128;

@@ -126,7 +126,8 @@ Json run_rounding(
   MethodRun run(name, context.model_folder, walk, alone, context.progress);
   run.calibrate(
       context.widths.plan,
-      {first_of(context.mix.fit, sizes.gptq_sequences), context.mix.gate},
+      {first_of(context.mix.fit, sizes.gptq_sequences),
+       first_of(context.mix.gate, sizes.block_gate)},
       context.mix.source);
   RoundingChain chain(sizes);
   Json options = chain.options();

@@ -60,6 +60,7 @@ Json to_json(const Recipe& recipe) {
   data["report"] = recipe.mix_size.report;
   data["fingerprint"] = recipe.mix_fingerprint;
   Json sizes{
+      {"block_gate", recipe.sizes.block_gate},
       {"gptq_sequences", recipe.sizes.gptq_sequences},
       {"fold_every", recipe.sizes.fold_every},
       {"learn_steps", recipe.sizes.learn_steps},
@@ -116,6 +117,7 @@ Recipe read_recipe(const std::filesystem::path& file) {
   }
   recipe.stages = read_stages(view);
   recipe.sizes.cost_sequences = 0;
+  recipe.sizes.block_gate = count(*sizes, "block_gate", 1);
   recipe.sizes.gptq_sequences = count(*sizes, "gptq_sequences", 1);
   recipe.sizes.fold_every = count(*sizes, "fold_every", 0);
   recipe.sizes.learn_steps = count(*sizes, "learn_steps", 0);

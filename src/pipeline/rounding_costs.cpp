@@ -275,7 +275,8 @@ class CostPass {
            sums.slopes.row_weights(part),
            hessian},
           settings_.candidates,
-          settings_.gptq_bits);
+          settings_.gptq_bits,
+          settings_.row_step);
       ModuleCosts costs{module.home, module.in * module.out, {}};
       for (const double loss : losses) {
         costs.losses.push_back(loss / double(tokens_));

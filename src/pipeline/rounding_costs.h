@@ -22,6 +22,8 @@ struct CostSettings {
   uint64_t seed = 0;
   /// Widths at which GPTQ is run; see spread_losses().
   std::vector<int> gptq_bits{2, 3, 4};
+  /// Of a linear's rows GPTQ rounds one tile in so many; see rounding_losses().
+  int64_t row_step = 1;
   /// Tokens over which modules outside the blocks are measured, one sequence
   /// at least.
   int64_t outer_tokens = 2048;

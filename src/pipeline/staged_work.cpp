@@ -43,6 +43,7 @@ RoundingCosts StagedWork::costs(
     const Model& model,
     const std::vector<std::vector<int32_t>>& sequences,
     const std::vector<Candidate>& candidates,
+    const StageSizes& sizes,
     uint64_t seed,
     const ProgressFn& progress) {
   if (state_.contains("costs")) {
@@ -51,8 +52,11 @@ RoundingCosts StagedWork::costs(
   const auto start = std::chrono::steady_clock::now();
   const auto found = measure_costs(
       model,
-      sequences,
-      {.candidates = candidates, .scratch_folder = work_.path(), .seed = seed},
+      first_of(sequences, sizes.cost_sequences),
+      {.candidates = candidates,
+       .scratch_folder = work_.path(),
+       .seed = seed,
+       .row_step = sizes.cost_row_step},
       progress);
   state_["costs"] = to_json(found);
   state_["cost_seconds"] =

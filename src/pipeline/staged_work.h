@@ -2,6 +2,7 @@
 
 #include "core/json.h"
 #include "core/progress.h"
+#include "pipeline/quantize.h"
 #include "pipeline/rounding_costs.h"
 #include "pipeline/width_plan.h"
 #include "pipeline/work_folder.h"
@@ -37,11 +38,13 @@ class StagedWork {
     work_.remove();
   }
 
-  /// What measure_costs gives, or what it gave before a kill.
+  /// What measure_costs gives on these sizes' first sequences, or what it gave
+  /// before a kill.
   RoundingCosts costs(
       const Model& model,
       const std::vector<std::vector<int32_t>>& sequences,
       const std::vector<Candidate>& candidates,
+      const StageSizes& sizes,
       uint64_t seed,
       const ProgressFn& progress);
 

@@ -92,8 +92,9 @@ class Run {
     const auto candidates = parse_candidates(options_.plan.candidates);
     const auto costs = work_->costs(
         model_,
-        first_of(mix_.fit, stages_.cost_sequences),
+        mix_.fit,
         candidates,
+        stages_,
         options_.plan.mix.seed,
         progress_);
     result_.cost_seconds = work_->state().at("cost_seconds").get<double>();

@@ -8,7 +8,7 @@
 namespace pennyweight {
 
 /// Where a whole run of these sizes takes more than `seconds`: cuts the
-/// sequences that costs are measured on until costs take a third of that. What
+/// sequences that costs are measured on until costs take a fifth of that. What
 /// to tell the user, empty where nothing was cut.
 std::string fit_costs_into_time(
     const Model& model,

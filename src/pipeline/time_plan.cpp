@@ -39,7 +39,8 @@ constexpr double kEvaluateShare = 0.75;
 // matmul's rate. Costs round to three widths, without the last three, and to
 // nearest by every candidate.
 constexpr double kRoundSeconds = 2e-7;  // on one core
-constexpr double kCostRoundSeconds = 4e-7;
+constexpr double kCostRoundSeconds = 2e-7;
+constexpr double kNearestSeconds = 2e-7;
 constexpr double kLearnTokens = 4096;
 // A block in which folding is tried, in times of one in which it is not.
 constexpr double kFoldTries = 2.5;
@@ -149,10 +150,11 @@ TimePlan plan_time(
       weights.embedded * double(costs.gptq_bits.size()) *
           double(costs.outer_tokens) * (2 * p + 4 * h);
   plan.costs = plan.costs / (kCostShare * rate) +
-      kCostRoundSeconds * (weights.all_blocks + weights.outer) / threads;
-  const double gate_tokens = sizes.gate_sequences * length;
+      (kNearestSeconds + kCostRoundSeconds / sizes.cost_row_step) *
+          weights.all_blocks / threads +
+      (kNearestSeconds + kCostRoundSeconds) * weights.outer / threads;
   plan.gptq = sizes.gptq_sequences * length * (4 * p + 4 * weights.squares) +
-      gate_tokens * kGatePasses * 2 * p + kHeadTokens * 2 * p;
+      sizes.block_gate * length * kGatePasses * 2 * p + kHeadTokens * 2 * p;
   plan.gptq = plan.gptq / (kGptqShare * rate) +
       kRoundSeconds * (weights.all_blocks + weights.outer) / threads;
   if (sizes.fold_every > 0) {
@@ -168,6 +170,7 @@ TimePlan plan_time(
   // the report's; what both say.
   const int stages =
       2 + int(sizes.learn_steps > 0) + int(sizes.dwq_sequences > 0);
+  const double gate_tokens = sizes.gate_sequences * length;
   const double measured = gate_tokens * (2 * p + stages * (2 * p + 4 * h)) +
       MixSize{}.report * length * 4 * (p + h);
   plan.rest = measured / (kEvaluateShare * rate) +
@@ -206,7 +209,7 @@ QuantizeMemory plan_memory(
   QuantizeMemory memory;
   RoundingChain chain(sizes);
   MemoryDemand demand{
-      int64_t{sizes.gptq_sequences + sizes.gate_sequences} * sequence_length,
+      int64_t{sizes.gptq_sequences + sizes.block_gate} * sequence_length,
       2048,
       std::nullopt};
   if (limit) {
@@ -237,7 +240,9 @@ QuantizeMemory plan_memory(
 Json to_json(const StageSizes& sizes) {
   Json json{
       {"cost_sequences", sizes.cost_sequences},
+      {"cost_row_step", sizes.cost_row_step},
       {"gate_sequences", sizes.gate_sequences},
+      {"block_gate", sizes.block_gate},
       {"gptq_sequences", sizes.gptq_sequences},
       {"fold_every", sizes.fold_every},
       {"learn_steps", sizes.learn_steps},
@@ -252,7 +257,9 @@ Json to_json(const StageSizes& sizes) {
 StageSizes sizes_from_json(const Json& json) {
   StageSizes sizes;
   sizes.cost_sequences = json.at("cost_sequences").get<int>();
+  sizes.cost_row_step = json.at("cost_row_step").get<int>();
   sizes.gate_sequences = json.at("gate_sequences").get<int>();
+  sizes.block_gate = json.at("block_gate").get<int>();
   sizes.gptq_sequences = json.at("gptq_sequences").get<int>();
   sizes.fold_every = json.at("fold_every").get<int>();
   sizes.learn_steps = json.at("learn_steps").get<int>();

@@ -105,7 +105,7 @@ TEST(TimePlan, TrialsOfTheRateAreCounted) {
       plan_time(model, fitted, kLength, kRate).dwq, 0.7 * plan.dwq + 1e-6);
 }
 
-TEST(TimePlan, CostsTakeAThirdOfAShortTime) {
+TEST(TimePlan, CostsTakeAFifthOfAShortTime) {
   Fixture fixture;
   const auto& model = fixture.tiny.model;
   auto enough = sizes();
@@ -120,7 +120,7 @@ TEST(TimePlan, CostsTakeAThirdOfAShortTime) {
   const double each = (fixture.plan.costs - fixed) / sizes().cost_sequences;
   auto some = sizes();
   const auto said = fit_costs_into_time(
-      model, kLength, kRate, 3 * (fixed + 6.5 * each), some);
+      model, kLength, kRate, 5 * (fixed + 6.5 * each), some);
   EXPECT_EQ(some.cost_sequences, 6) << said;
   EXPECT_NE(said.find("costs were cut from 16 to 6"), std::string::npos);
   auto least = sizes();
@@ -144,7 +144,7 @@ TEST(TimePlan, WhatIsLeftFollowsThePaceOfTheCosts) {
   EXPECT_NE(limit.fit_stages(plan.costs, slower), "");
   const auto after = plan_time(model, slower, kLength, kRate).after_costs();
   EXPECT_LE(after, 0.55 * plan.total());
-  EXPECT_GT(slower.gptq_sequences, 16);
+  EXPECT_GT(slower.gptq_sequences, 8);
 }
 
 TEST(TimePlan, StagesWithTooLittleTimeAreLeftOut) {
@@ -163,8 +163,8 @@ TEST(TimePlan, StagesWithTooLittleTimeAreLeftOut) {
   const auto least = fixture.fit(0, &said);
   EXPECT_EQ(least.learn_steps, 0);
   EXPECT_EQ(least.dwq_sequences, 0);
-  EXPECT_EQ(least.gptq_sequences, 16);
-  EXPECT_NE(said.find("from 192 to 16"), std::string::npos) << said;
+  EXPECT_EQ(least.gptq_sequences, 8);
+  EXPECT_NE(said.find("from 192 to 8"), std::string::npos) << said;
 }
 
 }  // namespace pennyweight
