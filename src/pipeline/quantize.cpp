@@ -143,9 +143,11 @@ class Run {
 
   void load(const FetchDatasetFn& fetch) {
     const auto tokenizer = Tokenizer::load(folder_);
-    mix_size_ = recipe_
-        ? recipe_->mix_size
-        : MixSize{.fit = sizes_.fit_sequences(), .gate = sizes_.gate_sequences};
+    mix_size_ = recipe_ ? recipe_->mix_size
+                        : MixSize{
+                              .fit = sizes_.fit_sequences(),
+                              .gate = sizes_.gate_sequences,
+                              .report = sizes_.report_sequences};
     mix_ = load_mix(
         model_, tokenizer, options_.plan.mix, mix_size_, fetch, progress_);
     result_.notes.insert(

@@ -153,14 +153,15 @@ struct QuantizeOptions {
 /// What an effort does of each stage. Sequences are of the mix's `fit`, those
 /// of gates of its `gate`.
 struct StageSizes {
-  int cost_sequences = 16;  // on which widths are chosen
-  int cost_row_step = 1;    // see CostSettings::row_step
-  int gate_sequences = 16;  // by which stages are kept
-  int block_gate = 16;      // and of them, by which blocks are
-  int gptq_sequences = 64;  // GPTQ's, and the learned rounding's
-  int fold_every = 0;       // blocks between trials of AWQ's folding; 0: none
-  int learn_steps = 0;      // 0: no learned rounding
-  int dwq_sequences = 0;    // 0: no distillation
+  int cost_sequences = 16;    // on which widths are chosen
+  int cost_row_step = 1;      // see CostSettings::row_step
+  int gate_sequences = 16;    // by which stages are kept
+  int block_gate = 16;        // and of them, by which blocks are
+  int report_sequences = 16;  // of the mix's report
+  int gptq_sequences = 64;    // GPTQ's, and the learned rounding's
+  int fold_every = 0;         // blocks between trials of AWQ's folding; 0: none
+  int learn_steps = 0;        // 0: no learned rounding
+  int dwq_sequences = 0;      // 0: no distillation
   int dwq_epochs = 1;
   std::optional<double> dwq_rate{};  // absent: chosen by trial
 

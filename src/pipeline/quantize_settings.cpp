@@ -22,6 +22,7 @@ StageSizes stage_sizes(const PlanOptions& options) {
     sizes.cost_row_step = 4;
     sizes.gate_sequences = 8;
     sizes.block_gate = 4;
+    sizes.report_sequences = 8;
     sizes.gptq_sequences = 48;
   } else if (effort == "balanced") {
     sizes.gptq_sequences = 128;

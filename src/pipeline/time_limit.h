@@ -60,7 +60,7 @@ class TimeLimit {
 
  private:
   /// The rest is for what estimates miss.
-  static constexpr double kPlanned = 0.95;
+  static constexpr double kPlanned = 0.92;
 
   const Model& model_;
   int length_;

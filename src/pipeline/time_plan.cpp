@@ -172,7 +172,7 @@ TimePlan plan_time(
       2 + int(sizes.learn_steps > 0) + int(sizes.dwq_sequences > 0);
   const double gate_tokens = sizes.gate_sequences * length;
   const double measured = gate_tokens * (2 * p + stages * (2 * p + 4 * h)) +
-      MixSize{}.report * length * 4 * (p + h);
+      sizes.report_sequences * length * 4 * (p + h);
   plan.rest = measured / (kEvaluateShare * rate) +
       kMadeTokens * 2 * 2 * (weights.all_blocks + weights.outer) / kReadRate;
   return plan;
@@ -243,6 +243,7 @@ Json to_json(const StageSizes& sizes) {
       {"cost_row_step", sizes.cost_row_step},
       {"gate_sequences", sizes.gate_sequences},
       {"block_gate", sizes.block_gate},
+      {"report_sequences", sizes.report_sequences},
       {"gptq_sequences", sizes.gptq_sequences},
       {"fold_every", sizes.fold_every},
       {"learn_steps", sizes.learn_steps},
@@ -260,6 +261,7 @@ StageSizes sizes_from_json(const Json& json) {
   sizes.cost_row_step = json.at("cost_row_step").get<int>();
   sizes.gate_sequences = json.at("gate_sequences").get<int>();
   sizes.block_gate = json.at("block_gate").get<int>();
+  sizes.report_sequences = json.at("report_sequences").get<int>();
   sizes.gptq_sequences = json.at("gptq_sequences").get<int>();
   sizes.fold_every = json.at("fold_every").get<int>();
   sizes.learn_steps = json.at("learn_steps").get<int>();

@@ -47,6 +47,27 @@ TEST(Sample, GreedyFollowsTheLogits) {
   }
 }
 
+TEST(Sample, PromptsAreContinuedByTheLogits) {
+  TinyModel tiny(tiny_config());
+  const std::vector<std::vector<int32_t>> prompts{
+      {4, 9, 30, 2, 17}, {60, 1, 1, 8, 40}};
+  const auto fresh = continue_sequences(tiny.model, prompts, 6);
+  ASSERT_EQ(fresh.size(), 2u);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    ASSERT_EQ(fresh[i].size(), 6u);
+    auto whole = prompts[i];
+    whole.insert(whole.end(), fresh[i].begin(), fresh[i].end());
+    mx::array tokens(whole.begin(), {1, 11}, mx::int32);
+    auto best = mx::astype(
+        mx::argmax(logits(tiny.model, tokens, mx::float32), -1), mx::int32);
+    best.eval();
+    for (size_t k = 0; k < fresh[i].size(); ++k) {
+      EXPECT_EQ(fresh[i][k], best.data<int32_t>()[k + 4]) << i << " " << k;
+    }
+  }
+  EXPECT_NE(fresh[0], fresh[1]);
+}
+
 TEST(Sample, AnEndIsFollowedByABeginning) {
   TinyModel tiny(tiny_config());
   SampleSettings settings;
