@@ -307,11 +307,13 @@ Evaluation evaluate(
     const size_t end = wave_end(batches, begin, most_positions);
     std::span<const EvalBatch> wave(&batches[begin], end - begin);
     std::vector<mx::array> beside;
-    if (other) {
-      beside = known ? states->hidden : run_blocks(*other, wave, ticker);
-    }
-    if (states && wave.size() == batches.size()) {
-      states->hidden = beside;
+    if (known) {
+      beside = states->hidden;
+    } else if (other) {
+      beside = run_blocks(*other, wave, ticker);
+      if (states && wave.size() == batches.size()) {
+        states->hidden = beside;
+      }
     }
     auto hidden = run_blocks(runner, wave, ticker);
     auto chunks = make_chunks(wave, hidden, beside);

@@ -36,6 +36,16 @@ int scaled(int value, double share) {
   return static_cast<int>(std::floor(std::clamp(share, 0.0, 1.0) * value));
 }
 
+/// The most of up to `value` that fits, but `least` or, where that is less,
+/// `value`.
+template <class Fits>
+int most_fitting(int value, int least, Fits&& fits) {
+  while (value > least && !fits(value)) {
+    --value;
+  }
+  return value;
+}
+
 }  // namespace
 
 std::string fit_costs_into_time(
@@ -54,10 +64,10 @@ std::string fit_costs_into_time(
   };
   Cuts cuts;
   if (time(sizes.cost_sequences).total() > seconds) {
-    int to = sizes.cost_sequences;
-    while (to > kFewestSequences && time(to).costs > kShare * seconds) {
-      --to;
-    }
+    const int to =
+        most_fitting(sizes.cost_sequences, kFewestSequences, [&](int count) {
+          return time(count).costs <= kShare * seconds;
+        });
     cuts.cut("sequences of costs", sizes.cost_sequences, to);
   }
   return cuts.text();
@@ -112,10 +122,10 @@ std::string fit_into_time(
     tried.gptq_sequences = sequences;
     return plan_time(model, tried, sequence_length, rate).after_costs();
   };
-  int fitted = sizes.gptq_sequences;
-  while (fitted > kFewestFitted && after_costs(fitted) > seconds) {
-    --fitted;
-  }
+  const int fitted =
+      most_fitting(sizes.gptq_sequences, kFewestFitted, [&](int count) {
+        return after_costs(count) <= seconds;
+      });
   cuts.cut("sequences of GPTQ", sizes.gptq_sequences, fitted);
   const double after = after_costs(fitted);
   if (after > 1.05 * seconds) {
