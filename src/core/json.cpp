@@ -100,7 +100,22 @@ JsonView::JsonView(const Json& object, std::string origin)
   }
 }
 
+JsonView JsonView::recorded(std::set<std::string>& reads) const {
+  JsonView view = *this;
+  view.reads_ = &reads;
+  return view;
+}
+
+JsonView JsonView::like(const Json& object) const {
+  JsonView view(object, origin_);
+  view.reads_ = reads_;
+  return view;
+}
+
 const Json* JsonView::find(const std::string& key) const {
+  if (reads_) {
+    reads_->insert(key);
+  }
   auto it = object_->find(key);
   return it == object_->end() || it->is_null() ? nullptr : &*it;
 }

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,12 @@ Json read_json(
 class JsonView {
  public:
   JsonView(const Json& object, std::string origin);
+
+  /// A view of the same object that notes each key it is asked for in
+  /// `reads`, which must outlive it.
+  JsonView recorded(std::set<std::string>& reads) const;
+  /// The same view of another object, such as a changed copy of its own.
+  JsonView like(const Json& object) const;
 
   bool has(const std::string& key) const;
   const Json* find(const std::string& key) const;
@@ -65,6 +72,7 @@ class JsonView {
 
   const Json* object_;
   std::string origin_;
+  std::set<std::string>* reads_ = nullptr;
 };
 
 }  // namespace pennyweight

@@ -4,6 +4,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
+#include "model/class_keys.h"
 #include "model/families/family.h"
 
 namespace pennyweight {
@@ -23,6 +24,25 @@ std::vector<std::string> names_under(
   return names;
 }
 
+// What mlx-lm's loader does by a key before a class is asked.
+void check_loader_keys(const JsonView& config) {
+  if (config.has("model_file")) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() + ": \"model_file\" asks to run code of its own");
+  }
+  if (const Json* value = config.find("quantize_activations");
+      value && *value != false) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": \"quantize_activations\" has mlx-lm round activations, too, "
+            "which is not known here");
+  }
+}
+
 }  // namespace
 
 std::string model_type_of(const Checkpoint& checkpoint) {
@@ -32,7 +52,7 @@ std::string model_type_of(const Checkpoint& checkpoint) {
 
 bool is_known_family(const std::string& name) {
   return std::ranges::any_of(families(), [&](const Family& family) {
-    return name == family.model_type;
+    return without_alias(name) == family.model_type;
   });
 }
 
@@ -41,9 +61,12 @@ DecoderSpec read_decoder_spec(
     const std::string& family) {
   const JsonView config(
       checkpoint.config(), (checkpoint.folder() / "config.json").string());
+  check_loader_keys(config);
   for (const Family& known : families()) {
-    if (family == known.model_type) {
-      auto spec = known.read(
+    if (without_alias(family) == known.model_type) {
+      auto spec = read_as(
+          known.model_class,
+          known.read,
           {config,
            [&](const std::string& name) { return checkpoint.contains(name); },
            [&](const std::string& prefix) {
@@ -65,7 +88,8 @@ DecoderSpec read_decoder_spec(
 
 bool is_among(const std::string& name, const std::vector<std::string>& names) {
   return std::ranges::any_of(names, [&](const std::string& other) {
-    return name == other || (other.ends_with('.') && name.starts_with(other));
+    return name == other || (other.ends_with('.') && name.starts_with(other)) ||
+        (other.starts_with('*') && name.find(other.substr(1)) != name.npos);
   });
 }
 

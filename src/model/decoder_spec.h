@@ -228,8 +228,8 @@ struct DecoderSpec {
   /// Tensors that the checkpoint may hold in another form than mlx-lm's, by
   /// mlx-lm's name. Those whose sources are absent are taken as they are.
   std::map<std::string, TensorSource> sources;
-  /// Names of checkpoint tensors that mlx-lm's sanitize drops, or prefixes of
-  /// such, which end with a dot.
+  /// Names of checkpoint tensors that mlx-lm's sanitize drops; or prefixes of
+  /// such, which end with a dot; or parts of such behind a '*'.
   std::vector<std::string> dropped;
   /// Prefixes of tensors that are no part of the language model and go to an
   /// output as they are (a vision tower).
@@ -254,7 +254,7 @@ DecoderSpec read_decoder_spec(
     const std::string& family);
 
 /// Whether `name` is in `names`, or begins with one of them that ends with a
-/// dot.
+/// dot, or holds what one of them has behind a '*'.
 bool is_among(const std::string& name, const std::vector<std::string>& names);
 
 /// The path of the module that a tensor belongs to.

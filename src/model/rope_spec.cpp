@@ -9,6 +9,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "model/class_keys.h"
 
 namespace pennyweight {
 
@@ -35,6 +36,7 @@ double positive_or(
   return positive(view, key, value);
 }
 
+// mlx-lm asks for no others: what else there is changes nothing there.
 void check_keys(const JsonView& view) {
   static const std::set<std::string> known = {
       "type",
@@ -50,30 +52,29 @@ void check_keys(const JsonView& view) {
       "mscale_all_dim",
       "short_factor",
       "long_factor",
-      "short_mscale",
-      "long_mscale",
-      "attention_factor",
-      "truncate",
-      "finetuned",
       "mrope_section",
-      "partial_rotary_factor"};
+      "partial_rotary_factor",
+      "llama_4_scaling_beta"};
   for (const auto& [key, value] : view.json().items()) {
-    if (!known.contains(key) && !value.is_null()) {
+    if (is_rope_key(key) && !known.contains(key) && !value.is_null()) {
       throw Error(
           ErrorCode::not_supported,
           "model",
-          view.origin() + ": unknown key \"" + one_line(key, 60) +
-              "\", which may change the rotary embedding");
+          view.origin() + ": the key \"" + key +
+              "\" changes the rotary embedding in mlx-lm and is not known "
+              "here");
     }
   }
 }
 
-Scaling scaling_type(const JsonView& view) {
+std::string type_name(const JsonView& view) {
   // mlx-lm looks at "type" first, transformers at "rope_type".
-  std::string type = view.string_or("type", "");
-  if (type.empty()) {
-    type = view.string_or("rope_type", "default");
-  }
+  const std::string type = view.string_or("type", "");
+  return type.empty() ? view.string_or("rope_type", "default") : type;
+}
+
+Scaling scaling_type(const JsonView& view) {
+  const std::string type = type_name(view);
   static const std::map<std::string, Scaling> types = {
       {"default", Scaling::none},
       {"mrope", Scaling::none},  // its sections are equal for text
@@ -329,21 +330,20 @@ void read_rope_scaling(
     wrong(scaling, "its type needs \"max_position_embeddings\" in the config");
   }
   rope.max_positions = max_positions.value_or(0);
-  double partial = scaling.number_or("partial_rotary_factor", 1);
   if (rope.scaling == Scaling::proportional) {
+    const double partial = scaling.number_or("partial_rotary_factor", 1);
     if (!(partial > 0) || partial > 1) {
       wrong(scaling, "\"partial_rotary_factor\" must be in (0, 1]");
     }
     rope.rotated_dims = static_cast<int>(rope.dims * partial);
-  } else if (partial != 1) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        scaling.origin() + ": \"partial_rotary_factor\" other than 1");
   }
   if (rope.scaling != Scaling::none) {
     read_scaled(scaling, rope, notes);
   }
+}
+
+bool is_scaled(const JsonView& scaling) {
+  return type_name(scaling) != "default";
 }
 
 ops::RopeTable make_rope_table(const RopeSpec& rope, int positions) {

@@ -50,6 +50,9 @@ void read_rope_scaling(
     RopeSpec& rope,
     std::vector<std::string>& notes);
 
+/// Whether the rope type of a rope_scaling object is another than "default".
+bool is_scaled(const JsonView& scaling);
+
 /// The table for positions 0 .. positions - 1. Only dynamic scaling depends
 /// on `positions`. Lazy; float32 with the roundings of mlx-lm's formulas.
 ops::RopeTable make_rope_table(const RopeSpec& rope, int positions);

@@ -119,36 +119,43 @@ TEST(Families, RopeParametersArePatched) {
   EXPECT_TRUE(spec.config_patch.empty());
 }
 
-TEST(Families, UnknownStructureIsNamed) {
+// mlx-lm's class decides: what it does not read changes nothing there.
+TEST(Families, UnreadStructureIsNoted) {
   const std::vector<std::pair<std::string, Json>> changes = {
-      {"num_local_experts", 8},
       {"attn_logit_softcapping", 50.0},
       {"partial_rotary_factor", 0.5},
       {"clip_qkv", 8.0},
-      {"vision_config", Json::object({{"depth", 2}})}};
+      {"hidden_act", "gelu"}};
   for (const auto& [key, value] : changes) {
-    expect_error(ErrorCode::not_supported, key, [&] {
-      spec_of(with(tiny_config(), {{key, value}}));
-    });
+    const auto spec = spec_of(with(tiny_config(), {{key, value}}));
+    EXPECT_NE(all_notes(spec).find(key), std::string::npos);
+    EXPECT_EQ(spec.blocks.size(), 2u);
   }
-  // mlx-lm's qwen2 has no mlp_bias, so neither has its output.
-  expect_error(ErrorCode::not_supported, "mlp_bias", [] {
-    spec_of(with(tiny_config("qwen2"), {{"mlp_bias", true}}));
-  });
-  expect_error(ErrorCode::not_supported, "hidden_act", [] {
-    spec_of(with(tiny_config(), {{"hidden_act", "gelu"}}));
-  });
-  expect_error(ErrorCode::not_supported, "LlamaForSequence", [] {
-    spec_of(with(
-        tiny_config(),
-        {{"architectures", Json::array({"LlamaForSequenceClassification"})}}));
-  });
-  expect_error(ErrorCode::not_supported, "sliding_attention", [] {
+  auto qwen2 = spec_of(with(tiny_config("qwen2"), {{"mlp_bias", true}}));
+  EXPECT_FALSE(qwen2.blocks[0].mlp->up.bias);
+  spec_of(with(
+      tiny_config(),
+      {{"architectures", Json::array({"LlamaForSequenceClassification"})}}));
+}
+
+TEST(Families, WhatMlxLmCannotLoadIsRefused) {
+  expect_error(ErrorCode::not_supported, "full_attention", [] {
     spec_of(with(
         tiny_config(),
         {{"layer_types", {"sliding_attention", "sliding_attention"}},
          {"sliding_window", 4}}));
   });
+}
+
+TEST(Families, TensorsDecideWhetherTheHeadIsTied) {
+  const auto has = [](const std::string& name) {
+    return name == "model.embed_tokens.weight";
+  };
+  auto spec =
+      spec_of(with(tiny_config(), {{"tie_word_embeddings", false}}), has);
+  EXPECT_FALSE(spec.head.has_value());
+  EXPECT_EQ(spec.config_patch.at("tie_word_embeddings"), true);
+  EXPECT_NE(all_notes(spec).find("lm_head"), std::string::npos);
 }
 
 TEST(Families, HarmlessKeysPass) {
@@ -162,7 +169,10 @@ TEST(Families, HarmlessKeysPass) {
        {"pretraining_tp", 1},
        {"rope_interleaved", false},
        {"logits_scaling", 1.0},
-       {"num_local_experts", nullptr},
+       {"num_local_experts", 8},
+       {"router_aux_loss_coef", 0.01},
+       {"output_router_logits", true},
+       {"vision_config", {{"depth", 2}}},
        {"_name_or_path", "x"}})));
 }
 
@@ -184,9 +194,11 @@ TEST(Families, HostileSizesAreCorrupt) {
       spec_of(with(tiny_config(), {{key, value}}));
     });
   }
-  auto missing = tiny_config("qwen3");
-  missing.erase("head_dim");
-  expect_error(ErrorCode::corrupt, "head_dim", [&] { spec_of(missing); });
+  for (const char* key : {"head_dim", "max_position_embeddings"}) {
+    auto missing = tiny_config("qwen3");
+    missing.erase(key);
+    expect_error(ErrorCode::corrupt, key, [&] { spec_of(missing); });
+  }
 }
 
 }  // namespace

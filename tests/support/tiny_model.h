@@ -77,7 +77,9 @@ inline DecoderSpec spec_of(
         return std::vector<std::string>();
       };
       auto shape = [](const std::string&) { return mx::Shape(); };
-      return family.read(
+      return read_as(
+          family.model_class,
+          family.read,
           {JsonView(config, "config.json"), has ? has : none, under, shape});
     }
   }

@@ -12,33 +12,21 @@ refuse(ErrorCode code, const JsonView& config, const std::string& what) {
 
 }  // namespace
 
-void require_plain_heads(const JsonView& config, const StandardShape& shape) {
-  if (shape.head_dim != shape.hidden / shape.heads) {
-    refuse(
-        ErrorCode::not_supported,
-        config,
-        "a head_dim other than hidden_size / num_attention_heads, which "
-        "mlx-lm does not read for this family");
+void use_plain_heads(
+    const JsonView& config,
+    StandardShape& shape,
+    DecoderSpec& spec) {
+  const int plain = static_cast<int>(shape.hidden / shape.heads);
+  config.has("head_dim");  // glm4's class has the key, of no effect
+  if (shape.head_dim != plain) {
+    spec.notes.push_back(
+        "head_dim " + std::to_string(shape.head_dim) +
+        " is not used, as in mlx-lm, which takes hidden_size / "
+        "num_attention_heads = " +
+        std::to_string(plain));
+    shape.head_dim = plain;
+    shape.rope.dims = plain;
   }
-}
-
-void refuse_rope_scaling(const JsonView& config, const RopeSpec& rope) {
-  if (rope.scaling != RopeSpec::Scaling::none) {
-    refuse(
-        ErrorCode::not_supported,
-        config,
-        "a scaled rotary embedding, which mlx-lm does not read for this "
-        "family");
-  }
-}
-
-Json with_defaults(const Json& config, Json defaults) {
-  for (const auto& [key, value] : config.items()) {
-    if (!value.is_null()) {
-      defaults[key] = value;
-    }
-  }
-  return defaults;
 }
 
 void fuse_gate_up(MlpSpec& mlp, const std::string& path) {
@@ -85,13 +73,19 @@ void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {
   }
 }
 
-void note_window(const JsonView& config, DecoderSpec& spec) {
-  const auto window =
-      config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);
-  if (window > 0) {
-    spec.notes.push_back(
-        "sliding_window is not used, as in mlx-lm: sequences longer than " +
-        std::to_string(window) + " tokens attend to all of their past");
+void nest_patch(const Json& text, DecoderSpec& spec) {
+  if (!spec.config_patch.empty()) {
+    Json patched = text;
+    patched.update(spec.config_patch);
+    spec.config_patch = {{"text_config", patched}};
+  }
+}
+
+void drop_next_layers(const JsonView& config, DecoderSpec& spec) {
+  const auto more = config.integer_or("num_nextn_predict_layers", 0, 0, 64);
+  for (int64_t i = 0; i < more; ++i) {
+    const auto layer = static_cast<int64_t>(spec.blocks.size()) + i;
+    spec.dropped.push_back("model.layers." + std::to_string(layer) + ".");
   }
 }
 

@@ -1,7 +1,6 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
@@ -10,31 +9,6 @@ namespace {
 
 // mlx-lm's class gives the latents' norms this, whatever the config says.
 constexpr float kLatentEps = 1e-6f;
-
-std::vector<const char*> deepseek_keys() {
-  return with_standard_keys(
-      {"attention_bias",
-       "first_k_dense_replace",
-       "kv_lora_rank",
-       "moe_intermediate_size",
-       "moe_layer_freq",
-       "n_group",
-       "n_routed_experts",
-       "n_shared_experts",
-       "norm_topk_prob",
-       "num_experts_per_tok",
-       "num_nextn_predict_layers",
-       "q_lora_rank",
-       "qk_head_dim",
-       "qk_nope_head_dim",
-       "qk_rope_head_dim",
-       "rope_interleave",
-       "routed_scaling_factor",
-       "scoring_func",
-       "topk_group",
-       "topk_method",
-       "v_head_dim"});
-}
 
 struct LatentShape {
   int64_t q_rank = 0;  // 0: none
@@ -49,10 +23,7 @@ LatentShape read_latent_shape(const JsonView& config) {
   const auto size = [&](const char* key, int64_t low) {
     return static_cast<int>(config.integer(key, low, 1 << 16));
   };
-  // A null means that there is none.
-  shape.q_rank = config.has("q_lora_rank")    ? size("q_lora_rank", 1)
-      : config.json().contains("q_lora_rank") ? 0
-                                              : 1536;
+  shape.q_rank = config.has("q_lora_rank") ? size("q_lora_rank", 1) : 0;
   shape.rank = size("kv_lora_rank", 1);
   shape.nope = size("qk_nope_head_dim", 1);
   shape.rope = size("qk_rope_head_dim", 2);
@@ -115,6 +86,20 @@ struct MoeShape {
 
 MoeShape read_moe_shape(const JsonView& config) {
   MoeShape shape;
+  for (const char* key :
+       {"moe_intermediate_size",
+        "n_shared_experts",
+        "num_experts_per_tok",
+        "first_k_dense_replace",
+        "moe_layer_freq",
+        "norm_topk_prob",
+        "n_group",
+        "topk_group",
+        "topk_method",
+        "scoring_func",
+        "routed_scaling_factor"}) {
+    config.has(key);  // which are of no effect without experts or groups
+  }
   if (!config.has("n_routed_experts")) {
     return shape;
   }
@@ -130,15 +115,14 @@ MoeShape read_moe_shape(const JsonView& config) {
 // What v2 and v3 share; the router's scores are left to them.
 DecoderSpec read_deepseek(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(config, deepseek_keys());
   DecoderSpec spec;
+  note_activation(config, spec);
   const auto latent = read_latent_shape(config);
   const auto moe = read_moe_shape(config);
   auto shape = read_standard_shape(config);
   const bool bias = config.boolean_or("attention_bias", false);
   shape.tied = false;  // whatever tie_word_embeddings says
-  read_rope(config, 10000, true, shape.rope, spec);
+  read_rope(config, shape.rope, spec);
   shape.rope.dims = latent.rope;
   shape.rope.traditional = true;
   fill_standard(shape, spec);
@@ -180,7 +164,7 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
             ": no rope_scaling with a factor, without which mlx-lm cannot "
             "load this family");
   }
-  const auto method = config.string_or("topk_method", "greedy");
+  const auto method = config.string("topk_method");
   for (BlockSpec& block : spec.blocks) {
     if (!block.moe) {
       continue;
@@ -194,11 +178,6 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
       moe.chosen_groups =
           static_cast<int>(config.integer("topk_group", 1, moe.groups));
     }
-  }
-  if (config.boolean_or("norm_topk_prob", false)) {
-    spec.notes.push_back(
-        "norm_topk_prob is not read, as in mlx-lm: the scores of the chosen "
-        "experts are not made to add up to 1");
   }
   return spec;
 }
@@ -237,6 +216,7 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
     }
   }
   spec.dropped.push_back("model.layers.61.");
+  drop_next_layers(config, spec);
   return spec;
 }
 

@@ -75,30 +75,6 @@ void fill_layer(
 
 }  // namespace
 
-std::vector<const char*> with_delta_keys(std::vector<const char*> more) {
-  more.insert(
-      more.end(),
-      {"attention_bias",
-       "attn_output_gate",
-       "decoder_sparse_step",
-       "full_attention_interval",
-       "layer_types",
-       "linear_conv_kernel_dim",
-       "linear_key_head_dim",
-       "linear_num_key_heads",
-       "linear_num_value_heads",
-       "linear_value_head_dim",
-       "mamba_ssm_dtype",
-       "mlp_only_layers",
-       "moe_intermediate_size",
-       "norm_topk_prob",
-       "num_experts",
-       "num_experts_per_tok",
-       "partial_rotary_factor",
-       "shared_expert_intermediate_size"});
-  return with_standard_keys(std::move(more));
-}
-
 void fill_delta_layers(
     const JsonView& config,
     const StandardShape& shape,
@@ -107,19 +83,8 @@ void fill_delta_layers(
   const auto delta = read_delta_shape(config);
   const auto interval =
       config.integer_or("full_attention_interval", 4, 1, kMaxLayers);
-  const Json* types = config.find("layer_types");
   for (BlockSpec& block : spec.blocks) {
     const bool full = (block.index + 1) % interval == 0;
-    const auto index = static_cast<size_t>(block.index);
-    if (types && types->is_array() && index < types->size() &&
-        types->at(index) != (full ? "full_attention" : "linear_attention")) {
-      throw Error(
-          ErrorCode::not_supported,
-          "model",
-          config.origin() +
-              ": \"layer_types\" is not the pattern of "
-              "full_attention_interval, which is all that mlx-lm reads");
-    }
     if (full) {
       block.attention.q.out *= 2;
       block.attention.gated = true;
@@ -132,8 +97,17 @@ void fill_delta_layers(
 void fill_delta_experts(
     const JsonView& config,
     int64_t hidden,
-    bool normalize,
+    bool everywhere,
     DecoderSpec& spec) {
+  for (const char* key :
+       {"norm_topk_prob",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+        "decoder_sparse_step",
+        "mlp_only_layers"}) {
+    config.has(key);  // which are of no effect without experts
+  }
   if (config.integer_or("num_experts", 0, 0, 1 << 14) == 0) {
     return;
   }
@@ -141,9 +115,11 @@ void fill_delta_experts(
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
   const auto shared =
       config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
-  const auto step = config.integer_or("decoder_sparse_step", 1, 1, 1 << 20);
+  const bool normalize = config.boolean_or("norm_topk_prob", false);
+  const auto step =
+      everywhere ? 1 : config.integer_or("decoder_sparse_step", 1, 1, 1 << 20);
   std::set<double> dense;
-  if (config.has("mlp_only_layers")) {
+  if (!everywhere && config.has("mlp_only_layers")) {
     for (double layer : config.numbers("mlp_only_layers")) {
       dense.insert(layer);
     }

@@ -4,9 +4,6 @@
 
 namespace pennyweight {
 
-/// Keys of the gated delta rule's layers, and of full attention beside them.
-std::vector<const char*> with_delta_keys(std::vector<const char*> more);
-
 /// Replaces the attention of every layer but each full_attention_interval-th
 /// by the gated delta rule (corrupt Error for sizes out of range). `fused`:
 /// q, k, v, z and b, a stand in one matrix each. Full attention is gated.
@@ -16,11 +13,13 @@ void fill_delta_layers(
     bool fused,
     DecoderSpec& spec);
 
-/// Experts and a gated shared one in all layers that the config gives them.
+/// Experts and a gated shared one, where the config has any: in all layers
+/// (`everywhere`), or in those that decoder_sparse_step and mlp_only_layers
+/// leave.
 void fill_delta_experts(
     const JsonView& config,
     int64_t hidden,
-    bool normalize,
+    bool everywhere,
     DecoderSpec& spec);
 
 /// The hub's norms lack the 1 that mlx-lm's weights hold, and its convolutions

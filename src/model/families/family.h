@@ -11,6 +11,7 @@ namespace pennyweight {
 
 /// What a family reads its spec from.
 struct FamilyInput {
+  /// As the family's class in mlx-lm has it: see class_config.h.
   JsonView config;
   std::function<bool(const std::string& tensor)> has_tensor;
   std::function<std::vector<std::string>(const std::string& prefix)>
@@ -19,12 +20,14 @@ struct FamilyInput {
   std::function<mx::Shape(const std::string& tensor)> shape_of;
   /// Of all paths; names that has_tensor is asked for are without it.
   std::string prefix{};
+  /// The config before the class's defaults were added.
+  const Json* given = nullptr;
 };
 
-/// A family turns a config into a spec, with mlx-lm's defaults: what it
-/// leaves out of the config, mlx-lm would leave out too.
+/// A family turns a config into a spec, as the class of mlx-lm does.
 struct Family {
   const char* model_type;
+  const char* model_class;  // in class_keys.h's table
   DecoderSpec (*read)(const FamilyInput& input);
 };
 
@@ -58,5 +61,13 @@ DecoderSpec read_qwen2_moe(const FamilyInput& input);
 DecoderSpec read_qwen3_moe(const FamilyInput& input);
 
 const std::vector<Family>& families();
+
+/// The spec that `read` makes of input.config as the class has it. Its patch
+/// and notes hold what that took. not_supported Error for a key that the
+/// class reads and `read` does not.
+DecoderSpec read_as(
+    const char* model_class,
+    DecoderSpec (*read)(const FamilyInput& input),
+    FamilyInput input);
 
 }  // namespace pennyweight

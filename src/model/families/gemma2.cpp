@@ -1,6 +1,5 @@
 #include <cmath>
 
-#include "model/config_keys.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -8,31 +7,14 @@ namespace pennyweight {
 // mlx_lm/models/gemma2.py: norms that add 1 before and behind, and capped
 // scores and logits. It knows no sliding windows.
 DecoderSpec read_gemma2(const FamilyInput& input) {
-  const Json full = with_defaults(
-      input.config.json(),
-      {{"attn_logit_softcapping", 50.0},
-       {"final_logit_softcapping", 30.0},
-       {"query_pre_attn_scalar", 144.0}});
-  const JsonView config(full, input.config.origin());
-  check_standard_config(config, "gelu_pytorch_tanh", "hidden_activation");
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"hidden_activation",
-           "attn_logit_softcapping",
-           "final_logit_softcapping",
-           "query_pre_attn_scalar",
-           "rope_traditional",
-           "cache_implementation",
-           "layer_types",
-           "sliding_window"}));
+  const JsonView& config = input.config;
   DecoderSpec spec;
+  note_activation(config, spec, "gelu_pytorch_tanh", "hidden_activation");
   auto shape = read_standard_shape(config);
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
   shape.tied = true;
-  note_window(config, spec);
-  read_rope(config, 10000, true, shape.rope, spec);
-  refuse_rope_scaling(config, shape.rope);
+  drop_head(input, spec);
+  read_plain_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   spec.embedding_scale =
       static_cast<float>(std::sqrt(static_cast<double>(shape.hidden)));

@@ -1,4 +1,3 @@
-#include "model/config_keys.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -7,20 +6,15 @@ namespace pennyweight {
 // half of each head rotated.
 DecoderSpec read_glm4(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"attention_bias", "partial_rotary_factor", "rope_traditional"}));
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.rope.traditional = config.boolean_or("rope_traditional", true);
   shape.tied = false;  // whatever tie_word_embeddings says
-  read_rope(config, {}, true, shape.rope, spec);
-  refuse_rope_scaling(config, shape.rope);
-  config.number("partial_rotary_factor");
-  shape.rope.dims = partial_dims(config, shape.head_dim, 1);
+  use_plain_heads(config, shape, spec);
+  read_plain_rope(config, shape.rope, spec);
+  shape.rope.dims = partial_dims(config, shape.head_dim);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     const auto norm = [&](const char* name) {

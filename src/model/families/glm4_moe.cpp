@@ -1,5 +1,4 @@
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
@@ -7,33 +6,15 @@ namespace pennyweight {
 // mlx_lm/models/glm4_moe.py
 DecoderSpec read_glm4_moe(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"attention_bias",
-           "partial_rotary_factor",
-           "use_qk_norm",
-           "first_k_dense_replace",
-           "moe_intermediate_size",
-           "n_routed_experts",
-           "n_shared_experts",
-           "num_experts_per_tok",
-           "norm_topk_prob",
-           "routed_scaling_factor",
-           "n_group",
-           "topk_group",
-           "scoring_func",
-           "topk_method",
-           "num_nextn_predict_layers"}));
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.qk_norm = config.boolean_or("use_qk_norm", false);
-  shape.tied = false;  // whatever tie_word_embeddings says
-  read_rope(config, {}, true, shape.rope, spec);
-  refuse_rope_scaling(config, shape.rope);
-  shape.rope.dims = partial_dims(config, shape.head_dim, 1);
+  config.has("tie_word_embeddings");
+  shape.tied = false;  // whatever it says
+  read_plain_rope(config, shape.rope, spec);
+  shape.rope.dims = partial_dims(config, shape.head_dim);
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "n_routed_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);

@@ -1,29 +1,11 @@
 #include <array>
 
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
 
 namespace {
-
-// mlx-lm's, which are those of its class.
-Json defaults() {
-  return {
-      {"num_hidden_layers", 36},
-      {"num_local_experts", 128},
-      {"num_experts_per_tok", 4},
-      {"vocab_size", 201088},
-      {"rms_norm_eps", 1e-5},
-      {"hidden_size", 2880},
-      {"intermediate_size", 2880},
-      {"head_dim", 64},
-      {"num_attention_heads", 64},
-      {"num_key_value_heads", 8},
-      {"sliding_window", 128},
-      {"rope_theta", 150000}};
-}
 
 // The hub's tensors hold gate's and up's rows in turn, as mxfp4 blocks.
 void add_sources(const std::string& path, DecoderSpec& spec) {
@@ -83,34 +65,15 @@ void read_layers(
 
 // mlx_lm/models/gpt_oss.py: sinks, biases everywhere, clipped activations.
 DecoderSpec read_gpt_oss(const FamilyInput& input) {
-  const Json full = with_defaults(input.config.json(), defaults());
-  const JsonView config(full, input.config.origin());
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"attention_bias",
-           "experts_per_token",
-           "initial_context_length",
-           "layer_types",
-           "num_experts_per_tok",
-           "num_local_experts",
-           "sliding_window",
-           "swiglu_limit"}));
-  if (config.number_or("swiglu_limit", 7) != 7) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() +
-            ": a swiglu_limit other than 7, which mlx-lm does not read");
-  }
+  const JsonView& config = input.config;
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.qkv_bias = true;
   shape.output_bias = true;
   shape.tied = false;
   read_layers(config, shape, shape.windows);
-  read_rope(config, {}, true, shape.rope, spec);
+  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_local_experts");
   for (BlockSpec& block : spec.blocks) {

@@ -1,4 +1,3 @@
-#include "model/config_keys.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
 
@@ -7,25 +6,15 @@ namespace pennyweight {
 // mlx_lm/models/granite.py: llama with four multipliers.
 DecoderSpec read_granite(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"attention_bias",
-           "mlp_bias",
-           "logits_scaling",
-           "attention_multiplier",
-           "embedding_multiplier",
-           "residual_multiplier"}));
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
-  shape.head_dim = static_cast<int>(shape.hidden / shape.heads);
-  shape.rope.dims = shape.head_dim;
+  use_plain_heads(config, shape, spec);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.tied = read_tied(input, true, spec);
-  read_rope(config, {}, true, shape.rope, spec);
+  shape.tied = read_tied(input, spec);
+  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   spec.embedding_scale = read_multiplier(config, "embedding_multiplier");
   spec.logit_scale = 1 / read_multiplier(config, "logits_scaling");

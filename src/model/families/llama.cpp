@@ -1,5 +1,4 @@
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
 
@@ -14,7 +13,6 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
   int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);
   const Json* types = config.find("layer_types");
   if (!types) {
-    note_window(config, spec);
     return {};
   }
   if (!types->is_array() || types->size() != static_cast<size_t>(layers)) {
@@ -30,13 +28,11 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
     auto name = type.is_string() ? type.get<std::string>() : std::string();
     bool sliding = name == "sliding_attention";
     if (!sliding && name != "full_attention") {
-      throw Error(
-          ErrorCode::not_supported,
-          "model",
-          config.origin() + ": layer type " + one_line(type.dump(), 60) +
-              " is not supported for this family");
+      spec.notes.push_back(
+          "layer type " + one_line(type.dump(), 60) +
+          " is not known to mlx-lm, which takes it as full_attention");
     }
-    any_full = any_full || !sliding;
+    any_full = any_full || name == "full_attention";
     windows.push_back(sliding ? static_cast<int>(window) : 0);
   }
   if (!any_full) {
@@ -44,7 +40,8 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
         ErrorCode::not_supported,
         "model",
         config.origin() +
-            ": every layer is sliding_attention, which mlx-lm cannot load");
+            ": no layer is of type full_attention, without which mlx-lm can't "
+            "load the model");
   }
   return windows;
 }
@@ -52,35 +49,21 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
 }  // namespace
 
 // mlx_lm/models/llama.py
-DecoderSpec read_llama_layout(
-    const FamilyInput& input,
-    const std::vector<const char*>& more) {
+DecoderSpec read_llama(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  auto keys = with_standard_keys(
-      {"attention_bias",
-       "mlp_bias",
-       "rope_traditional",
-       "layer_types",
-       "sliding_window"});
-  keys.insert(keys.end(), more.begin(), more.end());
-  check_config_keys(config, keys);
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.prefix = input.prefix;
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.mlp_bias = config.boolean_or("mlp_bias", false);
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = read_tied(input, true, spec);
+  shape.tied = read_tied(input, spec);
   shape.windows = read_windows(config, shape.layers, spec);
-  read_rope(config, 10000, true, shape.rope, spec);
+  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   return spec;
-}
-
-DecoderSpec read_llama(const FamilyInput& input) {
-  return read_llama_layout(input, {});
 }
 
 }  // namespace pennyweight

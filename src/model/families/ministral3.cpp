@@ -1,5 +1,4 @@
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -17,24 +16,17 @@ DecoderSpec read_ministral3(const FamilyInput& input) {
   const double beta = parameters->number("llama_4_scaling_beta");
   const auto positions = parameters->integer(
       "original_max_position_embeddings", 1, int64_t{1} << 30);
-  // The class knows neither biases nor another rope_theta.
+  // Llama reads these; this class knows no biases.
   Json own = config.json();
   own["rope_theta"] = parameters->number("rope_theta");
   own["rope_scaling"] = parameters->json();
   own["rope_scaling"].erase("llama_4_scaling_beta");
-  own.erase("rope_parameters");
   for (const char* key : {"attention_bias", "mlp_bias", "rope_traditional"}) {
-    if (own.contains(key) && own[key] == true) {
-      throw Error(
-          ErrorCode::not_supported,
-          "model",
-          config.origin() + ": \"" + key +
-              "\", which mlx-lm does not read for this family");
-    }
+    own.erase(key);
   }
   FamilyInput llama = input;
-  llama.config = JsonView(own, config.origin());
-  auto spec = read_llama_layout(llama, {});
+  llama.config = config.like(own);
+  auto spec = read_llama(llama);
   for (BlockSpec& block : spec.blocks) {
     block.attention.growth_beta = static_cast<float>(beta);
     block.attention.growth_positions = static_cast<int>(positions);

@@ -1,4 +1,3 @@
-#include "model/config_keys.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
 
@@ -8,19 +7,16 @@ namespace pennyweight {
 // and queries and keys normed over all heads together.
 DecoderSpec read_olmo2(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys({"attention_bias", "mlp_bias", "rope_traditional"}));
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.mlp_bias = config.boolean_or("mlp_bias", false);
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
   shape.qk_norm = true;
-  shape.tied = read_tied(input, true, spec);
-  read_rope(config, 10000, true, shape.rope, spec);
+  shape.tied = read_tied(input, spec);
+  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     block.attention_norm.reset();

@@ -1,4 +1,3 @@
-#include "model/config_keys.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
@@ -6,24 +5,15 @@ namespace pennyweight {
 // mlx_lm/models/olmoe.py: queries and keys are normed over all heads together.
 DecoderSpec read_olmoe(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"attention_bias",
-           "mlp_bias",
-           "rope_traditional",
-           "num_experts",
-           "num_experts_per_tok",
-           "norm_topk_prob"}));
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.qk_norm = true;
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = read_tied(input, true, spec);
-  read_rope(config, 10000, true, shape.rope, spec);
+  shape.tied = read_tied(input, spec);
+  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_experts");
   const bool bias = config.boolean_or("mlp_bias", false);

@@ -1,5 +1,4 @@
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -8,6 +7,10 @@ namespace {
 
 // The lengths stand beside rope_scaling, not in it.
 void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
+  for (const char* key :
+       {"original_max_position_embeddings", "max_position_embeddings"}) {
+    config.has(key);  // which are of no effect without longrope
+  }
   const auto given = config.object("rope_scaling");
   if (!given || given->json().empty()) {
     return;
@@ -43,23 +46,15 @@ void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
 // mlx_lm/models/phi3.py: llama with q, k, v in one matrix and gate, up in one.
 DecoderSpec read_phi3(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"rope_traditional",
-           "partial_rotary_factor",
-           "original_max_position_embeddings",
-           "sliding_window"}));
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
-  require_plain_heads(config, shape);
-  shape.tied = read_tied(input, false, spec);
+  use_plain_heads(config, shape, spec);
+  shape.tied = read_tied(input, spec);
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.rope.dims = partial_dims(config, shape.head_dim, 1);
+  shape.rope.dims = partial_dims(config, shape.head_dim);
   shape.rope.base = config.number_or("rope_theta", 10000);
   read_scaling(config, shape.rope, spec);
-  note_window(config, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     auto& attention = block.attention;

@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/delta.h"
 
 namespace pennyweight {
@@ -9,29 +8,7 @@ namespace pennyweight {
 namespace {
 
 const std::string kInner = "language_model.";
-
-// mlx-lm's, which are those of its class.
-Json defaults() {
-  return {
-      {"hidden_size", 4096},
-      {"intermediate_size", 14336},
-      {"num_hidden_layers", 32},
-      {"num_attention_heads", 32},
-      {"rms_norm_eps", 1e-6},
-      {"vocab_size", 151936},
-      {"num_key_value_heads", 8},
-      {"max_position_embeddings", 131072},
-      {"linear_num_value_heads", 64},
-      {"linear_num_key_heads", 16},
-      {"linear_key_head_dim", 192},
-      {"linear_value_head_dim", 128},
-      {"linear_conv_kernel_dim", 4},
-      {"full_attention_interval", 4},
-      {"rope_parameters",
-       {{"rope_type", "default"},
-        {"rope_theta", 100000.0},
-        {"partial_rotary_factor", 0.25}}}};
-}
+constexpr double kDefaultPart = 0.25;  // of a head that is rotated
 
 // The tensor's name in the checkpoint: mlx-lm's, that of a model of several
 // modalities, or of a language model alone. A '#' is kept.
@@ -99,45 +76,37 @@ void add_sources(const FamilyInput& input, DecoderSpec& spec) {
 }
 
 // The text part's spec under language_model.
-DecoderSpec read_text(const FamilyInput& input, const JsonView& config) {
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_delta_keys(
-          {"mtp_num_hidden_layers", "mtp_use_dedicated_embeddings"}));
+DecoderSpec read_text(const FamilyInput& input) {
+  const JsonView& config = input.config;
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.prefix = kInner;
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.qk_norm = true;
-  shape.tied = config.boolean_or("tie_word_embeddings", false);
+  FamilyInput stored = input;
+  stored.has_tensor = [&](const std::string& name) {
+    return input.has_tensor(stored_name(input, kInner + name));
+  };
+  shape.tied = read_tied(stored, spec);
   const auto parameters = config.object("rope_parameters");
-  shape.rope.dims = partial_dims(*parameters, shape.head_dim, 0.25);
+  shape.rope.dims = partial_dims(*parameters, shape.head_dim, kDefaultPart);
   shape.rope.base = parameters->number_or("rope_theta", 100000);
-  Json scaling = parameters->json();
-  scaling.erase("mrope_interleaved");
-  const bool proportional =
-      parameters->string_or("type", parameters->string_or("rope_type", "")) ==
-      "proportional";
-  if (!proportional) {
-    scaling.erase("partial_rotary_factor");  // read above
-  }
   read_rope_scaling(
-      JsonView(scaling, parameters->origin()),
+      *parameters,
       static_cast<int>(
           config.integer("max_position_embeddings", 1, int64_t{1} << 30)),
       shape.rope,
       spec.notes);
   fill_standard(shape, spec);
   fill_delta_layers(config, shape, false, spec);
-  fill_delta_experts(
-      config, shape.hidden, config.boolean_or("norm_topk_prob", true), spec);
+  fill_delta_experts(config, shape.hidden, true, spec);
   if (shape.tied) {
     spec.dropped.push_back("lm_head.weight");
     spec.dropped.push_back(kInner + "lm_head.weight");
   }
-  spec.dropped.push_back("mtp.");
+  spec.dropped.push_back("*mtp.");
   add_sources(input, spec);
   return spec;
 }
@@ -148,10 +117,14 @@ DecoderSpec read_text(const FamilyInput& input, const JsonView& config) {
 // model alone, or as the text part of one of several modalities.
 DecoderSpec read_qwen3_5(const FamilyInput& input) {
   const Json* text = input.config.find("text_config");
-  const Json full = with_defaults(
-      text && text->is_object() ? *text : input.config.json(), defaults());
-  const auto origin = input.config.origin() + (text ? ": text_config" : "");
-  auto spec = read_text(input, JsonView(full, origin));
+  FamilyInput inner = input;
+  inner.config = JsonView(
+      text ? *text : *input.given,
+      input.config.origin() + (text ? ": text_config" : ""));
+  auto spec = read_as("qwen3_5.TextModelArgs", read_text, inner);
+  if (text) {
+    nest_patch(*text, spec);
+  }
   for (const std::string part : {"vision_tower.", "model.visual."}) {
     carry_over(part, input.tensors_under(part).size(), spec);
   }

@@ -1,7 +1,5 @@
 #include <set>
 
-#include "core/error.h"
-#include "model/config_keys.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
@@ -9,39 +7,12 @@ namespace pennyweight {
 // mlx_lm/models/qwen3_moe.py
 DecoderSpec read_qwen3_moe(const FamilyInput& input) {
   const JsonView& config = input.config;
-  check_standard_config(config);
-  check_config_keys(
-      config,
-      with_standard_keys(
-          {"attention_bias",
-           "num_experts",
-           "num_experts_per_tok",
-           "moe_intermediate_size",
-           "decoder_sparse_step",
-           "mlp_only_layers",
-           "norm_topk_prob",
-           "layer_types",
-           "sliding_window",
-           "use_sliding_window"}));
-  if (config.boolean_or("attention_bias", false)) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() +
-            ": attention_bias, which mlx-lm does not read for this family");
-  }
-  if (!config.has("norm_topk_prob")) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        config.origin() + ": \"norm_topk_prob\" is missing");
-  }
   DecoderSpec spec;
+  note_activation(config, spec);
   auto shape = read_standard_shape(config);
   shape.qk_norm = true;
-  shape.tied = read_tied(input, false, spec);
-  note_unused_windows(config, spec);
-  read_rope(config, {}, true, shape.rope, spec);
+  shape.tied = read_tied(input, spec);
+  read_plain_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);

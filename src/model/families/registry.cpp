@@ -1,37 +1,59 @@
+#include "model/class_config.h"
 #include "model/families/family.h"
 
 namespace pennyweight {
 
 const std::vector<Family>& families() {
   static const std::vector<Family> list = {
-      {"cohere2", read_cohere2},
-      {"deepseek_v2", read_deepseek_v2},
-      {"deepseek_v3", read_deepseek_v3},
-      {"gemma2", read_gemma2},
-      {"gemma3", read_gemma3},
-      {"gemma3_text", read_gemma3_text},
-      {"glm4", read_glm4},
-      {"glm4_moe", read_glm4_moe},
-      {"gpt_oss", read_gpt_oss},
-      {"granite", read_granite},
-      {"llama", read_llama},
-      {"llava", read_mistral3},
-      {"ministral3", read_ministral3},
-      {"mistral", read_mistral},
-      {"mistral3", read_mistral3},
-      {"mixtral", read_mixtral},
-      {"olmo2", read_olmo2},
-      {"olmoe", read_olmoe},
-      {"phi3", read_phi3},
-      {"qwen2", read_qwen2},
-      {"qwen2_moe", read_qwen2_moe},
-      {"qwen3", read_qwen3},
-      {"qwen3_5", read_qwen3_5},
-      {"qwen3_5_moe", read_qwen3_5},
-      {"qwen3_moe", read_qwen3_moe},
-      {"qwen3_next", read_qwen3_next},
-      {"smollm3", read_smollm3}};
+      {"cohere2", "cohere2", read_cohere2},
+      {"deepseek_v2", "deepseek_v2", read_deepseek_v2},
+      {"deepseek_v3", "deepseek_v3", read_deepseek_v3},
+      {"gemma2", "gemma2", read_gemma2},
+      {"gemma3", "gemma3", read_gemma3},
+      {"gemma3_text", "gemma3_text", read_gemma3_text},
+      {"glm4", "glm4", read_glm4},
+      {"glm4_moe", "glm4_moe", read_glm4_moe},
+      {"gpt_oss", "gpt_oss", read_gpt_oss},
+      {"granite", "granite", read_granite},
+      {"llama", "llama", read_llama},
+      {"llava", "mistral3", read_mistral3},
+      {"ministral3", "ministral3", read_ministral3},
+      {"mistral", "llama", read_mistral},
+      {"mistral3", "mistral3", read_mistral3},
+      {"mixtral", "mixtral", read_mixtral},
+      {"olmo2", "olmo2", read_olmo2},
+      {"olmoe", "olmoe", read_olmoe},
+      {"phi3", "phi3", read_phi3},
+      {"qwen2", "qwen2", read_qwen2},
+      {"qwen2_moe", "qwen2_moe", read_qwen2_moe},
+      {"qwen3", "qwen3", read_qwen3},
+      {"qwen3_5", "qwen3_5", read_qwen3_5},
+      {"qwen3_5_moe", "qwen3_5_moe", read_qwen3_5},
+      {"qwen3_moe", "qwen3_moe", read_qwen3_moe},
+      {"qwen3_next", "qwen3_next", read_qwen3_next},
+      {"smollm3", "smollm3", read_smollm3}};
   return list;
+}
+
+DecoderSpec read_as(
+    const char* model_class,
+    DecoderSpec (*read)(const FamilyInput& input),
+    FamilyInput input) {
+  const ModelClass& type = pennyweight::model_class(model_class);
+  const std::string origin = input.config.origin();
+  const Json given = input.config.json();
+  const auto config = class_config(input.config, type);
+  std::set<std::string> reads;
+  input.given = &given;
+  input.config = JsonView(config.values, origin).recorded(reads);
+  auto spec = read(input);
+  Json patch = config.patch;
+  patch.update(spec.config_patch);
+  spec.config_patch = std::move(patch);
+  spec.notes.insert(
+      spec.notes.begin(), config.notes.begin(), config.notes.end());
+  check_reads(config, type, reads, spec.config_patch, origin);
+  return spec;
 }
 
 }  // namespace pennyweight

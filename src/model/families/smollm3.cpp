@@ -7,9 +7,7 @@ namespace pennyweight {
 // mlx_lm/models/smollm3.py: llama, with layers that have no rotary embedding.
 DecoderSpec read_smollm3(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_llama_layout(
-      input,
-      {"no_rope_layers", "no_rope_layer_interval", "use_sliding_window"});
+  auto spec = read_llama(input);
   const size_t layers = spec.blocks.size();
   const Json* list = config.find("no_rope_layers");
   if (list && (!list->is_array() || list->size() != layers)) {

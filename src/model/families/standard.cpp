@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/class_config.h"
 
 namespace pennyweight {
 
@@ -15,31 +16,6 @@ constexpr int64_t kMaxPositions = int64_t{1} << 30;
 
 [[noreturn]] void wrong(const JsonView& config, const std::string& what) {
   throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
-}
-
-void use_rope_parameters(
-    const JsonView& parameters,
-    bool has_theta,
-    bool has_scaling,
-    RopeSpec& rope,
-    DecoderSpec& spec) {
-  bool said = false;
-  if (!has_theta && parameters.has("rope_theta")) {
-    spec.config_patch["rope_theta"] = rope.base;
-    said = true;
-  }
-  if (!has_scaling && rope.scaling != RopeSpec::Scaling::none) {
-    Json scaling = parameters.json();
-    scaling.erase("rope_theta");
-    spec.config_patch["rope_scaling"] = scaling;
-    said = true;
-  }
-  if (said) {
-    spec.notes.push_back(
-        "the rotary embedding is read from rope_parameters, which mlx-lm does "
-        "not read for this family: an output's config needs rope_theta and "
-        "rope_scaling");
-  }
 }
 
 }  // namespace
@@ -90,26 +66,7 @@ BlockSpec standard_block(const StandardShape& shape, int index) {
 
 }  // namespace
 
-std::vector<const char*> with_standard_keys(std::vector<const char*> more) {
-  more.insert(
-      more.end(),
-      {"hidden_size",
-       "num_hidden_layers",
-       "intermediate_size",
-       "num_attention_heads",
-       "num_key_value_heads",
-       "head_dim",
-       "vocab_size",
-       "rms_norm_eps",
-       "hidden_act",
-       "rope_theta",
-       "rope_scaling",
-       "rope_parameters",
-       "tie_word_embeddings"});
-  return more;
-}
-
-StandardShape read_standard_shape(const JsonView& config) {
+StandardShape read_standard_shape(const JsonView& config, const char* eps_key) {
   StandardShape shape;
   shape.hidden = config.integer("hidden_size", 1, kMaxWidth);
   shape.intermediate = config.integer("intermediate_size", 1, kMaxWidth);
@@ -135,9 +92,9 @@ StandardShape read_standard_shape(const JsonView& config) {
   if (int64_t{shape.heads} * shape.head_dim > kMaxWidth * 16) {
     wrong(config, "num_attention_heads * head_dim is out of range");
   }
-  double eps = config.number("rms_norm_eps");
+  double eps = config.number(eps_key);
   if (eps < 0 || eps > 1) {
-    wrong(config, "\"rms_norm_eps\" must be in [0, 1]");
+    wrong(config, "\"" + std::string(eps_key) + "\" must be in [0, 1]");
   }
   shape.eps = static_cast<float>(eps);
   shape.rope.dims = shape.head_dim;
@@ -152,114 +109,88 @@ float read_multiplier(const JsonView& config, const char* key) {
   return static_cast<float>(value);
 }
 
-void check_standard_config(
+void note_activation(
     const JsonView& config,
-    const std::string& wanted,
+    DecoderSpec& spec,
+    const std::string& own,
     const char* key) {
-  auto activation = config.string_or(key, wanted);
-  if (activation != wanted && !(wanted == "silu" && activation == "swish")) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() + ": " + key + " \"" + one_line(activation, 40) +
-            "\" is not supported for this family, only " + wanted);
-  }
-  if (config.has("model_file")) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() + ": \"model_file\" asks to run code of its own");
-  }
-  const Json* architectures = config.find("architectures");
-  if (!architectures || !architectures->is_array() || architectures->empty()) {
-    return;
-  }
-  const Json& name = architectures->front();
-  if (!name.is_string() ||
-      name.get<std::string>().find("CausalLM") == std::string::npos) {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() + ": architecture " + one_line(name.dump(), 60) +
-            " is not a causal language model");
+  const auto activation = config.string_or(key, own);
+  if (activation != own && !(own == "silu" && activation == "swish")) {
+    spec.notes.push_back(
+        std::string(key) + " " + one_line(activation, 40) +
+        " is not used, as in mlx-lm, whose class for this family has " + own);
   }
 }
 
-bool read_tied(const FamilyInput& input, bool fallback, DecoderSpec& spec) {
-  bool tied = input.config.boolean_or("tie_word_embeddings", fallback);
-  if (!tied || !input.has_tensor("lm_head.weight")) {
-    return tied;
+bool read_tied(const FamilyInput& input, DecoderSpec& spec) {
+  const bool tied = input.config.boolean_or("tie_word_embeddings", false);
+  const bool said = has_key(*input.given, "tie_word_embeddings");
+  const bool head = input.has_tensor("lm_head.weight");
+  if (tied && head && said) {
+    drop_head(input, spec);
+    return true;
   }
-  if (!input.config.has("tie_word_embeddings")) {
-    spec.config_patch["tie_word_embeddings"] = false;
+  const bool ties =
+      tied ? !head : !head && input.has_tensor("model.embed_tokens.weight");
+  if (ties != tied || !said) {
+    spec.config_patch["tie_word_embeddings"] = ties;
+  }
+  if (ties && !tied) {
+    spec.notes.push_back(
+        "the embedding is taken as the head, since there is no "
+        "lm_head.weight: an output's config gets tie_word_embeddings = true");
+  } else if (tied && !ties) {
     spec.notes.push_back(
         "tie_word_embeddings is not in the config, but the checkpoint has an "
         "lm_head.weight, which is taken as the head; an output's config needs "
         "tie_word_embeddings = false");
-    return false;
   }
-  spec.dropped.push_back(input.prefix + "lm_head.weight");
-  spec.notes.push_back(
-      "lm_head.weight is dropped: tie_word_embeddings says that the embedding "
-      "is the head");
-  return true;
+  return ties;
 }
 
-void read_rope(
-    const JsonView& config,
-    std::optional<double> default_theta,
-    bool patch_parameters,
-    RopeSpec& rope,
-    DecoderSpec& spec) {
-  auto parameters = config.object("rope_parameters");
-  auto scaling = config.object("rope_scaling");
-  bool has_theta = config.has("rope_theta");
-  bool has_scaling = scaling.has_value();
-
-  if (!has_theta && parameters && parameters->has("rope_theta")) {
-    rope.base = parameters->number("rope_theta");
-  } else if (has_theta || !default_theta) {
-    rope.base = config.number("rope_theta");
-  } else {
-    rope.base = *default_theta;
+void drop_head(const FamilyInput& input, DecoderSpec& spec) {
+  if (input.has_tensor("lm_head.weight")) {
+    spec.dropped.push_back(input.prefix + "lm_head.");
+    spec.notes.push_back(
+        "lm_head.weight is dropped, as mlx-lm drops it: the embedding is the "
+        "head (tie_word_embeddings)");
   }
+}
+
+namespace {
+
+void read_rope_base(const JsonView& config, RopeSpec& rope) {
+  rope.base = config.number("rope_theta");
   if (!(rope.base > 1) || rope.base > 1e15) {
     wrong(config, "\"rope_theta\" must be above 1");
   }
-  if (!has_scaling && parameters) {
-    scaling = parameters;
-  }
+}
+
+}  // namespace
+
+void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
+  read_rope_base(config, rope);
   std::optional<int> max_positions;
   if (config.has("max_position_embeddings")) {
     max_positions = static_cast<int>(
         config.integer("max_position_embeddings", 1, kMaxPositions));
   }
-  if (scaling) {
+  if (auto scaling = config.object("rope_scaling")) {
     read_rope_scaling(*scaling, max_positions, rope, spec.notes);
-  }
-  if (parameters && patch_parameters) {
-    use_rope_parameters(*parameters, has_theta, has_scaling, rope, spec);
   }
 }
 
-void note_unused_windows(const JsonView& config, DecoderSpec& spec) {
-  bool sliding = config.boolean_or("use_sliding_window", false);
-  if (const Json* types = config.find("layer_types")) {
-    for (const Json& type : *types) {
-      sliding = sliding || type == "sliding_attention";
-      if (type != "sliding_attention" && type != "full_attention") {
-        throw Error(
-            ErrorCode::not_supported,
-            "model",
-            config.origin() + ": layer type " + one_line(type.dump(), 60) +
-                " is not supported for this family");
-      }
-    }
-  }
-  if (sliding) {
+void read_plain_rope(
+    const JsonView& config,
+    RopeSpec& rope,
+    DecoderSpec& spec) {
+  read_rope_base(config, rope);
+  config.has("max_position_embeddings");  // which is of no effect here
+  if (auto scaling = config.object("rope_scaling");
+      scaling && is_scaled(*scaling)) {
     spec.notes.push_back(
-        "sliding windows are not used, as in mlx-lm: every layer attends to "
-        "all of its past");
+        "rope_scaling is not used, as in mlx-lm, whose class for this family "
+        "makes nothing of it");
   }
 }
 
@@ -269,9 +200,8 @@ void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   spec.embedding = shape.prefix + "model.embed_tokens";
   for (int i = 0; i < shape.layers; ++i) {
     spec.blocks.push_back(standard_block(shape, i));
-    spec.dropped.push_back(
-        spec.blocks.back().path + ".self_attn.rotary_emb.inv_freq");
   }
+  spec.dropped.push_back("*rotary_emb.inv_freq");
   spec.final_norm = {shape.prefix + "model.norm", shape.hidden, shape.eps};
   if (!shape.tied) {
     spec.head =

@@ -29,51 +29,48 @@ struct StandardShape {
   std::vector<int> windows;  // by layer; empty: none
 };
 
-/// What llama.py of mlx-lm reads; `more` are keys that a family on top of it
-/// reads itself.
-DecoderSpec read_llama_layout(
-    const FamilyInput& input,
-    const std::vector<const char*>& more);
-
-/// The keys that every config has, which read_standard_shape(),
-/// check_standard_config(), read_rope() and read_tied() read; and `more`.
-std::vector<const char*> with_standard_keys(std::vector<const char*> more);
-
 /// The sizes every such config has, range-checked (corrupt Error): hidden,
 /// intermediate, vocab, layers, heads, eps and, where given, kv_heads and
 /// head_dim with their usual defaults.
-StandardShape read_standard_shape(const JsonView& config);
-
-/// The activation must be `activation` (silu goes by the name of swish, too),
-/// the architecture a causal language model.
-void check_standard_config(
+StandardShape read_standard_shape(
     const JsonView& config,
+    const char* eps = "rms_norm_eps");
+
+/// mlx-lm's class has `activation` whatever the config says: notes a config
+/// that says otherwise (silu goes by the name of swish, too).
+void note_activation(
+    const JsonView& config,
+    DecoderSpec& spec,
     const std::string& activation = "silu",
     const char* key = "hidden_act");
 
 /// A number that must be above 0.
 float read_multiplier(const JsonView& config, const char* key);
 
-/// Whether the head is the embedding. mlx-lm's default is `fallback`; but a
-/// config that does not say, beside an lm_head.weight, means a head of its
-/// own, which goes to the spec's config_patch.
-bool read_tied(const FamilyInput& input, bool fallback, DecoderSpec& spec);
+/// Whether the head is the embedding, as tie_word_embeddings says. The
+/// tensors decide where it doesn't: beside a config that is silent an
+/// lm_head.weight means a head of its own, and without an lm_head.weight the
+/// head is the embedding. What an output's config needs then goes to the
+/// spec's config_patch.
+bool read_tied(const FamilyInput& input, DecoderSpec& spec);
 
-/// Fills rope.base and the scaling from rope_theta and rope_scaling, or from
-/// rope_parameters, where transformers 5 keeps both. `patch_parameters`: this
-/// family's mlx-lm class does not read rope_parameters, so config_patch
-/// spells them out.
-void read_rope(
-    const JsonView& config,
-    std::optional<double> default_theta,
-    bool patch_parameters,
-    RopeSpec& rope,
-    DecoderSpec& spec);
+/// For families whose class always ties: a head of its own is dropped, with a
+/// note.
+void drop_head(const FamilyInput& input, DecoderSpec& spec);
 
-/// For families whose mlx-lm class has full attention only: tells in the
-/// spec's notes that windows the config asks for are not used. not_supported
-/// for layer types that are not attention.
-void note_unused_windows(const JsonView& config, DecoderSpec& spec);
+/// Fills rope.base and the scaling from rope_theta and rope_scaling.
+void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
+/// The same for a class that has rope_scaling and makes nothing of it, which
+/// is noted.
+void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
+
+/// The patch of an inner config becomes one of the config around it, whose
+/// text_config is `text`.
+void nest_patch(const Json& text, DecoderSpec& spec);
+
+/// Layers behind the last, which predict further tokens
+/// (num_nextn_predict_layers), are dropped.
+void drop_next_layers(const JsonView& config, DecoderSpec& spec);
 
 /// gate and up become one matrix, gate_up_proj.
 void fuse_gate_up(MlpSpec& mlp, const std::string& path);
@@ -86,13 +83,11 @@ MlpSpec standard_mlp(
     bool bias = false);
 
 /// For families whose mlx-lm class takes hidden_size / num_attention_heads for
-/// the head dimension, or knows no rope scaling: not_supported for a config
-/// that asks for another.
-void require_plain_heads(const JsonView& config, const StandardShape& shape);
-void refuse_rope_scaling(const JsonView& config, const RopeSpec& rope);
-
-/// `config` with mlx-lm's defaults for keys that are absent or null.
-Json with_defaults(const Json& config, Json defaults);
+/// the head dimension, whatever head_dim says, which is noted.
+void use_plain_heads(
+    const JsonView& config,
+    StandardShape& shape,
+    DecoderSpec& spec);
 
 /// Gemma's blocks: norms that add 1 before and behind, gelu, scores scaled by
 /// 1 / sqrt(scalar).
@@ -110,12 +105,9 @@ void add_stored_names(
 /// `count` tensors under `prefix` are no part of the language model.
 void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec);
 
-/// Tells that sliding_window is not used.
-void note_window(const JsonView& config, DecoderSpec& spec);
-
 /// How many dims of a head partial_rotary_factor has rotated (corrupt Error
 /// for none or an odd number).
-int partial_dims(const JsonView& config, int head_dim, double fallback);
+int partial_dims(const JsonView& config, int head_dim, double fallback = 1);
 
 inline constexpr int64_t kMaxWidth = int64_t{1} << 22;
 inline constexpr int64_t kMaxLayers = 4096;

@@ -2,7 +2,10 @@
 // quantized. mlx-lm keeps it under language_model. and drops the rest when it
 // loads; an output keeps the rest as it is, for those who use it.
 
+#include <map>
+
 #include "core/error.h"
+#include "model/class_config.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -33,6 +36,7 @@ void carry_others(const FamilyInput& input, DecoderSpec& spec) {
 DecoderSpec read_inner(
     const FamilyInput& input,
     const Json& text,
+    const char* model_class,
     DecoderSpec (*read)(const FamilyInput&)) {
   FamilyInput inner = input;
   inner.config = JsonView(text, input.config.origin() + ": text_config");
@@ -41,17 +45,13 @@ DecoderSpec read_inner(
     return input.has_tensor(kInner + name) ||
         input.has_tensor(hub_name(kInner + name));
   };
-  auto spec = read(inner);
+  auto spec = read_as(model_class, read, inner);
   for (const auto& name : std::vector(spec.dropped)) {
     spec.dropped.push_back(hub_name(name));
   }
   add_stored_names(hub_name, spec);
   carry_others(input, spec);
-  if (!spec.config_patch.empty()) {
-    Json patched = input.config.json()["text_config"];
-    patched.update(spec.config_patch);
-    spec.config_patch = {{"text_config", patched}};
-  }
+  nest_patch(input.config.json()["text_config"], spec);
   return spec;
 }
 
@@ -66,6 +66,24 @@ const Json& text_config(const FamilyInput& input) {
   return *text;
 }
 
+// LLaVA 1.5 was published with a text_config that leaves out what is the
+// default of transformers' LlamaConfig.
+Json missing_sizes(const Json& text) {
+  Json missing = Json::object();
+  for (const auto& [key, value] : std::map<std::string, Json>{
+           {"hidden_size", 4096},
+           {"intermediate_size", 11008},
+           {"num_attention_heads", 32},
+           {"num_hidden_layers", 32},
+           {"rms_norm_eps", 1e-6},
+           {"vocab_size", 32000}}) {
+    if (!has_key(text, key)) {
+      missing[key] = value;
+    }
+  }
+  return missing;
+}
+
 }  // namespace
 
 // mlx_lm/models/mistral3.py, which also stands for llava.
@@ -76,6 +94,8 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
   }
   const auto type = JsonView(text, input.config.origin() + ": text_config")
                         .string_or("model_type", "llama");
+  const Json added = type == "llama" ? missing_sizes(text) : Json::object();
+  text.update(added);
   if (type != "ministral3" && type != "llama" && type != "mistral") {
     throw Error(
         ErrorCode::not_supported,
@@ -83,18 +103,28 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
         input.config.origin() + ": a language model of type " +
             one_line(type, 40) + " inside this family");
   }
-  return read_inner(
-      input, text, type == "ministral3" ? read_ministral3 : read_llama);
+  auto spec = type == "ministral3"
+      ? read_inner(input, text, "ministral3", read_ministral3)
+      : read_inner(input, text, "llama", read_llama);
+  if (!added.empty()) {
+    Json patched = added;
+    patched.update(spec.config_patch.value("text_config", text_config(input)));
+    spec.config_patch["text_config"] = std::move(patched);
+    spec.notes.push_back(
+        "text_config leaves sizes out, for which mlx-lm has no default: an "
+        "output's config gets transformers'");
+  }
+  return spec;
 }
 
 // mlx_lm/models/gemma3.py, with its own defaults for the text part.
 DecoderSpec read_gemma3(const FamilyInput& input) {
-  Json text = with_defaults(
-      text_config(input),
-      {{"num_attention_heads", 8}, {"num_key_value_heads", 4}});
-  text["vocab_size"] =
-      input.config.integer_or("vocab_size", 262208, 1, int64_t{1} << 30);
-  return read_inner(input, text, read_gemma3_text);
+  Json text = text_config(input);
+  text.update(
+      {{"num_attention_heads", text.value("num_attention_heads", 8)},
+       {"num_key_value_heads", text.value("num_key_value_heads", 4)},
+       {"vocab_size", input.config.integer("vocab_size", 1, kMaxWidth * 8)}});
+  return read_inner(input, text, "gemma3_text", read_gemma3_text);
 }
 
 }  // namespace pennyweight
