@@ -47,6 +47,7 @@ class Loader {
     if (const auto problem = find_file_problem(path)) {
       throw Error(problem->code, kWhere, path.string() + " " + problem->what);
     }
+    root_ = (path.parent_path() / "").string();
     add_file(path);
   }
 
@@ -140,7 +141,7 @@ class Loader {
         error.what());
   }
 
-  /// Without the folder that --data-path names already.
+  /// Without the folder that --data-path names already, or lies in.
   std::string short_name(const std::string& where) const {
     return !root_.empty() && where.starts_with(root_)
         ? where.substr(root_.size())

@@ -137,8 +137,8 @@ bool has_usable_row(const Json& list) {
 }
 
 /// The list of rows in an object: {"data": [...]}, what the hub's viewer gives
-/// under "rows", splits by name, or a list under a key of any name. Null where
-/// there is none.
+/// under "rows", the training split, the column "text", or a list of objects
+/// under a key of any name. Null where there is none.
 const Json* find_list(const Json& object) {
   const auto is_list = [](const Json& value) {
     return value.is_array() && !value.empty() &&
@@ -152,13 +152,14 @@ const Json* find_list(const Json& object) {
   }
   const Json* first = nullptr;
   for (const auto& [key, value] : object.items()) {
-    if (!is_list(value) || key == "messages" || key == "conversations") {
+    if (!is_list(value) || !value[0].is_object() || key == "messages" ||
+        key == "conversations") {
       continue;
     }
     if (has_usable_row(value)) {
       return &value;
     }
-    first = first || !value[0].is_object() ? first : &value;
+    first = first ? first : &value;
   }
   return first;
 }
