@@ -193,8 +193,39 @@ CalibrationMix load_mix(
     mix.notes.push_back(text);
     warn(progress, kWhere, text);
   };
+  const auto read = [&](const Source& source, int wanted, bool only) {
+    TokenData data;
+    try {
+      data = load_data(
+          tokenizer,
+          {.data_path = source.path,
+           .num_samples = wanted,
+           .sequence_length = options.sequence_length,
+           .seed = options.seed,
+           .judged = only},
+          self_sampler(model, tokenizer, progress),
+          fetch_dataset,
+          progress);
+    } catch (const Error& error) {
+      if (only || error.code() == ErrorCode::cancelled) {
+        throw;
+      }
+      note(std::string(error.what()) + "; it is left out");
+      mix.use.leave_file("without text that can be used", source.name);
+      return data;
+    }
+    mix.use.add(data.use);
+    mix.notes.insert(
+        mix.notes.end(), data.warnings.begin(), data.warnings.end());
+    if (data.sequences.empty()) {
+      note(source.path + " holds no text that can be used; it is left out");
+    }
+    return data;
+  };
   mix.sequence_length = options.sequence_length;
-  for (const auto& text : mix.use.warnings()) {
+  auto listed = mix.use;
+  listed.files = static_cast<int64_t>(sources.size());
+  for (const auto& text : listed.warnings()) {
     note(text);
   }
   std::vector<TokenSequences> parts[3];
@@ -204,29 +235,10 @@ CalibrationMix load_mix(
       ++unused;
       continue;
     }
-    TokenData data;
-    try {
-      data = load_data(
-          tokenizer,
-          {.data_path = sources[i].path,
-           .num_samples = wanted,
-           .sequence_length = options.sequence_length,
-           .seed = options.seed,
-           .judged = sources.size() == 1},
-          self_sampler(model, tokenizer, progress),
-          fetch_dataset,
-          progress);
-    } catch (const Error& error) {
-      if (sources.size() == 1 || error.code() == ErrorCode::cancelled) {
-        throw;
-      }
-      note(std::string(error.what()) + "; it is left out");
-      mix.use.leave_file("without text that can be used", sources[i].name);
+    TokenData data = read(sources[i], wanted, sources.size() == 1);
+    if (data.sequences.empty()) {
       continue;
     }
-    mix.use.add(data.use);
-    mix.notes.insert(
-        mix.notes.end(), data.warnings.begin(), data.warnings.end());
     auto divided =
         divide(std::move(data.sequences), fit[i], gate[i], reported[i]);
     mix.domains.push_back(

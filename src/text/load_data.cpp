@@ -75,6 +75,12 @@ class Loader {
       require_half(use_, name);
     }
     auto left_out = use_.warnings();
+    if (pool_.tokens() == 0 && !options_.judged) {
+      TokenData none;
+      none.warnings = std::move(left_out);
+      none.use = std::move(use_);
+      return none;
+    }
     if (pool_.tokens() == 0 && !left_out.empty()) {
       throw Error(
           ErrorCode::invalid_argument,
@@ -138,7 +144,18 @@ class Loader {
             : encoding                ? "not UTF-8"
                                       : "without rows that can be read",
         short_name(file.string()),
-        error.what());
+        said_of(file.string(), error));
+  }
+
+  /// An error's text without where it comes from and the file it names first.
+  static std::string said_of(const std::string& file, const Error& error) {
+    std::string text = error.what();
+    if (const size_t end = text.find("] "); text.starts_with("[")) {
+      text.erase(0, end == std::string::npos ? 0 : end + 2);
+    }
+    text.erase(0, text.starts_with(file) ? file.size() : 0);
+    const size_t start = text.find_first_not_of(" :,");
+    return text.substr(std::min(start, text.size()));
   }
 
   /// Without the folder that --data-path names already, or lies in.

@@ -24,7 +24,8 @@ struct LoadDataOptions {
   /// Not chosen by the seed: the first there are, in their order.
   bool in_order = false;
   /// False where the caller gathers several paths, and asks require_half of
-  /// all that they gave.
+  /// all that they gave: one without any text gives no sequences then, and no
+  /// error.
   bool judged = true;
 
   template <class Self, class Visitor>

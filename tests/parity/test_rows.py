@@ -491,6 +491,27 @@ def test_commands_report_the_counts(tmp_path):
     assert mix["use"] == expected
 
 
+def test_domains_are_weighed_together(tmp_path):
+    """quantize reads each file by itself and judges all of their rows."""
+    for name in "ab":
+        write(tmp_path / f"d/{name}.jsonl", lines(GOOD * 2))
+    write(tmp_path / "d/c.jsonl", lines(["{"] * 9))
+    write(tmp_path / "d/latin.txt", UNUSABLE["latin.txt"][0])
+    command = ["quantize", DEMO, "-o", tmp_path / "out", "--bits", 4,
+               "--effort", "fast"]
+    flags = ["--sequence-length", 32, "--gptq-samples", 16]
+    report = result(command, tmp_path / "d", tmp_path, *flags)
+    mix = report["page"]["data"]
+    assert [domain["name"] for domain in mix["domains"]] == ["a", "b"]
+    assert mix["use"]["rows"] == {
+        "used": 32, "left_out": {"that is not valid JSON": 9}}
+    for words in ["c.jsonl, line 1", "latin.txt is not valid UTF-8"]:
+        assert any(words in note for note in report["notes"]), words
+    write(tmp_path / "d/c.jsonl", lines(["{"] * 33))
+    error = result(command, tmp_path / "d", tmp_path, *flags, "--force", code=4)
+    assert "less than half of the rows" in error and "33 of 65" in error
+
+
 def test_exit_codes(tmp_path):
     """Corrupt, and not supported."""
     for name, content, code, words in [
