@@ -9,6 +9,7 @@
 #include "calibration/sample.h"
 #include "calibration/token_batches.h"
 #include "core/error.h"
+#include "text/data_files.h"
 
 namespace pennyweight {
 
@@ -51,20 +52,24 @@ struct Source {
   double weight = 1;
 };
 
-std::vector<Source> list_sources(const MixOptions& options) {
+/// Notes in `use` which files of a folder hold no text.
+std::vector<Source> list_sources(const MixOptions& options, DataUse& use) {
   const auto weights = parse_weights(options.weights);
   const fs::path path = options.data_path;
   std::vector<Source> sources;
   std::map<std::string, int> used;
-  if (!options.data_path.empty() && fs::is_directory(path)) {
-    for (const auto& file : list_data_files(path)) {
+  const bool folder = !options.data_path.empty() && fs::is_directory(path);
+  if (folder && !is_dataset_folder(path)) {
+    auto found = choose_folder_files(path);
+    use.add(found.use);
+    for (const auto& file : found.files) {
       const auto name = file.stem().string();
       const auto it = weights.find(name);
       ++used[name];
       sources.push_back(
           {name, file.string(), it == weights.end() ? 1 : it->second});
     }
-  } else if (!options.data_path.empty() && fs::exists(path)) {
+  } else if (!folder && !options.data_path.empty() && fs::exists(path)) {
     sources.push_back({path.stem().string(), options.data_path});
   } else {
     sources.push_back({"", options.data_path});  // load_data names it
@@ -178,17 +183,51 @@ CalibrationMix load_mix(
     const MixSize& size,
     const FetchDatasetFn& fetch_dataset,
     const ProgressFn& progress) {
-  const auto sources = list_sources(options);
+  CalibrationMix mix;
+  const auto sources = list_sources(options, mix.use);
   const auto fit = shares(sources, size.fit, options.seed);
   const auto gate = shares(sources, size.gate, options.seed + 1);
   const auto reported = shares(sources, size.report, options.seed + 2);
   int unused = 0;
-  CalibrationMix mix;
   const auto note = [&](const std::string& text) {
     mix.notes.push_back(text);
     warn(progress, kWhere, text);
   };
+  const auto read = [&](const Source& source, int wanted, bool only) {
+    TokenData data;
+    try {
+      data = load_data(
+          tokenizer,
+          {.data_path = source.path,
+           .num_samples = wanted,
+           .sequence_length = options.sequence_length,
+           .seed = options.seed,
+           .judged = only},
+          self_sampler(model, tokenizer, progress),
+          fetch_dataset,
+          progress);
+    } catch (const Error& error) {
+      if (only || error.code() == ErrorCode::cancelled) {
+        throw;
+      }
+      note(std::string(error.what()) + "; it is left out");
+      mix.use.leave_file("without text that can be used", source.name);
+      return data;
+    }
+    mix.use.add(data.use);
+    mix.notes.insert(
+        mix.notes.end(), data.warnings.begin(), data.warnings.end());
+    if (data.sequences.empty()) {
+      note(source.path + " holds no text that can be used; it is left out");
+    }
+    return data;
+  };
   mix.sequence_length = options.sequence_length;
+  auto listed = mix.use;
+  listed.files = static_cast<int64_t>(sources.size());
+  for (const auto& text : listed.warnings()) {
+    note(text);
+  }
   std::vector<TokenSequences> parts[3];
   for (size_t i = 0; i < sources.size(); ++i) {
     const int wanted = fit[i] + gate[i] + reported[i];
@@ -196,26 +235,10 @@ CalibrationMix load_mix(
       ++unused;
       continue;
     }
-    TokenData data;
-    try {
-      data = load_data(
-          tokenizer,
-          {.data_path = sources[i].path,
-           .num_samples = wanted,
-           .sequence_length = options.sequence_length,
-           .seed = options.seed},
-          self_sampler(model, tokenizer, progress),
-          fetch_dataset,
-          progress);
-    } catch (const Error& error) {
-      if (sources.size() == 1 || error.code() != ErrorCode::invalid_argument) {
-        throw;
-      }
-      note(std::string(error.what()) + "; it is left out");
+    TokenData data = read(sources[i], wanted, sources.size() == 1);
+    if (data.sequences.empty()) {
       continue;
     }
-    mix.notes.insert(
-        mix.notes.end(), data.warnings.begin(), data.warnings.end());
     auto divided =
         divide(std::move(data.sequences), fit[i], gate[i], reported[i]);
     mix.domains.push_back(
@@ -233,6 +256,7 @@ CalibrationMix load_mix(
         std::to_string(unused) + " of " + std::to_string(sources.size()) +
         " files were not read: there are fewer sequences than files");
   }
+  require_half(mix.use, options.data_path);
   mix.fit = interleave(std::move(parts[0]));
   mix.gate = interleave(std::move(parts[1]));
   mix.report = interleave(std::move(parts[2]));
@@ -267,6 +291,7 @@ Json to_json(const CalibrationMix& mix) {
   return {
       {"sequence_length", mix.sequence_length},
       {"domains", domains},
+      {"use", to_json(mix.use)},
       {"fit_tokens", count_tokens(mix.fit)},
       {"gate_tokens", count_tokens(mix.gate)},
       {"report_tokens", count_tokens(mix.report)}};

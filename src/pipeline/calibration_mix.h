@@ -14,7 +14,8 @@ namespace pennyweight {
 
 /// The text that `quantize` works with, and how it is weighed.
 struct MixOptions {
-  /// As LoadDataOptions; each file of a folder is a domain of its own.
+  /// As LoadDataOptions; each file of a folder is a domain of its own, unless
+  /// the folder is a clone of a hub data set.
   std::string data_path;
   std::string weights;
   int sequence_length = 512;
@@ -60,6 +61,7 @@ struct CalibrationMix {
   TokenSequences gate;
   TokenSequences report;
   std::vector<MixDomain> domains;
+  DataUse use;  // what all files gave, and what was left out
   int sequence_length = 0;
   std::string source;  // in words
   std::vector<std::string> notes;

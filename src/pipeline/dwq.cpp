@@ -106,6 +106,7 @@ class Run {
   DwqReport run(DwqData data) {
     data_ = std::move(data);
     result_.data = data_.source;
+    result_.data_use = data_.use;
     result_.notes.insert(
         result_.notes.end(), data_.notes.begin(), data_.notes.end());
     result_.train_sequences = count_sequences(data_.train);

@@ -138,6 +138,7 @@ struct DwqReport {
   std::string output;   // empty: targets only
   std::string targets;  // folder; empty: the full model itself
   std::string data;
+  DataUse data_use;  // rows and files, used and left out
   int64_t train_sequences = 0;
   int64_t held_out_sequences = 0;
   int64_t trained_modules = 0;

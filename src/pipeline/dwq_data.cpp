@@ -48,6 +48,7 @@ class Loader {
         fetch,
         progress_);
     result_.source = data.source;
+    result_.use = data.use;
     result_.notes = data.warnings;
     // What is to be predicted has to be there.
     std::erase_if(data.sequences, [](const auto& x) { return x.size() < 2; });

@@ -12,6 +12,7 @@ struct DwqData {
   DistillSplit train{"train", {}, {}};
   DistillSplit valid{"valid", {}, {}};
   std::string source;  // in words
+  DataUse use;
   std::vector<std::string> notes;
 };
 

@@ -35,6 +35,7 @@ Json to_json(const DwqReport& report) {
       {"output", report.output},
       {"targets", report.targets},
       {"data", report.data},
+      {"data_use", to_json(report.data_use)},
       {"train_sequences", report.train_sequences},
       {"held_out_sequences", report.held_out_sequences},
       {"trained_modules", report.trained_modules},

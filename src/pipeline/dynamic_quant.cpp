@@ -117,6 +117,7 @@ class Run {
         fetch,
         progress_);
     result_.data = data.source;
+    result_.data_use = data.use;
     result_.tokens = data.tokens;
     result_.notes.insert(
         result_.notes.end(), data.warnings.begin(), data.warnings.end());

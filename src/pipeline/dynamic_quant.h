@@ -142,6 +142,7 @@ struct DynamicModule {
 struct DynamicReport {
   std::string output;
   std::string data;
+  DataUse data_use;  // rows and files, used and left out
   int64_t tokens = 0;
   /// KL to the full model with everything at low; absent: not measured.
   std::optional<double> low_kl;

@@ -6,6 +6,7 @@ Json to_json(const DynamicReport& report) {
   Json json{
       {"output", report.output},
       {"data", report.data},
+      {"data_use", to_json(report.data_use)},
       {"tokens", report.tokens},
       {"sensitivities", report.sensitivities},
       {"modules", Json::array()}};

@@ -92,6 +92,7 @@ EvaluateReport evaluate_model(
   report.dtype = float_name(settings.dtype.value_or(model.dtype));
   report.data = data.source;
   report.sources = data.sources;
+  report.data_use = data.use;
   report.parameters = size.parameters;
   report.bytes = size.bytes;
   report.bits_per_weight = size.bits_per_weight;
@@ -116,6 +117,7 @@ Json to_json(const EvaluateReport& report) {
       {"dtype", report.dtype},
       {"data", report.data},
       {"sources", report.sources},
+      {"data_use", to_json(report.data_use)},
       {"sequences", figures.sequences},
       {"tokens", figures.tokens},
       {"perplexity", figures.perplexity.value},

@@ -65,6 +65,7 @@ struct EvaluateReport {
   std::string dtype;      // that matrices ran in
   std::string data;       // where the text is from, in words
   int64_t sources = 0;
+  DataUse data_use;  // rows and files, used and left out
   Evaluation figures;
   int64_t parameters = 0;  // of the model, as if not quantized
   int64_t bytes = 0;

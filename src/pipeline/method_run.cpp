@@ -201,6 +201,7 @@ void MethodRun::calibrate(
       progress_);
   result_.notes.insert(
       result_.notes.end(), data.warnings.begin(), data.warnings.end());
+  result_.data_use = data.use;
   calibrate(
       std::move(plan),
       split_held_out(std::move(data.sequences), hold_out),
@@ -361,7 +362,7 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
 }
 
 Json to_json(const WalkReport& report) {
-  return {
+  Json json{
       {"output", report.output},
       {"settings", report.settings},
       {"data", report.data},
@@ -384,6 +385,10 @@ Json to_json(const WalkReport& report) {
       {"peak_rss", report.peak_rss},
       {"processes", report.ranks},
       {"notes", report.notes}};
+  if (report.data_use.files > 0) {  // else the text came from another run
+    json["data_use"] = to_json(report.data_use);
+  }
+  return json;
 }
 
 }  // namespace pennyweight

@@ -26,6 +26,7 @@ struct WalkReport {
   std::string output;
   Json settings;
   std::string data;  // where the text is from, in words
+  DataUse data_use;  // rows and files, used and left out
   int64_t tokens = 0;
   int64_t held_out_tokens = 0;
   MemoryPlan plan;

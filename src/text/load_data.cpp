@@ -1,8 +1,10 @@
 #include "text/load_data.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/atomic_file.h"
+#include "text/data_files.h"
 #include "text/default_text.h"
 #include "text/rows.h"
 #include "text/token_pool.h"
@@ -34,27 +36,34 @@ class Loader {
     }
     pool_.add_text(text);
     pool_.end_file();
+    ++use_.files;
+    use_.lines += std::count(text.begin(), text.end(), '\n') +
+        (text.empty() || text.ends_with('\n') ? 0 : 1);
     tick();
   }
 
-  void add_file(const fs::path& path) {
-    if (!is_row_file(path)) {
-      add_text(read_text(path));
-      return;
+  /// The path is this file: what is wrong with it is an error.
+  void add_single_file(const fs::path& path) {
+    if (const auto problem = find_file_problem(path)) {
+      throw Error(problem->code, kWhere, path.string() + " " + problem->what);
     }
-    read_rows(path, [this](Row row) {
-      if (row.messages.is_null()) {
-        if (!admit(row.text.size())) {
-          return false;
-        }
-        pool_.add_text(row.text);
-      } else {
-        pool_.add_chat(row.messages);
+    root_ = (path.parent_path() / "").string();
+    add_file(path);
+  }
+
+  void add_files(const fs::path& folder, DataFiles found) {
+    root_ = (folder / "").string();
+    use_.add(found.use);
+    warnings_.insert(
+        warnings_.end(), found.warnings.begin(), found.warnings.end());
+    for (const fs::path& file : found.files) {
+      try {
+        add_file(file);
+      } catch (const Error& error) {
+        pool_.end_file();
+        leave_file(file, error);
       }
-      tick();
-      return true;
-    });
-    pool_.end_file();
+    }
   }
 
   void warn(const std::string& message) {
@@ -62,13 +71,100 @@ class Loader {
   }
 
   TokenData take(const std::string& name) {
+    if (options_.judged) {
+      require_half(use_, name);
+    }
+    auto left_out = use_.warnings();
+    if (pool_.tokens() == 0 && !options_.judged) {
+      TokenData none;
+      none.warnings = std::move(left_out);
+      none.use = std::move(use_);
+      return none;
+    }
+    if (pool_.tokens() == 0 && !left_out.empty()) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          kWhere,
+          name + " holds no text that can be used; " + left_out.back() +
+              (left_out.size() > 1 ? "; " + left_out.front() : ""));
+    }
     TokenData data = pool_.take(options_, name);
+    warnings_.insert(warnings_.end(), left_out.begin(), left_out.end());
     data.warnings.insert(
         data.warnings.begin(), warnings_.begin(), warnings_.end());
+    data.use = std::move(use_);
     return data;
   }
 
  private:
+  void add_file(const fs::path& path) {
+    if (!is_row_file(path)) {
+      add_text(read_text(path));
+      return;
+    }
+    read_rows(
+        path,
+        [this](Row row) { return add_row(row); },
+        [this](const RowError& error) {
+          use_.leave_row(
+              error.reason(), short_name(error.where()), error.detail());
+        });
+    pool_.end_file();
+    ++use_.files;
+  }
+
+  bool add_row(const Row& row) {
+    std::optional<RowRefusal> refusal;
+    if (!row.messages.is_null()) {
+      refusal = pool_.add_chat(row.messages);
+    } else if (row.text.empty()) {
+      refusal = RowRefusal{kEmptyText, ""};
+    } else if (admit(row.text.size())) {
+      pool_.add_text(row.text);
+    } else {
+      return false;
+    }
+    if (refusal) {
+      use_.leave_row(refusal->reason, short_name(row.where), refusal->detail);
+    } else {
+      ++use_.rows;
+    }
+    tick();
+    return true;
+  }
+
+  void leave_file(const fs::path& file, const Error& error) {
+    if (error.code() == ErrorCode::cancelled) {
+      throw error;
+    }
+    const std::string_view text = error.what();
+    const bool encoding = text.find("not valid UTF-8") != text.npos;
+    use_.leave_file(
+        error.code() == ErrorCode::io ? "unreadable"
+            : encoding                ? "not UTF-8"
+                                      : "without rows that can be read",
+        short_name(file.string()),
+        said_of(file.string(), error));
+  }
+
+  /// An error's text without where it comes from and the file it names first.
+  static std::string said_of(const std::string& file, const Error& error) {
+    std::string text = error.what();
+    if (const size_t end = text.find("] "); text.starts_with("[")) {
+      text.erase(0, end == std::string::npos ? 0 : end + 2);
+    }
+    text.erase(0, text.starts_with(file) ? file.size() : 0);
+    const size_t start = text.find_first_not_of(" :,");
+    return text.substr(std::min(start, text.size()));
+  }
+
+  /// Without the folder that --data-path names already, or lies in.
+  std::string short_name(const std::string& where) const {
+    return !root_.empty() && where.starts_with(root_)
+        ? where.substr(root_.size())
+        : where;
+  }
+
   bool admit(size_t bytes) {
     if (bytes_ + bytes <= kTextLimit) {
       bytes_ += bytes;
@@ -91,38 +187,11 @@ class Loader {
   const ProgressFn& progress_;
   TokenPool pool_;
   std::vector<std::string> warnings_;
+  DataUse use_;
+  std::string root_;
   size_t bytes_ = 0;
   bool full_ = false;
 };
-
-}  // namespace
-
-std::vector<fs::path> list_data_files(const fs::path& folder) {
-  std::vector<fs::path> files;
-  std::error_code code;
-  fs::recursive_directory_iterator it(folder, code);
-  for (; !code && it != fs::recursive_directory_iterator();
-       it.increment(code)) {
-    if (it->path().filename().string().starts_with(".")) {
-      it.disable_recursion_pending();
-    } else if (it->is_regular_file(code)) {
-      files.push_back(it->path());
-    }
-  }
-  if (code) {
-    throw io_error(kWhere, "read", folder.string(), code.value());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
-namespace {
-
-bool is_text_name(const fs::path& path) {
-  std::string extension = path.extension().string();
-  return extension == ".txt" || extension == ".utf8" || extension == ".md" ||
-      is_row_file(path);
-}
 
 /// `org/name` and not the path of a file.
 bool is_hub_id(const std::string& text) {
@@ -133,42 +202,6 @@ bool is_hub_id(const std::string& text) {
   return allowed && slash != 0 && slash + 1 < text.size() &&
       slash != std::string::npos && slash == text.rfind('/') &&
       text.front() != '.' && !is_text_name(text);
-}
-
-/// What of a hub data set is its text: rows before plain text (which is where
-/// the README lies), the training split where there is one.
-std::vector<fs::path> dataset_files(const fs::path& folder, Loader& loader) {
-  std::vector<fs::path> all = list_data_files(folder);
-  std::vector<fs::path> files;
-  auto keep = [&](auto&& test) {
-    files.clear();
-    std::copy_if(all.begin(), all.end(), std::back_inserter(files), test);
-    return !files.empty();
-  };
-  keep([](const fs::path& path) {
-    std::string name = path.filename().string();
-    return is_row_file(path) && name != "dataset_infos.json" &&
-        name != "dataset_dict.json" && name != "state.json" &&
-        name != "dataset_info.json";
-  }) ||
-      keep([](const fs::path& path) {
-        std::string name = path.filename().string();
-        return is_text_name(path) && !name.starts_with("README") &&
-            !name.starts_with("LICENSE");
-      });
-  all = files;
-  if (keep([&](const fs::path& path) {
-        return fs::relative(path, folder).string().find("train") !=
-            std::string::npos;
-      }) &&
-      files.size() < all.size()) {
-    loader.warn(
-        "of the data set's " + std::to_string(all.size()) +
-        " files only those of the training split are used: " +
-        std::to_string(files.size()));
-    return files;
-  }
-  return all;
 }
 
 TokenData load_self(
@@ -230,13 +263,14 @@ TokenData load_path(
     const std::string& path,
     const FetchDatasetFn& fetch_dataset) {
   if (fs::is_directory(path)) {
-    for (const fs::path& file : list_data_files(path)) {
-      loader.add_file(file);
-    }
+    loader.add_files(
+        path,
+        is_dataset_folder(path) ? choose_dataset_files(path)
+                                : choose_folder_files(path));
     return loader.take(path);
   }
   if (fs::exists(path)) {
-    loader.add_file(path);
+    loader.add_single_file(path);
     return loader.take(path);
   }
   if (!is_hub_id(path)) {
@@ -253,9 +287,8 @@ TokenData load_path(
         kWhere,
         path + " is no file, and hub data sets can't be fetched here");
   }
-  for (const fs::path& file : dataset_files(fetch_dataset(path), loader)) {
-    loader.add_file(file);
-  }
+  const fs::path folder = fetch_dataset(path);
+  loader.add_files(folder, choose_dataset_files(folder));
   return loader.take("data set " + path);
 }
 

@@ -8,6 +8,7 @@
 
 #include "core/options.h"
 #include "core/progress.h"
+#include "text/data_use.h"
 #include "text/tokenizer.h"
 
 namespace pennyweight {
@@ -22,6 +23,10 @@ struct LoadDataOptions {
   uint64_t seed = 123;
   /// Not chosen by the seed: the first there are, in their order.
   bool in_order = false;
+  /// False where the caller gathers several paths, and asks require_half of
+  /// all that they gave: one without any text gives no sequences then, and no
+  /// error.
+  bool judged = true;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -53,6 +58,8 @@ struct TokenData {
   int64_t sources = 0;
   /// In words, for a report.
   std::string source;
+  /// What gave text, before any choice by num_samples, and what was left out.
+  DataUse use;
   /// Each was also reported as a warning event.
   std::vector<std::string> warnings;
 };
@@ -63,20 +70,21 @@ using SampleSelfFn = std::function<std::vector<
 using FetchDatasetFn =
     std::function<std::filesystem::path(const std::string& id)>;
 
-/// Files below `folder`, hidden ones left out, sorted by path.
-std::vector<std::filesystem::path> list_data_files(
-    const std::filesystem::path& folder);
-
 /// Token sequences for calibration and evaluation. Plain text (and rows with
 /// `text`) as mlx-lm's load_data: each text tokenized whole, cut into
 /// sequences that don't overlap, the rest dropped; a folder's files are cut
 /// one by one; rows of one file follow each other in its sequences, each
 /// tokenized by itself. Chat rows are rendered by the model's template and
 /// truncated. num_samples of them are chosen by the seed, the same on every
-/// machine, and kept in that order.
+/// machine, and kept in that order. A folder that is a clone of a hub data set
+/// is read as the data set is by its id.
 ///
-/// Errors: not_found (path), corrupt (not UTF-8, with file and byte; a bad
-/// row, with file and line), invalid_argument (no text, or too little for one
+/// Rows, chats and a folder's files that can't be used are left out, counted
+/// in `use` and named in a warning.
+///
+/// Errors: not_found (path), corrupt (a single file that isn't UTF-8, with the
+/// byte, or no text at all; less than half of the rows left), not_supported (a
+/// single compressed file), invalid_argument (no text, or too little for one
 /// sequence; options out of range), what the callbacks throw. Fewer sequences
 /// than asked for, and every fallback, is a warning.
 TokenData load_data(

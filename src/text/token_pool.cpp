@@ -19,6 +19,36 @@ std::string plain_chat(const Json& messages) {
   return text;
 }
 
+/// Arguments of tool calls stand as JSON in a string in OpenAI's format, and
+/// as an object where templates go through them. True where any was parsed.
+bool parse_arguments(Json& messages) {
+  bool parsed = false;
+  for (Json& message : messages) {
+    const auto calls = message.find("tool_calls");
+    if (calls == message.end() || !calls->is_array()) {
+      continue;
+    }
+    for (Json& call : *calls) {
+      Json* function = call.is_object() && call.contains("function")
+          ? &call["function"]
+          : &call;
+      if (!function->is_object() || !function->contains("arguments") ||
+          !(*function)["arguments"].is_string()) {
+        continue;
+      }
+      Json& arguments = (*function)["arguments"];
+      try {
+        Json value = parse_json(arguments.get<std::string>(), "arguments");
+        parsed = parsed || value.is_object();
+        arguments = value.is_object() ? std::move(value) : arguments;
+      } catch (const Error&) {
+        // Stays as it is: the template decides.
+      }
+    }
+  }
+  return parsed;
+}
+
 }  // namespace
 
 TokenPool::TokenPool(const Tokenizer& tokenizer, int sequence_length)
@@ -33,16 +63,26 @@ void TokenPool::add_text(std::string_view text) {
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
 }
 
-void TokenPool::add_chat(const Json& messages) {
+std::vector<int32_t> TokenPool::encode_chat(const Json& messages) const {
+  // The template writes the special tokens itself.
+  try {
+    return tokenizer_.encode(tokenizer_.render_chat(messages, false), false);
+  } catch (const Error& error) {
+    Json parsed = messages;
+    if (error.code() != ErrorCode::corrupt || !parse_arguments(parsed)) {
+      throw;
+    }
+    return tokenizer_.encode(tokenizer_.render_chat(parsed, false), false);
+  }
+}
+
+std::optional<RowRefusal> TokenPool::add_chat(const Json& messages) {
   std::vector<int32_t> ids;
   if (tokenizer_.has_chat_template()) {
     try {
-      // The template writes the special tokens itself.
-      ids = tokenizer_.encode(tokenizer_.render_chat(messages, false), false);
+      ids = encode_chat(messages);
     } catch (const Error& error) {
-      ++refused_;
-      refusal_ = refusal_.empty() ? error.what() : refusal_;
-      return;
+      return RowRefusal{kRefusedChat, error.what()};
     }
   } else {
     plain_chat_ = true;
@@ -50,13 +90,14 @@ void TokenPool::add_chat(const Json& messages) {
   }
   ids.resize(std::min(ids.size(), length_));
   if (ids.size() < 2) {
-    return;  // nothing to predict
+    return RowRefusal{"of fewer than two tokens", ""};
   }
   end_file();
   starts_.push_back(tokens_.size());
   pieces_.push_back({tokens_.size(), ids.size()});
   tokens_.insert(tokens_.end(), ids.begin(), ids.end());
   open_ = tokens_.size();
+  return std::nullopt;
 }
 
 void TokenPool::end_file() {
@@ -67,9 +108,6 @@ void TokenPool::end_file() {
 }
 
 std::string TokenPool::too_few(const std::string& name) const {
-  if (refused_ > 0) {
-    return name + ": the chat template refuses every row: " + refusal_;
-  }
   if (tokens_.empty()) {
     return name + " holds no text";
   }
@@ -121,11 +159,6 @@ TokenData TokenPool::take(
     data.warnings.push_back(
         name + " gives only " + std::to_string(pieces_.size()) + " of the " +
         std::to_string(wanted) + " sequences asked for");
-  }
-  if (refused_ > 0) {
-    data.warnings.push_back(
-        "left out " + std::to_string(refused_) +
-        " chats that the template refuses: " + refusal_);
   }
   if (plain_chat_) {
     data.warnings.push_back(

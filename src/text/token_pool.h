@@ -1,12 +1,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "text/load_data.h"
 
 namespace pennyweight {
+
+/// Why a row gives no tokens: a reason to count by, and what more is known.
+struct RowRefusal {
+  std::string reason;
+  std::string detail;
+};
 
 /// Gathers tokenized texts and chats, and cuts them into sequences.
 class TokenPool {
@@ -15,9 +22,9 @@ class TokenPool {
 
   /// Text that later texts may follow in one sequence, until end_file().
   void add_text(std::string_view text);
-  /// A chat, a sequence of its own. One that the template refuses is counted
-  /// and left out.
-  void add_chat(const Json& messages);
+  /// A chat, a sequence of its own, unless the template refuses it or it has
+  /// nothing to predict: then why not.
+  std::optional<RowRefusal> add_chat(const Json& messages);
   /// Cuts the text since the last call; the rest is dropped.
   void end_file();
 
@@ -34,6 +41,7 @@ class TokenPool {
     size_t count;
   };
 
+  std::vector<int32_t> encode_chat(const Json& messages) const;
   std::string too_few(const std::string& name) const;
   int64_t count_sources(const std::vector<Piece>& pieces) const;
 
@@ -43,8 +51,6 @@ class TokenPool {
   std::vector<size_t> starts_;  // where each text or chat begins in tokens_
   std::vector<Piece> pieces_;
   size_t open_ = 0;  // the first token not cut yet
-  int64_t refused_ = 0;
-  std::string refusal_;
   bool plain_chat_ = false;
 };
 

@@ -48,6 +48,7 @@ int load(char** args) {
       {"tokens", data.tokens},
       {"sources", data.sources},
       {"source", data.source},
+      {"use", to_json(data.use)},
       {"warnings", data.warnings}};
   std::cout << json.dump() << "\n";
   return 0;

@@ -69,6 +69,13 @@ std::vector<int32_t> ids(std::string_view text) {
   return result;
 }
 
+/// One sequence of a text after <s>.
+std::vector<std::vector<int32_t>> ids_of(std::string_view text) {
+  auto sequence = ids(text);
+  sequence.insert(sequence.begin(), 0);
+  return {sequence};
+}
+
 TEST_F(LoadData, CutsText) {
   auto file = folder_.write("a.txt", "xyzXYZuvw..");
   auto data = load(file);
@@ -200,6 +207,55 @@ TEST_F(LoadData, FetchesDataSets) {
       (std::vector<std::vector<int32_t>>{{0, 3 + 'x', 3 + 'y', 3 + 'z'}}));
   EXPECT_EQ(data.source, "data set org/name");
   EXPECT_EQ(data.warnings.size(), 1u);
+}
+
+TEST_F(LoadData, ReadsACloneAsItsDataSet) {
+  fetch_ = [&](const std::string&) { return folder_.path() / "clone"; };
+  folder_.write("clone/.git/HEAD", "ref");
+  folder_.write("clone/.gitattributes", "*.parquet filter=lfs");
+  folder_.write("clone/README.md", "---\nlicense: mit\n---\n");
+  folder_.write("clone/load.py", "print()");
+  folder_.write("clone/data/train-00000-of-00001.jsonl", R"({"text": "xyz"})");
+  folder_.write("clone/data/test-00000-of-00001.jsonl", R"({"text": "uvw"})");
+  auto data = load(folder_.path() / "clone");
+  auto by_id = load("org/name");
+  EXPECT_EQ(data.sequences, ids_of("xyz"));
+  EXPECT_EQ(data.sequences, by_id.sequences);
+  EXPECT_EQ(data.warnings, by_id.warnings);
+  ASSERT_EQ(data.warnings.size(), 2u);
+  EXPECT_NE(data.warnings[0].find("training split"), std::string::npos);
+  EXPECT_NE(data.warnings[1].find("load.py"), std::string::npos);
+  EXPECT_EQ(to_json(data.use), to_json(by_id.use));
+}
+
+TEST_F(LoadData, WeighsWhatIsLeftOut) {
+  DataUse use;
+  use.rows = 2;
+  use.leave_row("broken", "a, line 1");
+  use.leave_row("broken", "a, line 2", "why");
+  for (int i = 0; i < 9; ++i) {
+    use.leave_row(kEmptyText, "a, line 7");
+  }
+  require_half(use, "a");
+  EXPECT_EQ(
+      use.warnings(),
+      std::vector<std::string>{
+          "left out 11 of 13 rows: 2 broken (a, line 1; a, line 2: why), 9 "
+          "with empty text (a, line 7; a, line 7; a, line 7; and more)"});
+  DataUse other;
+  other.leave_row("other", "b, line 1");
+  use.add(other);
+  expect_error(ErrorCode::corrupt, "1 other (b, line 1)", [&] {
+    require_half(use, "a");
+  });
+  use.lines = 1;  // of plain text beside the rows
+  require_half(use, "a");
+  DataUse refused;
+  refused.leave_row(kRefusedChat, "c, line 1");
+  expect_error(ErrorCode::invalid_argument, "c, line 1", [&] {
+    require_half(refused, "c");
+  });
+  EXPECT_TRUE(DataUse().warnings().empty());
 }
 
 TEST_F(LoadData, SamplesFromTheModel) {

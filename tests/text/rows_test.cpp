@@ -117,6 +117,52 @@ TEST(ReadRows, Json) {
   });
 }
 
+TEST(ReadRows, GivesRowsThatCannotBeUsedToTheCaller) {
+  TempFolder folder;
+  std::vector<std::string> left;
+  std::vector<std::string> texts;
+  auto read = [&](const fs::path& path) {
+    left.clear();
+    texts.clear();
+    read_rows(
+        path,
+        [&](Row row) {
+          texts.push_back(row.text);
+          return true;
+        },
+        [&](const RowError& error) {
+          EXPECT_EQ(error.code(), ErrorCode::corrupt);
+          left.push_back(
+              fs::path(error.where()).filename().string() + ": " +
+              error.reason());
+        });
+  };
+  read(folder.write(
+      "a.jsonl",
+      "{\"text\": \"x\"}\n{\"text\": null}\n\n{broken\n"
+      "{\"text\": \"\xFF\"}\n{\"text\": \"y\"}"));
+  EXPECT_EQ(texts, (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(
+      left,
+      (std::vector<std::string>{
+          "a.jsonl, line 2: with null text",
+          "a.jsonl, line 4: that is not valid JSON",
+          "a.jsonl, line 5: that is not valid UTF-8"}));
+  read(folder.write("b.json", R"([{"text": "x"}, 3, {"text": "y"}])"));
+  EXPECT_EQ(texts, (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(
+      left,
+      std::vector<std::string>{
+          "b.json, row 2: that is neither an object nor text"});
+  // A file as a whole stays an error.
+  expect_error(ErrorCode::corrupt, "c.json", [&] {
+    read(folder.write("c.json", R"({"name": "x"})"));
+  });
+  expect_error(ErrorCode::corrupt, "UTF-8 at byte 4", [&] {
+    read(folder.write("c.json", "\xEF\xBB\xBF\"\xFF\""));
+  });
+}
+
 TEST(ReadRows, StopsWhenAsked) {
   TempFolder folder;
   int rows = 0;
