@@ -165,4 +165,9 @@ def write(folder, published):
     save(folder, model, config, layout=unstack)
     for name in demo.TOKENIZER:
         shutil.copy(demo.ROOT / "assets/demo" / name, folder / name)
+    if config["model_type"].startswith(("qwen3_5", "qwen3_next")):
+        # The hub's norms lack a 1, and adding it rounds: the model is what
+        # mlx-lm makes of the stored ones.
+        model.load_weights(list(model.sanitize(
+            demo.load(folder)).items()))
     return model, config

@@ -10,6 +10,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <shared_mutex>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -102,7 +103,9 @@ class Product {
     const dnnl::matmul::primitive_desc primitive(
         descriptor, attributes, engine());
     scratchpad_ = primitive.scratchpad_desc();
-    is_brgemm_ = std::strncmp(primitive.impl_info_str(), "brg", 3) == 0;
+    const std::string_view name = primitive.impl_info_str();
+    is_brgemm_ = name.starts_with("brg");
+    is_slow_ = name.starts_with("ref") || name.ends_with(":any");
     matmul_ = dnnl::matmul(primitive);
   }
 
@@ -125,13 +128,19 @@ class Product {
     stream.wait();
   }
 
-  /// oneDNN's fast kernel, not its naive one for odd layouts.
+  /// oneDNN's fast kernel for packed weights.
   bool is_brgemm() const {
     return is_brgemm_;
+  }
+  /// oneDNN has nothing but its scalar loop for this product, which is a
+  /// hundred times slower than any other kernel.
+  bool is_slow() const {
+    return is_slow_;
   }
 
  private:
   bool is_brgemm_ = false;
+  bool is_slow_ = false;
   dnnl::memory::desc x_, weight_, out_, bias_, scratchpad_;
   dnnl::matmul matmul_;
 };
@@ -282,6 +291,9 @@ void run_product(const MatmulArgs& args, bool packed) {
 }  // namespace
 
 void product(const MatmulArgs& args) {
+  if (cache().get(shape_of(args, false))->is_slow()) {
+    return simd::matmul(args);
+  }
   run_product(args, false);
 }
 
@@ -293,8 +305,11 @@ bool packed_product_works(int64_t n, int64_t k, DType type) {
   MatmulArgs args{.m = 64, .n = n, .k = k};
   args.x = {nullptr, type, k};
   args.out = {nullptr, DType::f32, n};
+  MatmulArgs adding = args;
+  adding.residual = {&adding, DType::f32, n};
   try {
-    return cache().get(shape_of(args, true))->is_brgemm();
+    return cache().get(shape_of(args, true))->is_brgemm() &&
+        cache().get(shape_of(adding, true))->is_brgemm();
   } catch (const Error&) {
     return false;
   }
