@@ -242,7 +242,9 @@ def config_raw(case):
     raw = case.rng.choice(RAW)
     config[key] = "@@"
     case.write("config.json", json.dumps(config).replace('"@@"', raw))
-    return f"config.json: {key} is {raw[:40]!r}", False
+    # Python reads these, and not every key is used.
+    taken = raw in ("NaN", "Infinity", "-Infinity", "1e999")
+    return f"config.json: {key} is {raw[:40]!r}", taken
 
 
 def config_structure(case):
@@ -264,9 +266,8 @@ def config_structure(case):
     ]
     change = case.rng.choice(changes)
     case.put_json("config.json", config | change)
-    # Windows may be ignored, and `quantization` goes before its old name.
-    harmless = "sliding_window" in change or (
-        "quantization_config" in change and "quantization" in config)
+    # Windows may be ignored, and the tensors say how they are packed.
+    harmless = "sliding_window" in change or "quantization_config" in change
     return f"config.json with {json.dumps(change)[:80]}", harmless
 
 
@@ -281,7 +282,9 @@ def config_key_missing(case):
 
 
 def index_text(case):
-    return json_damaged(case, "model.safetensors.index.json", False)
+    # The files decide: an index that can't be read is as good as none.
+    what, _ = json_damaged(case, "model.safetensors.index.json", True)
+    return what, True
 
 
 def index_entry(case):
@@ -296,7 +299,9 @@ def index_entry(case):
         7, None, [], {}])
     weight_map[tensor] = value
     case.put_json(name, index)
-    return f"index: {tensor} in {str(value)[:60]!r}", False
+    outside = isinstance(value, str) and (
+        value in ("", ".", "..") or set(value) & set("/\\\0"))
+    return f"index: {tensor} in {str(value)[:60]!r}", not outside
 
 
 def index_structure(case):
@@ -313,7 +318,7 @@ def index_structure(case):
     else:
         index["weight_map"] = [] if what == "list" else {}
     case.put_json(name, index)
-    return f"index with {what} at {tensor}", False
+    return f"index with {what} at {tensor}", True
 
 
 def tokenizer_text(case):
@@ -351,7 +356,9 @@ def tokenizer_model(case):
 def side_file(case):
     name = case.rng.choice(["tokenizer_config.json", "generation_config.json",
                             "special_tokens_map.json"])
-    return json_damaged(case, name, True)
+    what, valid = json_damaged(case, name, True)
+    # Carried as it is; the others are the tokenizer's.
+    return what, valid or name == "generation_config.json"
 
 
 def file_replaced(case):

@@ -1,10 +1,14 @@
 #include "checkpoint/checkpoint.h"
 
+#include <algorithm>
+#include <cstring>
 #include <set>
+#include <tuple>
 #include <unordered_map>
 
+#include "checkpoint/quantization_entries.h"
 #include "checkpoint/safetensors.h"
-#include "core/atomic_file.h"
+#include "checkpoint/weight_index.h"
 #include "core/error.h"
 
 namespace pennyweight {
@@ -12,61 +16,17 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "checkpoint";
-constexpr const char* kIndex = "model.safetensors.index.json";
-constexpr size_t kMaxIndex = size_t{256} << 20;
 constexpr size_t kMaxConfig = size_t{16} << 20;
 
 [[noreturn]] void corrupt(const std::string& what) {
   throw Error(ErrorCode::corrupt, kWhere, what);
 }
 
-// A shard's name is untrusted: a plain file name, so that nothing outside the
-// folder is read. (The file itself may be a link, as in the hub's cache.)
-void check_shard_name(const std::string& name, const std::string& index) {
-  bool plain = !name.empty() && name != "." && name != ".." &&
-      name.find_first_of("/\\") == std::string::npos &&
-      name.find('\0') == std::string::npos;
-  if (!plain) {
-    corrupt(
-        index + ": the shard \"" + one_line(name, 120) +
-        "\" points outside the folder");
-  }
-  if (!name.ends_with(".safetensors")) {
-    corrupt(
-        index + ": the shard \"" + one_line(name, 120) +
-        "\" is not a safetensors file");
-  }
-}
-
-// Tensor name -> shard, from the index.
-std::map<std::string, std::string> read_weight_map(const fs::path& path) {
-  auto name = path.string();
-  auto json = parse_sorted_json(read_file(path, kMaxIndex), name);
-  if (!json.is_object() || !json.contains("weight_map") ||
-      !json["weight_map"].is_object() || json["weight_map"].empty()) {
-    corrupt(name + ": \"weight_map\" is missing or empty");
-  }
-  std::map<std::string, std::string> weight_map;
-  for (const auto& [tensor, shard] : json["weight_map"].items()) {
-    if (!shard.is_string()) {
-      corrupt(
-          name + ": the shard of " + one_line(tensor, 120) + " is not a name");
-    }
-    check_shard_name(shard.get_ref<const std::string&>(), name);
-    weight_map.emplace(tensor, shard.get<std::string>());
-  }
-  return weight_map;
-}
-
-// A count of what is not finite, by the exponent bits: all ones.
-template <class Word>
-int64_t count_non_finite(const mx::array& tensor, Word exponent) {
-  const Word* data = tensor.data<Word>();
-  int64_t count = 0;
-  for (size_t i = 0; i < tensor.size(); ++i) {
-    count += (data[i] & exponent) == exponent;
-  }
-  return count;
+// "a (and 3 more)".
+std::string first_of(const std::string& name, int64_t count) {
+  const auto first = one_line(name, 120);
+  return count > 1 ? first + " (and " + std::to_string(count - 1) + " more)"
+                   : first;
 }
 
 }  // namespace
@@ -76,77 +36,244 @@ struct Checkpoint::Impl {
     std::shared_ptr<SafetensorsFile> file;
     SafetensorsEntry entry;
   };
+  // Tensors that stand in two files, told together.
+  struct Twice {
+    std::string first;
+    int64_t count = 0;
+  };
 
   fs::path folder;
   Json config;
   std::map<std::string, TensorInfo> tensors;
   std::unordered_map<std::string, Source> sources;
+  WeightIndex index;
+  std::vector<std::string> notes;
+  std::map<std::string, std::string> left_out;  // file -> why
+  std::set<std::string> missing;                // files
+  // By the file taken, the other, and whether the index decided.
+  std::map<std::tuple<std::string, std::string, bool>, Twice> twice;
 
-  void add(const fs::path& path) {
-    auto file = SafetensorsFile::open(path);
+  void put(const Source& source) {
+    const auto& entry = source.entry;
+    tensors.insert_or_assign(
+        entry.name,
+        TensorInfo{
+            entry.name,
+            entry.dtype,
+            entry.shape,
+            entry.end - entry.begin,
+            source.file->path()});
+    sources.insert_or_assign(entry.name, source);
+  }
+
+  static bool are_equal(const Source& a, const Source& b) {
+    if (a.entry.dtype != b.entry.dtype || a.entry.shape != b.entry.shape) {
+      return false;
+    }
+    const auto left = SafetensorsFile::load(a.file, a.entry);
+    const auto right = SafetensorsFile::load(b.file, b.entry);
+    return left.nbytes() == 0 ||
+        std::memcmp(left.data<char>(), right.data<char>(), left.nbytes()) == 0;
+  }
+
+  void put_second(const Source& second) {
+    const Source first = sources.at(second.entry.name);
+    const auto& name = second.entry.name;
+    const auto a = first.file->path().filename().string();
+    const auto b = second.file->path().filename().string();
+    const auto place = index.place_of(name);
+    const bool decided = place == a || place == b;
+    if (!decided && !are_equal(first, second)) {
+      corrupt(
+          (folder / a).string() + ": tensor " + one_line(name, 120) +
+          " stands in " + b +
+          " too, with other values, and no index says which counts; move the "
+          "file away that is not this model's");
+    }
+    if (place == b) {
+      put(second);
+    }
+    auto& told = twice[{place == b ? b : a, place == b ? a : b, decided}];
+    told.first = told.count++ == 0 ? name : told.first;
+  }
+
+  void add(const std::shared_ptr<SafetensorsFile>& file) {
     for (const auto& entry : file->entries()) {
-      TensorInfo info{
-          entry.name, entry.dtype, entry.shape, entry.end - entry.begin, path};
-      if (auto [it, fresh] = tensors.emplace(entry.name, info); !fresh) {
-        corrupt(
-            path.string() + ": tensor " + one_line(entry.name, 120) +
-            " stands in " + it->second.file.filename().string() + " too");
+      const Source source{file, entry};
+      if (sources.contains(entry.name)) {
+        put_second(source);
+      } else {
+        put(source);
       }
-      sources.emplace(entry.name, Source{file, entry});
+    }
+  }
+
+  // Whether the files that the index names are there and hold what it places
+  // in them, as far as they have been added.
+  bool index_holds() const {
+    return missing.empty() && !index.places.empty() &&
+        std::ranges::all_of(index.places, [&](const auto& place) {
+             auto it = tensors.find(place.first);
+             return it != tensors.end() &&
+                 it->second.file.filename() == place.second;
+           });
+  }
+
+  void leave_out(const std::string& file, const std::string& why) {
+    left_out[file] = why;
+    notes.push_back("left out, since the index does not name it: " + why);
+  }
+
+  // A file that the index does not name may add tensors, as in mlx-lm. Where
+  // the index holds, one that repeats some is another model's.
+  void add_unnamed(const fs::path& path, bool holds) {
+    const auto name = path.filename().string();
+    try {
+      const auto file = SafetensorsFile::open(path);
+      const auto& entries = file->entries();
+      const auto known =
+          std::ranges::find_if(entries, [&](const SafetensorsEntry& entry) {
+            return index.places.contains(entry.name);
+          });
+      if (!holds || known == entries.end()) {
+        add(file);
+        return;
+      }
+      leave_out(
+          name,
+          name + " holds " + one_line(known->name, 120) +
+              ", which the index places in " + index.place_of(known->name));
+    } catch (const Error& error) {
+      if (!holds || error.code() != ErrorCode::corrupt) {
+        throw;
+      }
+      const std::string why = error.what();
+      leave_out(name, why.substr(why.find("] ") + 2));
     }
   }
 
   // As mlx-lm: every model*.safetensors.
-  void add_unindexed() {
-    std::set<fs::path> shards;
+  std::set<std::string> list_files() const {
+    std::set<std::string> names;
     for (const auto& item : fs::directory_iterator(folder)) {
       auto name = item.path().filename().string();
       if (name.starts_with("model") && name.ends_with(".safetensors")) {
-        shards.insert(item.path());
+        names.insert(name);
       }
     }
-    if (shards.empty()) {
+    return names;
+  }
+
+  [[noreturn]] void fail_without_weights() const {
+    if (missing.empty()) {
       throw Error(
           ErrorCode::not_found,
           kWhere,
-          folder.string() + " holds neither model.safetensors nor " + kIndex +
-              "; other weight formats are not read");
+          folder.string() + " holds neither model.safetensors nor " +
+              kWeightIndex + "; other weight formats are not read");
     }
-    for (const auto& shard : shards) {
-      add(shard);
+    throw Error(
+        ErrorCode::not_found,
+        kWhere,
+        folder.string() +
+            " holds no weights: " + some_of({missing.begin(), missing.end()}) +
+            ", which its index names, must be fetched");
+  }
+
+  void add_files() {
+    auto files = list_files();
+    std::set<std::string> named;
+    std::error_code ignored;
+    for (const auto& name : index.files()) {
+      (files.contains(name) || fs::exists(folder / name, ignored) ? named
+                                                                  : missing)
+          .insert(name);
+    }
+    files.insert(named.begin(), named.end());
+    if (files.empty()) {
+      fail_without_weights();
+    }
+    for (const auto& name : named) {
+      add(SafetensorsFile::open(folder / name));
+    }
+    const bool holds = index_holds();
+    for (const auto& name : files) {
+      if (!named.contains(name)) {
+        add_unnamed(folder / name, holds);
+      }
+    }
+    for (const auto& name : files) {
+      for (const auto& sibling : siblings_of(name)) {
+        if (index.places.empty() && !files.contains(sibling)) {
+          missing.insert(sibling);
+        }
+      }
     }
   }
 
-  void add_indexed(const fs::path& index) {
-    auto weight_map = read_weight_map(index);
-    std::set<std::string> shards;
-    for (const auto& [name, shard] : weight_map) {
-      shards.insert(shard);
+  void note_index() {
+    if (index.fault) {
+      notes.push_back(
+          std::string(kWeightIndex) + " " + *index.fault +
+          ": it is ignored, and the files decide which tensors there are");
+      return;
     }
-    for (const auto& shard : shards) {
-      if (!fs::exists(folder / shard)) {
-        throw Error(
-            ErrorCode::not_found,
-            kWhere,
-            "the shard " + (folder / shard).string() +
-                " is missing; fetch the model again");
-      }
-      add(folder / shard);
+    std::vector<std::string> faults;
+    if (!missing.empty() && !index.places.empty()) {
+      faults.push_back(
+          "names " + some_of({missing.begin(), missing.end()}) +
+          ", which the folder has not");
     }
-    for (const auto& [name, shard] : weight_map) {
-      auto it = tensors.find(name);
-      if (it == tensors.end() || it->second.file.filename() != shard) {
-        corrupt(
-            (folder / shard).string() + ": tensor " + one_line(name, 120) +
-            " is missing, though the index places it there");
-      }
-    }
+    std::vector<std::string> misplaced;
+    std::vector<std::string> unknown;
     for (const auto& [name, info] : tensors) {
-      if (!weight_map.contains(name)) {
-        corrupt(
-            info.file.string() + ": tensor " + one_line(name, 120) +
-            " is not in the index");
+      const auto place = index.place_of(name);
+      if (place.empty()) {
+        unknown.push_back(name);
+      } else if (place != info.file.filename() && !missing.contains(place)) {
+        misplaced.push_back(name);
       }
+    }
+    if (!misplaced.empty()) {
+      faults.push_back(
+          "places " + some_of(misplaced, 1) + " in files that have it not");
+    }
+    if (!unknown.empty() && !index.places.empty()) {
+      faults.push_back("does not list " + some_of(unknown, 1));
+    }
+    std::vector<std::string> absent;
+    for (const auto& [name, file] : index.places) {
+      if (!tensors.contains(name) && !missing.contains(file)) {
+        absent.push_back(name);
+      }
+    }
+    if (!absent.empty()) {
+      faults.push_back("lists " + some_of(absent, 1) + ", which no file holds");
+    }
+    if (index.odd > 0) {
+      faults.push_back(
+          "has " + std::to_string(index.odd) +
+          " entries that name no safetensors file");
+    }
+    std::string text;
+    for (const auto& fault : faults) {
+      text += (text.empty() ? "" : "; it ") + fault;
+    }
+    if (!text.empty()) {
+      notes.push_back(
+          std::string(kWeightIndex) + " " + text +
+          ": in this it is ignored, and the files decide");
+    }
+  }
+
+  void note_twice() {
+    for (const auto& [files, told] : twice) {
+      const auto& [taken, other, decided] = files;
+      notes.push_back(
+          "tensor " + first_of(told.first, told.count) + " stands in " + taken +
+          " and in " + other +
+          (decided ? ": taken from " + taken + ", as the index says"
+                   : " with the same values: taken once"));
     }
   }
 };
@@ -174,15 +301,22 @@ Checkpoint Checkpoint::open_folder(const fs::path& folder) {
         kWhere,
         "there is no model folder " + folder.string());
   }
-  impl->config = read_json(folder / "config.json", kMaxConfig);
+  impl->config = untag_floats(read_json(folder / "config.json", kMaxConfig));
   if (!impl->config.is_object()) {
     corrupt((folder / "config.json").string() + " is not a JSON object");
   }
-  if (fs::exists(folder / kIndex)) {
-    impl->add_indexed(folder / kIndex);
-  } else {
-    impl->add_unindexed();
+  impl->index = read_weight_index(folder);
+  try {
+    impl->add_files();
+  } catch (const Error& error) {
+    const auto method = read_quantization_entries(impl->config, folder).method;
+    if (error.code() != ErrorCode::not_supported || method.empty()) {
+      throw;
+    }
+    throw about(kWhere, "quantized by \"" + method + "\"", error);
   }
+  impl->note_index();
+  impl->note_twice();
   return Checkpoint(std::move(impl));
 }
 
@@ -192,6 +326,39 @@ const fs::path& Checkpoint::folder() const {
 
 const Json& Checkpoint::config() const {
   return impl_->config;
+}
+
+void Checkpoint::settle_quantization(const Json& entry) {
+  impl_->config = without_quantization(std::move(impl_->config));
+  if (!entry.is_null()) {
+    impl_->config["quantization"] = entry;
+  }
+}
+
+const std::vector<std::string>& Checkpoint::notes() const {
+  return impl_->notes;
+}
+
+bool Checkpoint::lacks_files() const {
+  return !impl_->missing.empty() || !impl_->left_out.empty();
+}
+
+std::string Checkpoint::about_missing(const std::string& name) const {
+  const auto place = impl_->index.place_of(name);
+  if (impl_->missing.contains(place)) {
+    return "; the index places it in " + one_line(place, 120) +
+        ", which the folder has not: fetch that file";
+  }
+  std::string text;
+  if (!impl_->missing.empty()) {
+    text += "; the folder lacks " +
+        some_of({impl_->missing.begin(), impl_->missing.end()}) +
+        ": fetch what is missing";
+  }
+  for (const auto& [file, why] : impl_->left_out) {
+    text += "; " + why;
+  }
+  return text;
 }
 
 const std::map<std::string, TensorInfo>& Checkpoint::tensors() const {
@@ -209,7 +376,7 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
         ErrorCode::not_found,
         kWhere,
         impl_->folder.string() + ": tensor " + one_line(name, 120) +
-            " is missing");
+            " is missing" + about_missing(name));
   }
   return it->second;
 }
@@ -218,30 +385,6 @@ mx::array Checkpoint::load(const std::string& name) const {
   info(name);
   const auto& source = impl_->sources.at(name);
   return SafetensorsFile::load(source.file, source.entry);
-}
-
-void require_finite(const mx::array& tensor, const std::string& name) {
-  if (!tensor.is_available() || !tensor.flags().row_contiguous) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        "tensor " + one_line(name, 120) + " must be evaluated and contiguous");
-  }
-  int64_t count = 0;
-  if (tensor.dtype() == mx::bfloat16) {
-    count = count_non_finite<uint16_t>(tensor, 0x7f80);
-  } else if (tensor.dtype() == mx::float16) {
-    count = count_non_finite<uint16_t>(tensor, 0x7c00);
-  } else if (tensor.dtype() == mx::float32) {
-    count = count_non_finite<uint32_t>(tensor, 0x7f800000);
-  }
-  if (count > 0) {
-    throw Error(
-        ErrorCode::numeric,
-        kWhere,
-        "tensor " + one_line(name, 120) + " holds " + std::to_string(count) +
-            " NaN or infinite values; the checkpoint is damaged");
-  }
 }
 
 }  // namespace pennyweight

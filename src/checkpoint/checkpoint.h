@@ -27,11 +27,16 @@ struct TensorInfo {
   fs::path file;
 };
 
-/// A checkpoint folder, read lazily. open() reads config.json, the weight
-/// index (or the single model.safetensors) and every shard's header, and
-/// checks them: what is missing, truncated, overlapping, duplicated or points
-/// outside the folder is a corrupt or not_found Error that names file and
-/// tensor. Nothing from the folder is ever executed.
+/// A checkpoint folder, read lazily. open() reads config.json and the header of
+/// every model*.safetensors, as mlx-lm does, and of what else the weight index
+/// names, and checks them: what is cut short, overlapping or points outside the
+/// folder is a corrupt Error that names file and tensor. The files decide and
+/// not the index, of which what is wrong is ignored, with a note. A tensor that
+/// stands in two files is the one that the index places; where it says nothing,
+/// equal ones are one, and different ones a corrupt Error that names both
+/// files. Where the index holds and another file repeats tensors or is damaged,
+/// that file is left out, with a note. Nothing from the folder is ever
+/// executed.
 class Checkpoint {
  public:
   static Checkpoint open(const fs::path& folder);
@@ -40,7 +45,18 @@ class Checkpoint {
   Checkpoint& operator=(Checkpoint&&) noexcept;
 
   const fs::path& folder() const;
+  /// config.json, tagged floats decoded (untag_floats).
   const Json& config() const;
+  /// Puts the truth of how weights are packed into config(), in place of what
+  /// stood there: MLX's entry, or null for plain weights.
+  void settle_quantization(const Json& entry);
+  /// What is not as the folder says, for the user.
+  const std::vector<std::string>& notes() const;
+  /// Whether files are missing (or could not be read) that hold tensors.
+  bool lacks_files() const;
+  /// To follow "tensor NAME is missing": which file the index places it in, and
+  /// what to do about that; empty where all files are there.
+  std::string about_missing(const std::string& name) const;
   /// Sorted by name.
   const std::map<std::string, TensorInfo>& tensors() const;
   bool contains(const std::string& name) const;
@@ -58,8 +74,8 @@ class Checkpoint {
   std::unique_ptr<Impl> impl_;
 };
 
-/// numeric Error that names `name` and the count when a floating tensor,
-/// evaluated and row-contiguous, holds NaN or infinities.
+/// numeric Error that names `name` and how many NaN and infinite values a
+/// floating tensor, evaluated and row-contiguous, holds.
 void require_finite(const mx::array& tensor, const std::string& name);
 
 }  // namespace pennyweight

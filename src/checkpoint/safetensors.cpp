@@ -13,12 +13,14 @@
 #include <functional>
 
 #include "core/error.h"
+#include "core/wrong_file.h"
 
 namespace pennyweight {
 
 namespace {
 
 constexpr const char* kWhere = "safetensors";
+constexpr size_t kBeginning = 512;  // shows what a file is
 
 // MLX's CPU allocator wraps no memory but its own: the array would be a copy.
 // But an array's data is its buffer's address plus an offset, and an offset
@@ -54,6 +56,12 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
   std::string name = path.string();
   // Not to wait where the name is a pipe's.
   int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0 && std::filesystem::is_symlink(path)) {
+    throw Error(
+        ErrorCode::not_found,
+        kWhere,
+        name + " is a link to a file that is not there; fetch it again");
+  }
   if (fd < 0) {
     throw io_error(kWhere, "can't open", name, errno);
   }
@@ -79,21 +87,34 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
   if (failed) {
     throw io_error(kWhere, "can't read", name, failed);
   }
-  if (!file->data_) {
-    throw Error(
-        ErrorCode::corrupt,
-        kWhere,
-        name + (regular ? " is too short to be" : " is not a regular file or") +
-            " a safetensors file; fetch it again");
+  const auto corrupt = [&](const std::string& what) {
+    return Error(ErrorCode::corrupt, kWhere, name + " " + what);
+  };
+  if (!regular) {
+    throw corrupt("is not a regular file");
+  }
+  const std::string_view start(
+      file->data_ ? file->data_ : "",
+      std::min<size_t>(file->size_, kBeginning));
+  if (const auto wrong = file->data_ ? wrong_file(start) : std::nullopt) {
+    throw corrupt(*wrong);
+  }
+  if (info.st_size < 8) {
+    throw corrupt(
+        info.st_size == 0 ? "is empty; fetch it again"
+                          : "is cut short: " + std::to_string(info.st_size) +
+                " bytes; fetch it again");
   }
   uint64_t length = 0;
   std::memcpy(&length, file->data_, 8);  // little endian, as are our targets
-  if (length > kMaxSafetensorsHeader || length > file->size_ - 8) {
-    throw Error(
-        ErrorCode::corrupt,
-        kWhere,
-        name + ": the header does not fit the file; it is cut short or no " +
-            "safetensors file, fetch it again");
+  if (length > kMaxSafetensorsHeader) {
+    throw corrupt("is no safetensors file; fetch it again");
+  }
+  if (length > file->size_ - 8) {
+    throw corrupt(
+        "is cut short: " + std::to_string(file->size_) +
+        " bytes of more than " + std::to_string(length + 8) +
+        "; fetch it again");
   }
   file->entries_ =
       parse_safetensors_header({file->data_ + 8, length}, file->size_, name);

@@ -29,12 +29,13 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 
 /// Checks and reads a header (the JSON behind the 8-byte length). `file_size`
 /// is the whole file's; `file` is named in errors. corrupt Error for what is
-/// not the format: offsets outside the file, of the wrong extent, with holes
-/// or overlaps, shapes that overflow, fields the format does not have, names
-/// that come twice. not_supported for dtypes that MLX has not (F64, F8_*).
-/// Takes time and memory in proportion to the header, whatever it holds.
-/// Entries come in the order of their offsets.
-/// Format: https://github.com/huggingface/safetensors#format
+/// not the format: a file shorter than its tensors (whose message gives both
+/// sizes) or longer, offsets of the wrong extent, with holes or overlaps,
+/// shapes that overflow, fields the format does not have, names that come
+/// twice. not_supported for dtypes that MLX has not (F64, F8_*). Takes time and
+/// memory in proportion to the header, whatever it holds. Entries come in the
+/// order of their offsets. Format:
+/// https://github.com/huggingface/safetensors#format
 std::vector<SafetensorsEntry> parse_safetensors_header(
     std::string_view header,
     uint64_t file_size,
@@ -48,6 +49,8 @@ std::string safetensors_dtype_name(mx::Dtype dtype);
 /// as long as the last of them.
 class SafetensorsFile {
  public:
+  /// corrupt Error for what is no safetensors file; an empty file, one that is
+  /// cut short, a git-LFS pointer and an HTML page are called that.
   static std::shared_ptr<SafetensorsFile> open(
       const std::filesystem::path& path);
   ~SafetensorsFile();

@@ -14,6 +14,7 @@ namespace {
 constexpr const char* kWhere = "safetensors";
 constexpr size_t kMaxDimensions = 8;
 constexpr size_t kMaxName = 1024;
+constexpr uint64_t kMaxOffset = uint64_t{1} << 60;
 
 struct DtypeName {
   const char* name;
@@ -40,8 +41,8 @@ const DtypeName kDtypes[] = {
 // name costs one look-up.
 class HeaderReader {
  public:
-  HeaderReader(uint64_t data_start, uint64_t data_size, const std::string& file)
-      : data_start_(data_start), data_size_(data_size), file_(file) {}
+  HeaderReader(uint64_t data_start, const std::string& file)
+      : data_start_(data_start), file_(file) {}
 
   std::vector<SafetensorsEntry> take() {
     return std::move(entries_);
@@ -268,10 +269,8 @@ class HeaderReader {
     }
     uint64_t begin = (*fields_.offsets)[0];
     uint64_t end = (*fields_.offsets)[1];
-    if (begin > end || end > data_size_) {
-      broken(
-          "lies outside the file; the file is cut short or damaged, fetch it "
-          "again");
+    if (begin > end || end > kMaxOffset) {
+      broken("has data_offsets that no file holds");
     }
     uint64_t items = 1;
     for (int extent : *fields_.shape) {
@@ -293,7 +292,6 @@ class HeaderReader {
   }
 
   uint64_t data_start_;
-  uint64_t data_size_;
   const std::string& file_;
   State state_ = State::start;
   std::string name_;
@@ -309,8 +307,7 @@ std::vector<SafetensorsEntry> parse_safetensors_header(
     uint64_t file_size,
     const std::string& file) {
   uint64_t data_start = 8 + header.size();
-  uint64_t data_size = file_size > data_start ? file_size - data_start : 0;
-  HeaderReader reader(data_start, data_size, file);
+  HeaderReader reader(data_start, file);
   nlohmann::json::sax_parse(header.begin(), header.end(), &reader);
   auto entries = reader.take();
   std::ranges::sort(entries, {}, [](const SafetensorsEntry& entry) {
@@ -327,11 +324,18 @@ std::vector<SafetensorsEntry> parse_safetensors_header(
     }
     expected = entry.end;
   }
-  if (expected != data_start + data_size) {
+  if (expected > file_size) {
     throw Error(
         ErrorCode::corrupt,
         kWhere,
-        file + ": holds bytes that belong to no tensor");
+        file + " is cut short: " + std::to_string(file_size) + " of " +
+            std::to_string(expected) + " bytes; fetch it again");
+  }
+  if (expected != file_size) {
+    throw Error(
+        ErrorCode::corrupt,
+        kWhere,
+        file + ": holds bytes that belong to no tensor; fetch it again");
   }
   return entries;
 }

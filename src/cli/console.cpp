@@ -109,6 +109,7 @@ void Console::configure(const std::optional<std::string>& json, bool quiet) {
     style_ = Style::events;
   } else if (json) {
     json_file_ = *json;
+    AtomicFile probe(json_file_);  // found out now, not when the work is done
   }
 }
 
@@ -123,6 +124,10 @@ void Console::emit(Json json) {
 }
 
 bool Console::on_event(const ProgressEvent& event) {
+  // Stages of one run open the same folders, and say the same of them.
+  if (event.warning && !warnings_.insert(event.message).second) {
+    return !interrupted();
+  }
   if (event.stage != stage_ || event.done == 0) {
     clear_bar();
     stage_ = event.stage;

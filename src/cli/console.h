@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,7 @@ class Console {
   std::chrono::steady_clock::time_point stage_start_;
   std::chrono::steady_clock::time_point last_drawn_;
   int last_tenth_ = -1;
+  std::set<std::string> warnings_;  // that were shown
 };
 
 /// True once SIGINT or SIGTERM arrived; a second one ends the process.

@@ -19,12 +19,16 @@ std::string describe(const QuantizePlanReport& report) {
          std::to_string(sizes.learn_steps) + " steps a block",
          std::to_string(sizes.dwq_sequences) + " sequences"});
   }
+  std::string notes;
+  for (const auto& note : report.notes) {
+    notes += "note: " + note + "\n";
+  }
   return "size: " + human_bytes(double(report.bytes_in)) + " -> at most " +
       human_bytes(double(report.bytes_out)) + ", " +
       fixed(report.bits_per_weight, 3) +
       " bits a weight, scales included\nthis machine: " +
       fixed(report.rate * 1e-9, 0) + " GF/s in the model's products\n" +
-      table(rows) + "times are estimates from these products\n";
+      table(rows) + "times are estimates from these products\n" + notes;
 }
 
 }  // namespace

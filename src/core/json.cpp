@@ -1,11 +1,13 @@
 #include "core/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <set>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/json_literals.h"
+#include "core/wrong_file.h"
 
 namespace pennyweight {
 
@@ -13,12 +15,14 @@ namespace {
 
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxOrderedKeys = 20000;
+constexpr const char* kFloatTag = "__float__";
 
-// Refuses deep nesting and repeated keys while the parser runs, so hostile
-// text can neither exhaust the stack nor hide a second value.
+// Refuses deep nesting and too many keys while the parser runs, so that hostile
+// text can't exhaust stack or time, and puts numbers where stand-ins are.
 class Guard {
  public:
-  explicit Guard(size_t max_keys) : max_keys_(max_keys) {}
+  Guard(size_t max_keys, bool stand_ins)
+      : max_keys_(max_keys), stand_ins_(stand_ins) {}
 
   template <class AnyJson>
   bool operator()(
@@ -31,21 +35,24 @@ class Guard {
     }
     switch (event) {
       case Event::object_start:
-        keys_.emplace_back();
+        keys_.push_back(0);
         break;
       case Event::object_end:
         keys_.pop_back();
         break;
-      case Event::key: {
-        auto key = parsed.template get<std::string>();
-        if (keys_.back().size() == max_keys_) {
+      case Event::key:
+        if (keys_.back()++ == max_keys_) {
           throw std::runtime_error("has an object of too many keys");
         }
-        if (!keys_.back().insert(key).second) {
-          throw std::runtime_error("repeats the key \"" + one_line(key) + "\"");
+        if (literal_of(parsed)) {
+          throw std::runtime_error("is not valid JSON: a key is not a string");
         }
         break;
-      }
+      case Event::value:
+        if (const JsonLiteral* literal = literal_of(parsed)) {
+          parsed = literal->number;
+        }
+        break;
       default:
         break;
     }
@@ -53,30 +60,65 @@ class Guard {
   }
 
  private:
+  template <class AnyJson>
+  const JsonLiteral* literal_of(const AnyJson& parsed) const {
+    if (!stand_ins_ || !parsed.is_string()) {
+      return nullptr;
+    }
+    return literal_in(parsed.template get_ref<const std::string&>());
+  }
+
   size_t max_keys_;
-  std::vector<std::set<std::string>> keys_;
+  bool stand_ins_;
+  std::vector<size_t> keys_;
 };
+
+// Where the parser stopped, for a text of several lines.
+std::string place_of(std::string_view text, size_t byte) {
+  const auto line =
+      1 + std::ranges::count(text.substr(0, byte > 0 ? byte - 1 : 0), '\n');
+  return line > 1 ? " in line " + std::to_string(line) : "";
+}
 
 template <class AnyJson>
 AnyJson
 parse_guarded(std::string_view text, const std::string& name, size_t max_keys) {
-  Guard guard(max_keys);
+  const auto changed = with_stand_ins(text);
+  const std::string_view read = changed ? std::string_view(*changed) : text;
+  Guard guard(max_keys, changed.has_value());
+  const auto corrupt = [&](const std::string& what) {
+    return Error(ErrorCode::corrupt, "json", name + " " + what);
+  };
+  std::string place;
   try {
     return AnyJson::parse(
-        text.begin(),
-        text.end(),
+        read.begin(),
+        read.end(),
         [&guard](
             int depth, typename AnyJson::parse_event_t event, AnyJson& parsed) {
           return guard(depth, event, parsed);
         });
+  } catch (const nlohmann::json::parse_error& error) {
+    place = place_of(read, error.byte);
   } catch (const nlohmann::json::exception&) {
-    throw Error(
-        ErrorCode::corrupt,
-        "json",
-        name + " is not valid JSON (cut short or damaged); fetch it again");
+    // Of no place.
   } catch (const std::runtime_error& error) {
-    throw Error(ErrorCode::corrupt, "json", name + " " + error.what());
+    throw corrupt(error.what());
   }
+  if (const auto wrong = wrong_file(text)) {
+    throw corrupt(*wrong);
+  }
+  throw corrupt(
+      "is not valid JSON" + place + " (cut short or damaged); fetch it again");
+}
+
+// As mlx-lm's _decode_tagged_floats.
+const JsonLiteral* tag_of(const Json& json) {
+  if (!json.is_object() || json.size() != 1 || !json.contains(kFloatTag) ||
+      !json[kFloatTag].is_string()) {
+    return nullptr;
+  }
+  return literal_named(json[kFloatTag].get_ref<const std::string&>());
 }
 
 }  // namespace
@@ -87,6 +129,38 @@ Json parse_json(std::string_view text, const std::string& name) {
 
 SortedJson parse_sorted_json(std::string_view text, const std::string& name) {
   return parse_guarded<SortedJson>(text, name, SIZE_MAX);
+}
+
+bool is_python_json(std::string_view text) {
+  // Python reads what was opened as UTF-8 text, and refuses the mark there.
+  const auto changed = with_stand_ins(text);
+  return !text.starts_with("\xEF\xBB\xBF") &&
+      (changed ? nlohmann::json::accept(*changed)
+               : nlohmann::json::accept(text));
+}
+
+Json tag_floats(Json json) {
+  if (json.is_number_float() && !std::isfinite(json.get<double>())) {
+    return {{kFloatTag, std::string(literal_of(json.get<double>()).text)}};
+  }
+  if (json.is_structured()) {
+    for (Json& item : json) {
+      item = tag_floats(std::move(item));
+    }
+  }
+  return json;
+}
+
+Json untag_floats(Json json) {
+  if (const JsonLiteral* literal = tag_of(json)) {
+    return literal->number;
+  }
+  if (json.is_structured()) {
+    for (Json& item : json) {
+      item = untag_floats(std::move(item));
+    }
+  }
+  return json;
 }
 
 Json read_json(const std::filesystem::path& path, size_t limit) {

@@ -13,10 +13,16 @@ namespace pennyweight {
 /// Keeps the order of keys, so that a config is written as it was read.
 using Json = nlohmann::ordered_json;
 
-/// Parses untrusted text. Refuses (corrupt) what is not JSON, nests deeper
-/// than 64 levels, repeats a key or has more than 20,000 in an object (finding
-/// one in a Json takes a walk past the others); `name` is the file named in
-/// the Error.
+/// Parses untrusted text as Python's json does: of a key that is repeated the
+/// last value counts; NaN, Infinity, -Infinity and numbers past the range of a
+/// double (1e999) become non-finite floats. A byte-order mark is passed over.
+/// Refuses (corrupt) what is not JSON, nests deeper than 64 levels or has more
+/// than 20,000 keys in an object (finding one in a Json takes a walk past the
+/// others); `name` is the file named in the Error. What is a git-LFS pointer,
+/// an HTML page or nothing at all is called that.
+///
+/// dump() writes null for a non-finite float: before a Json that may hold one
+/// is written, tag_floats() has to make it what its reader understands.
 Json parse_json(std::string_view text, const std::string& name);
 
 /// For an object of any number of keys, such as an index of tensors.
@@ -27,6 +33,15 @@ SortedJson parse_sorted_json(std::string_view text, const std::string& name);
 Json read_json(
     const std::filesystem::path& path,
     size_t limit = size_t{256} << 20);
+
+/// Whether Python's json.loads takes it.
+bool is_python_json(std::string_view text);
+
+/// Non-finite floats as transformers and mlx-lm (mlx_lm/utils.py,
+/// _encode_tagged_floats) write them in a config.json, {"__float__": "NaN"},
+/// "Infinity" or "-Infinity"; and back.
+Json tag_floats(Json json);
+Json untag_floats(Json json);
 
 /// A JSON object with its origin, whose getters check type and range and
 /// throw a corrupt Error that names origin and key. A JSON null counts as

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "model/decoder.h"
+#include "model/finite.h"
 
 namespace pennyweight {
 
@@ -22,11 +23,14 @@ struct Runner {
   const Model& model;
   mx::Dtype dtype;
   OuterWeights outer;
+  bool checked = false;  // that the blocks' weights are finite
 
   Runner(const Model& of, std::optional<mx::Dtype> wanted)
       : model(of),
         dtype(wanted.value_or(of.dtype)),
-        outer(load_outer(of, dtype)) {}
+        outer(load_outer(of, dtype)) {
+    require_finite(model, outer);
+  }
 };
 
 class Ticker {
@@ -53,10 +57,8 @@ mx::array pick_rows(const mx::array& x, const EvalBatch& batch) {
 }
 
 // The scored rows of each batch behind the final norm: [rows, hidden].
-std::vector<mx::array> run_blocks(
-    const Runner& runner,
-    std::span<const EvalBatch> batches,
-    Ticker& ticker) {
+std::vector<mx::array>
+run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
   std::vector<mx::array> hidden;
   for (const EvalBatch& batch : batches) {
     hidden.push_back(embed(runner.outer, batch.tokens));
@@ -67,12 +69,16 @@ std::vector<mx::array> run_blocks(
       batches.size() > 1 ? PackedWeights::expand : PackedWeights::keep;
   for (const BlockSpec& block : runner.model.spec.blocks) {
     auto weights = load_block(runner.model, block.index, runner.dtype, packed);
+    if (!runner.checked) {
+      require_finite(weights);
+    }
     for (size_t i = 0; i < batches.size(); ++i) {
       hidden[i] = run_block(block, weights, hidden[i], context);
       mx::eval(hidden[i]);
       ticker.advance(batches[i].positions);
     }
   }
+  runner.checked = true;
   for (size_t i = 0; i < batches.size(); ++i) {
     hidden[i] = final_norm(
         runner.model.spec,

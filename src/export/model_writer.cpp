@@ -3,18 +3,15 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <set>
 
+#include "checkpoint/quantization_entries.h"
 #include "checkpoint/safetensors.h"
 #include "core/error.h"
 
 namespace pennyweight {
 
 namespace {
-
-constexpr size_t kMaxSideFile = size_t{1} << 30;
 
 std::string shard_name(size_t shard, size_t count) {
   if (count == 1) {
@@ -50,18 +47,6 @@ make_header(const std::vector<TensorPlan>& plan, size_t begin, size_t end) {
     header[static_cast<size_t>(i)] = static_cast<char>(length >> (8 * i));
   }
   return header + text;
-}
-
-// Only whether it is JSON: a vocabulary may be large, and nothing is kept.
-void check_json(const fs::path& path) {
-  auto text = read_file(path, kMaxSideFile);
-  if (!nlohmann::json::accept(text)) {
-    throw Error(
-        ErrorCode::corrupt,
-        "export",
-        path.string() +
-            " is not valid JSON (cut short or damaged); fetch it again");
-  }
 }
 
 }  // namespace
@@ -166,55 +151,10 @@ void ModelWriter::finish(int64_t parameters) {
   write_file(folder_ / "model.safetensors.index.json", index.dump(4));
 }
 
-std::vector<std::string> copy_side_files(
-    const fs::path& from,
-    const fs::path& to) {
-  auto belongs = [](const std::string& name) {
-    // Another quantizer's settings would speak of weights that are not there.
-    static const std::set<std::string> kOthers{
-        "config.json",
-        "hf_quant_config.json",
-        "quantize_config.json",
-        "quant_config.json",
-        "adapter_config.json",
-        "trainer_state.json",
-    };
-    if (name.starts_with(".") || kOthers.contains(name) ||
-        name.ends_with(".index.json")) {
-      return false;
-    }
-    return name.ends_with(".json") || name.ends_with(".jinja") ||
-        name.ends_with(".tiktoken") || name == "tokenizer.model" ||
-        name == "merges.txt" || name == "vocab.txt";
-  };
-  std::vector<std::string> names;
-  std::error_code failed;
-  for (const auto& entry : fs::directory_iterator(from, failed)) {
-    auto name = entry.path().filename().string();
-    std::error_code ignored;
-    if (entry.is_regular_file(ignored) && belongs(name)) {
-      names.push_back(name);
-    }
-  }
-  if (failed) {
-    throw io_error("export", "can't read", from.string(), failed.value());
-  }
-  std::ranges::sort(names);
-  for (const auto& name : names) {
-    if (name.ends_with(".json")) {
-      check_json(from / name);
-    }
-    copy_whole_file(from / name, to / name);
-  }
-  return names;
-}
-
 Json output_config(const Json& config, const Json& quantization) {
-  Json result = config;
+  Json result = without_quantization(config);
   // What transformers leaves of the machine that saved the model.
   result.erase("_name_or_path");
-  result.erase("quantization");
-  result.erase("quantization_config");
   if (!quantization.is_null()) {
     result["quantization"] = quantization;
     result["quantization_config"] = quantization;

@@ -71,16 +71,9 @@ void write_safetensors(
     const fs::path& file,
     const std::map<std::string, mx::array>& tensors);
 
-/// Copies what belongs to a model beside its weights and config: tokenizer,
-/// chat template, generation config, processor. Code is never copied, though
-/// mlx-lm does: an output should run nothing. corrupt for a .json that is
-/// none. Returns the names.
-std::vector<std::string> copy_side_files(
-    const fs::path& from,
-    const fs::path& to);
-
 /// config.json of the output: `config` with `quantization` (null: none, and
-/// what was there is removed) under both of mlx-lm's keys.
+/// what was there is removed, another quantizer's and text_config's, too) under
+/// both of mlx-lm's keys.
 Json output_config(const Json& config, const Json& quantization);
 
 }  // namespace pennyweight

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <set>
 
+#include "checkpoint/quantization_entries.h"
 #include "core/error.h"
 #include "model/families/family.h"
+#include "model/finite.h"
+#include "model/packing.h"
 
 namespace pennyweight {
 
@@ -38,7 +41,11 @@ class Claims {
       const std::string& name,
       const std::vector<int64_t>& shape) {
     if (!tensors_.contains(name)) {
-      fail("tensor " + name + " is missing");
+      throw Error(
+          checkpoint_.lacks_files() ? ErrorCode::not_found : ErrorCode::corrupt,
+          "model",
+          checkpoint_.folder().string() + ": tensor " + name + " is missing" +
+              checkpoint_.about_missing(name));
     }
     const auto& info = tensors_.info(name);
     if (!std::ranges::equal(info.shape, shape)) {
@@ -106,37 +113,6 @@ class Claims {
   std::set<std::string> claimed_;
   std::map<mx::Dtype::Val, uint64_t> count_;
 };
-
-// What the config says of packed modules, and who packed them.
-struct Quantization {
-  Json common;  // null: nothing is packed
-  bool published = false;
-};
-
-Quantization read_quantization(const Checkpoint& checkpoint) {
-  const Json& config = checkpoint.config();
-  if (auto it = config.find("quantization");
-      it != config.end() && it->is_object()) {
-    return {*it};
-  }
-  auto it = config.find("quantization_config");
-  if (it == config.end() || it->is_null()) {
-    return {};
-  }
-  if (it->is_object() && it->contains("quant_method")) {
-    const Json& method = (*it)["quant_method"];
-    if (method == "mxfp4") {
-      return {{{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};
-    }
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        checkpoint.folder().string() + ": quantized by " +
-            one_line(method.dump(), 40) +
-            "; only plain, MLX-quantized and mxfp4 checkpoints are read");
-  }
-  return {it->is_object() ? *it : Json()};
-}
 
 // As mlx-lm: what the config says of this module by name, else what the
 // shapes say (the config's common entry may not hold for every module).
@@ -251,8 +227,12 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
       {},
       false,
       mx::float32};
+  auto& notes = model.spec.notes;
+  const auto& found = model.checkpoint.notes();
+  notes.insert(notes.begin(), found.begin(), found.end());
   Claims claims(model.checkpoint, model.tensors);
-  const auto packing = read_quantization(model.checkpoint);
+  const auto packing =
+      read_packing(model.checkpoint, model.tensors, model.spec);
   for (const ModuleSpec& module : list_homes(model.spec)) {
     claim_module(model, claims, packing.common, module);
   }
@@ -274,6 +254,12 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   claims.finish();
   model.dtype = claims.main_dtype();
   model.published_packed = packing.published && !model.quantized.empty();
+  if (!packing.published) {
+    model.checkpoint.settle_quantization(
+        packing.is_lost ? packed_entry(model.quantized) : packing.common);
+    model.spec.config_patch =
+        without_quantization(std::move(model.spec.config_patch));
+  }
   return model;
 }
 
@@ -340,7 +326,9 @@ Model open_model(const fs::path& folder, const std::string& assumed) {
         "--assume-family " + assumed + " is not used: model_type " + type +
         " is known");
   }
-  return claim_all(std::move(checkpoint), std::move(spec));
+  auto model = claim_all(std::move(checkpoint), std::move(spec));
+  require_finite_vectors(model);
+  return model;
 }
 
 ModuleSize module_size(const Model& model, const std::string& path) {

@@ -37,7 +37,12 @@ struct Model {
 
 /// Opens a folder: config and tensor names give the spec, then each tensor of
 /// the checkpoint is claimed exactly once, by name, shape and type. corrupt
-/// Error for what is missing, left over or of another shape, naming it.
+/// Error for what is missing, left over or of another shape, naming it;
+/// not_found for what is missing where a file is, too, naming that.
+/// How weights are packed is what their tensors show: what the config says
+/// beside that is ignored, with a note, and checkpoint.config() then holds the
+/// truth. not_supported for weights that another quantizer packed. numeric for
+/// norms, biases and other vectors that hold NaN or infinities.
 ///
 /// A model_type that is not known is read as `assumed`; without one it is a
 /// not_supported Error that names the families of which all tensors and config

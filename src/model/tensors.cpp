@@ -108,7 +108,8 @@ ModelTensors::ModelTensors(
     for (int64_t i = 0; i < std::max<int64_t>(1, source.count); ++i) {
       const auto part = source.part(i);
       if (!checkpoint.contains(part)) {
-        corrupt("tensor " + part + " is missing");
+        corrupt(
+            "tensor " + part + " is missing" + checkpoint.about_missing(part));
       }
       const auto& other = checkpoint.info(part);
       if (other.shape != first.shape || other.dtype != first.dtype) {

@@ -140,11 +140,11 @@ ConvertReport convert(
     const ProgressFn& progress) {
   auto start = std::chrono::steady_clock::now();
   check_options(options);
-  check_output(kWhere, model_folder, options.mlx_path);
   Model model = open_model(model_folder, options.assume_family);
   auto settings = settings_of(model, options);
   Conversion conversion(model, settings);
-  check_tokenizer(model_folder, kWhere, progress);
+  check_folders(
+      kWhere, model_folder, options.mlx_path, options.force, true, progress);
   AtomicFolder output(options.mlx_path, options.force);
 
   ConvertReport report;

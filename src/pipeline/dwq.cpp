@@ -87,15 +87,17 @@ class Run {
       open_student(*student_folder);
     }
     if (!options.targets_only) {
-      check_output(kWhere, folder_, options.mlx_path);
       if (student_folder) {
         check_output(kWhere, *student_folder, options.mlx_path);
       }
-      if (ranks.first()) {
-        AtomicFolder(options.mlx_path, options.force);
-      }
+      check_folders(
+          kWhere,
+          student_folder.value_or(folder_),
+          options.mlx_path,
+          options.force,
+          ranks.first(),
+          progress);
     }
-    check_tokenizer(folder_, kWhere, progress);
   }
 
   DwqReport run(const FetchDatasetFn& fetch) {

@@ -124,7 +124,7 @@ TeacherTargets::TeacherTargets(
     if (!model.spec.head) {
       outer_->head = outer_->embedding;
     }
-    require_finite({{{model.spec.embedding, outer_->embedding}}, {}, {}});
+    require_finite(model, *outer_);
   }
 }
 

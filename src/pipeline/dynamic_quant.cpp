@@ -63,9 +63,8 @@ class Run {
           model_.checkpoint.folder().string() +
           " is quantized already; start from the full-precision model");
     }
-    check_output(kWhere, folder, options.mlx_path);
-    AtomicFolder(options.mlx_path, options.force);  // found out now, not late
-    check_tokenizer(folder, kWhere, progress);
+    check_folders(
+        kWhere, folder, options.mlx_path, options.force, true, progress);
     for (const auto& text : model_.spec.notes) {
       note(text);
     }

@@ -173,11 +173,13 @@ MethodRun::MethodRun(
   if (options_.batch_size < 0) {
     refuse("--batch-size is negative");
   }
-  check_output(name_, folder_, options_.mlx_path);
-  if (ranks_.first()) {
-    AtomicFolder(options_.mlx_path, options_.force);  // found out now, not late
-  }
-  check_tokenizer(folder_, name_, progress_);
+  check_folders(
+      name_,
+      folder_,
+      options_.mlx_path,
+      options_.force,
+      ranks_.first(),
+      progress_);
   for (const auto& text : model_.spec.notes) {
     note(text);
   }
@@ -328,6 +330,8 @@ void MethodRun::write_output(
 
 WalkReport
 MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
+  // What the walk reads first, and what it reads only when it is done.
+  require_finite(model_, load_outer(model_, model_.dtype));
   result_.settings = settings(options);
   auto work = open_work(result_.settings);
   result_.resumed_blocks = work->finished();

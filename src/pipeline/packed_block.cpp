@@ -1,22 +1,9 @@
 #include "pipeline/packed_block.h"
 
-#include <mlx/ops.h>
-#include <mlx/transforms.h>
-
 #include "core/error.h"
 #include "pipeline/block_task.h"
 
 namespace pennyweight {
-
-void require_finite(const BlockWeights& weights) {
-  for (const auto& [path, linear] : weights.linears) {
-    if (linear.dense) {
-      auto dense = mx::contiguous(*linear.dense);
-      mx::eval(dense);
-      require_finite(dense, path + ".weight");
-    }
-  }
-}
 
 std::map<std::string, mx::array> block_tensors(const PackedBlock& block) {
   std::map<std::string, mx::array> tensors;

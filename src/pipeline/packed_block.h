@@ -5,6 +5,7 @@
 
 #include "format/quant_plan.h"
 #include "method/stage.h"
+#include "model/finite.h"
 #include "model/weights.h"
 
 namespace pennyweight {
@@ -16,10 +17,6 @@ struct FinishedBlock {
   /// biases and linears that scales were folded into.
   std::map<std::string, mx::array> floats;
 };
-
-/// numeric Error that names the first of the block's dense weights with NaN or
-/// infinities.
-void require_finite(const BlockWeights& weights);
 
 /// Packed weights as the output names their tensors.
 std::map<std::string, mx::array> block_tensors(const PackedBlock& block);

@@ -16,7 +16,6 @@
 #include "pipeline/recipe.h"
 #include "pipeline/staged_work.h"
 #include "pipeline/time_limit.h"
-#include "pipeline/write_model.h"
 
 namespace pennyweight {
 
@@ -58,9 +57,8 @@ class Run {
     if (options.time_limit) {
       parse_seconds(*options.time_limit, "--time-limit");
     }
-    check_output(kWhere, folder, options.output);
-    AtomicFolder(options.output, options.force);  // found out now, not late
-    check_tokenizer(folder, kWhere, progress);
+    check_folders(
+        kWhere, folder, options.output, options.force, true, progress);
     for (const auto& text : model_.spec.notes) {
       note(text);
     }

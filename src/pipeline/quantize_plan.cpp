@@ -41,6 +41,7 @@ QuantizePlanReport plan_quantize(
   report.bytes_out = widths.bytes;
   report.bits_per_weight = widths.bits_per_weight;
   report.rate = measure_rate(model);
+  report.notes = model.spec.notes;
   const int length = options.plan.mix.sequence_length;
   for (const std::string effort : {"fast", "balanced", "best"}) {
     auto wanted = options.plan;
@@ -84,7 +85,8 @@ Json to_json(const QuantizePlanReport& report) {
       {"bytes", report.bytes_out},
       {"bits_per_weight", report.bits_per_weight},
       {"operations_per_second", report.rate},
-      {"efforts", efforts}};
+      {"efforts", efforts},
+      {"notes", report.notes}};
 }
 
 }  // namespace pennyweight

@@ -34,6 +34,7 @@ struct QuantizePlanReport {
   int64_t bytes_out = 0;  // the most there may be where widths are chosen
   double bits_per_weight = 0;
   double rate = 0;  // products, operations a second
+  std::vector<std::string> notes;
   std::vector<PlannedEffort> efforts;
 };
 

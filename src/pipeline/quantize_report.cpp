@@ -9,10 +9,10 @@
 #include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "export/front_matter.h"
 #include "export/model_card.h"
 #include "kernels/dispatch.h"
 #include "kernels/threads.h"
-#include "pipeline/write_model.h"
 #include "text/tokenizer.h"
 
 namespace pennyweight {
@@ -249,8 +249,8 @@ void write_card(const Presentation& shown, const fs::path& folder) {
   const auto& result = shown.result;
   ModelCard card;
   card.source = shown.context.options.model;
-  card.base = carried_front_matter(
-      shown.context.model_folder, "quantize", shown.context.progress);
+  card.base =
+      read_front_matter(shown.context.model_folder / "README.md").values;
   card.quantization =
       read_json(folder / "config.json").value("quantization", Json());
   card.summary = "Quantized for MLX at " + fixed(result.bits_per_weight, 3) +

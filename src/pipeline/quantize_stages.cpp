@@ -67,8 +67,13 @@ WidthPlan choose_widths(
 }
 
 void copy_folder(const fs::path& from, const fs::path& to) {
-  for (const auto& entry : fs::directory_iterator(from)) {
-    copy_whole_file(entry.path(), to / entry.path().filename());
+  for (const auto& entry : fs::recursive_directory_iterator(from)) {
+    const auto target = to / entry.path().lexically_relative(from);
+    if (entry.is_directory()) {
+      fs::create_directories(target);
+    } else {
+      copy_whole_file(entry.path(), target);
+    }
   }
 }
 

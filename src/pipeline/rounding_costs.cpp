@@ -139,10 +139,7 @@ class CostPass {
     for (const auto& batch : batches_) {
       tokens_ += batch.count;
     }
-    require_finite({{{model.spec.embedding, outer_.embedding}}, {}, {}});
-    if (model.spec.head) {
-      require_finite({{{model.spec.head->path, outer_.head}}, {}, {}});
-    }
+    require_finite(model, outer_);
   }
 
   RoundingCosts run() {

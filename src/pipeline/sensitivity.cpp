@@ -64,7 +64,7 @@ class Pass {
     for (const auto& batch : batches_) {
       tokens_ += batch.count;
     }
-    require_finite({{{model.spec.embedding, outer_.embedding}}, {}, {}});
+    require_finite(model, outer_);
     low_outer_.embedding.dense =
         round_weight(*outer_.embedding.dense, settings.low);
     mx::eval(*low_outer_.embedding.dense);

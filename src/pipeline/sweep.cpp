@@ -15,7 +15,6 @@
 #include "pipeline/quantize_report.h"
 #include "pipeline/quantize_stages.h"
 #include "pipeline/staged_work.h"
-#include "pipeline/write_model.h"
 
 namespace pennyweight {
 
@@ -64,9 +63,12 @@ class Run {
     // Points are of GPTQ; what comes after it takes too long for each.
     stages_.learn_steps = 0;
     stages_.dwq_sequences = 0;
-    check_output(kWhere, folder, options.output);
-    AtomicFolder(options.output, options.force);
-    check_tokenizer(folder, kWhere, progress);
+    check_folders(
+        kWhere, folder, options.output, options.force, true, progress);
+    for (const auto& text : model_.spec.notes) {
+      result_.notes.push_back(text);
+      warn(progress, kWhere, text);
+    }
   }
 
   SweepReport run(const FetchDatasetFn& fetch) {
@@ -79,7 +81,8 @@ class Run {
         fetch,
         progress_);
     result_.data = mix_.source;
-    result_.notes = mix_.notes;
+    result_.notes.insert(
+        result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
     work_.emplace(
         options_.output,
         Json{

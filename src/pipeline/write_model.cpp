@@ -4,7 +4,7 @@
 #include "export/front_matter.h"
 #include "export/model_card.h"
 #include "export/model_writer.h"
-#include "text/tokenizer.h"
+#include "export/side_files.h"
 
 namespace pennyweight {
 
@@ -34,21 +34,6 @@ int64_t write_tensors(
 
 }  // namespace
 
-Json carried_front_matter(
-    const fs::path& folder,
-    const std::string& where,
-    const ProgressFn& progress) {
-  auto matter = read_front_matter(folder / "README.md");
-  for (const auto& key : matter.dropped) {
-    warn(
-        progress,
-        where,
-        "the model's README.md gives a " + key +
-            " that can't be read; the output's names none, add it by hand");
-  }
-  return matter.values;
-}
-
 WrittenModel write_model(
     const Model& model,
     const Conversion& conversion,
@@ -58,8 +43,9 @@ WrittenModel write_model(
     const std::string& where,
     const ProgressFn& progress) {
   WrittenModel written;
-  // First, since they are checked, and weights take long.
-  written.side_files = copy_side_files(model.checkpoint.folder(), folder);
+  const auto& source_folder = model.checkpoint.folder();
+  written.side_files =
+      copy_side_files(list_side_files(source_folder), source_folder, folder);
   auto parameters = model_size(model).parameters;
   written.bytes =
       write_tensors(model, conversion, parameters, folder, where, progress);
@@ -71,32 +57,19 @@ WrittenModel write_model(
   }
   written.bits_per_weight = 8.0 * static_cast<double>(written.bytes - carried) /
       static_cast<double>(parameters);
-  write_file(folder / "config.json", conversion.config().dump(4) + "\n");
+  write_file(
+      folder / "config.json", tag_floats(conversion.config()).dump(4) + "\n");
   if (auto at = summary.find("%bpw"); at != std::string::npos) {
     summary.replace(
         at, 4, std::to_string(written.bits_per_weight).substr(0, 5));
   }
   ModelCard card{.source = source, .summary = summary};
-  card.base = carried_front_matter(model.checkpoint.folder(), where, progress);
+  card.base = read_front_matter(source_folder / "README.md").values;
   if (auto config = conversion.config(); config.contains("quantization")) {
     card.quantization = config["quantization"];
   }
   write_file(folder / "README.md", model_card(card));
   return written;
-}
-
-void check_tokenizer(
-    const fs::path& folder,
-    const std::string& where,
-    const ProgressFn& progress) {
-  if (fs::exists(folder / "tokenizer.json")) {
-    Tokenizer::load(folder);
-  } else {
-    warn(
-        progress,
-        where,
-        "the model has no tokenizer.json; what it has is copied unchecked");
-  }
 }
 
 }  // namespace pennyweight

@@ -19,30 +19,16 @@ struct WrittenModel {
   std::vector<std::string> side_files;
 };
 
-/// Writes a whole model folder: what is copied, weights, config.json and a
-/// card that says where it is from (`source`, as the user named it) and
-/// `summary`, in which "%bpw" stands for the bits a weight. `where` names the
-/// progress.
+/// Writes a whole model folder, of whose source check_folders() has said what
+/// is to be said: what is copied, weights, config.json and a card that says
+/// where it is from (`source`, as the user named it) and `summary`, in which
+/// "%bpw" stands for the bits a weight. `where` names the progress.
 WrittenModel write_model(
     const Model& model,
     const Conversion& conversion,
     const fs::path& folder,
     const std::string& source,
     std::string summary,
-    const std::string& where,
-    const ProgressFn& progress);
-
-/// Of the card in a model's folder what holds for the output, too: licence and
-/// languages. Warns of what is damaged there.
-Json carried_front_matter(
-    const fs::path& folder,
-    const std::string& where,
-    const ProgressFn& progress);
-
-/// A damaged tokenizer.json is an Error now, not when the output is used; a
-/// missing one is a warning.
-void check_tokenizer(
-    const fs::path& folder,
     const std::string& where,
     const ProgressFn& progress);
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/atomic_file.h"
+#include "core/wrong_file.h"
 #include "text/rust_text.h"
 #include "text/tokenizer_config.h"
 
@@ -16,7 +17,11 @@ constexpr size_t kFileLimit = size_t{256} << 20;
 std::string read_tokenizer_json(const fs::path& folder) {
   fs::path file = folder / "tokenizer.json";
   if (fs::exists(file)) {
-    return read_file(file, kFileLimit);
+    std::string json = read_file(file, kFileLimit);
+    if (const auto wrong = wrong_file(json)) {
+      throw Error(ErrorCode::corrupt, kWhere, file.string() + " " + *wrong);
+    }
+    return json;
   }
   if (!fs::is_directory(folder)) {
     throw Error(

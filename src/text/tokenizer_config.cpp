@@ -216,6 +216,16 @@ std::optional<std::string> template_of(const Json& value) {
   return std::nullopt;
 }
 
+/// Processors' file, which no tokenizer of transformers reads: a damaged one
+/// has no template.
+Json read_legacy_template(const fs::path& folder) {
+  try {
+    return read_object(folder / "chat_template.json");
+  } catch (const Error&) {
+    return Json::object();
+  }
+}
+
 void find_template(
     TokenizerConfig& result,
     const fs::path& folder,
@@ -227,7 +237,7 @@ void find_template(
     result.chat_template_file = jinja.string();
     return;
   }
-  const Json legacy = read_object(folder / "chat_template.json");
+  const Json legacy = read_legacy_template(folder);
   for (auto [json, name] :
        {std::pair{&legacy, "chat_template.json"},
         std::pair{&config, "tokenizer_config.json"}}) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <fstream>
 #include <map>
+#include <utility>
 
 #include "checkpoint/checkpoint.h"
 #include "core/atomic_file.h"
@@ -214,29 +215,143 @@ TEST_F(CheckpointTest, RefusesAnIndexThatLeavesTheFolder) {
         "x/../../m.safetensors",
         "..",
         "",
-        "a\\\\b.safetensors",
-        "config.json"}) {
+        "a\\\\b.safetensors"}) {
     index(std::string(R"({"a":")") + shard + "\"}");
     EXPECT_EQ(open_code(), ErrorCode::corrupt) << shard;
   }
 }
 
-TEST_F(CheckpointTest, RefusesAnIndexThatDisagreesWithItsShards) {
+TEST_F(CheckpointTest, FilesDecideAndNotTheIndex) {
   save("model-1.safetensors", "a");
-  index(R"({"a":"model-1.safetensors","b":"model-1.safetensors"})");
-  EXPECT_EQ(open_code(), ErrorCode::corrupt);
-  save("model-2.safetensors", "extra");
+  save("model-2.safetensors", "b");
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"a":"model-1.safetensors"})", "does not list b"},
+      {R"({"a":"model-2.safetensors","b":"model-1.safetensors"})", "places a"},
+      {R"({"a":"model-1.safetensors","b":"model-2.safetensors",)"
+       R"("c":"model-2.safetensors"})",
+       "lists c"},
+      {R"({"a":"x-1-of-9.safetensors","b":"x-2-of-9.safetensors"})",
+       "x-1-of-9.safetensors"},
+      {R"({"a":"config.json","b":7})", "2 entries"},
+      {"{}", "weight_map"},
+      {"[", "line"},
+  };
+  for (const auto& [map, part] : cases) {
+    index(map);
+    auto checkpoint = Checkpoint::open(folder_);
+    EXPECT_EQ(checkpoint.tensors().size(), 2u) << map;
+    ASSERT_EQ(checkpoint.notes().size(), 1u) << map;
+    EXPECT_NE(checkpoint.notes()[0].find("index.json"), std::string::npos);
+    if (part != std::string("line")) {
+      EXPECT_NE(checkpoint.notes()[0].find(part), std::string::npos)
+          << checkpoint.notes()[0];
+    }
+  }
   index(R"({"a":"model-1.safetensors","b":"model-2.safetensors"})");
-  EXPECT_EQ(open_code(), ErrorCode::corrupt);
-  index(R"({"a":"model-3.safetensors"})");
-  EXPECT_EQ(open_code(), ErrorCode::not_found);
-  index("{}");
-  EXPECT_EQ(open_code(), ErrorCode::corrupt);
-  save("model-2.safetensors", "a");
-  index(R"({"a":"model-1.safetensors"})");
-  EXPECT_NO_THROW(Checkpoint::open(folder_));
+  EXPECT_TRUE(Checkpoint::open(folder_).notes().empty());
+}
+
+TEST_F(CheckpointTest, TheIndexHelpsToNameWhatIsMissing) {
+  save("model-1.safetensors", "a");
+  index(R"({"a":"model-1.safetensors","b":"model-2.safetensors"})");
+  auto checkpoint = Checkpoint::open(folder_);
+  EXPECT_TRUE(checkpoint.lacks_files());
+  for (const char* name : {"b", "another"}) {
+    EXPECT_NE(
+        checkpoint.about_missing(name).find("model-2.safetensors"),
+        std::string::npos);
+  }
   fs::remove(folder_ / "model.safetensors.index.json");
-  EXPECT_EQ(open_code(), ErrorCode::corrupt) << "a stands in two shards";
+  EXPECT_FALSE(Checkpoint::open(folder_).lacks_files());
+  fs::rename(
+      folder_ / "model-1.safetensors",
+      folder_ / "model-00001-of-00002.safetensors");
+  EXPECT_NE(
+      Checkpoint::open(folder_).about_missing("b").find(
+          "model-00002-of-00002.safetensors"),
+      std::string::npos);
+  fs::remove(folder_ / "model-00001-of-00002.safetensors");
+  index(R"({"a":"model-1.safetensors"})");
+  EXPECT_EQ(open_code(), ErrorCode::not_found);
+}
+
+// https://github.com/Blaizzy/mlx-vlm/pull/1464 and
+// https://github.com/unslothai/unsloth-zoo/pull/808
+TEST_F(CheckpointTest, OfATensorThatStandsTwiceTheIndexDecides) {
+  save("model-1.safetensors", "a");
+  mx::save_safetensors(
+      (folder_ / "model-2.safetensors").string(), {{"a", mx::zeros({2})}});
+  EXPECT_EQ(open_code(), ErrorCode::corrupt) << "no index, other values";
+  for (const char* file : {"model-1.safetensors", "model-2.safetensors"}) {
+    index(std::string(R"({"a":")") + file + "\"}");
+    auto checkpoint = Checkpoint::open(folder_);
+    EXPECT_EQ(checkpoint.info("a").file.filename(), file);
+    ASSERT_EQ(checkpoint.notes().size(), 1u);
+    EXPECT_NE(checkpoint.notes()[0].find("left out"), std::string::npos);
+  }
+  // An index that does not hold still knows which of two is meant.
+  index(R"({"a":"model-2.safetensors","b":"model-3.safetensors"})");
+  EXPECT_EQ(
+      Checkpoint::open(folder_).info("a").file.filename(),
+      "model-2.safetensors");
+  fs::remove(folder_ / "model.safetensors.index.json");
+  save("model-2.safetensors", "a");
+  auto checkpoint = Checkpoint::open(folder_);
+  ASSERT_EQ(checkpoint.notes().size(), 1u);
+  EXPECT_NE(checkpoint.notes()[0].find("same values"), std::string::npos);
+}
+
+TEST_F(CheckpointTest, ADamagedFileThatTheIndexDoesNotNeedIsLeftOut) {
+  save("model-1.safetensors", "a");
+  write_file(folder_ / "model-old.safetensors", "x");
+  EXPECT_EQ(open_code(), ErrorCode::corrupt);
+  index(R"({"a":"model-1.safetensors"})");
+  auto checkpoint = Checkpoint::open(folder_);
+  ASSERT_EQ(checkpoint.notes().size(), 1u);
+  EXPECT_NE(
+      checkpoint.notes()[0].find("model-old.safetensors"), std::string::npos);
+}
+
+// https://github.com/osaurus-ai/vmlx-swift/pull/217,
+// https://github.com/turboderp/exllama/issues/242 and
+// https://github.com/debpalash/VoiceStudio/pull/1056
+TEST_F(CheckpointTest, WhatIsWrongWithAFileIsSaid) {
+  save("model.safetensors", "a");
+  const auto whole = read_file(folder_ / "model.safetensors", 1 << 20);
+  const auto size = std::to_string(whole.size());
+  const auto less = std::to_string(whole.size() - 10);
+  const std::pair<std::string, std::string> cases[] = {
+      {whole.substr(0, whole.size() - 10), less + " of " + size + " bytes"},
+      {whole.substr(0, 20), "cut short: 20 bytes"},
+      {"", "is empty"},
+      {"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"},
+      {"<html>", "cut short"},
+      {"<!DOCTYPE html><html></html>", "HTML"},
+  };
+  for (const auto& [text, part] : cases) {
+    write_file(folder_ / "model.safetensors", text);
+    try {
+      Checkpoint::open(folder_);
+      FAIL() << part;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::corrupt);
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos)
+          << error.what();
+    }
+  }
+  fs::remove(folder_ / "model.safetensors");
+  fs::create_symlink("gone", folder_ / "model.safetensors");
+  EXPECT_EQ(open_code(), ErrorCode::not_found);
+}
+
+TEST_F(CheckpointTest, TagsOfFloatsAreDecodedInTheConfig) {
+  save("model.safetensors", "a");
+  write_file(
+      folder_ / "config.json",
+      R"({"x": {"__float__": "Infinity"}, "y": -Infinity})");
+  auto checkpoint = Checkpoint::open(folder_);
+  EXPECT_EQ(checkpoint.config()["x"], INFINITY);
+  EXPECT_EQ(checkpoint.config()["y"], -INFINITY);
 }
 
 TEST_F(CheckpointTest, EveryTruncationIsRefused) {
@@ -329,7 +444,10 @@ TEST(RequireFinite, CountsNanAndInfinityInEachType) {
       FAIL();
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::numeric);
-      EXPECT_NE(std::string(error.what()).find("w holds 3"), std::string::npos);
+      EXPECT_NE(
+          std::string(error.what()).find("w holds 1 NaN value and 2 infinite"),
+          std::string::npos)
+          << error.what();
     }
   }
 }

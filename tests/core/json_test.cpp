@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 
 #include "core/error.h"
@@ -31,12 +32,98 @@ TEST(Json, RefusesWhatIsDamagedOrHostile) {
        {std::string(""),
         std::string("{"),
         std::string(R"({"a": 1} x)"),
-        std::string(R"({"a": 1, "a": 2})"),
+        std::string(" \n"),
+        std::string(R"({"a": NaNa})"),
+        std::string(R"({"a": -NaN})"),
+        std::string(R"({"a": nan})"),
+        std::string(R"({NaN: 1})"),
+        std::string(R"({"a": 01e999})"),
+        std::string(R"({"a": Infinitely})"),
         std::string("{\"a\": \"\xff\"}"),
         deep,
         std::string(100000, '[')}) {
     EXPECT_EQ(code_of([&] { parse_json(text, "x.json"); }), ErrorCode::corrupt)
         << text.substr(0, 30);
+  }
+}
+
+// As Python's json.loads (3.11).
+TEST(Json, NumbersThatJsonHasNotAreTakenAsPythonTakesThem) {
+  auto json = parse_json(
+      R"({"a": NaN, "b": [Infinity, -Infinity], "c": 1e999, "d": -1E+999,
+          "s": "NaN, -Infinity \" NaN", "t": "\\", "u": 1e308, "v": -0.5e-3})",
+      "x.json");
+  EXPECT_TRUE(std::isnan(json["a"].get<double>()));
+  EXPECT_EQ(json["b"][0], INFINITY);
+  EXPECT_EQ(json["b"][1], -INFINITY);
+  EXPECT_EQ(json["c"], INFINITY);
+  EXPECT_EQ(json["d"], -INFINITY);
+  EXPECT_EQ(json["s"], "NaN, -Infinity \" NaN");
+  EXPECT_EQ(json["t"], "\\");
+  EXPECT_EQ(json["u"], 1e308);
+  EXPECT_EQ(json["v"], -0.5e-3);
+  EXPECT_EQ(
+      parse_json("1" + std::string(400, '0'), "x.json").get<double>(),
+      INFINITY);
+  EXPECT_TRUE(is_python_json("[NaN]"));
+  EXPECT_FALSE(is_python_json("[NaN"));
+  EXPECT_FALSE(is_python_json("\xEF\xBB\xBF{}")) << "Python refuses the mark";
+  EXPECT_EQ(
+      code_of([&] { JsonView(json, "x.json").number("a"); }),
+      ErrorCode::corrupt);
+}
+
+TEST(Json, TheLastOfRepeatedKeysCounts) {
+  EXPECT_EQ(
+      parse_json(R"({"a": {"x": 1}, "b": 2, "a": 3})", "x.json").dump(),
+      R"({"a":3,"b":2})");
+}
+
+TEST(Json, AByteOrderMarkIsPassedOver) {
+  EXPECT_EQ(parse_json("\xEF\xBB\xBF{\"a\": 1}", "x.json")["a"], 1);
+}
+
+// mlx_lm/utils.py, _decode_tagged_floats and _encode_tagged_floats.
+TEST(Json, FloatsAreTaggedAsInMlxLm) {
+  auto json = parse_json(
+      R"({"a": {"__float__": "-Infinity"}, "b": [{"__float__": "NaN"}],
+          "c": {"__float__": "x"}, "d": {"__float__": "NaN", "e": 1}})",
+      "x.json");
+  auto plain = untag_floats(json);
+  EXPECT_EQ(plain["a"], -INFINITY);
+  EXPECT_TRUE(std::isnan(plain["b"][0].get<double>()));
+  EXPECT_EQ(plain["c"], json["c"]);
+  EXPECT_EQ(plain["d"], json["d"]);
+  EXPECT_EQ(tag_floats(plain), json);
+}
+
+// Reported, for example, in https://github.com/microsoft/OmniParser/issues/34,
+// https://github.com/huggingface/tokenizers/issues/1506 and
+// https://github.com/minimaxir/gpt-2-simple/issues/263
+TEST(Json, WhatStandsInAFilesPlaceIsCalledThat) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+       "git lfs pull"},
+      {"<!DOCTYPE html>\n<html></html>", "HTML"},
+      {"\n<?xml version=\"1.0\"?><Error/>", "XML"},
+      {"404: Not Found", "no such file"},
+      {" \n", "is empty"},
+  };
+  for (const auto& [text, part] : cases) {
+    try {
+      parse_json(text, "x.json");
+      FAIL() << text;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos)
+          << error.what();
+    }
+  }
+  try {
+    parse_json("{\n\"a\": 1,\n}", "x.json");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("line 3"), std::string::npos)
+        << error.what();
   }
 }
 

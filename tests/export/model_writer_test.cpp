@@ -89,45 +89,6 @@ TEST_F(WriterTest, RefusesWhatWasNotPlanned) {
   EXPECT_THROW(writer.finish(4), Error);
 }
 
-TEST_F(WriterTest, SideFilesAreCarriedButNeverCode) {
-  fs::create_directory(folder_ / "from");
-  fs::create_directory(folder_ / "to");
-  for (const char* name :
-       {"tokenizer.json",
-        "chat_template.jinja",
-        "generation_config.json",
-        "merges.txt",
-        "config.json",
-        "modeling.py",
-        "notes.txt",
-        ".hidden.json",
-        "model.safetensors.index.json"}) {
-    write_file(folder_ / "from" / name, "{}");
-  }
-  auto names = copy_side_files(folder_ / "from", folder_ / "to");
-  EXPECT_EQ(
-      names,
-      (std::vector<std::string>{
-          "chat_template.jinja",
-          "generation_config.json",
-          "merges.txt",
-          "tokenizer.json"}));
-  EXPECT_FALSE(fs::exists(folder_ / "to" / "modeling.py"));
-}
-
-TEST_F(WriterTest, ADamagedSideFileIsRefused) {
-  fs::create_directory(folder_ / "from");
-  fs::create_directory(folder_ / "to");
-  write_file(folder_ / "from/tokenizer_config.json", "{\"a\": 1");
-  try {
-    copy_side_files(folder_ / "from", folder_ / "to");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::corrupt);
-  }
-  EXPECT_THROW(copy_side_files(folder_ / "none", folder_ / "to"), Error);
-}
-
 TEST(OutputConfig, HoldsQuantizationTwiceOrNotAtAll) {
   Json config = {{"model_type", "llama"}, {"_name_or_path", "/home/x"}};
   Json quantization = {{"bits", 4}};
@@ -136,6 +97,11 @@ TEST(OutputConfig, HoldsQuantizationTwiceOrNotAtAll) {
   EXPECT_EQ(json["quantization_config"], quantization);
   EXPECT_FALSE(json.contains("_name_or_path"));
   EXPECT_FALSE(output_config(json, nullptr).contains("quantization"));
+  json["compression_config"] = {{"quant_method", "compressed-tensors"}};
+  json["text_config"] = {{"quantization_config", quantization}, {"x", 1}};
+  json = output_config(json, nullptr);
+  EXPECT_EQ(json["text_config"], (Json{{"x", 1}}));
+  EXPECT_FALSE(json.contains("compression_config"));
 }
 
 }  // namespace

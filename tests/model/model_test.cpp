@@ -141,12 +141,117 @@ TEST(Model, DamagedPackedModulesAreNamed) {
   });
 }
 
-TEST(Model, ForeignQuantizationIsNotSupported) {
+// https://github.com/sgl-project/sglang/pull/23841 and
+// https://github.com/alibaba/Pai-Megatron-Patch/issues/644
+TEST(Model, AnEntryOverPlainWeightsIsDroppedWithANote) {
+  const Json entries[] = {
+      {{"quantization_config", {{"quant_method", "gptq"}, {"bits", 4}}}},
+      {{"quantization_config", {{"quant_method", "fp8"}}}},
+      {{"quantization_config", {{"quant_method", "mxfp4"}}}},
+      {{"quantization_config", {{"load_in_4bit", true}}}},
+      {{"quantization_config", Json::object()}},
+      {{"compression_config", {{"quant_method", "compressed-tensors"}}}},
+      {{"quantization", {{"group_size", 64}, {"bits", 4}}}},
+      {{"quantization", {{"group_size", 64}, {"bits", 4}}},
+       {"quantization_config", {{"quant_method", "awq"}}}},
+  };
+  for (const Json& entry : entries) {
+    auto config = tiny_config();
+    config.update(entry);
+    TinyModel tiny(config, random_tensors(tiny_config()));
+    EXPECT_TRUE(tiny.model.quantized.empty());
+    EXPECT_FALSE(tiny.model.published_packed);
+    ASSERT_EQ(tiny.model.spec.notes.size(), 1u) << entry;
+    for (const auto& [key, value] : entry.items()) {
+      EXPECT_NE(tiny.model.spec.notes[0].find(key), std::string::npos);
+      EXPECT_FALSE(tiny.model.checkpoint.config().contains(key));
+    }
+  }
   auto config = tiny_config();
-  config["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}};
-  expect_error(ErrorCode::not_supported, "gptq", [&] {
-    open_with(config, random_tensors(config));
-  });
+  config["quantization_config"] = nullptr;
+  TinyModel tiny(config, random_tensors(tiny_config()));
+  EXPECT_TRUE(tiny.model.spec.notes.empty()) << "null is as good as absent";
+}
+
+// Whatever the config says: https://github.com/ggml-org/llama.cpp/issues/12644
+TEST(Model, WeightsThatAnotherQuantizerPackedAreNotSupported) {
+  const std::string path = "model.layers.0.mlp.up_proj";
+  const std::pair<const char*, const char*> cases[] = {
+      {".qweight", "gptq"},
+      {".weight_packed", "compressed-tensors"},
+      {".weight_scale_inv", "fp8"},
+      {".weight.absmax", "bitsandbytes"},
+      {".SCB", "bitsandbytes"},
+  };
+  for (const auto& [suffix, method] : cases) {
+    auto tensors = random_tensors(tiny_config());
+    tensors.insert_or_assign(path + suffix, mx::zeros({4, 8}, mx::int32));
+    expect_error(ErrorCode::not_supported, path + suffix, [&] {
+      open_with(tiny_config(), tensors);
+    });
+    expect_error(ErrorCode::not_supported, method, [&] {
+      open_with(tiny_config(), tensors);
+    });
+  }
+  auto config = tiny_config();
+  config["quantization_config"] = {{"quant_method", "hqq"}};
+  auto tensors = random_tensors(tiny_config());
+  tensors.insert_or_assign(path + ".weight", mx::zeros({48, 16}, mx::uint8));
+  expect_error(
+      ErrorCode::not_supported, "hqq", [&] { open_with(config, tensors); });
+}
+
+TEST(Model, PackedModulesWithoutAnEntryAreReadFromTheirShapes) {
+  for (const bool foreign : {false, true}) {
+    Packed packed;
+    packed.config.erase("quantization");
+    if (foreign) {
+      packed.config["quantization_config"] = {{"quant_method", "gptq"}};
+    }
+    TinyModel tiny(packed.config, packed.tensors);
+    EXPECT_EQ(
+        tiny.model.quantized.at(packed.path), (QuantSpec{"affine", 4, 32}));
+    ASSERT_EQ(tiny.model.spec.notes.size(), 1u);
+    const auto& config = tiny.model.checkpoint.config();
+    EXPECT_EQ(config.at("quantization").at("bits"), 4);
+    EXPECT_EQ(config.at("quantization").at("group_size"), 32);
+    EXPECT_FALSE(config.contains("quantization_config"));
+  }
+}
+
+TEST(Model, AMissingFileIsNamedWithItsTensor) {
+  auto tensors = random_tensors(tiny_config());
+  const std::string name = "model.layers.1.mlp.up_proj.weight";
+  TemporaryFolder folder;
+  tensors.erase(name);
+  testing::write_checkpoint(folder.path(), tiny_config(), tensors);
+  std::ofstream(folder.path() / "model.safetensors.index.json") << Json{
+      {"weight_map",
+       {{name, "model-00002-of-00002.safetensors"},
+        {"model.norm.weight", "model.safetensors"}}}};
+  for (const std::string part : {name, std::string("00002-of-00002")}) {
+    expect_error(
+        ErrorCode::not_found, part, [&] { open_model(folder.path()); });
+  }
+}
+
+TEST(Model, VectorsThatAreNotFiniteAreNamed) {
+  for (const char* name :
+       {"model.norm.weight",
+        "model.layers.1.input_layernorm.weight",
+        "model.layers.0.self_attn.q_proj.bias"}) {
+    const auto config = tiny_config("qwen2");
+    auto tensors = random_tensors(config);
+    auto value = mx::concatenate(
+        {mx::array({NAN, INFINITY, NAN}),
+         mx::slice(tensors.at(name), {3}, {32})});
+    value.eval();
+    tensors.insert_or_assign(name, value);
+    expect_error(
+        ErrorCode::numeric,
+        std::string(name) + " holds 2 NaN values and 1 infinite value",
+        [&] { open_with(config, tensors); });
+  }
 }
 
 TEST(Model, UnknownFamilyIsNamed) {

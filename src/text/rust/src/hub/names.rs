@@ -23,24 +23,29 @@ pub fn is_commit(name: &str) -> bool {
     name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What mlx-lm fetches of a model (its patterns match across folders), but for
-/// code; what can hold rows of a data set.
+/// What mlx-lm fetches of a model (its patterns match across folders), code that
+/// an output carries and nothing here runs included; what can hold rows of a
+/// data set.
 pub fn is_wanted(name: &str, kind: RepoType) -> bool {
     let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
     match kind {
         RepoType::Dataset => ends(&[".json", ".jsonl", ".parquet", ".txt"]),
         _ => {
-            ends(&[".json", ".jsonl", ".jinja", ".tiktoken", ".txt"])
+            ends(&[".json", ".jsonl", ".jinja", ".py", ".tiktoken", ".txt"])
                 || name == "tokenizer.model"
+                || name == "tiktoken.model"
                 || (name.starts_with("model") && name.ends_with(".safetensors"))
         }
     }
 }
 
-/// What is fetched: beside that, the card, which tells the licence. A snapshot
-/// is whole without it, since other clients fetch none.
+/// What is fetched: beside that, the card, which tells the licence, and
+/// SentencePiece models of any name. A snapshot is whole without them, since
+/// other clients fetch none.
 pub fn is_welcome(name: &str, kind: RepoType) -> bool {
-    is_wanted(name, kind) || (name == "README.md" && !matches!(kind, RepoType::Dataset))
+    let sentencepiece = name.ends_with(".model") || name.contains(".model.v");
+    is_wanted(name, kind)
+        || (!matches!(kind, RepoType::Dataset) && (name == "README.md" || sentencepiece))
 }
 
 /// A name as a part of an address.
@@ -78,8 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn code_is_never_wanted() {
-        assert!(!is_wanted("modeling.py", RepoType::Model));
+    fn wanted_is_what_an_output_carries() {
+        assert!(is_wanted("tokenization.py", RepoType::Model));
+        assert!(is_wanted("additional_chat_templates/tool.jinja", RepoType::Model));
+        assert!(is_welcome("spiece.model", RepoType::Model));
+        assert!(!is_wanted("spiece.model", RepoType::Model));
+        assert!(is_welcome("tokenizer.model.v3", RepoType::Model));
         assert!(!is_wanted("pytorch_model.bin", RepoType::Model));
         assert!(is_wanted("model-00001-of-00002.safetensors", RepoType::Model));
         assert!(!is_wanted("onnx/model.safetensors", RepoType::Model));

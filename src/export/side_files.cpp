@@ -1,0 +1,181 @@
+#include "export/side_files.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <optional>
+#include <set>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/wrong_file.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr uintmax_t kMaxBytes = uintmax_t{1} << 30;
+constexpr size_t kBeginning = 512;  // shows what a file is
+constexpr const char* kTemplates = "additional_chat_templates";
+
+bool ends_with_any(
+    const std::string& name,
+    std::initializer_list<const char*> endings) {
+  return std::ranges::any_of(
+      endings, [&](const char* ending) { return name.ends_with(ending); });
+}
+
+// `tokenizer.model`, `spiece.model`, `tokenizer.model.v3`.
+bool is_sentencepiece(const std::string& name) {
+  if (name.ends_with(".model")) {
+    return true;
+  }
+  const auto at = name.rfind(".model.v");
+  return at != std::string::npos && at + 8 < name.size() &&
+      std::ranges::all_of(name.substr(at + 8), [](unsigned char c) {
+           return std::isalnum(c) != 0;
+         });
+}
+
+bool belongs(const std::string& name) {
+  // Another quantizer's settings would speak of weights that are not there.
+  static const std::set<std::string> kOthers{
+      "config.json",
+      "hf_quant_config.json",
+      "quantize_config.json",
+      "quant_config.json",
+      "adapter_config.json",
+      "trainer_state.json",
+  };
+  std::string lower(name);
+  std::ranges::transform(
+      lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (name.starts_with(".") || kOthers.contains(name) ||
+      name.ends_with(".index.json") || lower.starts_with("readme") ||
+      lower.starts_with("license") || lower.starts_with("licence")) {
+    return false;
+  }
+  return is_sentencepiece(name) ||
+      ends_with_any(
+             name, {".json", ".py", ".txt", ".jsonl", ".jinja", ".tiktoken"});
+}
+
+// Why a file can't be carried.
+std::optional<std::string> obstacle(const fs::path& path) {
+  std::error_code failed;
+  const auto kind = fs::status(path, failed).type();
+  if (kind == fs::file_type::not_found ||
+      failed == std::errc::too_many_symbolic_link_levels) {
+    return "is a link to nothing";
+  }
+  if (failed) {
+    return "can't be read (" + failed.message() + ")";
+  }
+  if (kind != fs::file_type::regular) {
+    return "is no regular file";
+  }
+  if (const auto size = fs::file_size(path, failed); size > kMaxBytes) {
+    return "is larger than 1 GiB";
+  }
+  if (::access(path.c_str(), R_OK) != 0) {
+    return std::string("can't be read (") + std::strerror(errno) + ")";
+  }
+  return std::nullopt;
+}
+
+// What is odd about a file that is carried all the same.
+std::optional<std::string> oddity(const fs::path& path) {
+  if (path.extension() == ".json") {
+    const auto text = read_file(path, kMaxBytes);
+    if (is_python_json(text)) {
+      return std::nullopt;
+    }
+    const auto wrong = wrong_file(text);
+    return wrong ? *wrong : "is not valid JSON";
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string start(kBeginning, '\0');
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<size_t>(file.gcount()));
+  // Empty texts and code (__init__.py) are common, and as they should be.
+  return start.empty() ? std::nullopt : wrong_file(start);
+}
+
+void add(SideFiles& files, const fs::path& folder, const std::string& name) {
+  const auto shown = one_line(name, 120);
+  if (const auto why = obstacle(folder / name)) {
+    files.warnings.push_back(shown + " " + *why + ": it is not carried");
+    return;
+  }
+  files.names.push_back(name);
+  try {
+    if (const auto why = oddity(folder / name)) {
+      files.warnings.push_back(shown + " " + *why + "; carried as it is");
+    }
+  } catch (const Error& error) {
+    files.names.pop_back();
+    files.warnings.push_back(shown + " can't be read: it is not carried");
+  }
+}
+
+}  // namespace
+
+SideFiles list_side_files(const fs::path& folder) {
+  std::set<std::string> names;
+  std::error_code failed;
+  for (const auto& entry : fs::directory_iterator(folder, failed)) {
+    if (auto name = entry.path().filename().string(); belongs(name)) {
+      names.insert(name);
+    }
+  }
+  if (failed) {
+    throw io_error("export", "can't read", folder.string(), failed.value());
+  }
+  std::error_code ignored;
+  if (fs::is_directory(folder / kTemplates, ignored)) {
+    for (const auto& entry :
+         fs::directory_iterator(folder / kTemplates, ignored)) {
+      const auto name = entry.path().filename().string();
+      if (!name.starts_with(".") && name.ends_with(".jinja")) {
+        names.insert(std::string(kTemplates) + "/" + name);
+      }
+    }
+  }
+  SideFiles files;
+  for (const auto& name : names) {
+    add(files, folder, name);
+  }
+  return files;
+}
+
+std::vector<std::string> copy_side_files(
+    const SideFiles& files,
+    const fs::path& from,
+    const fs::path& to) {
+  std::vector<std::string> copied;
+  for (const auto& name : files.names) {
+    const auto target = to / name;
+    std::error_code failed;
+    if (!fs::is_regular_file(from / name, failed)) {
+      continue;
+    }
+    fs::create_directories(target.parent_path(), failed);
+    copy_whole_file(from / name, target);
+    copied.push_back(name);
+  }
+  return copied;
+}
+
+bool is_tokenizer_file(const std::string& name) {
+  static const std::set<std::string> kNames{
+      "tokenizer.json", "tekken.json", "vocab.json", "vocab.txt", "merges.txt"};
+  return kNames.contains(name) || is_sentencepiece(name) ||
+      name.ends_with(".tiktoken");
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,67 @@
+#include "model/finite.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+namespace pennyweight {
+
+namespace {
+
+void require(const mx::array& tensor, const std::string& name) {
+  auto whole = mx::contiguous(tensor);
+  mx::eval(whole);
+  require_finite(whole, name);
+}
+
+void require(const LinearWeights& linear, const std::string& path) {
+  if (linear.dense) {
+    require(*linear.dense, path + ".weight");
+  }
+  if (linear.packed) {
+    require(linear.packed->scales, path + ".scales");
+    if (linear.packed->biases) {
+      require(*linear.packed->biases, path + ".biases");
+    }
+  }
+}
+
+}  // namespace
+
+void require_finite_vectors(const Model& model) {
+  const auto require_named = [&](const std::string& name) {
+    if (model.tensors.contains(name)) {
+      require(model.load(name), name);
+    }
+  };
+  const auto require_norm = [&](const NormSpec& norm) {
+    require_named(norm.path + ".weight");
+    require_named(norm.path + ".bias");
+  };
+  for (const ModuleSpec& module : list_homes(model.spec)) {
+    require_named(module.path + ".bias");
+  }
+  for (const BlockSpec& block : model.spec.blocks) {
+    for (const NormSpec& norm : list_norms(block)) {
+      require_norm(norm);
+    }
+    for (const ParameterSpec& parameter : list_parameters(block)) {
+      require_named(parameter.name);
+    }
+  }
+  require_norm(model.spec.final_norm);
+}
+
+void require_finite(const BlockWeights& weights) {
+  for (const auto& [path, linear] : weights.linears) {
+    require(linear, path);
+  }
+}
+
+void require_finite(const Model& model, const OuterWeights& weights) {
+  require(weights.embedding, model.spec.embedding);
+  if (model.spec.head) {
+    require(weights.head, model.spec.head->path);
+  }
+}
+
+}  // namespace pennyweight

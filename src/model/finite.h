@@ -1,0 +1,22 @@
+#pragma once
+
+#include "model/model.h"
+#include "model/weights.h"
+
+namespace pennyweight {
+
+/// These throw a numeric Error that names the first tensor with NaN or
+/// infinities: the checkpoint is damaged, and nothing that is computed from it
+/// would say so.
+
+/// Norms, biases and other small tensors, which everything depends on. As the
+/// checkpoint has them.
+void require_finite_vectors(const Model& model);
+
+/// A block's dense weights, and scales and biases of packed ones.
+void require_finite(const BlockWeights& weights);
+
+/// The same of embedding and head.
+void require_finite(const Model& model, const OuterWeights& weights);
+
+}  // namespace pennyweight

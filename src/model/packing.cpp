@@ -1,0 +1,126 @@
+#include "model/packing.h"
+
+#include <algorithm>
+
+#include "checkpoint/quantization_entries.h"
+#include "core/error.h"
+#include "format/quant_plan.h"
+
+namespace pennyweight {
+
+namespace {
+
+// Names that other quantizers' tensors end with, and whose they are.
+struct ForeignSuffix {
+  const char* suffix;
+  const char* method;
+};
+constexpr ForeignSuffix kForeign[] = {
+    {".qweight", "gptq or awq"},
+    {".qzeros", "gptq or awq"},
+    {".weight_packed", "compressed-tensors"},
+    {".weight_scale_inv", "fp8"},
+    {".absmax", "bitsandbytes"},
+    {".quant_state.bitsandbytes__nf4", "bitsandbytes"},
+    {".quant_state.bitsandbytes__fp4", "bitsandbytes"},
+    {".SCB", "bitsandbytes"},
+};
+
+bool is_packed_weight(const ModelTensors& tensors, const std::string& name) {
+  return name.ends_with(".weight") && tensors.info(name).dtype == mx::uint32 &&
+      tensors.contains(module_of(name) + ".scales");
+}
+
+// not_supported for weights that another quantizer packed, whatever the config
+// says of them.
+void refuse_foreign(
+    const Checkpoint& checkpoint,
+    const ModelTensors& tensors,
+    const DecoderSpec& spec,
+    const QuantizationEntries& entries) {
+  for (const auto& [name, info] : tensors.all()) {
+    if (is_among(name, spec.dropped) || is_among(name, spec.carried)) {
+      continue;
+    }
+    auto method = entries.method;
+    bool foreign = !method.empty() && name.ends_with(".weight") &&
+        !mx::issubdtype(info.dtype, mx::floating) &&
+        !is_packed_weight(tensors, name);
+    for (const auto& known : kForeign) {
+      if (name.ends_with(known.suffix)) {
+        foreign = true;
+        method = method.empty() ? known.method : method;
+      }
+    }
+    if (foreign) {
+      throw Error(
+          ErrorCode::not_supported,
+          "model",
+          checkpoint.folder().string() + ": quantized by \"" + method +
+              "\" (tensor " + one_line(name, 120) +
+              "); only plain, MLX-quantized and mxfp4 checkpoints are read: "
+              "start from the full-precision model");
+    }
+  }
+}
+
+}  // namespace
+
+Packing read_packing(
+    const Checkpoint& checkpoint,
+    const ModelTensors& tensors,
+    DecoderSpec& spec) {
+  const auto entries =
+      read_quantization_entries(checkpoint.config(), checkpoint.folder());
+  refuse_foreign(checkpoint, tensors, spec, entries);
+  const bool packed = std::ranges::any_of(tensors.all(), [&](const auto& all) {
+    return is_packed_weight(tensors, all.first);
+  });
+  std::string found;
+  for (const auto& entry : entries.found) {
+    found += (found.empty() ? "" : ", ") + entry;
+  }
+  if (!packed) {
+    if (!found.empty()) {
+      spec.notes.push_back(
+          "the config speaks of quantized weights (" + found +
+          "), but all are plain floats: that is ignored, and no output keeps "
+          "it");
+    }
+    return {};
+  }
+  if (!entries.mlx.is_null()) {
+    return {entries.mlx};
+  }
+  if (entries.method == "mxfp4") {
+    return {{{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};
+  }
+  spec.notes.push_back(
+      "the weights are packed by MLX, but config.json has no such entry" +
+      (found.empty() ? "" : " (it has " + found + ")") +
+      ": bits and groups are read from their shapes; stock mlx-lm can't load "
+      "this folder without the entry");
+  return {Json::object(), false, true};
+}
+
+Json packed_entry(const std::map<std::string, QuantSpec>& quantized) {
+  std::vector<std::pair<QuantSpec, int64_t>> counts;
+  for (const auto& [path, spec] : quantized) {
+    auto it = std::ranges::find(
+        counts, spec, [](const auto& count) { return count.first; });
+    if (it == counts.end()) {
+      counts.emplace_back(spec, 1);
+    } else {
+      ++it->second;
+    }
+  }
+  const auto most = std::ranges::max_element(
+      counts, {}, [](const auto& count) { return count.second; });
+  QuantPlan plan{most->first, {}};
+  for (const auto& [path, spec] : quantized) {
+    plan.modules[path].spec = spec;
+  }
+  return to_json(plan);
+}
+
+}  // namespace pennyweight
