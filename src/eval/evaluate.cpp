@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "eval/float16_range.h"
 #include "model/decoder.h"
 
 namespace pennyweight {
@@ -22,6 +23,7 @@ struct Runner {
   const Model& model;
   mx::Dtype dtype;
   OuterWeights outer;
+  OverflowGuard* guard = nullptr;  // watches where set
 
   Runner(const Model& of, std::optional<mx::Dtype> wanted)
       : model(of),
@@ -61,15 +63,27 @@ std::vector<mx::array> run_blocks(
   for (const EvalBatch& batch : batches) {
     hidden.push_back(embed(runner.outer, batch.tokens));
     mx::eval(hidden.back());
+    if (runner.guard) {
+      runner.guard->embedded(hidden.back());
+    }
   }
   ForwardContext context{.dtype = runner.dtype};
   auto packed =
       batches.size() > 1 ? PackedWeights::expand : PackedWeights::keep;
   for (const BlockSpec& block : runner.model.spec.blocks) {
     auto weights = load_block(runner.model, block.index, runner.dtype, packed);
+    if (runner.guard) {
+      runner.guard->enter(block, weights);
+    }
     for (size_t i = 0; i < batches.size(); ++i) {
-      hidden[i] = run_block(block, weights, hidden[i], context);
-      mx::eval(hidden[i]);
+      if (runner.guard) {
+        const auto before = hidden[i];
+        hidden[i] = run_block(block, weights, before, context);
+        runner.guard->leave(block, before, hidden[i]);
+      } else {
+        hidden[i] = run_block(block, weights, hidden[i], context);
+        mx::eval(hidden[i]);
+      }
       ticker.advance(batches[i].positions);
     }
   }
@@ -80,6 +94,9 @@ std::vector<mx::array> run_blocks(
         pick_rows(hidden[i], batches[i]),
         runner.dtype);
     mx::eval(hidden[i]);
+    if (runner.guard) {
+      runner.guard->normed(hidden[i]);
+    }
   }
   return hidden;
 }
@@ -176,6 +193,9 @@ void run_head(
       other = head_rows(*reference, first, count);
     }
     for (HeadChunk& chunk : chunks) {
+      if (runner.guard) {
+        runner.guard->logits(chunk.x, tile);
+      }
       std::optional<ops::HeadRows> beside;
       if (other) {
         beside = ops::HeadRows{*chunk.reference, *other->dense, other->bias};
@@ -287,6 +307,10 @@ Evaluation evaluate(
     check_states(*states, batches);
   }
   Runner runner(model, settings.dtype);
+  OverflowGuard guard(model);
+  if (settings.float16_overflow_fails && runner.dtype == mx::float16) {
+    runner.guard = &guard;
+  }
   std::optional<Runner> other;
   if (reference) {
     other.emplace(*reference, settings.dtype);

@@ -8,12 +8,29 @@
 
 namespace pennyweight {
 
+mx::array finite_dense(const LinearWeights& linear, const std::string& path) {
+  auto dense = mx::contiguous(*linear.dense);
+  mx::eval(dense);
+  try {
+    require_finite(dense, path + ".weight");
+  } catch (const Error& error) {
+    if (dense.dtype() != mx::float16) {
+      throw;
+    }
+    throw Error(
+        ErrorCode::numeric,
+        "model",
+        "tensor " + one_line(path, 120) +
+            ".weight holds values that are not finite in float16; if the "
+            "stored ones are, have config.json name bfloat16");
+  }
+  return dense;
+}
+
 void require_finite(const BlockWeights& weights) {
   for (const auto& [path, linear] : weights.linears) {
     if (linear.dense) {
-      auto dense = mx::contiguous(*linear.dense);
-      mx::eval(dense);
-      require_finite(dense, path + ".weight");
+      finite_dense(linear, path);
     }
   }
 }

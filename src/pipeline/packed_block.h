@@ -17,6 +17,10 @@ struct FinishedBlock {
   std::map<std::string, mx::array> floats;
 };
 
+/// A linear's dense weight, evaluated and row-contiguous; a numeric Error that
+/// names it where it is not finite.
+mx::array finite_dense(const LinearWeights& linear, const std::string& path);
+
 /// numeric Error that names the first of the block's dense weights with NaN or
 /// infinities.
 void require_finite(const BlockWeights& weights);
