@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "eval/float16_range.h"
 #include "model/decoder.h"
 #include "model/finite.h"
 
@@ -24,6 +25,7 @@ struct Runner {
   mx::Dtype dtype;
   OuterWeights outer;
   bool checked = false;  // that the blocks' weights are finite
+  OverflowGuard* guard = nullptr;  // watches where set
 
   Runner(const Model& of, std::optional<mx::Dtype> wanted)
       : model(of),
@@ -63,6 +65,9 @@ run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
   for (const EvalBatch& batch : batches) {
     hidden.push_back(embed(runner.outer, batch.tokens));
     mx::eval(hidden.back());
+    if (runner.guard) {
+      runner.guard->embedded(hidden.back());
+    }
   }
   ForwardContext context{.dtype = runner.dtype};
   auto packed =
@@ -72,9 +77,18 @@ run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
     if (!runner.checked) {
       require_finite(weights);
     }
+    if (runner.guard) {
+      runner.guard->enter(block, weights);
+    }
     for (size_t i = 0; i < batches.size(); ++i) {
-      hidden[i] = run_block(block, weights, hidden[i], context);
-      mx::eval(hidden[i]);
+      if (runner.guard) {
+        const auto before = hidden[i];
+        hidden[i] = run_block(block, weights, before, context);
+        runner.guard->leave(block, before, hidden[i]);
+      } else {
+        hidden[i] = run_block(block, weights, hidden[i], context);
+        mx::eval(hidden[i]);
+      }
       ticker.advance(batches[i].positions);
     }
   }
@@ -86,6 +100,9 @@ run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
         pick_rows(hidden[i], batches[i]),
         runner.dtype);
     mx::eval(hidden[i]);
+    if (runner.guard) {
+      runner.guard->normed(hidden[i]);
+    }
   }
   return hidden;
 }
@@ -182,6 +199,9 @@ void run_head(
       other = head_rows(*reference, first, count);
     }
     for (HeadChunk& chunk : chunks) {
+      if (runner.guard) {
+        runner.guard->logits(chunk.x, tile);
+      }
       std::optional<ops::HeadRows> beside;
       if (other) {
         beside = ops::HeadRows{*chunk.reference, *other->dense, other->bias};
@@ -293,6 +313,10 @@ Evaluation evaluate(
     check_states(*states, batches);
   }
   Runner runner(model, settings.dtype);
+  OverflowGuard guard(model);
+  if (settings.float16_overflow_fails && runner.dtype == mx::float16) {
+    runner.guard = &guard;
+  }
   std::optional<Runner> other;
   if (reference) {
     other.emplace(*reference, settings.dtype);

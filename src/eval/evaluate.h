@@ -17,6 +17,9 @@ struct EvalSettings {
   int64_t batch_tokens = 0;
   /// Bytes of hidden states held at a time, over both models.
   int64_t activation_bytes = int64_t{1} << 30;
+  /// A model that runs in float16 is a numeric Error, naming the place, where
+  /// mlx-lm could not hold an activation; the reference is not watched.
+  bool float16_overflow_fails = false;
 };
 
 /// What a reference's head reads over one text, kept for the next model that is

@@ -39,6 +39,7 @@ Heads split_projections(
       const int size = attention.head_dim;
       split.gate = last_axis(split.q, size, 2 * size);
       split.q = last_axis(split.q, 0, size);
+      weights.see("the output of " + attention.q.path, split.q);
     }
     return split;
   }
@@ -124,6 +125,7 @@ Heads expand_latent(
         key.dense ? *key.dense : ops::dequantize(*key.packed, latent.dtype());
     keys.push_back(watched(
         key.trace, latent, ops::linear(latent, mx::transpose(dense)), true));
+    weights.see("the output of " + spec.key->path, keys.back());
     values.push_back(value(latent));
   }
   return {q, mx::stack(keys, 2), mx::stack(values, 2)};
@@ -240,6 +242,10 @@ mx::array attention_mixed(
     heads.v = append(context.cache->values, heads.v, offset);
     context.cache->length = offset + length;
   }
+  // A capped score may be infinite: its tanh is 1.
+  if (weights.range && attention.cap == 0 && !attention.wide_scores) {
+    see_scores(attention, weights, heads.q, heads.k);
+  }
   ops::AttentionOptions options{
       .scale = attention.scale,
       .window = attention.window,
@@ -263,11 +269,15 @@ mx::array attention_output(
     const mx::array& residual,
     const mx::array& mixed) {
   const auto& o = weights.linears.at(spec.attention.o.path);
-  if (!spec.attention_post && spec.residual_scale == 1) {
-    return o.add_to(residual, mixed);
-  }
-  return add_part(
-      spec, spec.attention_post, weights, residual, o(mixed, mx::float32));
+  const auto x = !spec.attention_post && spec.residual_scale == 1
+      ? o.add_to(residual, mixed)
+      : add_part(
+            spec,
+            spec.attention_post,
+            weights,
+            residual,
+            o(mixed, mx::float32));
+  return held_residual(spec, weights, spec.attention.o.path, x);
 }
 
 }  // namespace pennyweight

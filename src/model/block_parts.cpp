@@ -35,7 +35,9 @@ mx::array normed(
   return mx::astype(mx::add(wide, mx::astype(*bias, mx::float32)), dtype);
 }
 
-mx::array normed(
+namespace {
+
+mx::array apply_norm(
     const NormSpec& norm,
     const BlockWeights& weights,
     const mx::array& x,
@@ -47,6 +49,18 @@ mx::array normed(
                 : std::nullopt,
       x,
       dtype);
+}
+
+}  // namespace
+
+mx::array normed(
+    const NormSpec& norm,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  auto y = apply_norm(norm, weights, x, dtype);
+  weights.see("the output of " + norm.path, y);
+  return y;
 }
 
 mx::array before(
@@ -64,12 +78,29 @@ mx::array add_part(
     const mx::array& residual,
     mx::array part) {
   if (norm) {
-    part = normed(*norm, weights, part, mx::float32);
+    // An infinity that is clipped with the sum does no harm.
+    part = spec.clips_residual ? apply_norm(*norm, weights, part, mx::float32)
+                               : normed(*norm, weights, part, mx::float32);
   }
   if (spec.residual_scale != 1) {
     part = mx::multiply(part, mx::array(spec.residual_scale));
+    weights.see("what is added to the residual stream in " + spec.path, part);
   }
   return mx::add(residual, part);
+}
+
+mx::array held_residual(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const std::string& where,
+    const mx::array& x) {
+  if (!weights.range) {
+    return x;
+  }
+  const auto bound = mx::array(kLargestFloat16);
+  auto held = spec.clips_residual ? mx::clip(x, mx::negative(bound), bound) : x;
+  weights.see("the residual stream after " + where, held);
+  return held;
 }
 
 mx::array

@@ -37,6 +37,14 @@ mx::array add_part(
     const mx::array& residual,
     mx::array part);
 
+/// The residual stream x as mlx-lm holds it in float16, where the range of
+/// activations is watched; x itself elsewhere.
+mx::array held_residual(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const std::string& where,
+    const mx::array& x);
+
 /// Grows the buffer by whole steps and writes `fresh` behind what is there;
 /// gives all so far.
 mx::array

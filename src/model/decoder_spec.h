@@ -52,7 +52,7 @@ struct NormSpec {
 struct ParameterSpec {
   std::string name;
   std::vector<int64_t> shape;
-  bool keeps_type = false;  // mlx-lm never casts it
+  bool keeps_type = false;  // mlx-lm's cast_predicate excepts it from casts
 };
 
 /// Queries, keys and values by way of a latent (multi-head latent attention,
@@ -118,6 +118,8 @@ struct AttentionSpec {
   /// 1 + beta * log(1 + floor(p / positions)); 0: they are not.
   float growth_beta = 0;
   int growth_positions = 0;
+  /// mlx-lm makes the scores of float16 queries in float32.
+  bool wide_scores = false;
   /// One more score a head, whose value is nothing.
   std::optional<ParameterSpec> sinks;  // [heads]
 };
@@ -174,6 +176,8 @@ struct BlockSpec {
   std::optional<MlpSpec> mlp;
   std::optional<MoeSpec> moe;
   float residual_scale = 1;  // r
+  /// mlx-lm keeps a float16 residual stream within its range.
+  bool clips_residual = false;
   bool parallel = false;
 };
 

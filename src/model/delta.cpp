@@ -68,6 +68,7 @@ mx::array delta_mixed(
   const auto conv = mx::squeeze(weights.parameters.at(spec.conv.name), -1);
   const auto mixed =
       ops::causal_conv(parts.qkv, mx::astype(conv, parts.qkv.dtype()), true);
+  weights.see("the output of " + module_of(spec.conv.name), mixed);
   const int keys = spec.key_heads * spec.key_dim;
   const auto heads = ops::normalize_keys(
       split_heads(last_axis(mixed, 0, keys), spec.key_heads, spec.key_dim),
@@ -81,8 +82,10 @@ mx::array delta_mixed(
       weights.parameters.at(spec.a_log.name),
       weights.parameters.at(spec.dt_bias.name));
   auto out = ops::gated_delta(heads.q, heads.k, values, gates.g, gates.beta);
+  weights.see("what linear attention gives before " + spec.norm.path, out);
   out = ops::swiglu(
       mx::contiguous(parts.z), normed(spec.norm, weights, out, context.dtype));
+  weights.see("the gated output of " + spec.norm.path, out);
   out = mx::flatten(out, 2, 3);
   const int total = out.shape(1);
   return total == length

@@ -3,6 +3,8 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "core/error.h"
+
 namespace pennyweight {
 
 namespace {
@@ -15,7 +17,7 @@ void require(const mx::array& tensor, const std::string& name) {
 
 void require(const LinearWeights& linear, const std::string& path) {
   if (linear.dense) {
-    require(*linear.dense, path + ".weight");
+    finite_dense(linear, path);
   }
   if (linear.packed) {
     require(linear.packed->scales, path + ".scales");
@@ -26,6 +28,25 @@ void require(const LinearWeights& linear, const std::string& path) {
 }
 
 }  // namespace
+
+mx::array finite_dense(const LinearWeights& linear, const std::string& path) {
+  auto dense = mx::contiguous(*linear.dense);
+  mx::eval(dense);
+  try {
+    require_finite(dense, path + ".weight");
+  } catch (const Error&) {
+    if (dense.dtype() != mx::float16) {
+      throw;
+    }
+    throw Error(
+        ErrorCode::numeric,
+        "model",
+        "tensor " + one_line(path, 120) +
+            ".weight holds values that are not finite in float16; if the "
+            "stored ones are, have config.json name bfloat16");
+  }
+  return dense;
+}
 
 void require_finite_vectors(const Model& model) {
   const auto require_named = [&](const std::string& name) {

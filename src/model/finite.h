@@ -13,6 +13,10 @@ namespace pennyweight {
 /// checkpoint has them.
 void require_finite_vectors(const Model& model);
 
+/// A linear's dense weight, evaluated and row-contiguous. Where it was cast to
+/// float16 the error says so.
+mx::array finite_dense(const LinearWeights& linear, const std::string& path);
+
 /// A block's dense weights, and scales and biases of packed ones.
 void require_finite(const BlockWeights& weights);
 

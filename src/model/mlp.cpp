@@ -1,5 +1,7 @@
 #include <mlx/ops.h>
 
+#include <array>
+
 #include "model/block_parts.h"
 #include "ops/expert_linear.h"
 
@@ -82,6 +84,27 @@ mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
   return mx::reshape(grouped, choice.shape());
 }
 
+// What the experts' linears and their products give: gate, up, wide, down.
+void see_experts(
+    const MlpSpec& spec,
+    const BlockWeights& weights,
+    const std::array<mx::array, 4>& made) {
+  if (!weights.range) {
+    return;
+  }
+  const auto& [gate, up, wide, down] = made;
+  // gpt_oss clips both, but for what is far below 0 in the gate.
+  const bool clips = spec.activation == Activation::clipped;
+  weights.see(
+      "the output of " + spec.gate.path,
+      clips ? mx::minimum(gate, mx::array(0.0f, gate.dtype())) : gate);
+  if (!clips) {
+    weights.see("the output of " + spec.up.path, up);
+  }
+  weights.see("the input of " + spec.down.path, wide);
+  weights.see("the output of " + spec.down.path, down);
+}
+
 // The experts' results by their scores, float32 [tokens, hidden].
 mx::array mix_experts(
     const MoeSpec& spec,
@@ -99,6 +122,7 @@ mx::array mix_experts(
   auto wide = activated(spec.experts.activation, gate, up);
   auto down =
       apply_stack(weights, spec.experts.down, wide, expert, mx::float32);
+  see_experts(spec.experts, weights, {gate, up, wide, down});
   down = mx::take(down, mx::argsort(order), 0);
   down = mx::reshape(down, {input.shape(0), spec.chosen, down.shape(1)});
   return mx::sum(mx::multiply(down, mx::expand_dims(routing.scores, -1)), 1);
@@ -118,18 +142,19 @@ mx::array mlp_wide(
     const MlpSpec& spec,
     const BlockWeights& weights,
     const mx::array& input) {
+  const auto wide = [&](const mx::array& gate, const mx::array& up) {
+    auto product = activated(spec.activation, gate, up);
+    weights.see("the input of " + spec.down.path, product);
+    return product;
+  };
   if (spec.gate_up) {
     auto both = weights.linears.at(spec.gate_up->path)(input);
     const int half = both.shape(-1) / 2;
-    return activated(
-        spec.activation,
-        last_axis(both, 0, half),
-        last_axis(both, half, 2 * half));
+    return wide(last_axis(both, 0, half), last_axis(both, half, 2 * half));
   }
-  return activated(
-      spec.activation,
-      weights.linears.at(spec.gate.path)(input),
-      weights.linears.at(spec.up.path)(input));
+  // What sees them is told of the gate first.
+  const auto gate = weights.linears.at(spec.gate.path)(input);
+  return wide(gate, weights.linears.at(spec.up.path)(input));
 }
 
 Routing route(
@@ -138,6 +163,11 @@ Routing route(
     const mx::array& input) {
   const auto logits = weights.linears.at(spec.router.path)(input, mx::float32);
   const bool sigmoid = spec.scores == MoeSpec::Scores::sigmoid;
+  if (weights.range && !sigmoid) {
+    weights.see(
+        "the output of " + spec.router.path,
+        mx::maximum(logits, mx::array(0.0f)));
+  }
   const auto all = spec.scores == MoeSpec::Scores::softmax
       ? mx::softmax(logits, -1, true)
       : sigmoid ? mx::sigmoid(logits)
@@ -188,11 +218,11 @@ mx::array mlp_output(
     const ForwardContext& context) {
   if (!spec.moe) {
     const auto& down = weights.linears.at(spec.mlp->down.path);
-    if (!spec.mlp_post && spec.residual_scale == 1) {
-      return down.add_to(residual, *wide);
-    }
-    return add_part(
-        spec, spec.mlp_post, weights, residual, down(*wide, mx::float32));
+    const auto x = !spec.mlp_post && spec.residual_scale == 1
+        ? down.add_to(residual, *wide)
+        : add_part(
+              spec, spec.mlp_post, weights, residual, down(*wide, mx::float32));
+    return held_residual(spec, weights, spec.mlp->down.path, x);
   }
   auto input = mlp_input(spec, weights, residual, context);
   auto part = mx::reshape(
@@ -207,7 +237,12 @@ mx::array mlp_output(
     }
     part = mx::add(part, shared);
   }
-  return add_part(spec, spec.mlp_post, weights, residual, part);
+  weights.see("the sum over the experts of " + spec.path, part);
+  return held_residual(
+      spec,
+      weights,
+      "the experts of " + spec.path,
+      add_part(spec, spec.mlp_post, weights, residual, part));
 }
 
 mx::array parallel_output(

@@ -58,15 +58,22 @@ mx::array watched(
 mx::array LinearWeights::operator()(
     const mx::array& x,
     std::optional<mx::Dtype> out_dtype) const {
-  return watched(
+  auto y = watched(
       trace,
       x,
       dense ? ops::linear(x, *dense, bias, out_dtype)
             : ops::quantized_linear(x, *packed, bias, out_dtype));
+  if (range) {
+    range->see(place, y);
+  }
+  return y;
 }
 
 mx::array LinearWeights::add_to(const mx::array& residual, const mx::array& x)
     const {
+  if (range) {
+    return mx::add(residual, (*this)(x, residual.dtype()));
+  }
   // The gradient by the sum is that by the linear's part.
   return watched(
       trace,

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "model/activation_range.h"
 #include "model/model.h"
 #include "ops/ops.h"
 
@@ -35,6 +36,8 @@ struct LinearWeights {
   std::optional<ops::QuantizedWeight> packed;
   std::optional<mx::array> bias;
   std::shared_ptr<LinearTrace> trace = nullptr;
+  ActivationRange* range = nullptr;  // sees what the linear makes
+  std::string place{};               // and calls it so
 
   /// x [..., in] to [..., out] in `out_dtype`, x's own when not given.
   mx::array operator()(
@@ -51,6 +54,14 @@ struct BlockWeights {
   std::map<std::string, LinearWeights> linears;
   std::map<std::string, mx::array> norms;  // weight; bias by path + ".bias"
   std::map<std::string, mx::array> parameters;  // by name
+  /// See watch_range().
+  ActivationRange* range = nullptr;
+
+  void see(const std::string& place, const mx::array& x) const {
+    if (range) {
+      range->see(place, x);
+    }
+  }
 };
 
 /// A packed module either stays packed and is expanded in each call, or is

@@ -33,6 +33,19 @@ mx::array rows(const mx::array& matrix, int begin, int end) {
   return mx::slice(matrix, start, stop);
 }
 
+// mlx-lm hands group sizes and bits to MLX, which takes no 64.0.
+Json with_integers(Json quantization) {
+  for (auto& [key, value] : quantization.items()) {
+    if (value.is_object()) {
+      value = with_integers(value);
+    } else if (
+        value.is_number_float() && (key == "group_size" || key == "bits")) {
+      value = static_cast<int64_t>(value.get<double>());
+    }
+  }
+  return quantization;
+}
+
 }  // namespace
 
 ops::QuantizedWeight stack_packed(
@@ -53,28 +66,6 @@ ops::QuantizedWeight stack_packed(
   return whole;
 }
 
-std::string float_name(mx::Dtype dtype) {
-  return dtype == mx::float32 ? "float32"
-      : dtype == mx::float16  ? "float16"
-                              : "bfloat16";
-}
-
-std::optional<mx::Dtype> float_by_name(const std::string& name) {
-  for (mx::Dtype dtype : {mx::float32, mx::float16, mx::bfloat16}) {
-    if (name == float_name(dtype)) {
-      return dtype;
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<mx::Dtype> default_dtype(const Model& model) {
-  const Json& config = model.checkpoint.config();
-  auto it = config.find("torch_dtype");
-  bool named = it != config.end() && it->is_string();
-  return named ? float_by_name(it->get<std::string>()) : std::nullopt;
-}
-
 void keep_published(const Model& model, QuantPlan& plan) {
   for (const auto& [path, spec] : model.quantized) {
     plan.modules[path] = {spec, "", true};
@@ -83,13 +74,7 @@ void keep_published(const Model& model, QuantPlan& plan) {
 
 Conversion::Conversion(const Model& model, ConversionSettings settings)
     : model_(model), settings_(std::move(settings)) {
-  for (const BlockSpec& block : model.spec.blocks) {
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      if (parameter.keeps_type) {
-        kept_types_.insert(parameter.name);
-      }
-    }
-  }
+  kept_types_ = list_kept_types(model.spec);
   for (const ModuleSpec& module : list_homes(model.spec)) {
     counts_[module.path] = module.count;
   }
@@ -122,6 +107,7 @@ void Conversion::plan_tensor(const std::string& name, const TensorInfo& info) {
   auto groups = info.shape;
   groups.back() /= spec->group_size;
   bool affine = spec->mode == "affine";
+  dtype = settings_.scales_dtype.value_or(dtype);
   tensors_.push_back({name, mx::uint32, codes});
   tensors_.push_back({module + ".scales", affine ? dtype : mx::uint8, groups});
   if (affine) {
@@ -155,10 +141,9 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
   const QuantSpec* spec = spec_of(name);
   if (!spec) {
     auto changed = settings_.floats ? settings_.floats(name) : std::nullopt;
-    if (changed) {
-      require_finite(*changed, name);
-    }
-    writer.write(name, changed ? evaluated(*changed) : load_cast(name));
+    writer.write(
+        name,
+        changed ? checked_cast(evaluated(*changed), name) : load_cast(name));
     return;
   }
   auto packed = settings_.source ? settings_.source(module)
@@ -218,7 +203,7 @@ ops::QuantizedWeight Conversion::round_to_nearest(
 mx::array Conversion::checked_cast(
     const mx::array& stored,
     const std::string& name) const {
-  auto to = cast(name, stored.dtype());
+  auto to = cast(name, model_.tensors.info(name).dtype);
   require_finite(stored, name);
   if (stored.dtype() == to) {
     return stored;
@@ -279,8 +264,9 @@ Json Conversion::quantization() const {
     keep_published(model_, plan);
     return to_json(plan);
   }
-  return config.contains("quantization") ? config["quantization"]
-                                         : config["quantization_config"];
+  return with_integers(
+      config.contains("quantization") ? config["quantization"]
+                                      : config["quantization_config"]);
 }
 
 Json Conversion::config() const {
@@ -288,15 +274,8 @@ Json Conversion::config() const {
   for (const auto& [key, value] : model_.spec.config_patch.items()) {
     config[key] = value;
   }
-  if (settings_.named_dtype) {
-    // Both spellings are read, by different versions of transformers.
-    bool has_dtype = config.contains("dtype");
-    if (has_dtype) {
-      config["dtype"] = *settings_.named_dtype;
-    }
-    if (!has_dtype || config.contains("torch_dtype")) {
-      config["torch_dtype"] = *settings_.named_dtype;
-    }
+  if (settings_.dtype) {
+    name_dtype(config, *settings_.dtype);
   }
   return config;
 }

@@ -10,6 +10,7 @@
 #include "export/model_writer.h"
 #include "format/quant_plan.h"
 #include "model/model.h"
+#include "pipeline/output_type.h"
 
 namespace pennyweight {
 
@@ -18,32 +19,25 @@ namespace pennyweight {
 using QuantizedSource =
     std::function<ops::QuantizedWeight(const std::string& module)>;
 
-/// What takes the place of a float tensor, in the type to be written.
+/// What takes the place of a float tensor, in any float type.
 using FloatSource =
     std::function<std::optional<mx::array>(const std::string& tensor)>;
 
 struct ConversionSettings {
-  /// What all floats are cast to; absent: each stays as stored.
+  /// What floats are cast to, but for those that keep their type, and what
+  /// config.json names then; absent: each stays as stored.
   std::optional<mx::Dtype> dtype;
-  /// Written to config.json instead of what follows from dtype.
-  std::optional<std::string> named_dtype{};
+  /// The type of `source`'s scales; absent: that of the weight, once cast.
+  std::optional<mx::Dtype> scales_dtype{};
   std::optional<QuantPlan> plan{};  // absent: nothing is quantized
   bool dequantize = false;
   QuantizedSource source{};  // absent: rounds to nearest
   FloatSource floats{};      // absent: as in the checkpoint
 };
 
-/// As mlx_lm.convert: the config's torch_dtype if it is one of the three that
-/// are known.
-std::optional<mx::Dtype> default_dtype(const Model& model);
-
 /// Weights of one shape and form as one stack, evaluated.
 ops::QuantizedWeight stack_packed(
     const std::vector<ops::QuantizedWeight>& parts);
-
-/// "float32", "bfloat16" or "float16", and back.
-std::string float_name(mx::Dtype dtype);
-std::optional<mx::Dtype> float_by_name(const std::string& name);
 
 /// Modules that came packed from their publisher stay so in `plan`.
 void keep_published(const Model& model, QuantPlan& plan);

@@ -76,9 +76,27 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
   return plan;
 }
 
-ConversionSettings settings_of(
+std::optional<OutputType> output_type(
     const Model& model,
     const ConvertOptions& options) {
+  if (!options.dtype) {
+    return default_dtype(model);
+  }
+  const auto dtype = float_by_name(*options.dtype);
+  if (!dtype) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "--dtype " + one_line(*options.dtype, 40) +
+            " is none of float16, bfloat16, float32");
+  }
+  return OutputType{*dtype, "--dtype"};
+}
+
+ConversionSettings settings_of(
+    const Model& model,
+    const ConvertOptions& options,
+    const std::optional<OutputType>& type) {
   if (options.dequantize && model.quantized.empty()) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -86,17 +104,9 @@ ConversionSettings settings_of(
         model.checkpoint.folder().string() +
             " is not quantized; leave out --dequantize");
   }
-  ConversionSettings settings{.dtype = default_dtype(model)};
-  if (options.dtype) {
-    settings.dtype = float_by_name(*options.dtype);
-    settings.named_dtype = options.dtype;
-    if (!settings.dtype) {
-      throw Error(
-          ErrorCode::invalid_argument,
-          kWhere,
-          "--dtype " + one_line(*options.dtype, 40) +
-              " is none of float16, bfloat16, float32");
-    }
+  ConversionSettings settings;
+  if (type) {
+    settings.dtype = type->dtype;
   }
   settings.dequantize = options.dequantize;
   if (options.quantize) {
@@ -132,6 +142,25 @@ std::vector<ConvertedModule> list_converted(
   return modules;
 }
 
+// What the cast does that a user should know.
+void note_type(
+    const Model& model,
+    const OutputType& type,
+    ConvertReport& report,
+    const ProgressFn& progress) {
+  const bool asked = type.from == "--dtype";
+  if (const auto cast = describe_cast(model, type); !asked && !cast.empty()) {
+    report.notes.push_back(cast);
+  }
+  if (becomes_float16(model, type)) {
+    report.float16 = check_float16(model, "use --dtype bfloat16", progress);
+    report.notes.insert(
+        report.notes.end(),
+        report.float16.warnings.begin(),
+        report.float16.warnings.end());
+  }
+}
+
 }  // namespace
 
 ConvertReport convert(
@@ -141,7 +170,8 @@ ConvertReport convert(
   auto start = std::chrono::steady_clock::now();
   check_options(options);
   Model model = open_model(model_folder, options.assume_family);
-  auto settings = settings_of(model, options);
+  const auto type = output_type(model, options);
+  auto settings = settings_of(model, options, type);
   Conversion conversion(model, settings);
   check_folders(
       kWhere, model_folder, options.mlx_path, options.force, true, progress);
@@ -150,13 +180,18 @@ ConvertReport convert(
   ConvertReport report;
   report.output = options.mlx_path;
   report.dtype = float_name(settings.dtype.value_or(model.dtype));
+  report.stored_dtype = float_name(model.dtype);
+  report.dtype_from = type ? type->from : "";
   report.notes = model.spec.notes;
+  if (type) {
+    note_type(model, *type, report, progress);
+  }
+  for (const auto& note : report.notes) {
+    warn(progress, kWhere, note);
+  }
   ModelSize before = model_size(model);
   report.parameters = before.parameters;
   report.bytes_in = before.bytes;
-  for (const auto& note : model.spec.notes) {
-    warn(progress, kWhere, note);
-  }
   report.modules =
       list_converted(model, conversion, options.dequantize, progress);
   auto written = write_model(
@@ -182,6 +217,8 @@ Json to_json(const ConvertReport& report) {
   Json json;
   json["output"] = report.output;
   json["dtype"] = report.dtype;
+  json["dtype_from"] = report.dtype_from;
+  json["stored_dtype"] = report.stored_dtype;
   json["modules"] = Json::array();
   for (const auto& module : report.modules) {
     Json entry{{"path", module.path}};
@@ -201,6 +238,9 @@ Json to_json(const ConvertReport& report) {
   json["peak_rss"] = report.peak_rss;
   json["side_files"] = report.side_files;
   json["notes"] = report.notes;
+  if (report.float16.tokens > 0) {
+    json["float16"] = to_json(report.float16);
+  }
   return json;
 }
 

@@ -10,6 +10,7 @@
 #include "core/options.h"
 #include "core/progress.h"
 #include "format/quant_plan.h"
+#include "pipeline/float16_check.h"
 
 namespace pennyweight {
 
@@ -73,7 +74,7 @@ struct ConvertOptions {
     option(
         {.name = "dtype",
          .help = "Type of what is not quantized, and of scales (default: the "
-                 "config's torch_dtype, else the weights' own)",
+                 "one that config.json names, else the weights' own)",
          .choices = {"float16", "bfloat16", "float32"}},
         self.dtype);
     option(
@@ -99,6 +100,8 @@ struct ConvertedModule {
 struct ConvertReport {
   std::string output;
   std::string dtype;  // of what is not quantized: float32, bfloat16, float16
+  std::string dtype_from;    // see OutputType; empty: the weights' own
+  std::string stored_dtype;  // of most weights that were read
   std::vector<ConvertedModule> modules;  // in the order of the forward pass
   int64_t parameters = 0;                // as if not quantized
   int64_t bytes_in = 0;                  // tensor bytes of the model read
@@ -108,6 +111,7 @@ struct ConvertReport {
   double bits_per_weight = 0;
   double seconds = 0;
   int64_t peak_rss = 0;  // bytes, of the whole process so far
+  Float16Check float16;  // of weights that are cast to float16
   std::vector<std::string> side_files;
   std::vector<std::string> notes;
 };

@@ -54,7 +54,7 @@ class Run {
             "affine",
             options.low_bits,
             options.low_group_size)),
-        model_(open_model(folder, options.assume_family)),
+        model_(open_source(folder, options.assume_family, progress)),
         candidates_(list_candidates(options)),
         target_(size_target(options.target_bpw, options.target_size, kWhere)),
         widths_(model_, candidates_, low_) {
@@ -189,7 +189,7 @@ class Run {
   void write(const QuantPlan& plan) {
     AtomicFolder output(options_.mlx_path, options_.force);
     ConversionSettings settings;
-    settings.dtype = model_.dtype;
+    settings.dtype = output_dtype(model_);
     settings.plan = plan;
     auto written = write_model(
         model_,

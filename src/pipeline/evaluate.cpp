@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "eval/evaluate.h"
+#include "eval/float16_range.h"
 #include "model/model.h"
 #include "pipeline/conversion.h"
 #include "text/tokenizer.h"
@@ -65,6 +66,14 @@ EvaluateReport evaluate_model(
   settings.batch_tokens =
       int64_t{options.batch_size} * options.data.sequence_length;
   auto model = open_model(model_folder, options.assume_family);
+  // Asked for by the user, or as mlx-lm runs it.
+  settings.float16_overflow_fails = settings.dtype || runs_in_float16(model);
+  if (!settings.float16_overflow_fails && model.dtype == mx::float16) {
+    model.spec.notes.push_back(
+        "the weights are float16 but for some that are not, behind which "
+        "mlx-lm computes in float32: activations are not checked for float16's "
+        "range");
+  }
   std::optional<Model> reference;
   if (reference_folder) {
     reference.emplace(open_model(*reference_folder, options.assume_family));

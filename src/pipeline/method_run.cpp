@@ -45,9 +45,8 @@ class FinishedBlocks {
     }
     auto home = homes_.find(module);
     if (home == homes_.end()) {
-      auto dense = load_linear(model_, module, model_.dtype).dense;
-      require_finite(*dense, module + ".weight");
-      return quantize(*dense, *plan_.at(module).spec);
+      const auto linear = load_linear(model_, module, model_.dtype);
+      return quantize(finite_dense(linear, module), *plan_.at(module).spec);
     }
     go_to(home->second.block);
     if (home->second.count == 0) {
@@ -161,7 +160,7 @@ MethodRun::MethodRun(
       ranks_(ranks),
       progress_(progress),
       start_(std::chrono::steady_clock::now()),
-      model_(open_model(model_folder, options.assume_family)) {
+      model_(open_source(model_folder, options.assume_family, progress)) {
   auto refuse = [&](const std::string& what) {
     throw Error(ErrorCode::invalid_argument, name_, what);
   };
@@ -303,7 +302,8 @@ void MethodRun::write_output(
     const std::string& summary) {
   FinishedBlocks blocks(work, model_, plan_, outer);
   ConversionSettings settings;
-  settings.dtype = model_.dtype;
+  settings.dtype = output_dtype(model_);
+  settings.scales_dtype = model_.dtype;
   settings.plan = plan_;
   settings.source = [&](const std::string& module) {
     return blocks.packed(module);

@@ -109,7 +109,7 @@ OuterRounding::OuterRounding(
 
 OuterRounding::Rounded OuterRounding::round(const QuantSpec& spec) const {
   auto linear = load_linear(model_, module_.path, model_.dtype);
-  require_finite(*linear.dense, module_.path + ".weight");
+  linear.dense = finite_dense(linear, module_.path);
   std::vector<ops::QuantizedWeight> parts;
   double nearest = 0;
   double loss = 0;

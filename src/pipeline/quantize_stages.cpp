@@ -17,7 +17,7 @@ Model open_full_model(
     const fs::path& folder,
     const PlanOptions& options,
     const std::string& where) {
-  auto model = open_model(folder, options.assume_family);
+  auto model = open_source(folder, options.assume_family);
   if (!model.quantized.empty()) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -100,7 +100,7 @@ Evaluation divergence(
 
 Json run_nearest(const StageContext& context, const fs::path& output) {
   ConversionSettings settings;
-  settings.dtype = context.model.dtype;
+  settings.dtype = output_dtype(context.model);
   settings.plan = context.widths.plan;
   AtomicFolder folder(output, true);
   const auto written = write_model(

@@ -91,7 +91,7 @@ QuantPlan WidthChooser::plan_of(const std::vector<size_t>& chosen) const {
 // weight.
 int64_t WidthChooser::bytes_of(const QuantPlan& plan, bool with_carried) const {
   ConversionSettings settings;
-  settings.dtype = model_.dtype;
+  settings.dtype = output_dtype(model_);
   settings.plan = plan;
   const Conversion planned(model_, settings);
   int64_t bytes = 0;

@@ -41,6 +41,26 @@ def convert(model, out, *flags):
          *map(str, flags)], check=True, capture_output=True, timeout=300)
 
 
+def report_of(method, model, out, *flags, code=0):
+    """The result of any command as JSON; what is said where it must fail."""
+    report = Path(f"{out}.json")
+    done = subprocess.run(
+        [BIN, method, "--model", str(model), "--mlx-path", str(out),
+         "--json", report, *map(str, flags)],
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return json.loads(report.read_text()) if code == 0 else done.stderr
+
+
+def evaluate(model, *flags, code=0):
+    report = Path(f"{model}.evaluate.json")
+    done = subprocess.run(
+        [BIN, "evaluate", str(model), "--json", report, *map(str, flags)],
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return json.loads(report.read_text()) if code == 0 else done.stderr
+
+
 def kl(out, model=DEMO):
     report = Path(f"{out}.kl.json")
     subprocess.run(

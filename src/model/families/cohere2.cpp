@@ -30,6 +30,7 @@ DecoderSpec read_cohere2(const FamilyInput& input) {
   const auto pattern = config.integer("sliding_window_pattern", 1, 1 << 20);
   for (BlockSpec& block : spec.blocks) {
     block.parallel = true;
+    block.attention.wide_scores = true;
     block.attention_norm->centered = true;
     block.attention_norm->bias = bias;
     block.mlp_norm.reset();

@@ -58,7 +58,8 @@ void fill_layer(
     delta.a = LinearSpec{path + "in_proj_a", shape.heads, hidden};
   }
   delta.conv = {path + "conv1d.weight", {2 * keys + values, shape.width, 1}};
-  delta.a_log = {path + "A_log", {shape.heads}, true};
+  // mlx-lm protects it in qwen3_5, and not in qwen3_next.
+  delta.a_log = {path + "A_log", {shape.heads}, !fused};
   delta.dt_bias = {path + "dt_bias", {shape.heads}};
   delta.norm = {path + "norm", shape.value_dim, whole.eps};
   delta.key_heads = shape.key_heads;

@@ -38,6 +38,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
   local.base = config.number("rope_local_base_freq");
   fill_gemma_blocks(shape, config.number("query_pre_attn_scalar"), spec);
   for (BlockSpec& block : spec.blocks) {
+    block.clips_residual = true;
     block.attention.q_norm->offset = 1;
     block.attention.k_norm->offset = 1;
     if ((block.index + 1) % pattern != 0) {

@@ -84,7 +84,7 @@ void read_corrected_router(
   moe.router.packable = false;
   moe.scores = MoeSpec::Scores::sigmoid;
   moe.correction = ParameterSpec{
-      path + ".gate.e_score_correction_bias", {int64_t{moe.count}}};
+      path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
   moe.normalize = moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
   moe.scale = static_cast<float>(config.number_or("routed_scaling_factor", 1));
   moe.groups = config.integer_or("n_group", 1, 1, moe.count);
