@@ -24,7 +24,7 @@ struct Runner {
   const Model& model;
   mx::Dtype dtype;
   OuterWeights outer;
-  bool checked = false;  // that the blocks' weights are finite
+  bool checked = false;            // that the blocks' weights are finite
   OverflowGuard* guard = nullptr;  // watches where set
 
   Runner(const Model& of, std::optional<mx::Dtype> wanted)

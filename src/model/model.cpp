@@ -218,6 +218,27 @@ void claim_norm(Claims& claims, const NormSpec& norm) {
 
 namespace {
 
+// What mlx-lm drops is left out of an output, and said; a dropped head is said
+// where that was decided. What is carried over is said with its count.
+void leave_dropped(Claims& claims, Model& model) {
+  std::vector<std::string> dropped;
+  for (const auto& [name, info] : model.tensors.all()) {
+    const bool drops = is_among(name, model.spec.dropped);
+    if (drops || is_among(name, model.spec.carried)) {
+      claims.leave(name);
+    }
+    if (drops && name.find("lm_head.") == std::string::npos) {
+      dropped.push_back(name);
+    }
+  }
+  if (!dropped.empty()) {
+    model.spec.notes.push_back(
+        std::to_string(dropped.size()) + " tensors such as " +
+        one_line(dropped.front(), 120) +
+        " are left out, as mlx-lm leaves them out");
+  }
+}
+
 Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   ModelTensors tensors(checkpoint, spec.sources);
   Model model{
@@ -245,12 +266,7 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
     }
   }
   claim_norm(claims, model.spec.final_norm);
-  for (const auto& [name, info] : model.tensors.all()) {
-    if (is_among(name, model.spec.dropped) ||
-        is_among(name, model.spec.carried)) {
-      claims.leave(name);
-    }
-  }
+  leave_dropped(claims, model);
   claims.finish();
   model.dtype = claims.main_dtype();
   model.published_packed = packing.published && !model.quantized.empty();
