@@ -54,7 +54,8 @@ def rows_of(tokenizer, text):
 def test_sensitivities_are_mlx_lms(tmp_path, tied):
     model = tmp_path / "model"
     random_model.write(
-        model, dtype=mx.float32, tie_word_embeddings=tied, **SHAPE)
+        model, dtype=mx.float32, torch_dtype="float32",
+        tie_word_embeddings=tied, **SHAPE)
     compare_sensitivities(tmp_path, model)
 
 
