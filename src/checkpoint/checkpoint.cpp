@@ -211,19 +211,8 @@ struct Checkpoint::Impl {
     }
   }
 
-  void note_index() {
-    if (index.fault) {
-      notes.push_back(
-          std::string(kWeightIndex) + " " + *index.fault +
-          ": it is ignored, and the files decide which tensors there are");
-      return;
-    }
-    std::vector<std::string> faults;
-    if (!missing.empty() && !index.places.empty()) {
-      faults.push_back(
-          "names " + some_of({missing.begin(), missing.end()}) +
-          ", which the folder has not");
-    }
+  // In words, what the index says that the files do not.
+  std::vector<std::string> index_faults() const {
     std::vector<std::string> misplaced;
     std::vector<std::string> unknown;
     for (const auto& [name, info] : tensors) {
@@ -234,22 +223,40 @@ struct Checkpoint::Impl {
         misplaced.push_back(name);
       }
     }
-    if (!misplaced.empty()) {
-      faults.push_back(
-          "places " + some_of(misplaced, 1) + " in files that have it not");
-    }
-    if (!unknown.empty() && !index.places.empty()) {
-      faults.push_back("does not list " + some_of(unknown, 1));
-    }
     std::vector<std::string> absent;
     for (const auto& [name, file] : index.places) {
       if (!tensors.contains(name) && !missing.contains(file)) {
         absent.push_back(name);
       }
     }
+    std::vector<std::string> faults;
+    if (!missing.empty()) {
+      faults.push_back(
+          "names " + some_of({missing.begin(), missing.end()}) +
+          ", which the folder has not");
+    }
+    if (!misplaced.empty()) {
+      faults.push_back(
+          "places " + some_of(misplaced, 1) + " in files that have it not");
+    }
+    if (!unknown.empty()) {
+      faults.push_back("does not list " + some_of(unknown, 1));
+    }
     if (!absent.empty()) {
       faults.push_back("lists " + some_of(absent, 1) + ", which no file holds");
     }
+    return faults;
+  }
+
+  void note_index() {
+    if (index.fault) {
+      notes.push_back(
+          std::string(kWeightIndex) + " " + *index.fault +
+          ": it is ignored, and the files decide which tensors there are");
+      return;
+    }
+    auto faults =
+        index.places.empty() ? std::vector<std::string>{} : index_faults();
     if (index.odd > 0) {
       faults.push_back(
           "has " + std::to_string(index.odd) +

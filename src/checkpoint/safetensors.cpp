@@ -48,6 +48,37 @@ mx::array view_on_cpu(
   return view;
 }
 
+Error corrupt(const std::string& name, const std::string& what) {
+  return Error(ErrorCode::corrupt, kWhere, name + " " + what);
+}
+
+// Of a file of `size` bytes; `data` is empty where there are fewer than 8.
+uint64_t
+header_length(std::string_view data, uint64_t size, const std::string& name) {
+  if (data.empty()) {
+    throw corrupt(
+        name,
+        size == 0 ? "is empty; fetch it again"
+                  : "is cut short: " + std::to_string(size) +
+                " bytes; fetch it again");
+  }
+  if (const auto wrong = wrong_file(data.substr(0, kBeginning))) {
+    throw corrupt(name, *wrong);
+  }
+  uint64_t length = 0;
+  std::memcpy(&length, data.data(), 8);  // little endian, as are our targets
+  if (length > kMaxSafetensorsHeader) {
+    throw corrupt(name, "is no safetensors file; fetch it again");
+  }
+  if (length > size - 8) {
+    throw corrupt(
+        name,
+        "is cut short: " + std::to_string(size) + " bytes of more than " +
+            std::to_string(length + 8) + "; fetch it again");
+  }
+  return length;
+}
+
 }  // namespace
 
 std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
@@ -87,35 +118,13 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
   if (failed) {
     throw io_error(kWhere, "can't read", name, failed);
   }
-  const auto corrupt = [&](const std::string& what) {
-    return Error(ErrorCode::corrupt, kWhere, name + " " + what);
-  };
   if (!regular) {
-    throw corrupt("is not a regular file");
+    throw corrupt(name, "is not a regular file");
   }
-  const std::string_view start(
-      file->data_ ? file->data_ : "",
-      std::min<size_t>(file->size_, kBeginning));
-  if (const auto wrong = file->data_ ? wrong_file(start) : std::nullopt) {
-    throw corrupt(*wrong);
-  }
-  if (info.st_size < 8) {
-    throw corrupt(
-        info.st_size == 0 ? "is empty; fetch it again"
-                          : "is cut short: " + std::to_string(info.st_size) +
-                " bytes; fetch it again");
-  }
-  uint64_t length = 0;
-  std::memcpy(&length, file->data_, 8);  // little endian, as are our targets
-  if (length > kMaxSafetensorsHeader) {
-    throw corrupt("is no safetensors file; fetch it again");
-  }
-  if (length > file->size_ - 8) {
-    throw corrupt(
-        "is cut short: " + std::to_string(file->size_) +
-        " bytes of more than " + std::to_string(length + 8) +
-        "; fetch it again");
-  }
+  const uint64_t length = header_length(
+      {file->data_ ? file->data_ : "", file->size_},
+      static_cast<uint64_t>(info.st_size),
+      name);
   file->entries_ =
       parse_safetensors_header({file->data_ + 8, length}, file->size_, name);
   return file;

@@ -150,7 +150,7 @@ TEST(Model, AnEntryOverPlainWeightsIsDroppedWithANote) {
       {{"quantization_config", {{"quant_method", "mxfp4"}}}},
       {{"quantization_config", {{"load_in_4bit", true}}}},
       {{"quantization_config", Json::object()}},
-      {{"compression_config", {{"quant_method", "compressed-tensors"}}}},
+      {{"quantization_config", {{"quant_method", "compressed-tensors"}}}},
       {{"quantization", {{"group_size", 64}, {"bits", 4}}}},
       {{"quantization", {{"group_size", 64}, {"bits", 4}}},
        {"quantization_config", {{"quant_method", "awq"}}}},
@@ -229,7 +229,7 @@ TEST(Model, AMissingFileIsNamedWithItsTensor) {
       {"weight_map",
        {{name, "model-00002-of-00002.safetensors"},
         {"model.norm.weight", "model.safetensors"}}}};
-  for (const std::string part : {name, std::string("00002-of-00002")}) {
+  for (const std::string& part : {name, std::string("00002-of-00002")}) {
     expect_error(
         ErrorCode::not_found, part, [&] { open_model(folder.path()); });
   }

@@ -146,7 +146,7 @@ ENTRIES = {
     "gptq": {"quantization_config": {"quant_method": "gptq", "bits": 4,
                                      "group_size": 128}},
     "awq": {"quantization_config": {"quant_method": "awq", "bits": 4}},
-    "compressed": {"compression_config": {
+    "compressed": {"quantization_config": {
         "quant_method": "compressed-tensors", "format": "float-quantized"}},
     "modelopt": {"quantization_config": {"quant_algo": "NVFP4"}},
     "torchao": {"quantization_config": {
