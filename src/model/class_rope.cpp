@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/error.h"
+
 namespace pennyweight {
 
 namespace {
@@ -61,8 +63,16 @@ void take(
     const Json& from,
     const char* name,
     ClassConfig& config) {
-  if (type.reads(key) && !has_key(config.values, key) && has_key(from, name)) {
+  if (!type.reads(key) || !has_key(from, name)) {
+    return;
+  }
+  if (!has_key(config.values, key)) {
     set_key(config, key, Json(from.at(name)));
+  } else if (config.values.at(key) != from.at(name)) {
+    config.notes.push_back(
+        std::string(key) + " " + one_line(config.values.at(key).dump(), 40) +
+        " is taken, as in mlx-lm, which does not read the " +
+        one_line(from.at(name).dump(), 40) + " in rope_parameters");
   }
 }
 

@@ -235,7 +235,7 @@ void leave_dropped(Claims& claims, Model& model) {
     model.spec.notes.push_back(
         std::to_string(dropped.size()) + " tensors such as " +
         one_line(dropped.front(), 120) +
-        " are left out, as mlx-lm leaves them out");
+        " are left out: mlx-lm's class does not use them");
   }
 }
 

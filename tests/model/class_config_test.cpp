@@ -107,6 +107,7 @@ TEST(ClassConfig, RopeParametersOfAClassThatDoesNotReadThem) {
   config = read(
       {{"rope_parameters", parameters}, {"rope_theta", 7e3}}, "qwen3_next");
   EXPECT_EQ(config.values.at("rope_theta"), 7e3);
+  EXPECT_NE(all_notes(config).find("rope_theta 7000"), std::string::npos);
   EXPECT_EQ(config.patch.at("partial_rotary_factor"), 0.5);
   // A class that scales nothing.
   config = read({{"rope_parameters", parameters}}, "glm4");

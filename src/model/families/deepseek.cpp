@@ -215,6 +215,15 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
       read_corrected_router(config, block.path + ".mlp", *block.moe);
     }
   }
+  // mlx-lm takes this for the layer that predicts further tokens, by name.
+  if (spec.blocks.size() > 61) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": mlx-lm drops layer 61 of this family, whatever "
+            "num_hidden_layers says, and can't load a model that needs it");
+  }
   spec.dropped.push_back("model.layers.61.");
   drop_next_layers(config, spec);
   return spec;

@@ -201,7 +201,10 @@ void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   for (int i = 0; i < shape.layers; ++i) {
     spec.blocks.push_back(standard_block(shape, i));
   }
-  spec.dropped.push_back("*rotary_emb.inv_freq");
+  // Derived from the config; scales of a cache in fp8, which MLX has not.
+  for (const char* part : {"rotary_emb.inv_freq", ".k_scale", ".v_scale"}) {
+    spec.dropped.push_back(std::string("*") + part);
+  }
   spec.final_norm = {shape.prefix + "model.norm", shape.hidden, shape.eps};
   if (!shape.tied) {
     spec.head =
