@@ -153,8 +153,9 @@ void check_reads(
     const std::string& origin) {
   for (const ClassKey& key : type.keys) {
     auto it = config.values.find(key.name);
+    // Of text_config: where there is none, the config itself is it.
     if (it == config.values.end() && !key.fallback &&
-        !patch.contains(key.name)) {
+        !patch.contains(key.name) && key.name != std::string("text_config")) {
       throw Error(
           ErrorCode::corrupt,
           "model",

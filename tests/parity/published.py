@@ -81,8 +81,6 @@ def scaled(config):
     config["vocab_size"] = SIZES["vocab_size"]
     config["num_hidden_layers"] = layers
     config["hidden_size"] = HIDDEN
-    if config.get("model_type") == "cohere2" and not config.get("head_dim"):
-        config["hidden_size"] = HEADS * 128  # the class's own head_dim
     if heads:
         config["num_attention_heads"] = HEADS
         if kv:

@@ -12,12 +12,8 @@ refuse(ErrorCode code, const JsonView& config, const std::string& what) {
 
 }  // namespace
 
-void use_plain_heads(
-    const JsonView& config,
-    StandardShape& shape,
-    DecoderSpec& spec) {
+void use_plain_heads(StandardShape& shape, DecoderSpec& spec) {
   const int plain = static_cast<int>(shape.hidden / shape.heads);
-  config.has("head_dim");  // glm4's class has the key, of no effect
   if (shape.head_dim != plain) {
     spec.notes.push_back(
         "head_dim " + std::to_string(shape.head_dim) +
@@ -70,6 +66,14 @@ void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {
     spec.notes.push_back(
         std::to_string(count) + " tensors of " +
         prefix.substr(0, prefix.size() - 1) + " are carried over as they are");
+  }
+}
+
+void take_note_of(
+    const JsonView& config,
+    std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    config.has(key);
   }
 }
 

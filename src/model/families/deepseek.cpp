@@ -86,20 +86,19 @@ struct MoeShape {
 
 MoeShape read_moe_shape(const JsonView& config) {
   MoeShape shape;
-  for (const char* key :
-       {"moe_intermediate_size",
-        "n_shared_experts",
-        "num_experts_per_tok",
-        "first_k_dense_replace",
-        "moe_layer_freq",
-        "norm_topk_prob",
-        "n_group",
-        "topk_group",
-        "topk_method",
-        "scoring_func",
-        "routed_scaling_factor"}) {
-    config.has(key);  // which are of no effect without experts or groups
-  }
+  take_note_of(
+      config,
+      {"moe_intermediate_size",
+       "n_shared_experts",
+       "num_experts_per_tok",
+       "first_k_dense_replace",
+       "moe_layer_freq",
+       "norm_topk_prob",
+       "n_group",
+       "topk_group",
+       "topk_method",
+       "scoring_func",
+       "routed_scaling_factor"});
   if (!config.has("n_routed_experts")) {
     return shape;
   }

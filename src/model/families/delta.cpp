@@ -100,15 +100,14 @@ void fill_delta_experts(
     int64_t hidden,
     bool everywhere,
     DecoderSpec& spec) {
-  for (const char* key :
-       {"norm_topk_prob",
-        "num_experts_per_tok",
-        "moe_intermediate_size",
-        "shared_expert_intermediate_size",
-        "decoder_sparse_step",
-        "mlp_only_layers"}) {
-    config.has(key);  // which are of no effect without experts
-  }
+  take_note_of(
+      config,
+      {"norm_topk_prob",
+       "num_experts_per_tok",
+       "moe_intermediate_size",
+       "shared_expert_intermediate_size",
+       "decoder_sparse_step",
+       "mlp_only_layers"});
   if (config.integer_or("num_experts", 0, 0, 1 << 14) == 0) {
     return;
   }

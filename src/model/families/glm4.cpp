@@ -12,7 +12,6 @@ DecoderSpec read_glm4(const FamilyInput& input) {
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.rope.traditional = config.boolean_or("rope_traditional", true);
   shape.tied = false;  // whatever tie_word_embeddings says
-  use_plain_heads(config, shape, spec);
   read_plain_rope(config, shape.rope, spec);
   shape.rope.dims = partial_dims(config, shape.head_dim);
   fill_standard(shape, spec);

@@ -11,8 +11,16 @@ DecoderSpec read_glm4_moe(const FamilyInput& input) {
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.qk_norm = config.boolean_or("use_qk_norm", false);
-  config.has("tie_word_embeddings");
-  shape.tied = false;  // whatever it says
+  take_note_of(
+      config,
+      {"tie_word_embeddings",
+       "n_group",
+       "topk_group",
+       "norm_topk_prob",
+       "routed_scaling_factor",
+       "scoring_func",
+       "topk_method"});
+  shape.tied = false;  // whatever tie_word_embeddings says
   read_plain_rope(config, shape.rope, spec);
   shape.rope.dims = partial_dims(config, shape.head_dim);
   fill_standard(shape, spec);

@@ -9,7 +9,7 @@ DecoderSpec read_granite(const FamilyInput& input) {
   DecoderSpec spec;
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
-  use_plain_heads(config, shape, spec);
+  use_plain_heads(shape, spec);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.output_bias = shape.qkv_bias;
   shape.mlp_bias = config.boolean_or("mlp_bias", false);

@@ -9,7 +9,7 @@ DecoderSpec read_mixtral(const FamilyInput& input) {
   DecoderSpec spec;
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
-  use_plain_heads(config, shape, spec);
+  use_plain_heads(shape, spec);
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
   shape.tied = read_tied(input, spec);
   read_plain_rope(config, shape.rope, spec);

@@ -7,10 +7,8 @@ namespace {
 
 // The lengths stand beside rope_scaling, not in it.
 void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
-  for (const char* key :
-       {"original_max_position_embeddings", "max_position_embeddings"}) {
-    config.has(key);  // which are of no effect without longrope
-  }
+  take_note_of(
+      config, {"original_max_position_embeddings", "max_position_embeddings"});
   const auto given = config.object("rope_scaling");
   if (!given || given->json().empty()) {
     return;
@@ -49,7 +47,7 @@ DecoderSpec read_phi3(const FamilyInput& input) {
   DecoderSpec spec;
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
-  use_plain_heads(config, shape, spec);
+  use_plain_heads(shape, spec);
   shape.tied = read_tied(input, spec);
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
   shape.rope.dims = partial_dims(config, shape.head_dim);

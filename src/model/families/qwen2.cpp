@@ -10,7 +10,7 @@ DecoderSpec read_qwen2(const FamilyInput& input) {
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
   config.integer("num_key_value_heads", 1, shape.heads);
-  use_plain_heads(config, shape, spec);
+  use_plain_heads(shape, spec);
   shape.qkv_bias = true;
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
   shape.tied = read_tied(input, spec);

@@ -28,10 +28,10 @@ DecoderSpec read_qwen2_moe(const FamilyInput& input) {
   DecoderSpec spec;
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
-  use_plain_heads(config, shape, spec);
+  use_plain_heads(shape, spec);
   shape.qkv_bias = true;
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  config.has("tie_word_embeddings");  // the head is never the embedding
+  take_note_of(config, {"tie_word_embeddings"});  // it never ties
   check_scaling(config);
   read_plain_rope(config, shape.rope, spec);
   fill_standard(shape, spec);

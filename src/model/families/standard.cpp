@@ -185,7 +185,7 @@ void read_plain_rope(
     RopeSpec& rope,
     DecoderSpec& spec) {
   read_rope_base(config, rope);
-  config.has("max_position_embeddings");  // which is of no effect here
+  take_note_of(config, {"max_position_embeddings"});
   if (auto scaling = config.object("rope_scaling");
       scaling && is_scaled(*scaling)) {
     spec.notes.push_back(

@@ -64,6 +64,12 @@ void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 /// is noted.
 void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 
+/// The class reads these keys, which are of no effect in some configs: they
+/// count as read where nothing else asks for them.
+void take_note_of(
+    const JsonView& config,
+    std::initializer_list<const char*> keys);
+
 /// The patch of an inner config becomes one of the config around it, whose
 /// text_config is `text`.
 void nest_patch(const Json& text, DecoderSpec& spec);
@@ -84,10 +90,7 @@ MlpSpec standard_mlp(
 
 /// For families whose mlx-lm class takes hidden_size / num_attention_heads for
 /// the head dimension, whatever head_dim says, which is noted.
-void use_plain_heads(
-    const JsonView& config,
-    StandardShape& shape,
-    DecoderSpec& spec);
+void use_plain_heads(StandardShape& shape, DecoderSpec& spec);
 
 /// Gemma's blocks: norms that add 1 before and behind, gelu, scores scaled by
 /// 1 / sqrt(scalar).

@@ -47,7 +47,9 @@ DecoderSpec read_inner(
   };
   auto spec = read_as(model_class, read, inner);
   for (const auto& name : std::vector(spec.dropped)) {
-    spec.dropped.push_back(hub_name(name));
+    if (name.starts_with(kInner)) {
+      spec.dropped.push_back(hub_name(name));
+    }
   }
   add_stored_names(hub_name, spec);
   carry_others(input, spec);
