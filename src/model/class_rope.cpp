@@ -90,6 +90,22 @@ void note_partial(
   }
 }
 
+// `before`: the patch without what was taken from rope_parameters.
+void note_spelling(const Json& before, ClassConfig& config) {
+  std::string keys;
+  for (const auto& [key, value] : config.patch.items()) {
+    if (!before.contains(key)) {
+      keys += (keys.empty() ? "" : ", ") + key;
+    }
+  }
+  if (!keys.empty()) {
+    config.notes.push_back(
+        "mlx-lm does not read rope_parameters in this family: an output's "
+        "config spells out " +
+        keys);
+  }
+}
+
 // The class has rope_parameters and takes nothing from beside them.
 bool reads_parameters_alone(const ModelClass& type) {
   const ClassKey* key = type.find("rope_parameters");
@@ -157,6 +173,7 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
     note_partial(type, parts.full, config);
     return;
   }
+  const Json before = config.patch;
   take(type, "rope_theta", parts.full, "rope_theta", config);
   take(type, "rope_local_base_freq", parts.local, "rope_theta", config);
   for (const char* key :
@@ -173,6 +190,7 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
     }
   }
   note_partial(type, parts.full, config);
+  note_spelling(before, config);
 }
 
 }  // namespace

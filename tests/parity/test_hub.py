@@ -38,8 +38,8 @@ def hub():
     server.close()
 
 
-WANTED = {WEIGHTS, "config.json", "tokenizer.json", "extra/odd name?.json",
-          "empty.txt", "README.md"}
+WANTED = {WEIGHTS, "config.json", "tokenizer.json", "modeling.py",
+          "extra/odd name?.json", "empty.txt", "README.md"}
 
 
 class Result:
@@ -113,7 +113,7 @@ def wait_for_part(home, size):
         time.sleep(0.02)
 
 
-def test_fetches_all_that_mlx_lm_would_but_code(hub, tmp_path):
+def test_fetches_all_that_mlx_lm_would(hub, tmp_path):
     result = succeeds(resolve(hub, tmp_path))
     assert result.folder == snapshot(tmp_path)
     assert names_in(result.folder) == WANTED
@@ -452,7 +452,8 @@ def test_a_data_set(hub, tmp_path):
     result = succeeds(resolve(hub, tmp_path, kind="dataset"))
     assert result.folder == (
         repository(tmp_path, "datasets") / "snapshots" / COMMIT)
-    assert names_in(result.folder) == WANTED - {WEIGHTS, "README.md"} | {
+    assert names_in(result.folder) == WANTED - {
+        WEIGHTS, "README.md", "modeling.py"} | {
         "data/train.parquet"}
     offline = resolve(hub, tmp_path, kind="dataset", HF_HUB_OFFLINE="1")
     assert succeeds(offline).folder == result.folder
