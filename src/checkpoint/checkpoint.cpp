@@ -87,7 +87,7 @@ struct Checkpoint::Impl {
       corrupt(
           (folder / a).string() + ": tensor " + one_line(name, 120) +
           " stands in " + b +
-          " too, with other values, and no index says which counts; move the "
+          " too, with other contents, and no index says which counts; move the "
           "file away that is not this model's");
     }
     if (place == b) {

@@ -262,10 +262,12 @@ double JsonView::number_or(const std::string& key, double fallback) const {
 
 bool JsonView::boolean_or(const std::string& key, bool fallback) const {
   const Json* value = find(key);
-  if (value && !value->is_boolean()) {
+  // Python takes 0 and 1 for them, too.
+  const bool number = value && (*value == 0 || *value == 1);
+  if (value && !value->is_boolean() && !number) {
     wrong(key, "true or false");
   }
-  return value ? value->get<bool>() : fallback;
+  return !value ? fallback : number ? *value == 1 : value->get<bool>();
 }
 
 std::string JsonView::string(const std::string& key) const {

@@ -32,6 +32,18 @@ int64_t period_of(const Json& types, const char* kind) {
   return std::ranges::find(types, Json(kind)) - types.begin() + 1;
 }
 
+// The first layer that is not as every `period`th one being of full attention
+// has it; the number of layers where all are.
+size_t first_other(const Json& types, int64_t period) {
+  for (size_t i = 0; i < types.size(); ++i) {
+    const bool full = (static_cast<int64_t>(i) + 1) % period == 0;
+    if (full != (types.at(i) == "full_attention")) {
+      return i;
+    }
+  }
+  return types.size();
+}
+
 // What the class has as every Nth layer stands as a list of all layers in
 // newer configs.
 void read_layer_types(
@@ -49,22 +61,25 @@ void read_layer_types(
   if (!types.is_array() || types.empty()) {
     return;
   }
-  const int64_t period = period_of(types, "full_attention");
   if (!has_key(config.values, key)) {
-    set_key(config, key, period);
-  }
-  const Json& every = config.values.at(key);
-  for (size_t i = 0; every.is_number_integer() && i < types.size(); ++i) {
-    const auto layer = static_cast<int64_t>(i) + 1;
-    const bool full =
-        every.get<int64_t>() > 0 && layer % every.get<int64_t>() == 0;
-    if (full != (types.at(i) == "full_attention")) {
-      config.notes.push_back(
-          "layer_types is not used, as in mlx-lm, which takes every " +
-          every.dump() + "th layer as full attention (" + key + "): layer " +
-          std::to_string(i) + " is another one there");
+    if (const auto period = period_of(types, "full_attention");
+        first_other(types, period) == types.size()) {
+      set_key(config, key, period);
       return;
     }
+  }
+  const Json every = has_key(config.values, key)
+      ? config.values.at(key)
+      : Json::parse(type.find(key)->fallback);
+  if (!every.is_number_integer() || every.get<int64_t>() <= 0) {
+    return;
+  }
+  const auto other = first_other(types, every.get<int64_t>());
+  if (other < types.size()) {
+    config.notes.push_back(
+        "layer_types is not used, as in mlx-lm, which takes every " +
+        every.dump() + "th layer as full attention (" + key + "): layer " +
+        std::to_string(other) + " is another one there");
   }
 }
 

@@ -57,6 +57,17 @@ Json scaling_of(Json parameters) {
   return parameters;
 }
 
+// What stands at the top is taken, as mlx-lm does, even where rope_parameters
+// say otherwise.
+void note_other(ClassConfig& config, const char* key, const Json& other) {
+  if (config.values.at(key) != other) {
+    config.notes.push_back(
+        std::string(key) + " " + one_line(config.values.at(key).dump(), 40) +
+        " is taken, as in mlx-lm, and not the " + one_line(other.dump(), 40) +
+        " in rope_parameters");
+  }
+}
+
 void take(
     const ModelClass& type,
     const char* key,
@@ -68,12 +79,8 @@ void take(
   }
   if (!has_key(config.values, key)) {
     set_key(config, key, Json(from.at(name)));
-  } else if (config.values.at(key) != from.at(name)) {
-    config.notes.push_back(
-        std::string(key) + " " + one_line(config.values.at(key).dump(), 40) +
-        " is taken, as in mlx-lm, which does not read the " +
-        one_line(from.at(name).dump(), 40) + " in rope_parameters");
   }
+  note_other(config, key, from.at(name));
 }
 
 void note_partial(
@@ -146,9 +153,16 @@ void name_type(const ModelClass& type, ClassConfig& config) {
   const auto name = rope_type(*scaling);
   if (name == "default") {
     set_key(config, "rope_scaling", nullptr);
-  } else if (!has_key(*scaling, "type")) {
-    Json named = *scaling;
-    named["type"] = name;
+    return;
+  }
+  Json named = *scaling;
+  named["type"] = name;
+  // phi3's wants a float.
+  if (auto factor = named.find("factor");
+      factor != named.end() && factor->is_number_integer()) {
+    *factor = factor->get<double>();
+  }
+  if (named.dump() != scaling->dump()) {
     set_key(config, "rope_scaling", std::move(named));
   }
 }
@@ -164,8 +178,11 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
       set_key(config, "rope_parameters", parts.full);
     }
     auto& values = config.values;
-    if (!has_key(values, "rope_theta") && has_key(parts.full, "rope_theta")) {
-      values["rope_theta"] = parts.full.at("rope_theta");
+    if (has_key(parts.full, "rope_theta")) {
+      if (!has_key(values, "rope_theta")) {
+        values["rope_theta"] = parts.full.at("rope_theta");
+      }
+      note_other(config, "rope_theta", parts.full.at("rope_theta"));
     }
     if (!has_key(values, "rope_scaling")) {
       values["rope_scaling"] = parts.full;

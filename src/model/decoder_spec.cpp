@@ -67,15 +67,21 @@ DecoderSpec read_decoder_spec(
       auto spec = read_as(
           known.model_class,
           known.read,
-          {config,
-           [&](const std::string& name) { return checkpoint.contains(name); },
-           [&](const std::string& prefix) {
-             return names_under(checkpoint, prefix);
-           },
-           [&](const std::string& name) {
-             return checkpoint.contains(name) ? checkpoint.info(name).shape
-                                              : mx::Shape{};
-           }});
+          {.config = config,
+           .has_tensor =
+               [&](const std::string& name) {
+                 return checkpoint.contains(name);
+               },
+           .tensors_under =
+               [&](const std::string& prefix) {
+                 return names_under(checkpoint, prefix);
+               },
+           .shape_of =
+               [&](const std::string& name) {
+                 return checkpoint.contains(name) ? checkpoint.info(name).shape
+                                                  : mx::Shape{};
+               },
+           .lacks_files = checkpoint.lacks_files()});
       spec.family = family;
       return spec;
     }

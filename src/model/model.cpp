@@ -45,7 +45,7 @@ class Claims {
           checkpoint_.lacks_files() ? ErrorCode::not_found : ErrorCode::corrupt,
           "model",
           checkpoint_.folder().string() + ": tensor " + name + " is missing" +
-              checkpoint_.about_missing(name));
+              checkpoint_.about_missing(name) + about_names(name));
     }
     const auto& info = tensors_.info(name);
     if (!std::ranges::equal(info.shape, shape)) {
@@ -72,6 +72,21 @@ class Claims {
     }
     count_[info.dtype.val()] += info.bytes;
     return info;
+  }
+
+  // What the names that are there say of one that is not.
+  std::string about_names(const std::string& name) const {
+    for (const auto& [other, info] : tensors_.all()) {
+      if (other.find(".lora_A.") != other.npos) {
+        return "; this is an adapter (" + one_line(other, 120) +
+            "): merge it into its base model first";
+      }
+      if (other.ends_with("." + name) || name.ends_with("." + other)) {
+        return "; there is " + one_line(other, 120) +
+            ": save the model under the names that mlx-lm reads";
+      }
+    }
+    return "";
   }
 
   // What nobody asks for, though it is there.

@@ -173,6 +173,11 @@ TEST(ClassConfig, PatternsAreReadFromLayerTypes) {
       {{"layer_types", {s, s, f}}, {"_sliding_window_pattern", 3}}, "cohere2");
   EXPECT_EQ(config.patch.at("sliding_window_pattern"), 3);
   // The class reads the pattern, whatever the list says.
+  // Without any pattern it stays the class's.
+  config = read({{"layer_types", {f, s, s, f}}}, "gemma3_text");
+  EXPECT_EQ(config.values.at("sliding_window_pattern"), 6);
+  EXPECT_FALSE(config.patch.contains("sliding_window_pattern"));
+  EXPECT_NE(all_notes(config).find("layer_types"), std::string::npos);
   config = read(
       {{"layer_types", {s, f, s, f}}, {"sliding_window_pattern", 4}},
       "gemma3_text");

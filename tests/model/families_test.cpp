@@ -151,11 +151,16 @@ TEST(Families, TensorsDecideWhetherTheHeadIsTied) {
   const auto has = [](const std::string& name) {
     return name == "model.embed_tokens.weight";
   };
-  auto spec =
-      spec_of(with(tiny_config(), {{"tie_word_embeddings", false}}), has);
+  auto config = tiny_config("mixtral");  // whose class does not tie by itself
+  config["num_local_experts"] = 2;
+  config.erase("tie_word_embeddings");
+  auto spec = spec_of(config, has);
   EXPECT_FALSE(spec.head.has_value());
   EXPECT_EQ(spec.config_patch.at("tie_word_embeddings"), true);
   EXPECT_NE(all_notes(spec).find("lm_head"), std::string::npos);
+  // A head that the config names must be there.
+  spec = spec_of(with(tiny_config(), {{"tie_word_embeddings", false}}), has);
+  EXPECT_TRUE(spec.head.has_value());
 }
 
 TEST(Families, HarmlessKeysPass) {

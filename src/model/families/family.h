@@ -22,6 +22,8 @@ struct FamilyInput {
   std::string prefix{};
   /// The config before the class's defaults were added.
   const Json* given = nullptr;
+  /// Weight files are known to be missing, which may hold what seems absent.
+  bool lacks_files = false;
 };
 
 /// A family turns a config into a spec, as the class of mlx-lm does.

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "core/error.h"
 #include "kernels/types.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
@@ -28,6 +29,14 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
   const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
   const auto pattern =
       static_cast<int>(config.integer("sliding_window_pattern", 1, 1 << 20));
+  if (pattern > shape.layers) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        config.origin() +
+            ": no layer has full attention (sliding_window_pattern, "
+            "layer_types), without which mlx-lm can't run this family");
+  }
   shape.qk_norm = true;
   shape.tied = !input.has_tensor("lm_head.weight");
   read_rope(config, shape.rope, spec);

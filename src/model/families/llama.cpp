@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/error.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
@@ -10,7 +12,7 @@ namespace {
 // window is sliding_window for the latter.
 std::vector<int>
 read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
-  int64_t window = config.integer_or("sliding_window", 0, 0, int64_t{1} << 30);
+  take_note_of(config, {"sliding_window"});
   const Json* types = config.find("layer_types");
   if (!types) {
     return {};
@@ -22,6 +24,10 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
         config.origin() + ": \"layer_types\" must name " +
             std::to_string(layers) + " layers");
   }
+  const bool slides =
+      std::ranges::find(*types, Json("sliding_attention")) != types->end();
+  const int64_t window =
+      slides ? config.integer_or("sliding_window", 0, 0, int64_t{1} << 30) : 0;
   std::vector<int> windows;
   bool any_full = false;
   for (const Json& type : *types) {

@@ -130,8 +130,11 @@ bool read_tied(const FamilyInput& input, DecoderSpec& spec) {
     drop_head(input, spec);
     return true;
   }
-  const bool ties =
-      tied ? !head : !head && input.has_tensor("model.embed_tokens.weight");
+  // A head that the config asks for by name, or that a missing file may hold,
+  // is not made up.
+  const bool may_tie = !said && !input.lacks_files &&
+      input.has_tensor("model.embed_tokens.weight");
+  const bool ties = !head && (tied || may_tie);
   if (ties != tied || !said) {
     spec.config_patch["tie_word_embeddings"] = ties;
   }
@@ -170,14 +173,17 @@ void read_rope_base(const JsonView& config, RopeSpec& rope) {
 
 void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
   read_rope_base(config, rope);
+  take_note_of(config, {"max_position_embeddings"});
+  const auto scaling = config.object("rope_scaling");
+  if (!scaling) {
+    return;
+  }
   std::optional<int> max_positions;
-  if (config.has("max_position_embeddings")) {
+  if (is_scaled(*scaling) && config.has("max_position_embeddings")) {
     max_positions = static_cast<int>(
         config.integer("max_position_embeddings", 1, kMaxPositions));
   }
-  if (auto scaling = config.object("rope_scaling")) {
-    read_rope_scaling(*scaling, max_positions, rope, spec.notes);
-  }
+  read_rope_scaling(*scaling, max_positions, rope, spec.notes);
 }
 
 void read_plain_rope(

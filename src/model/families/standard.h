@@ -47,11 +47,10 @@ void note_activation(
 /// A number that must be above 0.
 float read_multiplier(const JsonView& config, const char* key);
 
-/// Whether the head is the embedding, as tie_word_embeddings says. The
-/// tensors decide where it doesn't: beside a config that is silent an
-/// lm_head.weight means a head of its own, and without an lm_head.weight the
-/// head is the embedding. What an output's config needs then goes to the
-/// spec's config_patch.
+/// Whether the head is the embedding, as tie_word_embeddings says. Where the
+/// config is silent the tensors decide: an lm_head.weight means a head of its
+/// own, and without one the head is the embedding, unless files are missing.
+/// What an output's config needs then goes to the spec's config_patch.
 bool read_tied(const FamilyInput& input, DecoderSpec& spec);
 
 /// For families whose class always ties: a head of its own is dropped, with a
