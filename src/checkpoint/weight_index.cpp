@@ -1,7 +1,6 @@
 #include "checkpoint/weight_index.h"
 
 #include <cstdio>
-#include <regex>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -92,18 +91,26 @@ WeightIndex read_weight_index(const std::filesystem::path& folder) {
 }
 
 std::vector<std::string> siblings_of(const std::string& name) {
-  static const std::regex kForm(R"((.*)-(\d{5})-of-(\d{5})\.safetensors)");
-  std::smatch parts;
-  if (!std::regex_match(name, parts, kForm)) {
+  // STEM-00001-of-00003.safetensors
+  static const std::string kForm = "-ddddd-of-ddddd.safetensors";
+  if (name.size() < kForm.size()) {
     return {};
   }
+  const auto stem = name.substr(0, name.size() - kForm.size());
+  const auto tail = name.substr(stem.size());
+  for (size_t i = 0; i < kForm.size(); ++i) {
+    const bool digit = tail[i] >= '0' && tail[i] <= '9';
+    const bool wants_digit = i < 15 && kForm[i] == 'd';
+    if (wants_digit ? !digit : tail[i] != kForm[i]) {
+      return {};
+    }
+  }
+  const auto total = tail.substr(10, 5);
   std::vector<std::string> names;
-  for (int i = 1; i <= std::stoi(parts[3]); ++i) {
+  for (int i = 1; i <= std::stoi(total); ++i) {
     char number[16];
     std::snprintf(number, sizeof(number), "%05d", i);
-    names.push_back(
-        parts[1].str() + "-" + number + "-of-" + parts[3].str() +
-        ".safetensors");
+    names.push_back(stem + "-" + number + "-of-" + total + ".safetensors");
   }
   return names;
 }
