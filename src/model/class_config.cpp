@@ -27,13 +27,15 @@ void make_integers(const ModelClass& type, ClassConfig& config) {
   }
 }
 
-// Every how many layers one is `kind`; past the last where none is.
-int64_t period_of(const Json& types, const char* kind) {
-  return std::ranges::find(types, Json(kind)) - types.begin() + 1;
+// The place, from 1, of the first layer with full attention: every how many
+// layers there is one, if they come regularly. Past the last where none is.
+int64_t period_of(const Json& types) {
+  return std::ranges::find(types, Json("full_attention")) - types.begin() + 1;
 }
 
-// The first layer that is not as every `period`th one being of full attention
-// has it; the number of layers where all are.
+// The first layer, from 0, whose type is not what it would be if every
+// `period`th layer had full attention and no other; types.size() where there
+// is none.
 size_t first_other(const Json& types, int64_t period) {
   for (size_t i = 0; i < types.size(); ++i) {
     const bool full = (static_cast<int64_t>(i) + 1) % period == 0;
@@ -62,7 +64,7 @@ void read_layer_types(
     return;
   }
   if (!has_key(config.values, key)) {
-    if (const auto period = period_of(types, "full_attention");
+    if (const auto period = period_of(types);
         first_other(types, period) == types.size()) {
       set_key(config, key, period);
       return;

@@ -37,14 +37,6 @@ std::string without_alias(const std::string& model_type) {
   return model_type;
 }
 
-std::vector<std::string> list_aliases() {
-  std::vector<std::string> names;
-  for (const auto& [alias, family] : kAliases) {
-    names.push_back(alias);
-  }
-  return names;
-}
-
 bool is_rope_key(std::string_view key) {
   return std::ranges::find(kRopeKeys, key) != std::end(kRopeKeys);
 }

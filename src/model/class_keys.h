@@ -35,8 +35,6 @@ const ModelClass& model_class(const std::string& name);
 /// The model type as whose class mlx-lm loads `model_type`, where it knows it
 /// as another name of a family ("kimi_k2" is deepseek_v3); else itself.
 std::string without_alias(const std::string& model_type);
-/// All those other names.
-std::vector<std::string> list_aliases();
 
 /// Whether mlx-lm's code for scaled rotary embeddings asks rope_scaling (or
 /// rope_parameters) for this key.

@@ -1,6 +1,7 @@
 #include "model/decoder_spec.h"
 
 #include <algorithm>
+#include <set>
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
@@ -24,8 +25,23 @@ std::vector<std::string> names_under(
   return names;
 }
 
-// What mlx-lm's loader does by a key before a class is asked.
+// Refuses keys by which mlx-lm's loader does something that is not done here.
 void check_loader_keys(const JsonView& config) {
+  static const std::set<std::string> known = {
+      "model_file",
+      "quantization",
+      "quantization_config",
+      "quantize_activations",
+      "text_config"};
+  for (const auto& [key, value] : config.json().items()) {
+    if (is_loader_key(key) && !known.contains(key) && !value.is_null()) {
+      throw Error(
+          ErrorCode::not_supported,
+          "model",
+          config.origin() + ": the key \"" + key +
+              "\" changes how mlx-lm loads the model and is not known here");
+    }
+  }
   if (config.has("model_file")) {
     throw Error(
         ErrorCode::not_supported,

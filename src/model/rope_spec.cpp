@@ -36,7 +36,8 @@ double positive_or(
   return positive(view, key, value);
 }
 
-// mlx-lm asks for no others: what else there is changes nothing there.
+// Refuses a key that mlx-lm's rope code asks for and that is not known here. A
+// key that it does not ask for changes nothing there, and passes.
 void check_keys(const JsonView& view) {
   static const std::set<std::string> known = {
       "type",

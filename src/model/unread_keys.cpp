@@ -45,8 +45,8 @@ std::string not_used(const std::string& key, const Json& value) {
   return key + " " + one_line(value.dump(), 40) + " is not used, as in mlx-lm";
 }
 
-// Of a class that reads no layer types, sliding_window is not read either
-// unless each layer's place decides.
+// A class has windows only where layer_types or a pattern of the layers' places
+// says which layers have one. Elsewhere sliding_window is of no effect.
 void note_window(const ModelClass& type, ClassConfig& config) {
   const Json& values = config.values;
   auto window = values.find("sliding_window");

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
-from walks import BIN, DEMO  # noqa: E402
+from walks import BIN, DEMO, built_program  # noqa: E402
 
 TEMPLATE = (
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0)"
@@ -45,12 +45,7 @@ CHATS = [{"messages": [user(f"Tell story {i}."), answer(TEXT[i:i + 90])]}
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    folder = os.environ.get("PENNYWEIGHT_BUILD_DIR")
-    if not folder:
-        pytest.skip("PENNYWEIGHT_BUILD_DIR is not set")
-    program = Path(folder) / "tests" / "probe_text"
-    if not program.exists():
-        pytest.skip(f"{program} is not built")
+    program = built_program("probe_text")
     model = tmp_path_factory.mktemp("model")
     shutil.copy(DEMO / "tokenizer.json", model)
     config = json.loads((DEMO / "tokenizer_config.json").read_text())

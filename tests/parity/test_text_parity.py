@@ -4,6 +4,7 @@ rows against pyarrow. Needs the program probe_text of the C++ test build."""
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ tokenizers = pytest.importorskip("tokenizers")
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("PENNYWEIGHT_SHARED", ROOT.parent / "shared"))
+sys.path.insert(0, str(ROOT / "tests/support"))
+from walks import built_program  # noqa: E402
 
 TEXTS = {
     "plain": "Hello  world\n\n 12345 it's\tIT'S  done.\r\n \n  ",
@@ -157,12 +160,7 @@ CHATS = {
 
 @pytest.fixture(scope="session")
 def probe():
-    folder = os.environ.get("PENNYWEIGHT_BUILD_DIR")
-    if not folder:
-        pytest.skip("PENNYWEIGHT_BUILD_DIR is not set")
-    program = Path(folder) / "tests" / "probe_text"
-    if not program.exists():
-        pytest.skip(f"{program} is not built")
+    program = built_program("probe_text")
 
     def run(*args):
         done = subprocess.run(

@@ -19,6 +19,18 @@ TEXT = DEMO / "calibration.txt"
 HELD_OUT = DEMO / "sample.txt"
 
 
+def built_program(name):
+    """A program of the C++ test build; skips the test that wants it where it
+    is not built."""
+    folder = os.environ.get("PENNYWEIGHT_BUILD_DIR")
+    if not folder:
+        pytest.skip("PENNYWEIGHT_BUILD_DIR is not set")
+    program = Path(folder) / "tests" / name
+    if not program.exists():
+        pytest.skip(f"{program} is not built")
+    return program
+
+
 def command(method, model, out, *flags, text=TEXT):
     return [BIN, method, "--model", str(model), "--mlx-path", str(out),
             "--data-path", str(text), "--sequence-length", "128",

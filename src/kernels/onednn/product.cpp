@@ -281,24 +281,25 @@ Shape shape_of(const MatmulArgs& args, bool packed) {
       thread_count()};
 }
 
-void run_product(const MatmulArgs& args, bool packed) {
+void run_product(const Product& product, const MatmulArgs& args) {
   if (args.residual.data) {
     copy_residual(args);
   }
-  cache().get(shape_of(args, packed))->run(args, wide_bias(args));
+  product.run(args, wide_bias(args));
 }
 
 }  // namespace
 
 void product(const MatmulArgs& args) {
-  if (cache().get(shape_of(args, false))->is_slow()) {
+  const auto made = cache().get(shape_of(args, false));
+  if (made->is_slow()) {
     return simd::matmul(args);
   }
-  run_product(args, false);
+  run_product(*made, args);
 }
 
 void packed_product(const MatmulArgs& args) {
-  run_product(args, true);
+  run_product(*cache().get(shape_of(args, true)), args);
 }
 
 bool packed_product_works(int64_t n, int64_t k, DType type) {

@@ -69,7 +69,7 @@ void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {
   }
 }
 
-void take_note_of(
+void count_as_read(
     const JsonView& config,
     std::initializer_list<const char*> keys) {
   for (const char* key : keys) {

@@ -86,7 +86,7 @@ struct MoeShape {
 
 MoeShape read_moe_shape(const JsonView& config) {
   MoeShape shape;
-  take_note_of(
+  count_as_read(
       config,
       {"moe_intermediate_size",
        "n_shared_experts",

@@ -100,7 +100,7 @@ void fill_delta_experts(
     int64_t hidden,
     bool everywhere,
     DecoderSpec& spec) {
-  take_note_of(
+  count_as_read(
       config,
       {"norm_topk_prob",
        "num_experts_per_tok",

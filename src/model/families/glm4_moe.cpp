@@ -11,7 +11,7 @@ DecoderSpec read_glm4_moe(const FamilyInput& input) {
   auto shape = read_standard_shape(config);
   shape.qkv_bias = config.boolean_or("attention_bias", false);
   shape.qk_norm = config.boolean_or("use_qk_norm", false);
-  take_note_of(
+  count_as_read(
       config,
       {"tie_word_embeddings",
        "n_group",

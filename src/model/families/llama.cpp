@@ -12,7 +12,7 @@ namespace {
 // window is sliding_window for the latter.
 std::vector<int>
 read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
-  take_note_of(config, {"sliding_window"});
+  count_as_read(config, {"sliding_window"});
   const Json* types = config.find("layer_types");
   if (!types) {
     return {};

@@ -7,7 +7,7 @@ namespace {
 
 // The lengths stand beside rope_scaling, not in it.
 void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
-  take_note_of(
+  count_as_read(
       config, {"original_max_position_embeddings", "max_position_embeddings"});
   const auto given = config.object("rope_scaling");
   if (!given || given->json().empty()) {

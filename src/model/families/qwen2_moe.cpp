@@ -31,7 +31,7 @@ DecoderSpec read_qwen2_moe(const FamilyInput& input) {
   use_plain_heads(shape, spec);
   shape.qkv_bias = true;
   shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  take_note_of(config, {"tie_word_embeddings"});  // it never ties
+  count_as_read(config, {"tie_word_embeddings"});  // it never ties
   check_scaling(config);
   read_plain_rope(config, shape.rope, spec);
   fill_standard(shape, spec);

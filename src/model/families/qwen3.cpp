@@ -11,7 +11,7 @@ DecoderSpec read_qwen3(const FamilyInput& input) {
   auto shape = read_standard_shape(config);
   shape.qk_norm = true;
   shape.tied = read_tied(input, spec);
-  take_note_of(config, {"rope_parameters"});  // see class_config()
+  count_as_read(config, {"rope_parameters"});  // see class_config()
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   return spec;

@@ -9,7 +9,7 @@ DecoderSpec read_qwen3_moe(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
   note_activation(config, spec);
-  take_note_of(config, {"norm_topk_prob"});
+  count_as_read(config, {"norm_topk_prob"});
   auto shape = read_standard_shape(config);
   shape.qk_norm = true;
   shape.tied = read_tied(input, spec);

@@ -173,7 +173,7 @@ void read_rope_base(const JsonView& config, RopeSpec& rope) {
 
 void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
   read_rope_base(config, rope);
-  take_note_of(config, {"max_position_embeddings"});
+  count_as_read(config, {"max_position_embeddings"});
   const auto scaling = config.object("rope_scaling");
   if (!scaling) {
     return;
@@ -191,7 +191,7 @@ void read_plain_rope(
     RopeSpec& rope,
     DecoderSpec& spec) {
   read_rope_base(config, rope);
-  take_note_of(config, {"max_position_embeddings"});
+  count_as_read(config, {"max_position_embeddings"});
   if (auto scaling = config.object("rope_scaling");
       scaling && is_scaled(*scaling)) {
     spec.notes.push_back(

@@ -65,7 +65,7 @@ void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 
 /// The class reads these keys, which are of no effect in some configs: they
 /// count as read where nothing else asks for them.
-void take_note_of(
+void count_as_read(
     const JsonView& config,
     std::initializer_list<const char*> keys);
 
