@@ -11,6 +11,7 @@
 #include <iostream>
 
 #include "core/atomic_file.h"
+#include "pipeline/kernel_report.h"
 
 namespace pennyweight::cli {
 
@@ -230,8 +231,13 @@ void Console::print(const std::string& text) {
   }
 }
 
-void Console::result(const Json& json, const std::string& text) {
+void Console::result(const Json& own, const std::string& text) {
   clear_bar();
+  if (const auto slow = slow_products(); !slow.empty()) {
+    on_event({"kernels", 0, 0, "", slow, true});
+  }
+  auto json = own;
+  json["kernels"] = kernels_json();
   if (style_ == Style::events) {
     Json event;
     event["event"] = "result";

@@ -32,7 +32,8 @@ class Console {
   /// Text for the reader; nothing when stdout holds events.
   void print(const std::string& text);
   /// The command's result, as `text` for a reader and as JSON for a program.
-  void result(const Json& json, const std::string& text);
+  /// The kernels that served it are added.
+  void result(const Json& own, const std::string& text);
   void error(const std::string& code, const std::string& line);
 
  private:

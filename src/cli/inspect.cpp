@@ -10,6 +10,7 @@ namespace {
 struct InspectOptions {
   std::string model;
   std::string family;
+  bool kernels = false;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -23,6 +24,11 @@ struct InspectOptions {
         {.name = "assume-family",
          .help = "Read a model of an unknown model_type as this family's"},
         self.family);
+    option(
+        {.name = "kernels",
+         .help = "Try what each shape of the model runs on here, and how "
+                 "fast"},
+        self.kernels);
   }
 };
 
@@ -32,6 +38,19 @@ std::string shape_text(const std::vector<int64_t>& shape) {
     text += (text.empty() ? "" : " x ") + std::to_string(extent);
   }
   return text;
+}
+
+std::string describe(const std::vector<KernelRow>& kernels) {
+  std::vector<std::vector<std::string>> rows{
+      {"product", "shape", "GF/s", "runs on"}};
+  for (const auto& row : kernels) {
+    rows.push_back(
+        {row.what,
+         row.shape,
+         fixed(row.operations_per_second / 1e9, 0),
+         row.implementation});
+  }
+  return "kernels: " + describe_kernels() + "\n\n" + table(rows);
 }
 
 std::string describe(const InspectReport& report) {
@@ -58,6 +77,9 @@ std::string describe(const InspectReport& report) {
          fixed(100 * row.share, 2) + "%"});
   }
   text += table(rows);
+  if (!report.kernels.empty()) {
+    text += "\n" + describe(report.kernels);
+  }
   for (const auto& note : report.notes) {
     text += "note: " + note + "\n";
   }
@@ -71,14 +93,16 @@ Command inspect_command() {
       "inspect",
       "Family, parameters, and a table of modules",
       "  pennyweight inspect Qwen/Qwen3-0.6B\n"
-      "  pennyweight inspect folder --json modules.json\n",
+      "  pennyweight inspect folder --json modules.json\n"
+      "  pennyweight inspect folder --kernels\n",
       [](CLI::App& app) {
         auto options = std::make_shared<InspectOptions>();
         bind_flags(app, *options);
         return [options](Console& console) {
           auto report = inspect(
               resolve_model(options->model, console.progress()),
-              options->family);
+              options->family,
+              options->kernels);
           console.result(to_json(report), describe(report));
         };
       }};

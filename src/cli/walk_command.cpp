@@ -3,6 +3,7 @@
 #include "checkpoint/hub.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "pipeline/kernel_report.h"
 
 namespace pennyweight::cli {
 
@@ -78,6 +79,7 @@ void run_walk(
     return;
   }
   auto json = to_json(report);
+  json["kernels"] = kernels_json();
   if (!options.report.empty()) {
     write_file(options.report, json.dump(2) + "\n");
   }

@@ -90,7 +90,8 @@ class Table {
 
 InspectReport inspect(
     const fs::path& folder,
-    const std::string& assumed_family) {
+    const std::string& assumed_family,
+    bool kernels) {
   auto model = open_model(folder, assumed_family);
   auto size = model_size(model);
   InspectReport report;
@@ -123,6 +124,9 @@ InspectReport inspect(
   table.add(model.spec.final_norm);
   if (model.spec.head) {
     table.add(modules.back());
+  }
+  if (kernels) {
+    report.kernels = try_kernels(model);
   }
   return report;
 }
@@ -157,6 +161,7 @@ Json to_json(const InspectReport& report) {
       {"bytes", report.bytes},
       {"bits_per_weight", report.bits_per_weight},
       {"modules", rows},
+      {"shapes", to_json(report.kernels)},
       {"notes", report.notes}};
 }
 

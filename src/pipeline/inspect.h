@@ -8,6 +8,7 @@
 
 #include "core/json.h"
 #include "format/quant_spec.h"
+#include "pipeline/kernel_report.h"
 
 namespace pennyweight {
 
@@ -39,12 +40,15 @@ struct InspectReport {
   double bits_per_weight = 0;
   std::vector<InspectRow> rows;  // in the order of the forward pass
   std::vector<std::string> notes;
+  std::vector<KernelRow> kernels;  // where they were tried
 };
 
-/// What a checkpoint holds; Errors as open_model's.
+/// What a checkpoint holds; Errors as open_model's. With `kernels` what its
+/// shapes run on here, see try_kernels.
 InspectReport inspect(
     const fs::path& folder,
-    const std::string& assumed_family = "");
+    const std::string& assumed_family = "",
+    bool kernels = false);
 
 Json to_json(const InspectReport& report);
 

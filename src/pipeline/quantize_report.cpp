@@ -11,8 +11,8 @@
 #include "core/error.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
-#include "kernels/dispatch.h"
 #include "kernels/threads.h"
+#include "pipeline/kernel_report.h"
 #include "text/tokenizer.h"
 
 namespace pennyweight {
@@ -169,7 +169,7 @@ Json stages_json(const QuantizeReport& result) {
 
 std::string machine_name() {
   return std::to_string(kernels::thread_count()) + " threads, " +
-      std::string(kernels::target_name(kernels::active_choice()));
+      describe_kernels();
 }
 
 Json frontier_points(const WidthChooser& widths, double low, double high) {

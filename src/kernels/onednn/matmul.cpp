@@ -182,11 +182,9 @@ void quantized_matmul(const QuantizedMatmulArgs& args) {
   quantized_multiply(args, matmul, has_bfloat16());
 }
 
-void gram(const GramArgs& args) {
-  gram_by_products(args, matmul, simd::transpose);
-}
+namespace {
 
-void gram_f32(const GramArgs& args) {
+void gram_by_strips(const GramArgs& args, ProductFn matmul, bool narrow) {
   int64_t at = 0;
   for (const auto& part : args.parts) {
     const auto out = from_row(args.out, at);
@@ -200,16 +198,28 @@ void gram_f32(const GramArgs& args) {
         .residual = as_const(out),
         .out = out,
         .weight_by_depth = true};
-    if (!strips_pay(product)) {
+    const auto type =
+        stays_bfloat16(product, narrow) ? DType::bf16 : DType::f32;
+    if (!strips_pay(product, type)) {
       GramArgs alone = args;
       alone.parts = {part};
       alone.out = out;
-      gram_by_products(alone, matmul_f32, simd::transpose);
+      gram_by_products(alone, matmul, simd::transpose);
       continue;
     }
-    strip_product({product, true, is_square(args, part)});
+    strip_product({product, true, is_square(args, part), type});
   }
   complete_squares(args);
+}
+
+}  // namespace
+
+void gram(const GramArgs& args) {
+  gram_by_strips(args, matmul, has_bfloat16());
+}
+
+void gram_f32(const GramArgs& args) {
+  gram_by_strips(args, matmul_f32, false);
 }
 
 void matmul_f32(const MatmulArgs& args) {

@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "kernels/access.h"
 #include "kernels/onednn/onednn.h"
+#include "kernels/product_log.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
@@ -106,6 +107,7 @@ class Product {
     const std::string_view name = primitive.impl_info_str();
     is_brgemm_ = name.starts_with("brg");
     is_slow_ = name.starts_with("ref") || name.ends_with(":any");
+    server_ = &product_server("oneDNN " + std::string(name));
     matmul_ = dnnl::matmul(primitive);
   }
 
@@ -124,6 +126,7 @@ class Product {
     if (bias) {
       arguments.emplace(DNNL_ARG_BIAS, memory(bias_, bias));
     }
+    const CountedProduct counted(*server_, args.m, args.n, args.k, args.x.type);
     matmul_.execute(stream, arguments);
     stream.wait();
   }
@@ -139,6 +142,7 @@ class Product {
   }
 
  private:
+  ProductServer* server_ = nullptr;
   bool is_brgemm_ = false;
   bool is_slow_ = false;
   dnnl::memory::desc x_, weight_, out_, bias_, scratchpad_;

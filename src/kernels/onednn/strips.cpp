@@ -21,7 +21,6 @@ namespace {
 constexpr int64_t kStripRows = 128;
 constexpr int64_t kFewestStripRows = 32;
 constexpr int64_t kRowStep = 16;
-constexpr int64_t kDepthStep = 16;         // of float32's packed order
 constexpr int64_t kChunkColumns = 512;     // of a strip's result at a time
 constexpr int64_t kPanelValues = 2 << 20;  // of the packed weight
 constexpr int64_t kSumValues = 2 << 20;    // of results that are not done yet
@@ -33,6 +32,11 @@ constexpr size_t kCacheLine = 64;
 constexpr int64_t kFewestRows = 64;
 constexpr int64_t kFewestColumns = 32;
 constexpr int64_t kFewestDepth = 32;
+
+/// The packed order's step in depth.
+int64_t depth_step(DType type) {
+  return type == DType::bf16 ? kPackedDepth : 16;
+}
 
 struct Span {
   int64_t begin = 0;
@@ -77,21 +81,39 @@ void transpose_to_float(
       {columns, rows, {flat, x.type, apart}, {to, DType::f32, stride}});
 }
 
-/// A part of the weight, in float32 and in oneDNN's order: blocks of columns,
-/// each [depth, 64], or narrower where there are less in all.
+/// to [count, 2]: two rows of bfloat16 side by side; no `second`: zeros.
+void interleave(
+    const BFloat16* first,
+    const BFloat16* second,
+    int64_t count,
+    BFloat16* to) {
+  if (second == nullptr) {
+    for (int64_t i = 0; i < count; ++i) {
+      to[2 * i] = first[i];
+      to[2 * i + 1] = {0};
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    to[2 * i] = first[i];
+    to[2 * i + 1] = second[i];
+  }
+}
+
+/// A part of the weight in oneDNN's order: blocks of columns, each [depth, 64],
+/// or narrower where there are less in all; of bfloat16 in pairs of rows.
 class PackedPanel {
  public:
-  PackedPanel(
-      const MatmulArgs& args,
-      Span columns,
-      Span depth,
-      Scratch& scratch)
-      : args_(args),
+  PackedPanel(const StripArgs& args, Span columns, Span depth, Scratch& scratch)
+      : args_(args.product),
+        type_(args.type),
         columns_(columns),
         depth_(depth),
-        rows_(round_up(depth.size(), kDepthStep)),
+        rows_(round_up(depth.size(), depth_step(type_))),
         width_(packed_columns(columns.size())),
-        values_(scratch.get<float>(rows_ * round_up(columns.size(), width_))) {
+        values_(scratch.get<char>(
+            rows_ * round_up(columns.size(), width_) *
+            int64_t(size_of(type_)))) {
     parallel_tasks(divide_up(columns.size(), kPackedColumns), [&](int64_t i) {
       pack(columns_.begin + i * kPackedColumns);
     });
@@ -99,13 +121,37 @@ class PackedPanel {
 
   /// Of columns from one that begins a block.
   ConstMatrix from(int64_t column) const {
-    return {values_ + (column - columns_.begin) * rows_, DType::f32, 0};
+    return {
+        advance(values_, type_, (column - columns_.begin) * rows_), type_, 0};
   }
 
  private:
   void pack(int64_t column) const {
+    void* to = advance(values_, type_, (column - columns_.begin) * rows_);
     const int64_t count = std::min(kPackedColumns, columns_.end - column);
-    float* to = values_ + (column - columns_.begin) * rows_;
+    if (type_ == DType::bf16) {
+      pack_pairs(column, count, static_cast<BFloat16*>(to));
+    } else {
+      pack_floats(column, count, static_cast<float*>(to));
+    }
+  }
+
+  void pack_pairs(int64_t column, int64_t count, BFloat16* to) const {
+    const BFloat16* end = to + rows_ * width_;
+    const auto row = [&](int64_t depth) {
+      return static_cast<const BFloat16*>(at(args_.weight, depth, column).data);
+    };
+    for (int64_t d = depth_.begin; d < depth_.end; d += 2) {
+      if (width_ != count) {
+        std::memset(to, 0, size_t(2 * width_) * sizeof(BFloat16));
+      }
+      interleave(row(d), d + 1 < depth_.end ? row(d + 1) : nullptr, count, to);
+      to += 2 * width_;
+    }
+    std::memset(to, 0, size_t(end - to) * sizeof(BFloat16));
+  }
+
+  void pack_floats(int64_t column, int64_t count, float* to) const {
     float* end = to + rows_ * width_;
     std::fill(width_ == count ? to + depth_.size() * width_ : to, end, 0.0f);
     if (args_.weight_by_depth) {
@@ -125,10 +171,11 @@ class PackedPanel {
   }
 
   const MatmulArgs& args_;
+  DType type_;
   Span columns_, depth_;
   int64_t rows_;
   int64_t width_;
-  float* values_;
+  void* values_;
 };
 
 class Strips {
@@ -139,7 +186,13 @@ class Strips {
   void run() {
     const int64_t k = product_.k;
     const int64_t parts = k <= kWholeDepth ? 1 : divide_up(k, kPartDepth);
-    const int64_t part = round_up(divide_up(k, parts), kDepthStep);
+    int64_t part = round_up(divide_up(k, parts), depth_step(args_.type));
+    // Rows of a transposed strip an even number of cache lines apart would
+    // share places in the nearest cache.
+    if (args_.type == DType::bf16 && parts > 1 &&
+        part / kPackedDepth % 2 == 0) {
+      part += kPackedDepth;
+    }
     const int64_t width = std::max(
         kPackedColumns, kPanelValues / part / kPackedColumns * kPackedColumns);
     for (int64_t column = 0; column < product_.n; column += width) {
@@ -188,7 +241,7 @@ class Strips {
     }
     for (int64_t begin = 0; begin < product_.k; begin += part) {
       const Span depth{begin, std::min(product_.k, begin + part)};
-      const PackedPanel panel(product_, columns, depth, packed);
+      const PackedPanel panel(args_, columns, depth, packed);
       each_strip(rows, columns, [&](Span strip, Span some) {
         run_strip(strip, some, depth, panel, sums);
       });
@@ -221,6 +274,20 @@ class Strips {
 
   ConstMatrix strip_of_x(Span rows, Span depth) const {
     thread_local Scratch scratch;
+    if (args_.type == DType::bf16) {
+      const int64_t apart = round_up(depth.size(), kPackedDepth);
+      auto* to = scratch.get<BFloat16>(rows.size() * apart);
+      if (apart != depth.size()) {
+        std::memset(to, 0, size_t(rows.size() * apart) * sizeof(BFloat16));
+      }
+      simd::transpose(
+          {.rows = depth.size(),
+           .columns = rows.size(),
+           .x = at(product_.x, depth.begin, rows.begin),
+           .out = to,
+           .out_stride = apart});
+      return {to, DType::bf16, apart};
+    }
     if (args_.x_by_depth) {
       float* to = scratch.get<float>(rows.size() * depth.size());
       transpose_to_float(
@@ -291,7 +358,7 @@ class Strips {
     MatmulArgs chunk{
         .m = rows.size(),
         .n = columns.size(),
-        .k = depth.size(),
+        .k = x.stride,
         .x = x,
         .weight = panel.from(columns.begin),
         .out = to};
@@ -318,17 +385,19 @@ class Strips {
   const MatmulArgs& product_;
 };
 
-bool works_here() {
-  static const bool works =
+bool works_here(DType type) {
+  static const bool floats =
       packed_product_works(kPackedColumns, kPackedColumns, DType::f32);
-  return works;
+  static const bool pairs =
+      packed_product_works(kPackedColumns, kPackedColumns, DType::bf16);
+  return type == DType::bf16 ? pairs : floats;
 }
 
 }  // namespace
 
-bool strips_pay(const MatmulArgs& args) {
+bool strips_pay(const MatmulArgs& args, DType type) {
   return args.m >= kFewestRows && args.n >= kFewestColumns &&
-      args.k >= kFewestDepth && !omp_in_parallel() && works_here();
+      args.k >= kFewestDepth && !omp_in_parallel() && works_here(type);
 }
 
 void strip_product(const StripArgs& args) {

@@ -1,12 +1,23 @@
 #include <vector>
 
 #include "kernels/access.h"
+#include "kernels/product_log.h"
 #include "kernels/quant_codes.h"
 #include "kernels/reference/reference.h"
 
 namespace pennyweight::kernels::reference {
 
+namespace {
+
+ProductServer& server() {
+  static ProductServer& own = product_server("reference");
+  return own;
+}
+
+}  // namespace
+
 void matmul(const MatmulArgs& args) {
+  const CountedProduct counted(server(), args.m, args.n, args.k, args.x.type);
   for (int64_t i = 0; i < args.m; ++i) {
     for (int64_t j = 0; j < args.n; ++j) {
       double sum = 0;
@@ -29,6 +40,8 @@ void matmul(const MatmulArgs& args) {
 void gram(const GramArgs& args) {
   int64_t at = 0;
   for (const auto& part : args.parts) {
+    const CountedProduct counted(
+        server(), part.m, args.n, args.rows, part.a.type);
     for (int64_t i = 0; i < part.m; ++i) {
       for (int64_t j = 0; j < args.n; ++j) {
         double sum = load_at(

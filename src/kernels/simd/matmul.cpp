@@ -297,7 +297,14 @@ HWY_EXPORT(matmul);
 
 namespace simd {
 
+ProductServer& server() {
+  static ProductServer& own =
+      product_server("simd " + std::string(target_name()));
+  return own;
+}
+
 void matmul(const MatmulArgs& args) {
+  const CountedProduct counted(server(), args.m, args.n, args.k, args.x.type);
   HWY_DYNAMIC_DISPATCH(matmul)(args);
 }
 

@@ -126,6 +126,8 @@ void dequantize(const DequantizeArgs& args) {
 }
 
 void quantized_few_rows(const QuantizedMatmulArgs& args) {
+  const CountedProduct counted(
+      server(), args.m, args.weight.rows, args.weight.columns, args.x.type);
   HWY_DYNAMIC_DISPATCH(quantized_few_rows)(args);
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/backward.h"
 #include "kernels/distill.h"
 #include "kernels/kernels.h"
+#include "kernels/product_log.h"
 
 /// Kernels in Highway, compiled for several instruction sets; the best that
 /// the machine has is chosen at run time.
@@ -36,6 +37,8 @@ void accumulate(const AccumulateArgs& args);
 /// Whether this machine has one of the instruction sets compiled for.
 bool available();
 std::string_view target_name();
+/// Under which products are counted.
+ProductServer& server();
 
 /// out = x, converted; both [rows, columns]. On the caller's thread.
 struct ConvertArgs {
