@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <vector>
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
@@ -11,21 +13,55 @@ namespace pennyweight::kernels {
 
 namespace {
 
-constexpr int64_t kTileRows = 192;  // rows that a tile of queries aims at
+// Rows that a tile of queries aims at; of long sequences, whose tiles hold all
+// keys, fewer.
+constexpr int64_t kTileRows = 192;
+constexpr int64_t kLongTileRows = 64;
+constexpr int64_t kLongKeys = 8192;
+constexpr int64_t kTilesPerThread = 4;  // that are under way together
 
 struct Buffers {
-  Scratch q, dout, weights, slopes, capped, p, ds, turned, dq, dk, dv;
+  Scratch q, dout, weights, slopes, capped, p, ds, turned, dq;
   Scratch max, sum, rescale;
 };
 
-/// One batch row and kv head: all its queries, tile by tile.
-class Pair {
+/// Queries that a tile holds, of each of the heads that share keys.
+int64_t queries_of_tile(const AttentionArgs& args) {
+  const int64_t group = args.heads / args.kv_heads;
+  const int64_t rows = args.keys > kLongKeys ? kLongTileRows : kTileRows;
+  return std::min(args.length, std::max<int64_t>(16, rows / group / 16 * 16));
+}
+
+/// Gradients of one batch row and kv head, to which its tiles add in their
+/// order: so the sums do not depend on the number of threads.
+struct PairSums {
+  float* dk = nullptr;  // [keys, head_dim]
+  float* dv = nullptr;
+  std::atomic<int64_t> next{0};  // the tile whose turn it is
+
+  void wait_for(int64_t tile) {
+    for (auto now = next.load(); now < tile; now = next.load()) {
+      next.wait(now);
+    }
+  }
+  /// Never back: after a failure all go on.
+  void go_on(int64_t tile) {
+    auto now = next.load();
+    while (now < tile && !next.compare_exchange_weak(now, tile)) {
+    }
+    next.notify_all();
+  }
+};
+
+/// Some queries of one batch row and kv head.
+class Tile {
  public:
-  Pair(
+  Tile(
       const AttentionBackwardArgs& args,
       ProductFn product,
       DType type,
       int64_t pair,
+      PairSums& sums,
       Buffers& buffers)
       : args_(args),
         forward_(args.forward),
@@ -35,19 +71,18 @@ class Pair {
         kv_head_(pair % forward_.kv_heads),
         group_(forward_.heads / forward_.kv_heads),
         d_(forward_.head_dim),
+        sums_(sums),
         buffers_(buffers) {}
 
-  void run() {
-    dk_ = buffers_.dk.get<float>(forward_.keys * d_);
-    dv_ = buffers_.dv.get<float>(forward_.keys * d_);
-    std::fill_n(dk_, forward_.keys * d_, 0.0f);
-    std::fill_n(dv_, forward_.keys * d_, 0.0f);
-    const int64_t queries = std::min(
-        forward_.length, std::max<int64_t>(16, kTileRows / group_ / 16 * 16));
-    for (int64_t first = 0; first < forward_.length; first += queries) {
-      tile(first, std::min(queries, forward_.length - first));
-    }
-    for (const auto& [from, to] : {std::pair(dk_, args_.dk), {dv_, args_.dv}}) {
+  void run(int64_t tile, int64_t first, int64_t queries) {
+    gradients(tile, first, queries);
+    sums_.go_on(tile + 1);
+  }
+
+  /// Once every tile has added its part.
+  void store() {
+    for (const auto& [from, to] :
+         {std::pair(sums_.dk, args_.dk), {sums_.dv, args_.dv}}) {
       const int64_t width = forward_.kv_heads * d_;
       const int64_t at = batch_ * forward_.keys * width + kv_head_ * d_;
       simd::convert(
@@ -75,12 +110,13 @@ class Pair {
     return as_const(out);
   }
 
-  void tile(int64_t first, int64_t queries) {
+  void gradients(int64_t tile, int64_t first, int64_t queries) {
     // The key at which the tile's first query stands.
     const int64_t here = forward_.keys - forward_.length + first;
     const auto [begin, end] = keys_seen(forward_, here, queries);
     if (begin >= end) {
-      return clear_dq(first, queries);
+      clear_dq(first, queries);
+      return sums_.wait_for(tile);
     }
     const int64_t rows = queries * group_;
     const int64_t keys = end - begin;
@@ -116,9 +152,10 @@ class Pair {
     if (capped) {
       uncap(ds, capped, rows, keys);
     }
-    add_turned(p, dout, rows, keys, dv_ + begin * d_);
-    add_turned(ds, q, rows, keys, dk_ + begin * d_);
     store_dq(ds, k, first, queries, keys);
+    sums_.wait_for(tile);
+    add_turned(p, dout, rows, keys, sums_.dv + begin * d_);
+    add_turned(ds, q, rows, keys, sums_.dk + begin * d_);
   }
 
   /// Caps the scores and keeps them; null where there is no cap.
@@ -234,10 +271,50 @@ class Pair {
   int64_t kv_head_;
   int64_t group_;
   int64_t d_;
+  PairSums& sums_;
   Buffers& buffers_;
-  float* dk_ = nullptr;
-  float* dv_ = nullptr;
 };
+
+/// Pairs of a batch row and a kv head, `count` from `first` on, together.
+void run_pairs(
+    const AttentionBackwardArgs& args,
+    ProductFn product,
+    DType type,
+    int64_t first,
+    int64_t count) {
+  thread_local Scratch gradients;
+  const auto& forward = args.forward;
+  const int64_t queries = queries_of_tile(forward);
+  const int64_t tiles = (forward.length + queries - 1) / queries;
+  const int64_t size = forward.keys * forward.head_dim;
+  float* values = gradients.get<float>(2 * count * size);
+  std::vector<PairSums> sums(static_cast<size_t>(count));
+  parallel_tasks(count, [&](int64_t i) {
+    auto& own = sums[size_t(i)];
+    own.dk = values + 2 * i * size;
+    own.dv = own.dk + size;
+    std::fill_n(own.dk, 2 * size, 0.0f);
+  });
+  // In the order of tiles, so that whom a tile waits for has begun before it.
+  parallel_tasks(tiles * count, [&](int64_t task) {
+    thread_local Buffers buffers;
+    const int64_t tile = task / count;
+    auto& own = sums[size_t(task % count)];
+    try {
+      Tile made(args, product, type, first + task % count, own, buffers);
+      const int64_t from = tile * queries;
+      made.run(tile, from, std::min(queries, forward.length - from));
+      if (tile + 1 == tiles) {
+        made.store();
+      }
+    } catch (...) {
+      for (auto& any : sums) {
+        any.go_on(tiles);  // nobody waits for what will not come
+      }
+      throw;
+    }
+  });
+}
 
 }  // namespace
 
@@ -249,10 +326,15 @@ void attention_backward_by_tiles(
     return;
   }
   const int64_t pairs = args.forward.batch * args.forward.kv_heads;
-  parallel_tasks(pairs, [&](int64_t pair) {
-    thread_local Buffers buffers;
-    Pair(args, product, tile_type, pair, buffers).run();
-  });
+  const int64_t queries = queries_of_tile(args.forward);
+  const int64_t tiles = (args.forward.length + queries - 1) / queries;
+  const int64_t wanted = kTilesPerThread * thread_count();
+  const int64_t together =
+      std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, pairs);
+  for (int64_t first = 0; first < pairs; first += together) {
+    run_pairs(
+        args, product, tile_type, first, std::min(together, pairs - first));
+  }
 }
 
 }  // namespace pennyweight::kernels

@@ -4,6 +4,7 @@
 
 #include "model/block_parts.h"
 #include "ops/expert_linear.h"
+#include "ops/expert_rows.h"
 
 namespace pennyweight {
 
@@ -112,20 +113,18 @@ mx::array mix_experts(
     const mx::array& input) {
   auto routing = route(spec, weights, input);
   auto flat = mx::flatten(routing.experts);
-  auto order = mx::argsort(flat);
-  auto expert = mx::take(flat, order);
-  auto token =
-      mx::floor_divide(order, mx::array(static_cast<uint32_t>(spec.chosen)));
-  auto x = mx::take(input, token, 0);
+  const auto slot = mx::argsort(flat);
+  const ops::RowOrder order{
+      slot, mx::reshape(mx::argsort(slot), routing.experts.shape())};
+  auto expert = mx::take(flat, slot);
+  auto x = ops::rows_of_slots(input, order);
   auto gate = apply_stack(weights, spec.experts.gate, x, expert);
   auto up = apply_stack(weights, spec.experts.up, x, expert);
   auto wide = activated(spec.experts.activation, gate, up);
   auto down =
       apply_stack(weights, spec.experts.down, wide, expert, mx::float32);
   see_experts(spec.experts, weights, {gate, up, wide, down});
-  down = mx::take(down, mx::argsort(order), 0);
-  down = mx::reshape(down, {input.shape(0), spec.chosen, down.shape(1)});
-  return mx::sum(mx::multiply(down, mx::expand_dims(routing.scores, -1)), 1);
+  return ops::mix_slots(down, order, routing.scores);
 }
 
 }  // namespace

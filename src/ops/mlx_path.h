@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ops/expert_linear.h"
+#include "ops/expert_rows.h"
 #include "ops/kl_head.h"
 #include "ops/ops.h"
 
@@ -31,6 +32,12 @@ mx::array expert_linear(
     const std::vector<ExpertWeight>& experts,
     const mx::array& expert,
     mx::Dtype out_dtype);
+
+mx::array rows_of_slots(const mx::array& x, const RowOrder& order);
+mx::array mix_slots(
+    const mx::array& y,
+    const RowOrder& order,
+    const mx::array& scores);
 
 mx::array rms_norm(
     const mx::array& x,

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "kernels/kernels.h"
+
+/// Rows gathered and added up: what brings tokens to their experts and back.
+/// Rules as in kernels.h.
+namespace pennyweight::kernels {
+
+/// out[i] = sum over j < count of weights[i, j] * x[index[i, j] / divisor],
+/// rows of `columns` values, added up in float32 in the order of j. Without
+/// weights they are 1.
+struct MixRowsArgs {
+  int64_t rows = 0;  // of out
+  int64_t columns = 0;
+  int64_t count = 1;
+  uint32_t divisor = 1;
+  ConstMatrix x{};
+  const uint32_t* index = nullptr;  // [rows, count]
+  const float* weights = nullptr;   // [rows, count]; optional
+  Matrix out{};
+};
+
+/// out[i, j] = the sum over a row of y[i] * x[index[i, j]], float32.
+struct DotRowsArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int64_t count = 1;
+  ConstMatrix y{};
+  ConstMatrix x{};
+  const uint32_t* index = nullptr;  // [rows, count]
+  float* out = nullptr;             // [rows, count]
+};
+
+void mix_rows(const MixRowsArgs& args);
+void dot_rows(const DotRowsArgs& args);
+
+}  // namespace pennyweight::kernels
