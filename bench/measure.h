@@ -60,14 +60,23 @@ inline double eval_seconds(const std::function<mx::array()>& make) {
   });
 }
 
-inline double onednn_seconds(int m, int n, int k, bool bf16, bool float_out) {
+/// With `weights`, so many different ones take turns, as experts' do: then they
+/// come from memory and not from a cache.
+inline double onednn_seconds(
+    int m,
+    int n,
+    int k,
+    bool bf16,
+    bool float_out,
+    int weights = 1) {
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
   using dnnl::memory;
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   static dnnl::stream stream(engine);
   const auto type = bf16 ? memory::data_type::bf16 : memory::data_type::f32;
   const auto out_type = float_out ? memory::data_type::f32 : type;
-  kernels::Scratch x, w, y;
+  kernels::Scratch x, y;
+  std::vector<kernels::Scratch> w(static_cast<size_t>(weights));
   const auto fill = [](kernels::Scratch& scratch, const memory::desc& desc) {
     // Numbers as a model's: on zeros AMX is faster than it ever is in use.
     const size_t size = desc.get_size();
@@ -84,16 +93,22 @@ inline double onednn_seconds(int m, int n, int k, bool bf16, bool float_out) {
   const memory::desc yd({m, n}, out_type, {n, 1});
   const dnnl::matmul::primitive_desc primitive({xd, wd, yd}, engine);
   const dnnl::matmul matmul(primitive);
-  const std::unordered_map<int, memory> args{
-      {DNNL_ARG_SRC, fill(x, xd)},
-      {DNNL_ARG_WEIGHTS, fill(w, wd)},
-      {DNNL_ARG_DST, fill(y, yd)}};
+  std::unordered_map<int, memory> args{
+      {DNNL_ARG_SRC, fill(x, xd)}, {DNNL_ARG_DST, fill(y, yd)}};
+  std::vector<memory> filled;
+  for (auto& weight : w) {
+    filled.push_back(fill(weight, wd));
+  }
   return median_seconds([&] {
-    matmul.execute(stream, args);
-    stream.wait();
-  });
+           for (const auto& weight : filled) {
+             args.insert_or_assign(DNNL_ARG_WEIGHTS, weight);
+             matmul.execute(stream, args);
+           }
+           stream.wait();
+         }) /
+      double(weights);
 #else
-  (void)m, (void)n, (void)k, (void)bf16, (void)float_out;
+  (void)m, (void)n, (void)k, (void)bf16, (void)float_out, (void)weights;
   return 0;
 #endif
 }

@@ -71,13 +71,19 @@ struct Work {
 };
 
 /// The machine's ceiling: the best of a tenth of a second, since small products
-/// take twice as long whenever another process gets a core.
-double best_of_onednn(int64_t m, int64_t n, int64_t k, bool narrow) {
+/// take twice as long whenever another process gets a core. The weights of
+/// `experts` take turns, as far as they have room.
+double
+best_of_onednn(int64_t m, int64_t n, int64_t k, bool narrow, int64_t experts) {
   constexpr double kLeast = 0.1;
-  const double expected = 2.0 * double(m) * double(n) * double(k) / 1e12 + 2e-5;
+  constexpr int64_t kExpertValues = 1 << 27;
+  const auto weights = std::clamp<int64_t>(
+      kExpertValues / (n * k), 1, std::max<int64_t>(1, experts));
+  const double operations = 2.0 * double(m) * double(n) * double(k);
+  const double expected = double(weights) * (operations / 1e12 + 2e-5);
   settings.repeats = int(std::clamp(kLeast / expected, 3.0, 1000.0));
   settings.best = true;
-  return onednn_seconds(int(m), int(n), int(k), narrow, false);
+  return onednn_seconds(int(m), int(n), int(k), narrow, false, int(weights));
 }
 
 class Peer {
@@ -85,13 +91,18 @@ class Peer {
   explicit Peer(bool bf16) : bf16_(bf16) {}
 
   /// x [rows, in] by weight [out, in]^T.
-  Work product(int64_t rows, int64_t out, int64_t in, bool wide = false) {
+  Work product(
+      int64_t rows,
+      int64_t out,
+      int64_t in,
+      bool wide = false,
+      int64_t experts = 1) {
     const int64_t m = std::min<int64_t>(rows, kPeerRows);
     const int64_t n = std::min(out, std::max<int64_t>(64, kPeerValues / in));
     const bool narrow = bf16_ && !wide;
     auto [it, fresh] = known_.emplace(std::tuple{m, n, in, narrow}, 0.0);
     if (fresh) {
-      it->second = best_of_onednn(m, n, in, narrow);
+      it->second = best_of_onednn(m, n, in, narrow, experts);
     }
     const double operations = 2.0 * double(rows) * double(out) * double(in);
     const double part = 2.0 * double(m) * double(n) * double(in);
@@ -119,7 +130,8 @@ Work linears_work(const BlockSpec& block, int64_t tokens, Peer& peer) {
       const auto& moe = *block.moe;
       rows = std::max<int64_t>(1, tokens * moe.chosen / moe.count);
     }
-    work += peer.product(rows, module.out, module.in);
+    work += peer.product(
+        rows, module.out, module.in, false, module.expert ? module.count : 1);
   }
   return work;
 }

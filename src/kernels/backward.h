@@ -19,7 +19,8 @@ struct RmsNormBackwardArgs {
   Matrix dx{};
 };
 
-/// For y = silu(gate) * up or gelu(gate) * up (see SwigluArgs).
+/// For y = what `kind` makes of gate and up (see SwigluArgs); what was clipped
+/// has no gradient.
 struct SwigluBackwardArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -28,7 +29,7 @@ struct SwigluBackwardArgs {
   ConstMatrix dy{};
   Matrix dgate{};
   Matrix dup{};
-  bool gelu = false;
+  GateKind kind = GateKind::silu;
 };
 
 /// For out = softmax(scale * q k^T + mask) v of `forward` (whose out is not

@@ -174,17 +174,23 @@ struct CausalConvArgs {
   void* out = nullptr;   // contiguous
 };
 
-/// out = silu(gate) * up, or gelu(gate) * up by its form with tanh, which is
-/// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)). `out` may be `gate` or `up`
-/// itself.
+/// silu and gelu: activation(gate) * up, gelu by its form with tanh, which is
+/// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)). clipped is gpt_oss's:
+/// g sigmoid(1.702 g) (u + 1), g the gate and u up, g at most 7 and u within
+/// -7 and 7.
+enum class GateKind : uint8_t { silu, gelu, clipped };
+
+/// out = what `kind` makes of gate and up. `out` may be `gate` or `up` itself.
 struct SwigluArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   ConstMatrix gate{};
   ConstMatrix up{};
   Matrix out{};
-  bool gelu = false;
+  GateKind kind = GateKind::silu;
 };
+inline constexpr float kClippedAt = 7.0f;
+inline constexpr float kClippedSlope = 1.702f;
 inline constexpr float kGeluLinear = 1.5957691216057308f;  // 2 sqrt(2 / pi)
 inline constexpr float kGeluCubic = 0.044715f;
 

@@ -10,17 +10,6 @@ namespace pennyweight {
 
 namespace {
 
-// (up + 1) * gate * sigmoid(1.702 gate), both clipped (gpt_oss).
-mx::array clipped(const mx::array& gate, const mx::array& up) {
-  const mx::array limit(7.0f);
-  auto g = mx::minimum(mx::astype(gate, mx::float32), limit);
-  auto u = mx::clip(mx::astype(up, mx::float32), mx::negative(limit), limit);
-  auto sigmoid = mx::sigmoid(mx::multiply(g, mx::array(1.702f)));
-  auto wide =
-      mx::multiply(mx::multiply(g, sigmoid), mx::add(u, mx::array(1.0f)));
-  return mx::astype(wide, gate.dtype());
-}
-
 mx::array
 activated(Activation activation, const mx::array& gate, const mx::array& up) {
   switch (activation) {
@@ -31,7 +20,7 @@ activated(Activation activation, const mx::array& gate, const mx::array& up) {
     case Activation::clipped:
       break;
   }
-  return clipped(gate, up);
+  return ops::clipped_glu(gate, up);
 }
 
 std::vector<ops::ExpertWeight> stack_of(

@@ -77,6 +77,8 @@ mx::array attention(
 
 mx::array swiglu(const mx::array& gate, const mx::array& up, mx::Stream stream);
 mx::array geglu(const mx::array& gate, const mx::array& up, mx::Stream stream);
+mx::array
+clipped_glu(const mx::array& gate, const mx::array& up, mx::Stream stream);
 mx::array softmax(const mx::array& x, mx::Stream stream);
 mx::array logsumexp(const mx::array& x, mx::Stream stream);
 

@@ -57,8 +57,8 @@ class RmsNormBackward : public CpuPrimitive {
 /// [2, ...]: by gate, then by up.
 class SwigluBackward : public CpuPrimitive {
  public:
-  SwigluBackward(mx::Stream stream, bool gelu)
-      : CpuPrimitive(stream), gelu_(gelu) {}
+  SwigluBackward(mx::Stream stream, kernels::GateKind kind)
+      : CpuPrimitive(stream), kind_(kind) {}
 
   const char* name() const override {
     return "pennyweight::SwigluBackward";
@@ -81,12 +81,12 @@ class SwigluBackward : public CpuPrimitive {
         matrix_of(dy),
         by_gate,
         by_up,
-        gelu_};
+        kind_};
     return [args] { kernels::swiglu_backward(args); };
   }
 
  private:
-  bool gelu_;
+  kernels::GateKind kind_;
 };
 
 class RmsNorm : public CpuPrimitive {
@@ -216,7 +216,8 @@ class Rope : public CpuPrimitive {
 
 class Swiglu : public CpuPrimitive {
  public:
-  Swiglu(mx::Stream stream, bool gelu) : CpuPrimitive(stream), gelu_(gelu) {}
+  Swiglu(mx::Stream stream, kernels::GateKind kind)
+      : CpuPrimitive(stream), kind_(kind) {}
 
   const char* name() const override {
     return "pennyweight::Swiglu";
@@ -233,7 +234,7 @@ class Swiglu : public CpuPrimitive {
         matrix_of(gate),
         matrix_of(up),
         matrix_of(out),
-        gelu_};
+        kind_};
     return [args] { kernels::swiglu(args); };
   }
 
@@ -248,7 +249,7 @@ class Swiglu : public CpuPrimitive {
     const mx::array both(
         shape,
         primals[0].dtype(),
-        std::make_shared<SwigluBackward>(stream(), gelu_),
+        std::make_shared<SwigluBackward>(stream(), kind_),
         {primals[0], primals[1], cotangents[0]});
     Arrays gradients;
     for (int arg : argnums) {
@@ -262,7 +263,7 @@ class Swiglu : public CpuPrimitive {
   }
 
  private:
-  bool gelu_;
+  kernels::GateKind kind_;
 };
 
 class Softmax : public CpuPrimitive {
@@ -370,11 +371,23 @@ mx::array rope(
 
 mx::array
 swiglu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
-  return make<Swiglu>(gate.shape(), gate.dtype(), stream, {gate, up}, false);
+  return make<Swiglu>(
+      gate.shape(), gate.dtype(), stream, {gate, up}, kernels::GateKind::silu);
 }
 
 mx::array geglu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
-  return make<Swiglu>(gate.shape(), gate.dtype(), stream, {gate, up}, true);
+  return make<Swiglu>(
+      gate.shape(), gate.dtype(), stream, {gate, up}, kernels::GateKind::gelu);
+}
+
+mx::array
+clipped_glu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
+  return make<Swiglu>(
+      gate.shape(),
+      gate.dtype(),
+      stream,
+      {gate, up},
+      kernels::GateKind::clipped);
 }
 
 mx::array softmax(const mx::array& x, mx::Stream stream) {

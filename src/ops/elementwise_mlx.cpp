@@ -50,6 +50,18 @@ mx::array geglu(const mx::array& gate, const mx::array& up) {
   return mx::astype(product, gate.dtype());
 }
 
+mx::array clipped_glu(const mx::array& gate, const mx::array& up) {
+  const mx::array limit(kernels::kClippedAt);
+  const auto g = mx::minimum(mx::astype(gate, mx::float32), limit);
+  const auto u =
+      mx::clip(mx::astype(up, mx::float32), mx::negative(limit), limit);
+  const auto sigmoid =
+      mx::sigmoid(mx::multiply(g, mx::array(kernels::kClippedSlope)));
+  const auto product =
+      mx::multiply(mx::multiply(g, sigmoid), mx::add(u, mx::array(1.0f)));
+  return mx::astype(product, gate.dtype());
+}
+
 mx::array softmax(const mx::array& x) {
   return mx::softmax(x, -1, /* precise = */ true);
 }

@@ -24,7 +24,7 @@ using Arrays = std::vector<mx::array>;
 constexpr const char* kWhere = "expert_linear";
 constexpr int64_t kPieceRows = 256;
 constexpr int64_t kPiecesPerThread = 4;
-constexpr int64_t kRowStep = 16;
+constexpr int64_t kRowStep = 8;
 constexpr int64_t kFewRows = 4;  // which no kernel compiles anything for
 
 int out_of(const ExpertWeight& expert) {

@@ -34,10 +34,8 @@ mx::array expert_linear(
     mx::Dtype out_dtype);
 
 mx::array rows_of_slots(const mx::array& x, const RowOrder& order);
-mx::array mix_slots(
-    const mx::array& y,
-    const RowOrder& order,
-    const mx::array& scores);
+mx::array
+mix_slots(const mx::array& y, const RowOrder& order, const mx::array& scores);
 
 mx::array rms_norm(
     const mx::array& x,
@@ -64,6 +62,7 @@ mx::array causal_conv(const mx::array& x, const mx::array& weight, bool silu);
 
 mx::array swiglu(const mx::array& gate, const mx::array& up);
 mx::array geglu(const mx::array& gate, const mx::array& up);
+mx::array clipped_glu(const mx::array& gate, const mx::array& up);
 mx::array softmax(const mx::array& x);
 mx::array logsumexp(const mx::array& x);
 

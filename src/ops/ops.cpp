@@ -215,6 +215,14 @@ mx::array geglu(const mx::array& gate, const mx::array& up) {
   return mlx_path::geglu(gate, up);
 }
 
+mx::array clipped_glu(const mx::array& gate, const mx::array& up) {
+  check_swiglu(gate, up);
+  if (const auto cpu = cpu_stream()) {
+    return cpu_path::clipped_glu(gate, up, *cpu);
+  }
+  return mlx_path::clipped_glu(gate, up);
+}
+
 mx::array cap_logits(const mx::array& logits, float cap) {
   if (cap == 0) {
     return logits;

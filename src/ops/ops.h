@@ -146,6 +146,9 @@ mx::array attention(
 mx::array swiglu(const mx::array& gate, const mx::array& up);
 /// gelu(gate) * up, the gelu with tanh.
 mx::array geglu(const mx::array& gate, const mx::array& up);
+/// gpt_oss's: g * sigmoid(1.702 g) * (u + 1), g the gate, at most 7, and u up,
+/// within -7 and 7.
+mx::array clipped_glu(const mx::array& gate, const mx::array& up);
 
 /// cap * tanh(logits / cap); the logits where cap is 0.
 mx::array cap_logits(const mx::array& logits, float cap);

@@ -1,6 +1,7 @@
 #include "kernels/backward.h"
 
 #include "kernels/kernel_test.h"
+#include "kernels/reference/gated.h"
 #include "kernels/reference/reference.h"
 
 namespace pennyweight::kernels {
@@ -112,11 +113,16 @@ TEST_P(Backward, RmsNormIsTheSlope) {
   }
 }
 
+constexpr GateKind kKinds[] = {
+    GateKind::silu,
+    GateKind::gelu,
+    GateKind::clipped};
+
 TEST_P(Backward, Swiglu) {
-  for (bool gelu : {false, true}) {
+  for (GateKind kind : kKinds) {
     for (DType type : kTypes) {
-      auto gate = Tensor::random(type, 4, 77, 1, 3.0, 2);
-      auto up = Tensor::random(type, 4, 77, 2, 1.0, 1);
+      auto gate = Tensor::random(type, 4, 77, 1, 5.0, 2);
+      auto up = Tensor::random(type, 4, 77, 2, 5.0, 1);
       auto dy = Tensor::random(type, 4, 77, 3);
       Tensor dgate(type, 4, 77, 1), dup(type, 4, 77);
       Tensor by_gate(DType::f32, 4, 77), by_up(DType::f32, 4, 77);
@@ -128,7 +134,7 @@ TEST_P(Backward, Swiglu) {
           .dy = dy.view(),
           .dgate = dgate.out(),
           .dup = dup.out(),
-          .gelu = gelu};
+          .kind = kind};
       kernels().swiglu_backward(args);
       args.dgate = by_gate.out();
       args.dup = by_up.out();
@@ -140,7 +146,7 @@ TEST_P(Backward, Swiglu) {
 }
 
 TEST_P(Backward, SwigluIsTheSlope) {
-  for (bool gelu : {false, true}) {
+  for (GateKind kind : kKinds) {
     for (float x : {-3.0f, -0.4f, 0.0f, 0.7f, 2.5f}) {
       float up = 0.8f, dy = 1.0f, dgate = 0, dup = 0;
       kernels().swiglu_backward(
@@ -151,15 +157,13 @@ TEST_P(Backward, SwigluIsTheSlope) {
            {&dy, DType::f32, 1},
            {&dgate, DType::f32, 1},
            {&dup, DType::f32, 1},
-           gelu});
+           kind});
       const auto y = [&](double g) {
-        const double z = gelu
-            ? double(kGeluLinear) * (g + double(kGeluCubic) * g * g * g)
-            : g;
-        return double(up) * g / (1 + std::exp(-z));
+        return reference::Gated(kind, g, double(up)).value();
       };
       EXPECT_NEAR(dgate, (y(x + 1e-5) - y(x - 1e-5)) / 2e-5, 1e-6);
-      EXPECT_NEAR(dup, y(x) / double(up), 1e-6);
+      const double factor = reference::Gated(kind, x, double(up)).up;
+      EXPECT_NEAR(dup, y(x) / factor, 1e-6);
     }
   }
 }

@@ -85,22 +85,30 @@ TEST_P(Elementwise, Subtract) {
 TEST_P(Elementwise, SwigluAndGeglu) {
   for (DType type : kAll) {
     for (int64_t n : kWidths) {
-      for (bool gelu : {false, true}) {
+      for (GateKind kind :
+           {GateKind::silu, GateKind::gelu, GateKind::clipped}) {
         const auto gate = Tensor::random(type, 3, n, 1, 6.0, 3);
-        const auto up = Tensor::random(type, 3, n, 2, 1.0, 5);
+        const auto up = Tensor::random(type, 3, n, 2, 4.0, 5);
         Tensor out(type, 3, n, 1);
-        kernels().swiglu({3, n, gate.view(), up.view(), out.out(), gelu});
+        kernels().swiglu({3, n, gate.view(), up.view(), out.out(), kind});
         out.expect_gaps_untouched();
         for (int64_t i = 0; i < 3; ++i) {
           for (int64_t j = 0; j < n; ++j) {
-            const double g = gate.at(i, j);
-            const double z =
-                gelu ? 2 * std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g) : g;
+            const bool clips = kind == GateKind::clipped;
+            const double g =
+                clips ? std::min(gate.at(i, j), 7.0f) : gate.at(i, j);
+            const double u = clips ? std::clamp(up.at(i, j), -7.0f, 7.0f) + 1.0
+                                   : up.at(i, j);
+            const double cube = g + 0.044715 * g * g * g;
+            const double z = clips       ? 1.702 * g
+                : kind == GateKind::gelu ? 2 * std::sqrt(2 / M_PI) * cube
+                                         : g;
             const double share = 1 / (1 + std::exp(-z));
-            const double exact = g * share * up.at(i, j);
+            const double exact = g * share * u;
             // exp within 2 units in the last place, and 3 more roundings; of
             // gelu's z 4 roundings, which exp multiplies by z.
-            const double roundings = 7 + (gelu ? 4 * std::abs(z) : 0);
+            const double roundings =
+                8 + (kind == GateKind::silu ? 0 : 4 * std::abs(z));
             const double slack = std::abs(exact) * roundings * 0x1p-24;
             // Where the sigmoid underflows float32 next to nothing is left.
             expect_close(

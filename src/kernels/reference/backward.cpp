@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/access.h"
+#include "kernels/reference/gated.h"
 #include "kernels/reference/reference.h"
 
 namespace pennyweight::kernels::reference {
@@ -31,16 +32,14 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
 void swiglu_backward(const SwigluBackwardArgs& args) {
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t j = 0; j < args.columns; ++j) {
-      const double x = load_at(args.gate, row, j);
-      const double up = load_at(args.up, row, j);
+      const Gated gated(
+          args.kind, load_at(args.gate, row, j), load_at(args.up, row, j));
       const double dy = load_at(args.dy, row, j);
-      const double a = double(kGeluLinear);
-      const double c = double(kGeluCubic);
-      const double z = args.gelu ? a * (x + c * x * x * x) : x;
-      const double dz = args.gelu ? a * (1 + 3 * c * x * x) : 1;
-      const double s = 1 / (1 + std::exp(-z));
-      store_at(args.dup, row, j, float(dy * x * s));
-      store_at(args.dgate, row, j, float(dy * up * (s + x * s * (1 - s) * dz)));
+      const double x = gated.gate;
+      const double s = gated.sigmoid();
+      const double by_gate = dy * gated.up * (s + x * s * (1 - s) * gated.dz);
+      store_at(args.dup, row, j, gated.up_moves ? float(dy * x * s) : 0.0f);
+      store_at(args.dgate, row, j, gated.gate_moves ? float(by_gate) : 0.0f);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/access.h"
+#include "kernels/reference/gated.h"
 #include "kernels/reference/reference.h"
 
 namespace pennyweight::kernels::reference {
@@ -100,12 +101,9 @@ void transpose(const TransposeArgs& args) {
 void swiglu(const SwigluArgs& args) {
   for (int64_t i = 0; i < args.rows; ++i) {
     for (int64_t j = 0; j < args.columns; ++j) {
-      const double gate = load_at(args.gate, i, j);
-      const double up = load_at(args.up, i, j);
-      const double z = args.gelu
-          ? kGeluLinear * (gate + kGeluCubic * gate * gate * gate)
-          : gate;
-      store_at(args.out, i, j, float(gate / (1.0 + std::exp(-z)) * up));
+      const Gated gated(
+          args.kind, load_at(args.gate, i, j), load_at(args.up, i, j));
+      store_at(args.out, i, j, float(gated.value()));
     }
   }
 }

@@ -113,20 +113,54 @@ HWY_INLINE Vec sigmoid(Vec x) {
   return hn::Div(one, hn::Add(one, exp_of(hn::Neg(x))));
 }
 
-/// Both activations are x sigmoid(z): z = x, or a x + a c x^3 of gelu.
+/// All activations are x sigmoid(z) up': z = x, or a x + a c x^3 of gelu, or of
+/// clipped b x, whose x and up' are clipped.
 struct Gate {
-  bool gelu;
+  GateKind kind;
 
+  HWY_INLINE bool clips() const {
+    return kind == GateKind::clipped;
+  }
+  HWY_INLINE Vec x(Vec gate) const {
+    return clips() ? hn::Min(gate, limit()) : gate;
+  }
+  HWY_INLINE Vec up(Vec own) const {
+    if (!clips()) {
+      return own;
+    }
+    const Vec held = hn::Clamp(own, hn::Neg(limit()), limit());
+    return hn::Add(held, hn::Set(Floats(), 1.0f));
+  }
   HWY_INLINE Vec z(Vec x) const {
+    if (clips()) {
+      return hn::Mul(x, hn::Set(Floats(), kClippedSlope));
+    }
     const Vec linear = hn::Set(Floats(), kGeluLinear);
     const Vec cubic = hn::Set(Floats(), kGeluLinear * kGeluCubic);
-    return gelu ? hn::Mul(x, hn::MulAdd(hn::Mul(x, x), cubic, linear)) : x;
+    return kind == GateKind::gelu
+        ? hn::Mul(x, hn::MulAdd(hn::Mul(x, x), cubic, linear))
+        : x;
   }
   HWY_INLINE Vec dz(Vec x) const {
     const Vec linear = hn::Set(Floats(), kGeluLinear);
     const Vec cubic = hn::Set(Floats(), 3 * kGeluLinear * kGeluCubic);
-    return gelu ? hn::MulAdd(hn::Mul(x, x), cubic, linear)
-                : hn::Set(Floats(), 1.0f);
+    return kind == GateKind::gelu
+        ? hn::MulAdd(hn::Mul(x, x), cubic, linear)
+        : hn::Set(Floats(), clips() ? kClippedSlope : 1.0f);
+  }
+  /// The gradients where nothing was clipped, else 0.
+  HWY_INLINE Vec moved_gate(Vec gate, Vec gradient) const {
+    return clips() ? hn::IfThenZeroElse(hn::Gt(gate, limit()), gradient)
+                   : gradient;
+  }
+  HWY_INLINE Vec moved_up(Vec own, Vec gradient) const {
+    return clips() ? hn::IfThenZeroElse(hn::Gt(hn::Abs(own), limit()), gradient)
+                   : gradient;
+  }
+
+ private:
+  HWY_INLINE Vec limit() const {
+    return hn::Set(Floats(), kClippedAt);
   }
 };
 
@@ -135,7 +169,7 @@ void swiglu_backward_row(
     int64_t row,
     RowBuffers& buffers) {
   const int64_t n = args.columns;
-  const Gate gate{args.gelu};
+  const Gate gate{args.kind};
   const float* g = float_row(args.gate, row, n, buffers.x);
   const float* u = float_row(args.up, row, n, buffers.scaled);
   const float* dy = float_row(args.dy, row, n, buffers.dy);
@@ -144,9 +178,13 @@ void swiglu_backward_row(
     map_row(
         n,
         row_of<T>(args.dup, row),
-        [&](Vec x, Vec slope)
-            HWY_ATTR { return hn::Mul(slope, hn::Mul(x, sigmoid(gate.z(x)))); },
+        [&](Vec own, Vec up, Vec slope) HWY_ATTR {
+          const Vec x = gate.x(own);
+          const Vec made = hn::Mul(slope, hn::Mul(x, sigmoid(gate.z(x))));
+          return gate.moved_up(up, made);
+        },
         g,
+        u,
         dy);
   });
   visit_type(args.dgate.type, [&](auto* to) {
@@ -154,11 +192,14 @@ void swiglu_backward_row(
     map_row(
         n,
         row_of<T>(args.dgate, row),
-        [&](Vec x, Vec up, Vec slope) HWY_ATTR {
+        [&](Vec own, Vec up, Vec slope) HWY_ATTR {
+          const Vec x = gate.x(own);
           const Vec s = sigmoid(gate.z(x));
           const Vec rest = hn::Sub(hn::Set(Floats(), 1.0f), s);
           const Vec curve = hn::Mul(hn::Mul(x, s), hn::Mul(rest, gate.dz(x)));
-          return hn::Mul(hn::Mul(slope, up), hn::Add(s, curve));
+          const Vec made =
+              hn::Mul(hn::Mul(slope, gate.up(up)), hn::Add(s, curve));
+          return gate.moved_gate(own, made);
         },
         g,
         u,

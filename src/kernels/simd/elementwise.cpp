@@ -111,7 +111,7 @@ void rms_norm(const RmsNormArgs& args) {
   });
 }
 
-template <bool kGelu, class T, class U>
+template <GateKind kKind, class T, class U>
 void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
   const Vec one = hn::Set(Floats(), 1.0f);
   map_row(
@@ -119,7 +119,15 @@ void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
       out,
       [&](Vec g, Vec u) HWY_ATTR {
         Vec z = g;
-        if constexpr (kGelu) {
+        if constexpr (kKind == GateKind::clipped) {
+          const Vec limit = hn::Set(Floats(), kClippedAt);
+          // In this order what is no number stays so.
+          g = hn::IfThenElse(hn::Gt(g, limit), limit, g);
+          u = hn::IfThenElse(hn::Gt(u, limit), limit, u);
+          u = hn::IfThenElse(hn::Lt(u, hn::Neg(limit)), hn::Neg(limit), u);
+          u = hn::Add(u, one);
+          z = hn::Mul(hn::Set(Floats(), kClippedSlope), g);
+        } else if constexpr (kKind == GateKind::gelu) {
           const Vec cubic = hn::Set(Floats(), kGeluCubic);
           const Vec inner = hn::MulAdd(hn::Mul(cubic, hn::Mul(g, g)), g, g);
           z = hn::Mul(hn::Set(Floats(), kGeluLinear), inner);
@@ -139,8 +147,11 @@ void swiglu(const SwigluArgs& args) {
       parallel_ranges(
           args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-              const auto row =
-                  args.gelu ? swiglu_row<true, T, U> : swiglu_row<false, T, U>;
+              const auto row = args.kind == GateKind::clipped
+                  ? swiglu_row<GateKind::clipped, T, U>
+                  : args.kind == GateKind::gelu
+                  ? swiglu_row<GateKind::gelu, T, U>
+                  : swiglu_row<GateKind::silu, T, U>;
               row(row_of<T>(args.gate, i),
                   row_of<T>(args.up, i),
                   row_of<U>(args.out, i),
