@@ -17,10 +17,10 @@ COMMANDS = [
     "plan", "quantize", "sweep", "upload"]
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     return subprocess.run(
         [BIN, *map(str, arguments)], text=True, capture_output=True,
-        timeout=120, stdin=subprocess.DEVNULL)
+        timeout=120, stdin=subprocess.DEVNULL, env=os.environ | environment)
 
 
 def one_error(done, code):
@@ -78,6 +78,36 @@ def test_json_file(tmp_path):
     done = run("inspect", DEMO, "--json", report)
     assert done.returncode == 0 and "model.embed_tokens" in done.stdout
     assert json.loads(report.read_text())["family"] == "llama"
+
+
+def test_kernels_are_named(tmp_path):
+    """Which implementation served how much of a run, and what each shape of a
+    model runs on."""
+    report = tmp_path / "report.json"
+    text = DEMO / "sample.txt"
+    done = run("evaluate", DEMO, "--data-path", text, "--num-samples", 2,
+               "--sequence-length", 64, "--quiet", "--json", report,
+               PENNYWEIGHT_TRACE_PRODUCTS="1")
+    assert done.returncode == 0, done.stderr
+    kernels = json.loads(report.read_text())["kernels"]
+    assert kernels["threads"] > 0 and kernels["instructions"]
+    served = kernels["products"]
+    assert served and abs(sum(p["share"] for p in served) - 1) < 1e-9
+    # The table of the trace names the same implementations.
+    lines = done.stderr.splitlines()
+    head = next(i for i, line in enumerate(lines)
+                if line.startswith("implementation"))
+    for product in served:
+        assert any(line.startswith(product["implementation"])
+                   for line in lines[head + 1:])
+
+    done = run("inspect", DEMO, "--kernels", "--json", report)
+    assert done.returncode == 0, done.stderr
+    shapes = json.loads(report.read_text())["shapes"]
+    assert {"linear", "sum of x x^T", "attention", "its gradient",
+            "head with its scores"} <= {row["what"] for row in shapes}
+    assert all(row["implementation"] and row["operations_per_second"] > 0
+               for row in shapes)
 
 
 def test_no_overwriting(tmp_path):
