@@ -59,6 +59,49 @@ mx::array limit_rows(const mx::array& lost) {
   return mx::multiply(lost, mx::astype(factor, lost.dtype()));
 }
 
+namespace {
+
+bool adds(const BlockSpec& spec, const ModuleSpec& module, bool shifts) {
+  return shifts && adds_to_residual(spec, module.input);
+}
+
+}  // namespace
+
+StatisticsSum start_statistics(
+    const BlockSpec& spec,
+    const ModuleSpec& module,
+    bool shifts,
+    bool magnitudes) {
+  const int in = static_cast<int>(module.in);
+  const int hidden =
+      adds(spec, module, shifts) ? static_cast<int>(spec.attention.o.out) : 0;
+  return StatisticsSum(in, shifts ? in : 0, hidden, magnitudes);
+}
+
+// Products with x of x, of x_full and of r_full - r, in one pass over x. The
+// second is made a difference at the end, since products of what is in
+// bfloat16 are exact and a difference would be rounded.
+void add_statistics(
+    const BlockStream& stream,
+    const BlockStream* full,
+    const TokenBatch& batch,
+    size_t index,
+    const ModuleSpec& module,
+    StatisticsSum& sum) {
+  std::vector<mx::array> parts{pick_tokens(batch, stream.input(module, index))};
+  if (full) {
+    parts.push_back(pick_tokens(batch, full->input(module, index)));
+  }
+  if (adds(stream.spec(), module, full != nullptr)) {
+    auto lost = ops::difference(
+        full->residual(module.input, index),
+        stream.residual(module.input, index),
+        parts.front().dtype());
+    parts.push_back(limit_rows(pick_tokens(batch, lost)));
+  }
+  sum.add(parts);
+}
+
 InputStatistics collect_statistics(
     BlockStream& stream,
     BlockStream* full,
@@ -66,13 +109,8 @@ InputStatistics collect_statistics(
     const StatisticsRequest& request,
     std::optional<size_t> advance) {
   const auto& module = request.module;
-  const int in = static_cast<int>(module.in);
-  const bool adds = full && adds_to_residual(stream.spec(), module.input);
-  const int hidden = adds ? static_cast<int>(stream.spec().attention.o.out) : 0;
-  // Products with x of x, of x_full and of r_full - r, in one pass over x. The
-  // second is made a difference at the end, since products of what is in
-  // bfloat16 are exact and a difference would be rounded.
-  StatisticsSum sum(in, full ? in : 0, hidden, request.magnitudes);
+  auto sum = start_statistics(
+      stream.spec(), module, full != nullptr, request.magnitudes);
   for (size_t i = 0; i < batches.size(); ++i) {
     if (advance) {
       stream.advance(*advance, i);
@@ -80,22 +118,9 @@ InputStatistics collect_statistics(
         full->advance(*advance, i);
       }
     }
-    if (i >= request.fit_batches) {
-      continue;
+    if (i < request.fit_batches) {
+      add_statistics(stream, full, batches[i], i, module, sum);
     }
-    std::vector<mx::array> parts{
-        pick_tokens(batches[i], stream.input(module, i))};
-    if (full) {
-      parts.push_back(pick_tokens(batches[i], full->input(module, i)));
-    }
-    if (adds) {
-      auto lost = ops::difference(
-          full->residual(module.input, i),
-          stream.residual(module.input, i),
-          parts.front().dtype());
-      parts.push_back(limit_rows(pick_tokens(batches[i], lost)));
-    }
-    sum.add(parts);
   }
   return sum.finish(request.divisors);
 }

@@ -57,6 +57,23 @@ struct StatisticsRequest {
 /// would be lost on the others.
 mx::array limit_rows(const mx::array& lost);
 
+/// The sums that a module's statistics need; with shifts of a full stream
+/// where `shifts`.
+StatisticsSum start_statistics(
+    const BlockSpec& spec,
+    const ModuleSpec& module,
+    bool shifts,
+    bool magnitudes);
+/// Adds what the module reads of a batch. Its streams must have come to the
+/// module's step.
+void add_statistics(
+    const BlockStream& stream,
+    const BlockStream* full,
+    const TokenBatch& batch,
+    size_t index,
+    const ModuleSpec& module,
+    StatisticsSum& sum);
+
 /// Sums over what the module reads; shifts are of `full` where it is not
 /// null. Where `advance` is given, both streams are first moved to that step,
 /// held out batches too. Inputs are multiplied in their own type and summed in

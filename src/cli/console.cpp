@@ -52,9 +52,8 @@ std::string rate_and_eta(const ProgressEvent& event, double seconds) {
       ? human_bytes(rate) + "/s"
       : scaled(rate) + " " + event.unit + "/s";
   if (event.total > event.done) {
-    text += ", " +
-        human_time(static_cast<double>(event.total - event.done) / rate) +
-        " left";
+    const double counted = static_cast<double>(event.total - event.done) / rate;
+    text += ", " + human_time(event.left.value_or(counted)) + " left";
   }
   return text;
 }
@@ -146,6 +145,9 @@ bool Console::on_event(const ProgressEvent& event) {
       json["total"] = event.total;
       json["unit"] = event.unit;
       json["seconds"] = seconds_since(stage_start_);
+      if (event.left) {
+        json["left"] = *event.left;
+      }
     }
     if (!event.message.empty()) {
       json["message"] = event.message;

@@ -13,7 +13,9 @@ std::string describe(const QuantizePlanReport& report) {
     const auto& sizes = planned.sizes;
     rows.push_back(
         {planned.effort,
-         human_time(planned.seconds.total()),
+         human_time(planned.seconds.total()) + " (" +
+             human_time(planned.range.low) + " to " +
+             human_time(planned.range.high) + ")",
          human_bytes(double(planned.memory.peak())),
          std::to_string(sizes.gptq_sequences) + " sequences",
          std::to_string(sizes.learn_steps) + " steps a block",
@@ -25,10 +27,11 @@ std::string describe(const QuantizePlanReport& report) {
   }
   return "size: " + human_bytes(double(report.bytes_in)) + " -> at most " +
       human_bytes(double(report.bytes_out)) + ", " +
-      fixed(report.bits_per_weight, 3) +
-      " bits a weight, scales included\nthis machine: " +
-      fixed(report.rate * 1e-9, 0) + " GF/s in the model's products\n" +
-      table(rows) + "times are estimates from these products\n" + notes;
+      fixed(report.bits_per_weight, 3) + " bits a weight, scales included\n" +
+      table(rows) + "times are of samples of this work, taken here in " +
+      fixed(report.rates.seconds, 1) + " s on " +
+      std::to_string(report.rates.threads) +
+      " threads; reading the text comes on top\n" + notes;
 }
 
 }  // namespace

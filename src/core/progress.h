@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "core/error.h"
@@ -19,6 +20,8 @@ struct ProgressEvent {
   std::string message{};
   /// Something was skipped, clamped or fell back: always shown.
   bool warning = false;
+  /// Seconds to the end of the stage, where they do not go with the count.
+  std::optional<double> left{};
 };
 
 /// Returns false to cancel.

@@ -20,6 +20,9 @@ class FoldProbe : public Stage {
   }
   StageNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
+  double roundings(const BlockSpec& block) const override {
+    return then_.roundings(block);
+  }
   BlockOutcome run(BlockTask& task) override;
   void resume(const Json& figures) override;
 

@@ -217,6 +217,14 @@ int64_t GptqStage::working_bytes(const BlockSpec& block) const {
   return most;
 }
 
+double GptqStage::roundings(const BlockSpec& block) const {
+  double count = 0;
+  for (const auto& variant : list_variants(options_, true, block.index)) {
+    count += variant.nearest || variant.early ? 0 : 1;
+  }
+  return count;
+}
+
 BlockOutcome GptqStage::run(BlockTask& task) {
   auto variants =
       list_variants(options_, task.has_held_out(), task.spec().index);

@@ -18,6 +18,7 @@ class GptqStage : public Stage {
   }
   StageNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
+  double roundings(const BlockSpec& block) const override;
   BlockOutcome run(BlockTask& task) override;
 
  private:

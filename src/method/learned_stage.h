@@ -21,6 +21,9 @@ class LearnedStage : public Stage {
   }
   StageNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
+  double roundings(const BlockSpec& block) const override {
+    return first_.roundings(block);
+  }
   BlockOutcome run(BlockTask& task) override;
   void resume(const Json& figures) override {
     first_.resume(figures);

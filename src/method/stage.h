@@ -156,6 +156,11 @@ class Stage {
   virtual StageNeeds needs() const = 0;
   /// Most bytes that run() holds beside statistics and weights of one group.
   virtual int64_t working_bytes(const BlockSpec& block) const = 0;
+  /// How often it rounds this block, beside others: of an estimate of time.
+  virtual double roundings(const BlockSpec& block) const {
+    (void)block;
+    return 1;
+  }
   virtual BlockOutcome run(BlockTask& task) = 0;
   /// In place of run(), of a block that a run before this one has finished,
   /// with the figures of its outcome: for what a stage learns of a block for

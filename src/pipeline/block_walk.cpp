@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <string>
 
 #include "core/error.h"
+#include "core/time_left.h"
 #include "pipeline/block_task.h"
+#include "pipeline/block_work.h"
 #include "pipeline/packed_block.h"
 
 namespace pennyweight {
@@ -24,6 +27,17 @@ Sequences share_of(const Sequences& all, const Ranks& ranks) {
     }
   }
   return own;
+}
+
+/// Adds to what a block reports how long those after it will take.
+ProgressFn timed(const ProgressFn& progress, const TimeLeft& left) {
+  if (!progress) {
+    return progress;
+  }
+  return [&progress, seconds = left.seconds()](ProgressEvent event) {
+    event.left = event.unit.empty() ? event.left : seconds;
+    return progress(event);
+  };
 }
 
 std::string duration(double seconds) {
@@ -118,17 +132,19 @@ void BlockWalk::run(
   embed(outer);
   const std::string name = stage_.name();
   report(progress, {name, 0, blocks, "blocks"});
+  TimeLeft left(counted_work());
   for (const BlockSpec& spec : model_.spec.blocks) {
-    auto start = std::chrono::steady_clock::now();
-    if (spec.index < finished) {
+    const bool known = spec.index < finished;
+    if (known) {
       run_finished(spec, work);
       stage_.resume(work.load_report(spec.index));
     } else {
-      run_new(spec, work, progress);
+      run_new(spec, work, timed(progress, left));
     }
-    std::chrono::duration<double> took =
-        std::chrono::steady_clock::now() - start;
-    report(progress, {name, spec.index + 1, blocks, "blocks"});
+    left.done(known);
+    report(
+        progress,
+        {name, spec.index + 1, blocks, "blocks", "", false, left.seconds()});
     if (spec.index == finished && finished + 1 < blocks) {
       report(
           progress,
@@ -136,11 +152,25 @@ void BlockWalk::run(
            0,
            0,
            "",
-           "the first block took " + duration(took.count()) + "; about " +
-               duration(took.count() * double(blocks - finished - 1)) +
+           "after the first block about " + duration(*left.seconds()) +
                " to go"});
     }
   }
+}
+
+std::vector<double> BlockWalk::counted_work() const {
+  int64_t tokens = 0;
+  for (const TokenBatch& batch : batches_) {
+    tokens += batch.count;
+  }
+  std::vector<double> work;
+  for (const BlockSpec& spec : model_.spec.blocks) {
+    const auto counted = count_work(spec);
+    work.push_back(
+        double(tokens) * (2 * counted.products + counted.sums) +
+        stage_.roundings(spec) * counted.rounding);
+  }
+  return work;
 }
 
 void BlockWalk::run_new(

@@ -63,6 +63,7 @@ class BlockWalk {
   run(WorkFolder& work, const PackedBlock& outer, const ProgressFn& progress);
 
  private:
+  std::vector<double> counted_work() const;
   void embed(const PackedBlock& outer);
   void
   run_new(const BlockSpec& spec, WorkFolder& work, const ProgressFn& progress);

@@ -29,11 +29,6 @@ std::string rate_text(double rate) {
   return text;
 }
 
-// Steps between two measures, and those of a trial of a rate.
-int64_t interval_of(int64_t steps) {
-  return std::min(steps, std::clamp(steps / 10, kFewest, kMost));
-}
-
 class Trainer {
  public:
   Trainer(
@@ -52,7 +47,7 @@ class Trainer {
         work_(work),
         progress_(progress),
         steps_(static_cast<int64_t>(data.train.batches.size())),
-        interval_(interval_of(steps_)) {
+        interval_(measure_interval(steps_)) {
     for (size_t i = 0; i < data.valid.batches.size(); ++i) {
       for (auto& chunk : cut_batch(data.valid, i, part, kChunkTokens)) {
         held_out_.push_back(std::move(chunk));
@@ -289,8 +284,12 @@ Json to_json(const std::vector<TrainPoint>& curve) {
   return json;
 }
 
+int64_t measure_interval(int64_t steps) {
+  return std::min(steps, std::clamp(steps / 10, kFewest, kMost));
+}
+
 int64_t rate_trial_steps(int64_t steps) {
-  return kTypicalTrials * interval_of(steps);
+  return kTypicalTrials * measure_interval(steps);
 }
 
 TrainResult train_dwq(

@@ -48,6 +48,9 @@ struct TrainResult {
 
 Json to_json(const std::vector<TrainPoint>& curve);
 
+/// Steps between two measures on held-out text, and those of a trial of a rate.
+int64_t measure_interval(int64_t steps);
+
 /// Steps that choosing the rate for `steps` takes, typically.
 int64_t rate_trial_steps(int64_t steps);
 

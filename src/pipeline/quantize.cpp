@@ -14,8 +14,8 @@
 #include "pipeline/quantize_report.h"
 #include "pipeline/quantize_stages.h"
 #include "pipeline/recipe.h"
+#include "pipeline/stage_budget.h"
 #include "pipeline/staged_work.h"
-#include "pipeline/time_limit.h"
 
 namespace pennyweight {
 
@@ -74,14 +74,18 @@ class Run {
     load(fetch);
     open_work();
     if (options_.time_limit && !recipe_) {
-      limit_.emplace(
-          model_,
-          mix_.sequence_length,
-          measure_rate(model_),
-          parse_seconds(*options_.time_limit, "--time-limit"));
+      budget_.emplace(
+          TimeLimit(
+              model_,
+              mix_.sequence_length,
+              measure_rates(model_, mix_.sequence_length),
+              parse_seconds(*options_.time_limit, "--time-limit")),
+          start_,
+          *work_,
+          [this](const std::string& text) { note(text); });
     }
     plan_widths();
-    cut_to_time();
+    adapt_to_widths();
     run_stages();
     write();
     result_.seconds = seconds_since(start_);
@@ -188,8 +192,8 @@ class Run {
     }
     const auto all = list_candidates(options_.plan, options_.target);
     measured_ = all.size() > 1;
-    if (limit_ && measured_) {
-      cut_costs();
+    if (budget_ && measured_) {
+      budget_->fit_costs(sizes_);
     }
     const auto costs = measured_
         ? work_->costs(
@@ -203,45 +207,21 @@ class Run {
     widths_ = choose_widths(*chooser_, model_, all, options_.target, kWhere);
   }
 
-  void cut_costs() {
-    Json& state = work_->state();
-    if (state.contains("cost_sequences")) {
-      sizes_.cost_sequences = state.at("cost_sequences").get<int>();
-      return;
-    }
-    tell_cut(limit_->fit_costs(seconds_since(start_), sizes_));
-    state["cost_sequences"] = sizes_.cost_sequences;
-  }
-
-  void cut_to_time() {
+  void adapt_to_widths() {
     if (recipe_) {
-      return;
-    }
-    if (work_->state().contains("sizes")) {
-      sizes_ = sizes_from_json(work_->state().at("sizes"));
-      for (const auto& text : work_->state()["cuts"]) {
-        note(text.get<std::string>());
-      }
       return;
     }
     if (!learns(*widths_)) {
       sizes_.learn_steps = 0;
     }
-    if (limit_) {
-      if (work_->state().contains("cost_seconds")) {
-        limit_->costs_took(
-            work_->state().at("cost_seconds").get<double>(), sizes_);
-      }
-      tell_cut(limit_->fit_stages(seconds_since(start_), sizes_));
-      work_->state()["sizes"] = to_json(sizes_);
-      work_->save();
+    if (budget_) {
+      budget_->begin(*widths_, sizes_);
     }
   }
 
-  void tell_cut(const std::string& text) {
-    if (!text.empty()) {
-      note(text);
-      work_->state()["cuts"].push_back(text);
+  void fit_time(const std::string& stage) {
+    if (budget_) {
+      budget_->fit(stage, sizes_);
     }
   }
 
@@ -261,11 +241,13 @@ class Run {
     const auto wanted = [&](const char* name) {
       return all || std::ranges::count(recipe_->stages, name) > 0;
     };
+    fit_time("nearest");
     if (wanted("nearest")) {
       stage("nearest", [&](const fs::path& output) {
         return run_nearest(context(), output);
       });
     }
+    fit_time("gptq");
     if (wanted("gptq")) {
       auto sizes = sizes_;
       sizes.learn_steps = 0;
@@ -273,6 +255,7 @@ class Run {
         return run_rounding(context(), sizes, "gptq", output);
       });
     }
+    fit_time("learned");
     if (wanted("learned") && sizes_.learn_steps > 0) {
       stage("learned", [&](const fs::path& output) {
         return run_rounding(context(), sizes_, "learned", output);
@@ -285,6 +268,7 @@ class Run {
           "no stage leaves a model of finite probabilities at this size; give "
           "a larger one");
     }
+    fit_time("dwq");
     if (wanted("dwq") && sizes_.dwq_sequences > 0) {
       stage("dwq", [&](const fs::path& output) {
         return run_dwq(context(), sizes_, work_->stages() / best_, output);
@@ -309,6 +293,9 @@ class Run {
       work_->save();
     }
     const Json& found = done[name];
+    if (budget_) {
+      budget_->took(name, found.at("seconds").get<double>(), sizes_);
+    }
     const bool finite = !found.at("kl").is_null();
     StageOutcome outcome{
         .name = name,
@@ -434,7 +421,7 @@ class Run {
   MixSize mix_size_;
   CalibrationMix mix_;
   std::optional<StagedWork> work_;
-  std::optional<TimeLimit> limit_;
+  std::optional<StageBudget> budget_;
   std::optional<WidthChooser> chooser_;
   std::optional<WidthPlan> widths_;
   ReferenceStates gate_;   // of the full model

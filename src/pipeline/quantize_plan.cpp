@@ -40,9 +40,12 @@ QuantizePlanReport plan_quantize(
   report.bytes_in = size.bytes;
   report.bytes_out = widths.bytes;
   report.bits_per_weight = widths.bits_per_weight;
-  report.rate = measure_rate(model);
-  report.notes = model.spec.notes;
   const int length = options.plan.mix.sequence_length;
+  report.rates = measure_rates(model, length);
+  report.notes = model.spec.notes;
+  if (const auto text = report.rates.warning(); !text.empty()) {
+    report.notes.push_back(text);
+  }
   for (const std::string effort : {"fast", "balanced", "best"}) {
     auto wanted = options.plan;
     wanted.effort = effort;
@@ -52,7 +55,9 @@ QuantizePlanReport plan_quantize(
     if (!learns(widths)) {
       planned.sizes.learn_steps = 0;
     }
-    planned.seconds = plan_time(model, planned.sizes, length, report.rate);
+    planned.seconds =
+        plan_time(model, planned.sizes, length, report.rates, &widths);
+    planned.range = plan_range(planned.seconds, report.rates);
     planned.memory = plan_memory(
         model, widths, planned.sizes, length, options.plan.memory_limit);
     report.efforts.push_back(std::move(planned));
@@ -67,12 +72,16 @@ Json to_json(const QuantizePlanReport& report) {
         {{"effort", planned.effort},
          {"sizes", to_json(planned.sizes)},
          {"seconds",
-          {{"costs", planned.seconds.costs},
+          {{"start", planned.seconds.start},
+           {"costs", planned.seconds.costs},
+           {"nearest", planned.seconds.nearest},
            {"gptq", planned.seconds.gptq},
            {"learned", planned.seconds.learned},
            {"dwq", planned.seconds.dwq},
-           {"rest", planned.seconds.rest},
-           {"total", planned.seconds.total()}}},
+           {"report", planned.seconds.report},
+           {"total", planned.seconds.total()},
+           {"low", planned.range.low},
+           {"high", planned.range.high}}},
          {"memory",
           {{"costs", planned.memory.costs},
            {"rounding", planned.memory.rounding},
@@ -84,7 +93,7 @@ Json to_json(const QuantizePlanReport& report) {
       {"bytes_in", report.bytes_in},
       {"bytes", report.bytes_out},
       {"bits_per_weight", report.bits_per_weight},
-      {"operations_per_second", report.rate},
+      {"measured", to_json(report.rates)},
       {"efforts", efforts},
       {"notes", report.notes}};
 }

@@ -25,6 +25,7 @@ struct PlannedEffort {
   std::string effort;
   StageSizes sizes;
   TimePlan seconds;
+  TimeRange range;  // of the total
   QuantizeMemory memory;
 };
 
@@ -33,15 +34,16 @@ struct QuantizePlanReport {
   int64_t bytes_in = 0;
   int64_t bytes_out = 0;  // the most there may be where widths are chosen
   double bits_per_weight = 0;
-  double rate = 0;  // products, operations a second
+  MachineRates rates;
   std::vector<std::string> notes;
   std::vector<PlannedEffort> efforts;
 };
 
 Json to_json(const QuantizePlanReport& report);
 
-/// What `quantize` will make and take, without running it: the machine's rate
-/// is timed for a moment, no text is read. Errors as quantize_model's.
+/// What `quantize` will make and take, without running it: samples
+/// of the work are timed for some seconds, no text is read. Errors as
+/// quantize_model's.
 QuantizePlanReport plan_quantize(
     const fs::path& model_folder,
     const QuantizePlanOptions& options);

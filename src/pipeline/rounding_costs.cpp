@@ -6,15 +6,16 @@
 #include <algorithm>
 #include <limits>
 #include <map>
-#include <utility>
 
 #include "calibration/activation_store.h"
 #include "calibration/floats.h"
 #include "calibration/token_batches.h"
 #include "core/error.h"
-#include "method/rounding_loss.h"
-#include "model/gradients.h"
+#include "core/time_left.h"
+#include "model/decoder.h"
 #include "ops/kl_head.h"
+#include "pipeline/block_work.h"
+#include "pipeline/cost_sums.h"
 #include "pipeline/outer_costs.h"
 #include "pipeline/packed_block.h"
 
@@ -23,95 +24,6 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "costs";
-
-/// sum += x x^T over rows, in the sum's own memory.
-void add_gram(std::optional<mx::array>& sum, const mx::array& x) {
-  const int in = x.shape(1);
-  auto before = std::exchange(sum, std::nullopt);
-  if (!before) {
-    before = mx::zeros({in, in});
-  }
-  auto after = ops::gram_add(*before, {x}, x);
-  before.reset();
-  mx::eval(after);
-  sum = std::move(after);
-}
-
-/// Each row of x times its own factor; in a type that holds small ones.
-mx::array scaled(const mx::array& x, const mx::array& factors) {
-  const auto type = x.dtype() == mx::float16 ? mx::float32 : x.dtype();
-  return mx::multiply(mx::astype(x, type), mx::astype(factors, type));
-}
-
-/// What is summed of a linear, or of a stack of experts.
-struct TraceSums {
-  SlopeSums slopes;
-  std::optional<mx::array> metric;
-};
-
-/// One block on the way back.
-class BlockSums {
- public:
-  explicit BlockSums(const BlockSpec& spec) {
-    for (const ModuleSpec& module : list_modules(spec)) {
-      if (!module.expert || module.part == 0) {
-        const auto path = module.expert ? module.home : module.path;
-        modules_.emplace(path, module);
-      }
-    }
-  }
-
-  void add(
-      const TokenBatch& batch,
-      std::map<std::string, LinearTrace> linears) {
-    std::map<std::string, bool> counted;
-    for (auto& [path, trace] : linears) {
-      const ModuleSpec& module = modules_.at(path);
-      pick(batch, trace);
-      const auto& [own, first] = sums_.try_emplace(
-          path, SlopeSums(module.out, module.expert ? module.count : 1));
-      const auto weights = own->second.slopes.add(*trace.dy, trace.expert);
-      auto& x = *trace.x;
-      if (module.expert && batch.picks) {
-        // Padding has no gradient.
-        x = scaled(
-            x, mx::astype(mx::greater(weights, mx::array(0.0f)), mx::float32));
-      }
-      add_gram(own->second.metric, scaled(x, mx::sqrt(weights)));
-      if (!std::exchange(counted[module.input_id], true)) {
-        add_gram(hessians_[module.input_id], x);
-      }
-      trace = {};
-    }
-  }
-
-  const std::map<std::string, ModuleSpec>& modules() const {
-    return modules_;
-  }
-  const std::map<std::string, TraceSums>& sums() const {
-    return sums_;
-  }
-  mx::array hessian(const std::string& input_id) const {
-    return *hessians_.at(input_id);
-  }
-
- private:
-  /// Rows of tokens; of experts those of padding too.
-  static void pick(const TokenBatch& batch, LinearTrace& trace) {
-    const auto rows = [&](const mx::array& x) {
-      const int length = batch.tokens.shape(1);
-      return pick_tokens(batch, mx::reshape(x, {-1, length, x.shape(-1)}));
-    };
-    if (!trace.expert) {
-      trace.x = rows(*trace.x);
-      trace.dy = rows(*trace.dy);
-    }
-  }
-
-  std::map<std::string, ModuleSpec> modules_;
-  std::map<std::string, TraceSums> sums_;
-  std::map<std::string, std::optional<mx::array>> hessians_;  // by input_id
-};
 
 class CostPass {
  public:
@@ -146,8 +58,10 @@ class CostPass {
     for (size_t i = 0; i < batches_.size(); ++i) {
       put(0, i, embed(outer_, batches_[i].tokens));
     }
+    left_ = TimeLeft(count_steps(model_, settings_, double(tokens_)));
     for (const BlockSpec& block : model_.spec.blocks) {
       forward(block);
+      left_.done();
     }
     const auto outer = measure_outer_costs(
         {model_, outer_, batches_, [&](size_t i) { return input(blocks_, i); }},
@@ -156,17 +70,61 @@ class CostPass {
     for (const auto& costs : outer) {
       add(costs.path, costs);
     }
+    left_.done();
     through_head();
+    left_.done();
     for (size_t i = blocks_; i-- > 0;) {
       backward(model_.spec.blocks[i]);
+      left_.done();
     }
     return finish();
   }
 
  private:
+  /// Said before a step, whose end is told to left_.
   void tick(size_t step) {
     report(
-        progress_, {kWhere, int64_t(step), int64_t(2 * blocks_ + 1), "blocks"});
+        progress_,
+        {kWhere,
+         int64_t(step),
+         int64_t(2 * blocks_ + 1),
+         "blocks",
+         "",
+         false,
+         left_.seconds()});
+  }
+
+  /// Forward through each block, what is outside them, the head, and back.
+  static std::vector<double>
+  count_steps(const Model& model, const CostSettings& settings, double tokens) {
+    std::vector<double> forward;
+    std::vector<double> backward;
+    double all = 0;
+    const double points =
+        double(settings.gptq_bits.size()) / double(settings.row_step);
+    for (const BlockSpec& block : model.spec.blocks) {
+      const auto work = count_work(block);
+      all += work.products;
+      forward.push_back(tokens * work.products);
+      // A pass alone takes a sixth of all that GPTQ does.
+      backward.push_back(
+          tokens * (3 * work.products + 2 * work.sums) +
+          points * work.rounding / 6);
+    }
+    const double measured = std::min(tokens, double(settings.outer_tokens));
+    const double head = double(model.spec.vocab) * double(model.spec.hidden);
+    double outer = 0;
+    for (const ModuleSpec& module : list_homes(model.spec)) {
+      if (module.block < 0) {
+        outer +=
+            double(settings.gptq_bits.size()) * measured * (all + 4 * head);
+      }
+    }
+    auto steps = forward;
+    steps.push_back(outer);
+    steps.push_back(2 * tokens * head);
+    steps.insert(steps.end(), backward.rbegin(), backward.rend());
+    return steps;
   }
 
   void put(size_t block, size_t batch, const mx::array& x) {
@@ -212,27 +170,19 @@ class CostPass {
     tick(2 * blocks_ - index);
     const auto weights =
         load_block(model_, spec.index, model_.dtype, PackedWeights::expand);
-    BlockSums sums(spec);
+    CostSums sums(spec);
     for (size_t i = 0; i < batches_.size(); ++i) {
-      auto traces =
-          trace_block(spec, weights, input(index, i), slopes_.get(i), context_);
-      std::vector<mx::array> wanted{traces.x};
-      for (const auto& [path, trace] : traces.linears) {
-        wanted.insert(wanted.end(), {*trace.x, *trace.dy});
-        if (trace.expert) {
-          wanted.push_back(*trace.expert);
-        }
-      }
-      mx::eval(wanted);
-      slopes_.put(i, traces.x);
-      sums.add(batches_[i], std::move(traces.linears));
+      slopes_.put(
+          i,
+          sums.add(
+              weights, batches_[i], input(index, i), slopes_.get(i), context_));
     }
     weigh(weights, sums);
   }
 
   /// Linears of one input after the other, so that its Hessian is factored
   /// once.
-  void weigh(const BlockWeights& weights, const BlockSums& sums) {
+  void weigh(const BlockWeights& weights, const CostSums& sums) {
     std::map<std::string, std::vector<std::string>> by_input;
     for (const auto& [path, own] : sums.sums()) {
       const ModuleSpec& module = sums.modules().at(path);
@@ -260,7 +210,7 @@ class CostPass {
   void weigh(
       const BlockWeights& weights,
       const ModuleSpec& module,
-      const TraceSums& sums,
+      const CostSums::Linear& sums,
       const GptqHessian& hessian) {
     const int64_t parts = module.expert ? module.count : 1;
     for (int64_t part = 0; part < parts; ++part) {
@@ -329,6 +279,7 @@ class CostPass {
   ActivationStore inputs_;  // of each block and batch, and the last's output
   OuterWeights outer_;
   int64_t tokens_ = 0;
+  TimeLeft left_{{}};
   std::map<std::string, ModuleCosts> found_;  // by home
 };
 

@@ -48,22 +48,18 @@ int most_fitting(int value, int least, Fits&& fits) {
 
 }  // namespace
 
-std::string fit_costs_into_time(
-    const Model& model,
-    int sequence_length,
-    double rate,
-    double seconds,
-    StageSizes& sizes) {
+std::string
+fit_costs_into_time(const TimeBasis& basis, double seconds, StageSizes& sizes) {
   // Of a short time a fifth: GPTQ gains more by a sequence than widths do.
   constexpr double kShare = 0.2;
   constexpr int kFewestSequences = 4;
   const auto time = [&](int sequences) {
     auto tried = sizes;
     tried.cost_sequences = sequences;
-    return plan_time(model, tried, sequence_length, rate);
+    return basis.plan(tried);
   };
   Cuts cuts;
-  if (time(sizes.cost_sequences).total() > seconds) {
+  if (time(sizes.cost_sequences).from(PlannedStage::costs) > seconds) {
     const int to =
         most_fitting(sizes.cost_sequences, kFewestSequences, [&](int count) {
           return time(count).costs <= kShare * seconds;
@@ -73,24 +69,21 @@ std::string fit_costs_into_time(
   return cuts.text();
 }
 
-std::string fit_into_time(
-    const Model& model,
-    int sequence_length,
-    double rate,
-    double seconds,
-    StageSizes& sizes) {
-  constexpr int kFewestFitted = 8;
+namespace {
+
+/// Cuts what comes after GPTQ; `left` is what GPTQ and the report leave.
+void cut_training(
+    const TimeBasis& basis,
+    PlannedStage next,
+    double left,
+    StageSizes& sizes,
+    Cuts& cuts) {
   constexpr int kFewestSteps = 20;
   constexpr int kFewestSequences = 32;
-  const auto plan = plan_time(model, sizes, sequence_length, rate);
-  if (plan.after_costs() <= seconds) {
-    return {};
-  }
-  Cuts cuts;
+  const auto plan = basis.plan(sizes);
   // Steps of learned rounding, whose walk is GPTQ's again, and distillation
   // share what GPTQ leaves; without enough steps all is distillation's.
-  double left = seconds - plan.rest - plan.gptq;
-  if (sizes.learn_steps > 0) {
+  if (sizes.learn_steps > 0 && next <= PlannedStage::learned) {
     const double steps = plan.learned - plan.gptq;
     const double share = (left - plan.gptq) / (steps + plan.dwq);
     const int to = scaled(sizes.learn_steps, share);
@@ -98,18 +91,15 @@ std::string fit_into_time(
         "steps of learned rounding",
         sizes.learn_steps,
         to < kFewestSteps ? 0 : to);
-    if (sizes.learn_steps > 0) {
-      left -= plan.gptq + std::min(share, 1.0) * steps;
-    }
+    left -= basis.plan(sizes).learned;
   }
   if (sizes.dwq_sequences > 0 && left < plan.dwq) {
     sizes.dwq_sequences *= sizes.dwq_epochs;
     sizes.dwq_epochs = 1;
     // Trials of the rate do not shrink as training does.
-    const double each = plan.dwq / trained_sequences(sizes);
     auto shorter = sizes;
     while (shorter.dwq_sequences >= kFewestSequences &&
-           trained_sequences(shorter) * each > left) {
+           basis.plan(shorter).dwq > left) {
       --shorter.dwq_sequences;
     }
     cuts.cut(
@@ -117,17 +107,35 @@ std::string fit_into_time(
         sizes.dwq_sequences,
         shorter.dwq_sequences < kFewestSequences ? 0 : shorter.dwq_sequences);
   }
-  const auto after_costs = [&](int sequences) {
-    auto tried = sizes;
-    tried.gptq_sequences = sequences;
-    return plan_time(model, tried, sequence_length, rate).after_costs();
-  };
-  const int fitted =
-      most_fitting(sizes.gptq_sequences, kFewestFitted, [&](int count) {
-        return after_costs(count) <= seconds;
-      });
-  cuts.cut("sequences of GPTQ", sizes.gptq_sequences, fitted);
-  const double after = after_costs(fitted);
+}
+
+}  // namespace
+
+std::string fit_into_time(
+    const TimeBasis& basis,
+    PlannedStage next,
+    double seconds,
+    StageSizes& sizes) {
+  constexpr int kFewestFitted = 8;
+  const auto plan = basis.plan(sizes);
+  if (plan.from(next) <= seconds) {
+    return {};
+  }
+  Cuts cuts;
+  const double fixed = plan.report +
+      (next <= PlannedStage::nearest ? plan.nearest : 0) +
+      (next <= PlannedStage::gptq ? plan.gptq : 0);
+  cut_training(basis, next, seconds - fixed, sizes, cuts);
+  if (next <= PlannedStage::gptq) {
+    const int fitted =
+        most_fitting(sizes.gptq_sequences, kFewestFitted, [&](int count) {
+          auto tried = sizes;
+          tried.gptq_sequences = count;
+          return basis.plan(tried).from(next) <= seconds;
+        });
+    cuts.cut("sequences of GPTQ", sizes.gptq_sequences, fitted);
+  }
+  const double after = basis.plan(sizes).from(next);
   if (after > 1.05 * seconds) {
     cuts.add(
         ", and it will be passed: what is left takes about " +
@@ -155,11 +163,16 @@ double parse_seconds(const std::string& text, const std::string& option) {
   return value * factor;
 }
 
-void TimeLimit::costs_took(double seconds, const StageSizes& sizes) {
-  const double planned = plan_time(model_, sizes, length_, rate_).costs;
-  if (planned > 0) {
-    pace_ = std::clamp(seconds / planned, 0.7, 3.0);
-  }
+void TimeLimit::took(
+    PlannedStage stage,
+    double seconds,
+    const StageSizes& sizes) {
+  planned_ += basis().plan(sizes).of(stage);
+  took_ += seconds;
+}
+
+double TimeLimit::pace() const {
+  return planned_ > 0 ? std::clamp(took_ / planned_, 0.5, 4.0) : 1;
 }
 
 }  // namespace pennyweight

@@ -1,28 +1,36 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "model/model.h"
 #include "pipeline/time_plan.h"
 
 namespace pennyweight {
 
+/// What a run's times are reckoned from; all outlive it.
+struct TimeBasis {
+  const Model& model;
+  int sequence_length;
+  const MachineRates& rates;
+  const WidthPlan* widths = nullptr;  // once they are known
+
+  TimePlan plan(const StageSizes& sizes) const {
+    return plan_time(model, sizes, sequence_length, rates, widths);
+  }
+};
+
 /// Where a whole run of these sizes takes more than `seconds`: cuts the
 /// sequences that costs are measured on until costs take a fifth of that. What
 /// to tell the user, empty where nothing was cut.
-std::string fit_costs_into_time(
-    const Model& model,
-    int sequence_length,
-    double rate,
-    double seconds,
-    StageSizes& sizes);
+std::string
+fit_costs_into_time(const TimeBasis& basis, double seconds, StageSizes& sizes);
 
-/// Cuts steps and sequences of what is still to be done so that it takes no
+/// Cuts steps and sequences of the stages from `next` on so that they take no
 /// more than `seconds`; what to tell the user, empty where nothing was cut.
 std::string fit_into_time(
-    const Model& model,
-    int sequence_length,
-    double rate,
+    const TimeBasis& basis,
+    PlannedStage next,
     double seconds,
     StageSizes& sizes);
 
@@ -30,43 +38,53 @@ std::string fit_into_time(
 /// for anything else and for what is not above zero.
 double parse_seconds(const std::string& text, const std::string& option);
 
-/// A run's time: cuts stages to what fits, and learns from what costs take how
-/// far this machine is from the estimates.
+/// A run's time: cuts stages to what fits, and learns from each that is done
+/// how far this machine is from the estimates.
 class TimeLimit {
  public:
-  /// `rate`: see measure_rate; `seconds` from the run's start.
+  /// `seconds` from the run's start.
   TimeLimit(
       const Model& model,
       int sequence_length,
-      double rate,
+      MachineRates rates,
       double seconds)
       : model_(model),
         length_(sequence_length),
-        rate_(rate),
+        rates_(std::move(rates)),
         seconds_(kPlanned * seconds) {}
 
   /// As fit_costs_into_time, `passed` seconds after the start.
   std::string fit_costs(double passed, StageSizes& sizes) const {
-    return fit_costs_into_time(
-        model_, length_, rate_, seconds_ - passed, sizes);
+    return fit_costs_into_time(basis(), seconds_ - passed, sizes);
   }
-  /// Costs of these sizes took so many seconds.
-  void costs_took(double seconds, const StageSizes& sizes);
-  /// As fit_into_time, at the pace of the costs.
-  std::string fit_stages(double passed, StageSizes& sizes) const {
-    return fit_into_time(
-        model_, length_, rate_, (seconds_ - passed) / pace_, sizes);
+  /// From then on a plan knows which blocks have few bits.
+  void know(const WidthPlan& widths) {
+    widths_ = &widths;
   }
+  /// A stage of these sizes took so many seconds.
+  void took(PlannedStage stage, double seconds, const StageSizes& sizes);
+  /// As fit_into_time, at the pace of the stages that are done.
+  std::string fit(PlannedStage next, double passed, StageSizes& sizes) const {
+    return fit_into_time(basis(), next, (seconds_ - passed) / pace(), sizes);
+  }
+  /// Seconds for one that is estimated.
+  double pace() const;
 
  private:
   /// The rest is for what estimates miss.
-  static constexpr double kPlanned = 0.92;
+  static constexpr double kPlanned = 0.95;
+
+  TimeBasis basis() const {
+    return {model_, length_, rates_, widths_};
+  }
 
   const Model& model_;
   int length_;
-  double rate_;
+  MachineRates rates_;
   double seconds_;
-  double pace_ = 1;  // seconds for one that is estimated
+  const WidthPlan* widths_ = nullptr;
+  double planned_ = 0;  // of what is done
+  double took_ = 0;
 };
 
 }  // namespace pennyweight

@@ -5,42 +5,52 @@
 #include <string>
 
 #include "core/json.h"
+#include "pipeline/machine_rates.h"
 #include "pipeline/quantize.h"
 #include "pipeline/width_plan.h"
 
 namespace pennyweight {
 
-/// Seconds that each stage will take, estimated from its matrix products and
-/// the rate at which this machine does them.
+/// Stages of `quantize`, in their order.
+enum class PlannedStage { costs, nearest, gptq, learned, dwq, report };
+
+/// Seconds that each stage will take, by what its work takes on this machine.
 struct TimePlan {
+  double start = 0;  // reading of the tokenizer; text is not counted
   double costs = 0;
+  double nearest = 0;
   double gptq = 0;
   double learned = 0;
   double dwq = 0;
-  double rest = 0;  // loading, measures of the KL, writing
-  /// Once the widths are known.
-  double after_costs() const {
-    return gptq + learned + dwq + rest;
-  }
+  double report = 0;
+  /// What is saved where training stops early, and what it takes beyond that
+  /// where it has to search longer.
+  double early = 0;
+  double late = 0;
+
+  /// From this stage on.
+  double from(PlannedStage stage) const;
+  double of(PlannedStage stage) const;
   double total() const {
-    return costs + after_costs();
+    return start + from(PlannedStage::costs);
   }
 };
 
-/// Products of the model's largest linear in its own type, operations a second,
-/// timed for a moment.
-double measure_rate(const Model& model);
-
-/// Of a run of these sizes; no learned rounding where learn_steps is 0.
+/// Of a run of these sizes; no learned rounding where learn_steps is 0. See
+/// StageTimes for `widths`.
 TimePlan plan_time(
     const Model& model,
     const StageSizes& sizes,
     int sequence_length,
-    double rate);
+    const MachineRates& rates,
+    const WidthPlan* widths = nullptr);
 
-/// Sequences that distillation goes through in whole steps, those that choose
-/// the rate counted in.
-double trained_sequences(const StageSizes& sizes);
+/// Between which a run will end, on this machine as busy as it is or idle.
+struct TimeRange {
+  double low = 0;
+  double high = 0;
+};
+TimeRange plan_range(const TimePlan& plan, const MachineRates& rates);
 
 /// What the most demanding stage takes in memory.
 struct QuantizeMemory {

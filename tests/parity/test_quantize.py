@@ -260,6 +260,13 @@ def test_plan_says_what_will_be(made):
     plan = plan.get("result", plan)
     assert 3.2 * 0.99 <= plan["bits_per_weight"] <= 3.2
     times = [e["seconds"]["total"] for e in plan["efforts"]]
+    for effort in plan["efforts"]:
+        seconds = effort["seconds"]
+        assert seconds["low"] < seconds["total"] < seconds["high"]
+        stages = ("start", "costs", "nearest", "gptq", "learned", "dwq", "report")
+        assert sum(seconds[s] for s in stages) == pytest.approx(seconds["total"])
+    assert plan["measured"]["seconds"] > 0
+    assert plan["measured"]["threads"] >= 1
     assert times == sorted(times) and times[0] > 0
     assert [e["effort"] for e in plan["efforts"]] == ["fast", "balanced", "best"]
 
