@@ -1,12 +1,7 @@
 #pragma once
 
-#include <algorithm>
-#include <optional>
-#include <string>
-
 #include "core/json.h"
 #include "pipeline/quantize.h"
-#include "pipeline/width_plan.h"
 
 namespace pennyweight {
 
@@ -41,22 +36,6 @@ TimePlan plan_time(
 /// Sequences that distillation goes through in whole steps, those that choose
 /// the rate counted in.
 double trained_sequences(const StageSizes& sizes);
-
-/// What the most demanding stage takes in memory.
-struct QuantizeMemory {
-  int64_t costs = 0;     // of a batch's logits, mostly
-  int64_t rounding = 0;  // see MemoryPlan::peak
-  int64_t dwq = 0;       // the student and its optimizer, the teacher's part
-  int64_t peak() const {
-    return std::max({costs, rounding, dwq});
-  }
-};
-QuantizeMemory plan_memory(
-    const Model& model,
-    const WidthPlan& widths,
-    const StageSizes& sizes,
-    int sequence_length,
-    const std::optional<std::string>& limit);
 
 Json to_json(const StageSizes& sizes);
 StageSizes sizes_from_json(const Json& json);
