@@ -394,4 +394,24 @@ mx::array Checkpoint::load(const std::string& name) const {
   return SafetensorsFile::load(source.file, source.entry);
 }
 
+mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
+    const {
+  const auto& all = info(name);
+  if (all.shape.empty() || first < 0 || count < 0 ||
+      first > all.shape[0] - count) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "tensor " + one_line(name, 120) + " has no such rows");
+  }
+  const auto& source = impl_->sources.at(name);
+  auto entry = source.entry;
+  const uint64_t row =
+      all.shape[0] > 0 ? all.bytes / uint64_t(all.shape[0]) : 0;
+  entry.begin += uint64_t(first) * row;
+  entry.end = entry.begin + uint64_t(count) * row;
+  entry.shape[0] = count;
+  return SafetensorsFile::load(source.file, entry);
+}
+
 }  // namespace pennyweight

@@ -66,6 +66,9 @@ class Checkpoint {
   /// allows; its pages are given back when the last reference goes. The array
   /// stays valid after the Checkpoint is gone.
   mx::array load(const std::string& name) const;
+  /// Entries first .. first + count - 1 along the first axis, a view with pages
+  /// of its own: they are given back when it goes.
+  mx::array load_rows(const std::string& name, int first, int count) const;
 
  private:
   struct Impl;

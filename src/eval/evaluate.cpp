@@ -148,38 +148,11 @@ std::vector<HeadChunk> make_chunks(
 
 // The head's rows of one tile, expanded once for all chunks if packed.
 LinearWeights head_rows(const Runner& runner, int first, int count) {
-  auto tile = runner.outer.head.rows(first, count);
-  if (tile.packed) {
-    tile.dense = ops::dequantize(*tile.packed, runner.dtype);
-    tile.packed.reset();
-  }
-  return tile;
+  return runner.outer.head.dense_rows(first, count);
 }
 
 void append(std::vector<float>& to, const mx::array& from) {
   to.insert(to.end(), from.data<float>(), from.data<float>() + from.size());
-}
-
-// Logits that are capped are made before they are scored.
-mx::array score_capped(
-    const Runner& runner,
-    const Runner* reference,
-    const HeadChunk& chunk,
-    const LinearWeights& tile,
-    const std::optional<LinearWeights>& other,
-    int first) {
-  std::optional<mx::array> beside;
-  if (other) {
-    beside = ops::cap_logits(
-        (*other)(*chunk.reference, mx::float32),
-        reference->model.spec.logit_cap);
-  }
-  return ops::score_update(
-      chunk.state,
-      ops::cap_logits(tile(chunk.x, mx::float32), runner.model.spec.logit_cap),
-      beside,
-      chunk.targets,
-      first);
 }
 
 void run_head(
@@ -193,7 +166,7 @@ void run_head(
   int64_t done = 0;
   for (int first = 0; first < vocab; first += kHeadTile) {
     int count = std::min(kHeadTile, vocab - first);
-    auto tile = head_rows(runner, first, count);
+    const auto tile = head_rows(runner, first, count);
     std::optional<LinearWeights> other;
     if (reference) {
       other = head_rows(*reference, first, count);
@@ -204,18 +177,18 @@ void run_head(
       }
       std::optional<ops::HeadRows> beside;
       if (other) {
-        beside = ops::HeadRows{*chunk.reference, *other->dense, other->bias};
+        beside = ops::HeadRows{
+            *chunk.reference,
+            *other->dense,
+            other->bias,
+            reference->model.spec.logit_cap};
       }
-      const bool capped = runner.model.spec.logit_cap > 0 ||
-          (reference && reference->model.spec.logit_cap > 0);
-      chunk.state = capped
-          ? score_capped(runner, reference, chunk, tile, other, first)
-          : ops::score_linear(
-                chunk.state,
-                {chunk.x, *tile.dense, tile.bias},
-                beside,
-                chunk.targets,
-                first);
+      chunk.state = ops::score_linear(
+          chunk.state,
+          {chunk.x, *tile.dense, tile.bias, runner.model.spec.logit_cap},
+          beside,
+          chunk.targets,
+          first);
       mx::eval(chunk.state);
     }
     int64_t part = positions * (first + count) / vocab;

@@ -49,6 +49,19 @@ make_header(const std::vector<TensorPlan>& plan, size_t begin, size_t end) {
   return header + text;
 }
 
+[[noreturn]] void refuse(const std::string& name, const std::string& why) {
+  throw Error(
+      ErrorCode::invalid_argument,
+      "export",
+      "tensor " + one_line(name, 120) + " " + why);
+}
+
+void require_ready(const std::string& name, const mx::array& value) {
+  if (!value.is_available() || !value.flags().row_contiguous) {
+    refuse(name, "must be evaluated and contiguous");
+  }
+}
+
 }  // namespace
 
 uint64_t plan_bytes(const TensorPlan& tensor) {
@@ -87,24 +100,37 @@ void ModelWriter::open_shard() {
 }
 
 void ModelWriter::write(const std::string& name, const mx::array& value) {
-  if (next_ >= plan_.size() || plan_[next_].name != name ||
-      plan_[next_].dtype != value.dtype() ||
-      plan_[next_].shape != value.shape()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "export",
-        "tensor " + one_line(name, 120) + " is not what was planned next");
+  if (next_ >= plan_.size() || plan_[next_].shape != value.shape() ||
+      plan_[next_].dtype != value.dtype()) {
+    refuse(name, "is not what was planned next");
   }
-  if (!value.is_available() || !value.flags().row_contiguous) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "export",
-        "tensor " + one_line(name, 120) + " must be evaluated and contiguous");
+  require_ready(name, value);
+  begin(name);
+  append(value);
+}
+
+void ModelWriter::begin(const std::string& name) {
+  if (missing_ || next_ >= plan_.size() || plan_[next_].name != name) {
+    refuse(name, "is not what was planned next");
   }
   if (!file_) {
     open_shard();
   }
-  file_->write(value.data<char>(), value.nbytes());
+  missing_ = plan_bytes(plan_[next_]);
+}
+
+void ModelWriter::append(const mx::array& rows) {
+  const auto& planned = plan_.at(next_);
+  if (!missing_ || rows.dtype() != planned.dtype || rows.nbytes() > *missing_) {
+    refuse(planned.name, "is not what was planned next");
+  }
+  require_ready(planned.name, rows);
+  file_->write(rows.data<char>(), rows.nbytes());
+  *missing_ -= rows.nbytes();
+  if (*missing_ > 0) {
+    return;
+  }
+  missing_.reset();
   ++next_;
   if (next_ == shard_ends_[shard_]) {
     file_->commit();

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,10 @@ class ModelWriter {
   /// The next tensor of the plan: name, dtype and shape must be as planned,
   /// the value evaluated and row-contiguous (invalid_argument).
   void write(const std::string& name, const mx::array& value);
+  /// The same some rows at a time: what follows begin() is append()ed until the
+  /// tensor is whole.
+  void begin(const std::string& name);
+  void append(const mx::array& rows);
 
   /// Closes the last shard and writes the index. `parameters` is the count of
   /// weights as if not quantized.
@@ -61,6 +66,7 @@ class ModelWriter {
   std::vector<size_t> shard_ends_;  // one past the last tensor of each shard
   uint64_t total_bytes_ = 0;
   size_t next_ = 0;
+  std::optional<uint64_t> missing_;  // bytes of what was begun
   size_t shard_ = 0;
   std::unique_ptr<AtomicFile> file_;
 };

@@ -33,7 +33,7 @@ constexpr Implementation kReference{
     .rms_norm_backward = reference::rms_norm_backward,
     .swiglu_backward = reference::swiglu_backward,
     .attention_backward = reference::attention_backward,
-    .kl_rows = reference::kl_rows,
+    .kl_slopes = reference::kl_slopes,
     .group_gradient = reference::group_gradient,
     .accumulate = reference::accumulate,
 };
@@ -58,7 +58,7 @@ constexpr Implementation kSimd{
     .rms_norm_backward = simd::rms_norm_backward,
     .swiglu_backward = simd::swiglu_backward,
     .attention_backward = simd::attention_backward,
-    .kl_rows = simd::kl_rows,
+    .kl_slopes = simd::kl_slopes,
     .group_gradient = simd::group_gradient,
     .accumulate = simd::accumulate,
 };
@@ -282,8 +282,8 @@ void attention_backward(const AttentionBackwardArgs& args) {
   active().attention_backward(args);
 }
 
-void kl_rows(const KlRowsArgs& args) {
-  active().kl_rows(args);
+void kl_slopes(const KlSlopesArgs& args) {
+  active().kl_slopes(args);
 }
 
 void group_gradient(const GroupGradientArgs& args) {

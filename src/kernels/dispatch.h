@@ -51,7 +51,7 @@ struct Implementation {
   void (*rms_norm_backward)(const RmsNormBackwardArgs&);
   void (*swiglu_backward)(const SwigluBackwardArgs&);
   void (*attention_backward)(const AttentionBackwardArgs&);
-  void (*kl_rows)(const KlRowsArgs&);
+  void (*kl_slopes)(const KlSlopesArgs&);
   void (*group_gradient)(const GroupGradientArgs&);
   void (*accumulate)(const AccumulateArgs&);
 };

@@ -24,43 +24,75 @@ struct AccumulateArgs {
   float* sum = nullptr;
 };
 
-/// By row, of s = logits / T and r = reference / T, T the temperature:
-///   loss = KL(softmax(r) || softmax(s)),
-///   dlogits = factor / T (softmax(s) - softmax(r)).
-/// Where cap > 0 the logits were capped (cap * tanh(z / cap)), and dlogits is
-/// by z. dlogits may be `logits` itself where it is float32.
-struct KlRowsArgs {
+/// Of a tile of the vocabulary, by row, with s = logits / T and r = reference /
+/// T, T the temperature:
+///   slopes = factor / T (softmax(s) - softmax(r)),
+/// the softmaxes over the whole vocabulary, whose maxima and sums `state` holds
+/// (see score_state.h; of s and r). Where cap > 0 the logits were capped (cap *
+/// tanh(z / cap)), and the slopes are by z.
+struct KlSlopesArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   float temperature = 1;
   float cap = 0;
   float factor = 1;
-  ConstMatrix logits{};     // float32
-  ConstMatrix reference{};  // float32
-  float* loss = nullptr;    // [rows]
-  Matrix dlogits{};
+  ConstMatrix logits{};          // float32
+  ConstMatrix reference{};       // float32
+  const float* state = nullptr;  // [rows, state_stride]
+  int64_t state_stride = 0;
+  Matrix slopes{};
 };
 
-/// The largest logits of a reference: [rows, count], each with its column.
-struct TopView {
-  int64_t count = 0;
-  ConstMatrix values{};
-  const uint32_t* columns = nullptr;  // [rows, count]
+/// KlSlopesArgs on logits that are made a tile at a time and never stored.
+struct KlTileArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  HeadSide head{};
+  HeadSide reference{};
+  float temperature = 1;
+  float factor = 1;
+  const float* state = nullptr;
+  int64_t state_stride = 0;
+  Matrix slopes{};
 };
 
-/// As KlRowsArgs, of both sides only the reference's largest columns, over
-/// which both softmaxes run (what mlx_lm's dwq trains by). Others have no
-/// gradient. A column may stand once in a row.
+/// The same of a reference's largest columns only, over which both softmaxes
+/// run (what mlx_lm's dwq trains by): `values` [rows, count] are the head's
+/// logits there, capped. loss is KL(softmax(r) || softmax(s)).
 struct KlTopArgs {
   int64_t rows = 0;
-  int64_t columns = 0;
+  int64_t count = 0;
   float temperature = 1;
   float cap = 0;
   float factor = 1;
-  ConstMatrix logits{};  // float32
-  TopView reference{};
-  float* loss = nullptr;
-  Matrix dlogits{};  // not `logits`
+  const float* values = nullptr;
+  ConstMatrix reference{};
+  float* loss = nullptr;    // [rows]
+  float* slopes = nullptr;  // [rows, count]
+};
+
+/// Some columns of each row: indices [rows, count], each once in a row, of
+/// which the tile has first .. first + columns - 1.
+struct TopColumns {
+  int64_t rows = 0;
+  int64_t count = 0;
+  const uint32_t* indices = nullptr;
+  int64_t first = 0;
+  int64_t columns = 0;
+};
+
+/// values [rows, count] at those that the tile has.
+struct PickTopArgs {
+  TopColumns top{};
+  HeadSide head{};
+  float* values = nullptr;
+};
+
+/// tile [rows, columns] = values where a column is one of these, else 0.
+struct SpreadTopArgs {
+  TopColumns top{};
+  const float* values = nullptr;
+  Matrix tile{};
 };
 
 /// The `count` largest values of each row of x [rows, columns] and their
@@ -74,31 +106,6 @@ struct TopArgs {
   uint32_t* indices = nullptr;  // [rows, count]
 };
 
-/// Rows x of a model before its head, [rows, k], with the head [columns, k].
-struct HeadSide {
-  int64_t k = 0;
-  ConstMatrix x{};
-  ConstMatrix weight{};
-  ConstVector bias{};  // optional
-  float cap = 0;       // logits become cap * tanh(logits / cap); 0: they stay
-};
-
-/// KlRowsArgs or KlTopArgs on logits that are made some rows at a time and
-/// never stored, and what follows from dlogits: dx = dlogits weight, dweight
-/// += dlogits^T x.
-struct KlHeadArgs {
-  int64_t rows = 0;
-  int64_t columns = 0;
-  HeadSide head{};
-  HeadSide reference{};  // x.data null: `top` is the reference
-  TopView top{};
-  float temperature = 1;
-  float factor = 1;
-  float* loss = nullptr;  // [rows]
-  Matrix dx{};            // [rows, head.k]; optional
-  Matrix dweight{};       // float32 [columns, head.k]; optional
-};
-
 /// TopArgs on logits that are made some rows at a time.
 struct TopHeadArgs {
   int64_t rows = 0;
@@ -109,27 +116,39 @@ struct TopHeadArgs {
   uint32_t* indices = nullptr;
 };
 
-/// Of p = softmax(logits) by row: dx = v weight, v a draw of mean 0 and
-/// covariance diag(p) - p p^T; see ops::fisher_slopes.
-struct FisherHeadArgs {
+/// Columns of a row of FisherTileArgs' state, over the columns seen so far: the
+/// log of sum exp(logits), and sum s exp(logits / 2) over the square root of
+/// sum exp(logits), s the signs drawn.
+enum FisherColumn { kFisherLogSum = 0, kFisherDot, kFisherColumns };
+
+/// A tile of the vocabulary of v, a draw by row of mean 0 and covariance
+/// diag(p) - p p^T, p = softmax(logits) over the whole of it; see
+/// ops::fisher_head. Signs are by `seed`, first_row + row and column, where
+/// `first` is the tile's first column, a multiple of 64.
+struct FisherTileArgs {
   int64_t rows = 0;
   int64_t columns = 0;
+  int64_t first = 0;
   HeadSide head{};
   uint64_t seed = 0;
-  int64_t first_row = 0;  // rows count from it in what is drawn
-  Matrix dx{};            // [rows, head.k]
+  int64_t first_row = 0;
+  float* state = nullptr;  // [rows, kFisherColumns]
+  Matrix slopes{};         // [rows, columns], by logits before the cap
 };
 
 void group_gradient(const GroupGradientArgs& args);
 void accumulate(const AccumulateArgs& args);
-void kl_rows(const KlRowsArgs& args);
+void kl_slopes(const KlSlopesArgs& args);
 void kl_top(const KlTopArgs& args);
+void spread_top(const SpreadTopArgs& args);
 void top(const TopArgs& args);
-/// Made of matmul, kl_rows, kl_top and gram.
-void kl_head(const KlHeadArgs& args);
-/// Made of matmul and softmax.
-void fisher_head(const FisherHeadArgs& args);
-/// Made of matmul and top.
+/// Made of matmul and what the name says.
+void kl_tile(const KlTileArgs& args);
+void pick_top(const PickTopArgs& args);
 void top_head(const TopHeadArgs& args);
+/// Advances the state by a tile; then, once it has seen all, gives v of one.
+/// Both made of matmul, softmax and logsumexp.
+void fisher_update(const FisherTileArgs& args);
+void fisher_slopes(const FisherTileArgs& args);
 
 }  // namespace pennyweight::kernels

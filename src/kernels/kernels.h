@@ -224,11 +224,12 @@ struct ScoreArgs {
 };
 
 /// Logits [rows, columns] = x [rows, k] * weight [columns, k]^T + bias.
-struct ScoreSide {
+struct HeadSide {
   int64_t k = 0;
   ConstMatrix x{};
   ConstMatrix weight{};
   ConstVector bias{};  // optional
+  float cap = 0;       // logits become cap * tanh(logits / cap); 0: they stay
 };
 
 /// score_update on logits that are made a tile at a time and never stored.
@@ -236,8 +237,9 @@ struct ScoreMatmulArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t first = 0;
-  ScoreSide logits{};
-  ScoreSide reference{};             // optional: its x.data is null
+  HeadSide logits{};
+  HeadSide reference{};              // optional: its x.data is null
+  float scale = 1;                   // multiplies both sides' logits, capped
   const int32_t* targets = nullptr;  // [rows]
   float* state = nullptr;            // [rows, state_stride], in place
   int64_t state_stride = 0;

@@ -1,80 +1,68 @@
-#include <algorithm>
+#include <cmath>
 
 #include "kernels/access.h"
-#include "kernels/dispatch.h"
-#include "kernels/scratch.h"
-#include "kernels/threads.h"
+#include "kernels/head_tile.h"
 
 namespace pennyweight::kernels {
 
 namespace {
 
-// A tile of logits, its rows of the weight and of x together stay within a
-// second-level cache of 2 MB at widths of models of up to some billions of
-// parameters' small end, and are still large enough a product beyond.
-constexpr int64_t kTileRows = 256;
-constexpr int64_t kTileColumns = 512;
-
 struct Buffers {
   Scratch logits, reference;
 };
 
-ConstMatrix tile_of(
-    const ScoreSide& side,
+}  // namespace
+
+ConstMatrix head_tile(
+    const HeadSide& side,
     int64_t row,
     int64_t column,
     int64_t rows,
     int64_t columns,
-    Scratch& scratch) {
-  const Matrix out{scratch.get<float>(rows * columns), DType::f32, columns};
+    Scratch& scratch,
+    float scale) {
+  float* values = scratch.get<float>(rows * columns);
   ConstVector bias = side.bias;
   if (bias.data) {
     bias.data = advance(bias.data, bias.type, column);
   }
   matmul(
-      {rows,
-       columns,
-       side.k,
-       from_row(side.x, row),
-       from_row(side.weight, column),
-       bias,
-       {},
-       out,
-       false});
-  return as_const(out);
+      {.m = rows,
+       .n = columns,
+       .k = side.k,
+       .x = from_row(side.x, row),
+       .weight = from_row(side.weight, column),
+       .bias = bias,
+       .out = {values, DType::f32, columns}});
+  for (int64_t i = 0; side.cap > 0 && i < rows * columns; ++i) {
+    values[i] = side.cap * std::tanh(values[i] / side.cap);
+  }
+  for (int64_t i = 0; scale != 1 && i < rows * columns; ++i) {
+    values[i] *= scale;
+  }
+  return {values, DType::f32, columns};
 }
 
-}  // namespace
-
 void score_matmul(const ScoreMatmulArgs& args) {
-  // Blocks of rows are independent; with few of them for many threads they
-  // get smaller.
-  const int64_t wanted = 2 * thread_count();
-  int64_t tile_rows = kTileRows;
-  while (tile_rows > 32 && args.rows < wanted * tile_rows) {
-    tile_rows /= 2;
-  }
-  const int64_t blocks = (args.rows + tile_rows - 1) / tile_rows;
-  parallel_tasks(blocks, [&](int64_t block) {
+  each_row_block(args.rows, [&](int64_t row, int64_t rows) {
     thread_local Buffers buffers;
-    const int64_t row = block * tile_rows;
-    const int64_t rows = std::min(tile_rows, args.rows - row);
-    for (int64_t j = 0; j < args.columns; j += kTileColumns) {
-      const int64_t n = std::min(kTileColumns, args.columns - j);
+    each_column_tile(args.columns, [&](int64_t j, int64_t n) {
+      const auto tile_of = [&](const HeadSide& side, Scratch& scratch) {
+        return head_tile(side, row, j, rows, n, scratch, args.scale);
+      };
       ScoreArgs tile{
           .rows = rows,
           .columns = n,
           .first = args.first + j,
-          .logits = tile_of(args.logits, row, j, rows, n, buffers.logits),
+          .logits = tile_of(args.logits, buffers.logits),
           .targets = args.targets + row,
           .state = args.state + row * args.state_stride,
           .state_stride = args.state_stride};
       if (args.reference.x.data) {
-        tile.reference =
-            tile_of(args.reference, row, j, rows, n, buffers.reference);
+        tile.reference = tile_of(args.reference, buffers.reference);
       }
       score_update(tile);
-    }
+    });
   });
 }
 

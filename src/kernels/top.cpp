@@ -70,24 +70,21 @@ class RowTop {
   std::vector<uint32_t> chosen_, tied_;
 };
 
-/// One row of kl_top; `s` and `r` are scratch.
-void kl_top_row(
-    const KlTopArgs& args,
-    int64_t row,
-    std::vector<double>& s,
-    std::vector<double>& r) {
-  const int64_t count = args.reference.count;
-  const uint32_t* columns = args.reference.columns + row * count;
+/// One row of kl_top; `r` is scratch.
+void kl_top_row(const KlTopArgs& args, int64_t row, std::vector<double>& r) {
+  const float* values = args.values + row * args.count;
+  float* slopes = args.slopes + row * args.count;
+  std::vector<double> s(r.size());
   double max_s = -std::numeric_limits<double>::infinity();
   double max_r = max_s;
-  for (int64_t i = 0; i < count; ++i) {
-    s[i] = double(load_at(args.logits, row, columns[i])) / args.temperature;
-    r[i] = double(load_at(args.reference.values, row, i)) / args.temperature;
+  for (size_t i = 0; i < r.size(); ++i) {
+    s[i] = double(values[i]) / args.temperature;
+    r[i] = double(load_at(args.reference, row, int64_t(i))) / args.temperature;
     max_s = std::max(max_s, s[i]);
     max_r = std::max(max_r, r[i]);
   }
   double sum_s = 0, sum_r = 0, cross = 0;
-  for (int64_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < r.size(); ++i) {
     const double distance = r[i] - s[i];
     s[i] = double(std::exp(float(s[i] - max_s)));
     r[i] = double(std::exp(float(r[i] - max_r)));
@@ -97,21 +94,13 @@ void kl_top_row(
   }
   args.loss[row] = float(
       cross / sum_r + (max_s + std::log(sum_s)) - (max_r + std::log(sum_r)));
-  std::memset(
-      advance(args.dlogits.data, args.dlogits.type, row * args.dlogits.stride),
-      0,
-      size_t(args.columns) * size_of(args.dlogits.type));
-  for (int64_t i = 0; i < count; ++i) {
+  for (size_t i = 0; i < r.size(); ++i) {
     double slope = double(args.factor) / args.temperature;
     if (args.cap > 0) {
-      const double part = load_at(args.logits, row, columns[i]) / args.cap;
+      const double part = double(values[i] / args.cap);
       slope *= 1 - part * part;
     }
-    store_at(
-        args.dlogits,
-        row,
-        columns[i],
-        float(slope * (s[i] / sum_s - r[i] / sum_r)));
+    slopes[i] = float(slope * (s[i] / sum_s - r[i] / sum_r));
   }
 }
 
@@ -119,10 +108,27 @@ void kl_top_row(
 
 void kl_top(const KlTopArgs& args) {
   parallel_ranges(args.rows, 1, [&](int64_t begin, int64_t end) {
-    std::vector<double> s(size_t(args.reference.count));
-    std::vector<double> r(s.size());
+    std::vector<double> r(size_t(args.count));
     for (int64_t row = begin; row < end; ++row) {
-      kl_top_row(args, row, s, r);
+      kl_top_row(args, row, r);
+    }
+  });
+}
+
+void spread_top(const SpreadTopArgs& args) {
+  const auto& top = args.top;
+  parallel_ranges(top.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      std::memset(
+          advance(args.tile.data, args.tile.type, row * args.tile.stride),
+          0,
+          size_t(top.columns) * size_of(args.tile.type));
+      for (int64_t i = row * top.count; i < (row + 1) * top.count; ++i) {
+        const int64_t column = int64_t(top.indices[i]) - top.first;
+        if (column >= 0 && column < top.columns) {
+          store_at(args.tile, row, column, args.values[i]);
+        }
+      }
     }
   });
 }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "format/packed_rows.h"
 #include "kernels/threads.h"
 
 namespace pennyweight {
@@ -79,15 +80,28 @@ double TrainedGroups::unit() const {
 }
 
 ops::QuantizedWeight TrainedGroups::weight() const {
+  // Some rows at a time: an embedding's have millions of groups.
+  constexpr int kRows = 8192;
   auto weight = start_;
-  weight.scales = mx::astype(scale_.value, start_.scales.dtype());
-  // Of the scale as it was rounded, so that the centre stays where it is.
-  weight.biases = mx::astype(
-      mx::subtract(
-          centre_.value,
-          mx::multiply(
-              mx::astype(weight.scales, mx::float32), mx::array(middle_))),
-      start_.biases->dtype());
+  weight.scales = unset(scale_.value.shape(), start_.scales.dtype());
+  weight.biases = unset(scale_.value.shape(), start_.biases->dtype());
+  const int rows = scale_.value.shape(0);
+  const int groups = scale_.value.shape(1);
+  for (int first = 0; first < rows; first += kRows) {
+    const int end = std::min(rows, first + kRows);
+    const auto part = [&](const mx::array& x) {
+      return mx::slice(x, {first, 0}, {end, groups});
+    };
+    const auto scales = mx::astype(part(scale_.value), weight.scales.dtype());
+    // Of the scale as it was rounded, so that the centre stays where it is.
+    const auto biases = mx::astype(
+        mx::subtract(
+            part(centre_.value),
+            mx::multiply(mx::astype(scales, mx::float32), mx::array(middle_))),
+        weight.biases->dtype());
+    copy_rows(scales, first, weight.scales);
+    copy_rows(biases, first, *weight.biases);
+  }
   return weight;
 }
 

@@ -1,6 +1,7 @@
 #include "model/decoder.h"
 
 #include <mlx/ops.h>
+#include <mlx/transforms.h>
 
 #include "core/error.h"
 #include "model/block_parts.h"
@@ -8,26 +9,10 @@
 namespace pennyweight {
 
 mx::array embed(const OuterWeights& weights, const mx::array& tokens) {
-  const auto& table = weights.embedding;
-  const auto scaled = [&](const mx::array& x) {
-    return weights.embedding_scale == 1
-        ? x
-        : mx::multiply(x, mx::array(weights.embedding_scale));
-  };
-  if (table.dense) {
-    return scaled(mx::astype(mx::take(*table.dense, tokens, 0), mx::float32));
-  }
-  auto flat = mx::flatten(tokens);
-  auto pick = [&](const mx::array& rows) { return mx::take(rows, flat, 0); };
-  ops::QuantizedWeight rows = *table.packed;
-  rows.codes = pick(rows.codes);
-  rows.scales = pick(rows.scales);
-  if (rows.biases) {
-    rows.biases = pick(*rows.biases);
-  }
-  auto dense = ops::dequantize(rows, mx::float32);
-  return scaled(
-      mx::reshape(dense, {tokens.shape(0), tokens.shape(1), dense.shape(1)}));
+  const auto x = weights.embedding.take(tokens, weights.rounded);
+  return weights.embedding_scale == 1
+      ? x
+      : mx::multiply(x, mx::array(weights.embedding_scale));
 }
 
 mx::array run_block(
@@ -75,8 +60,21 @@ mx::array head_tile(
     const mx::array& x,
     int first,
     int count) {
-  return ops::cap_logits(
-      weights.head.rows(first, count)(x, mx::float32), weights.logit_cap);
+  const auto some = [&](int begin, int rows) {
+    return ops::cap_logits(
+        weights.head.rows(begin, rows)(x, mx::float32), weights.logit_cap);
+  };
+  if (count <= kTableRows) {
+    return some(first, count);
+  }
+  std::vector<mx::array> parts;
+  each_rows(count, [&](int begin, int rows) {
+    parts.push_back(some(first + begin, rows));
+    mx::eval(parts.back());
+  });
+  auto all = mx::concatenate(std::move(parts), -1);
+  mx::eval(all);
+  return all;
 }
 
 mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/decoder_spec.h"
+#include "model/outer_weights.h"
 #include "model/weights.h"
 #include "ops/ops.h"
 
@@ -25,7 +26,7 @@ struct ForwardContext {
   BlockCache* cache = nullptr;
 };
 
-/// tokens int32 [batch, length] to float32 [batch, length, hidden].
+/// tokens int32 [batch, length] to float32 [batch, length, hidden], evaluated.
 mx::array embed(const OuterWeights& weights, const mx::array& tokens);
 
 /// x float32 [batch, length, hidden] through one block, in the same shape.
@@ -113,7 +114,7 @@ mx::array final_norm(
     mx::Dtype dtype);
 
 /// Logits float32 [..., count] of the vocabulary entries first .. first +
-/// count - 1, from a final norm's result.
+/// count - 1, from a final norm's result; of many entries evaluated.
 mx::array head_tile(
     const OuterWeights& weights,
     const mx::array& x,

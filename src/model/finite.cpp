@@ -4,6 +4,7 @@
 #include <mlx/transforms.h>
 
 #include "core/error.h"
+#include "format/packed_rows.h"
 
 namespace pennyweight {
 
@@ -79,10 +80,26 @@ void require_finite(const BlockWeights& weights) {
 }
 
 void require_finite(const Model& model, const OuterWeights& weights) {
-  require(weights.embedding, model.spec.embedding);
+  const auto require_table = [](const OuterTable& table) {
+    each_rows(table.vocab(), [&](int first, int count) {
+      require(table.rows(first, count), table.path());
+    });
+  };
+  require_table(weights.embedding);
   if (model.spec.head) {
-    require(weights.head, model.spec.head->path);
+    require_table(weights.head);
   }
+}
+
+ops::QuantizedWeight quantize(const OuterTable& table, const QuantSpec& spec) {
+  PackedRows packed(table.vocab());
+  each_rows(table.vocab(), [&](int first, int count) {
+    packed.put(
+        first,
+        quantize(
+            finite_dense(table.dense_rows(first, count), table.path()), spec));
+  });
+  return packed.take();
 }
 
 }  // namespace pennyweight

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "model/model.h"
+#include "model/outer_weights.h"
 #include "model/weights.h"
 
 namespace pennyweight {
@@ -22,5 +23,8 @@ void require_finite(const BlockWeights& weights);
 
 /// The same of embedding and head.
 void require_finite(const Model& model, const OuterWeights& weights);
+
+/// A table rounded to nearest, evaluated. numeric Error as above.
+ops::QuantizedWeight quantize(const OuterTable& table, const QuantSpec& spec);
 
 }  // namespace pennyweight

@@ -33,6 +33,9 @@ struct Model {
   mx::array load_part(const std::string& tensor, int64_t part) const {
     return tensors.load_part(checkpoint, tensor, part);
   }
+  mx::array load_rows(const std::string& tensor, int first, int count) const {
+    return tensors.load_rows(checkpoint, tensor, first, count);
+  }
 };
 
 /// Opens a folder: config and tensor names give the spec, then each tensor of

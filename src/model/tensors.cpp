@@ -187,4 +187,22 @@ mx::array ModelTensors::load_part(
   return mx::contiguous(mx::squeeze(mx::slice(whole, start, stop), 0));
 }
 
+mx::array ModelTensors::load_rows(
+    const Checkpoint& checkpoint,
+    const std::string& name,
+    int first,
+    int count) const {
+  auto it = sources_.find(name);
+  if (it == sources_.end() || it->second.renames()) {
+    return checkpoint.load_rows(
+        it == sources_.end() ? name : it->second.name, first, count);
+  }
+  const auto whole = load(checkpoint, name);
+  auto start = mx::Shape(whole.ndim(), 0);
+  auto stop = whole.shape();
+  start[0] = first;
+  stop[0] = first + count;
+  return mx::contiguous(mx::slice(whole, start, stop));
+}
+
 }  // namespace pennyweight

@@ -27,6 +27,11 @@ class ModelTensors {
   }
   const TensorInfo& info(const std::string& name) const;  // not_found
 
+  /// Whether it is as the checkpoint has it, so that some rows can be read.
+  bool is_stored_so(const std::string& name) const {
+    const auto it = sources_.find(name);
+    return it == sources_.end() || it->second.renames();
+  }
   /// A view of the mapped file where it is as the checkpoint has it.
   mx::array load(const Checkpoint& checkpoint, const std::string& name) const;
   /// Entry `part` along the first axis.
@@ -34,6 +39,13 @@ class ModelTensors {
       const Checkpoint& checkpoint,
       const std::string& name,
       int64_t part) const;
+  /// Entries first .. first + count - 1 along it; the fewest are read that the
+  /// tensor's form allows.
+  mx::array load_rows(
+      const Checkpoint& checkpoint,
+      const std::string& name,
+      int first,
+      int count) const;
 
  private:
   std::map<std::string, TensorSource> sources_;  // that apply

@@ -9,15 +9,6 @@ namespace pennyweight {
 
 namespace {
 
-mx::array load_as(
-    const Model& model,
-    const std::string& name,
-    mx::Dtype to,
-    int64_t part = -1) {
-  auto tensor = part < 0 ? model.load(name) : model.load_part(name, part);
-  return tensor.dtype() == to ? tensor : mx::astype(tensor, to);
-}
-
 mx::array take_rows(const mx::array& matrix, int first, int count) {
   auto start = mx::Shape(matrix.ndim(), 0);
   auto stop = matrix.shape();
@@ -35,6 +26,15 @@ take_rows(const std::optional<mx::array>& matrix, int first, int count) {
 }
 
 }  // namespace
+
+mx::array load_as(
+    const Model& model,
+    const std::string& name,
+    mx::Dtype to,
+    int64_t part) {
+  auto tensor = part < 0 ? model.load(name) : model.load_part(name, part);
+  return tensor.dtype() == to ? tensor : mx::astype(tensor, to);
+}
 
 mx::array watched(
     const std::shared_ptr<LinearTrace>& trace,
@@ -160,23 +160,6 @@ BlockWeights load_block(
         parameter.name, load_as(model, parameter.name, mx::float32));
   }
   return weights;
-}
-
-OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
-  auto embedding = load_linear(model, model.spec.embedding, dtype);
-  auto head = model.spec.head ? load_linear(model, model.spec.head->path, dtype)
-                              : embedding;
-  std::optional<mx::array> bias;
-  if (model.spec.final_norm.bias) {
-    bias = load_as(model, model.spec.final_norm.path + ".bias", dtype);
-  }
-  return {
-      std::move(embedding),
-      load_as(model, model.spec.final_norm.path + ".weight", dtype),
-      std::move(bias),
-      std::move(head),
-      model.spec.embedding_scale,
-      model.spec.logit_cap};
 }
 
 }  // namespace pennyweight

@@ -83,15 +83,11 @@ BlockWeights load_block(
     mx::Dtype dtype,
     PackedWeights packed = PackedWeights::keep);
 
-/// Embedding, final norm and head.
-struct OuterWeights {
-  LinearWeights embedding;
-  mx::array final_norm;
-  std::optional<mx::array> final_norm_bias;
-  LinearWeights head;  // the embedding again where they are tied
-  float embedding_scale = 1;
-  float logit_cap = 0;
-};
-OuterWeights load_outer(const Model& model, mx::Dtype dtype);
+/// A float tensor's cast to `to` where that is another type.
+mx::array load_as(
+    const Model& model,
+    const std::string& name,
+    mx::Dtype to,
+    int64_t part = -1);
 
 }  // namespace pennyweight

@@ -95,6 +95,7 @@ mx::array score_linear(
     const std::optional<HeadRows>& reference,
     const mx::array& targets,
     int first,
+    float scale,
     mx::Stream stream);
 Scores score_finish(const mx::array& state, mx::Stream stream);
 

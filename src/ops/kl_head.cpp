@@ -1,363 +1,200 @@
 #include "ops/kl_head.h"
 
 #include <mlx/ops.h>
-#include <mlx/random.h>
 #include <mlx/transforms.h>
 
-#include <cstring>
-#include <limits>
+#include <algorithm>
 #include <string>
 #include <utility>
 
 #include "ops/check.h"
-#include "ops/mlx_path.h"
-#include "ops/primitive.h"
+#include "ops/head_tile_ops.h"
 
 namespace pennyweight::ops {
 
 namespace {
 
-using Arrays = std::vector<mx::array>;
-using Reference = std::variant<HeadRows, TopLogits>;
+using Reference = std::variant<Head, TopLogits>;
 
-constexpr const char* kWhere = "kl_head";
+// What a tile's slopes and its weight's gradient may take. Wide tiles make the
+// products of the second pass large.
+constexpr int64_t kTileBytes = 16 << 20;
+constexpr int64_t kTileStep = 512;
+constexpr int64_t kWidestTile = 16384;
 
-/// x, weight and perhaps bias of a head at `next` of the inputs.
-kernels::HeadSide side_of(const Arrays& arrays, bool bias, size_t next) {
-  return {
-      .k = column_count(arrays[next]),
-      .x = matrix_of(arrays[next]),
-      .weight = matrix_of(arrays[next + 1]),
-      .bias = bias ? vector_of(arrays[next + 2]) : kernels::ConstVector{}};
+int tile_columns(const Head& head) {
+  const int64_t rows = head.x.shape(0);
+  const int64_t in = head.x.shape(1);
+  const int64_t fitting = kTileBytes / std::max(rows * 2, in * 4);
+  return int(
+      std::clamp(fitting / kTileStep * kTileStep, kTileStep, kWidestTile));
 }
 
-void append_side(Arrays& inputs, const HeadRows& side) {
-  inputs.push_back(side.x);
-  inputs.push_back(side.weight);
-  if (side.bias) {
-    inputs.push_back(*side.bias);
+/// f(first, count) for tiles of the head.
+template <class F>
+void each_tile(const Head& head, F&& f) {
+  const int step = tile_columns(head);
+  for (int first = 0; first < head.vocab; first += step) {
+    f(first, std::min(step, head.vocab - first));
   }
 }
 
-/// One flat array, since primitives have one result: loss [rows], dx [rows,
-/// in] and perhaps dweight [vocab, in].
-class KlHeadOp : public CpuPrimitive {
- public:
-  struct Parts {
-    bool bias = false;
-    bool reference = false;  // a head; else the largest logits
-    bool reference_bias = false;
-    bool weight_gradient = false;
-  };
-
-  KlHeadOp(mx::Stream stream, const KlOptions& options, const Parts& parts)
-      : CpuPrimitive(stream), options_(options), parts_(parts) {}
-
-  const char* name() const override {
-    return "pennyweight::KlHead";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    Arrays dense;
-    for (const auto& input : inputs) {
-      dense.push_back(without_gaps(input));
-    }
-    allocate(out);
-    const size_t next = parts_.bias ? 3 : 2;
-    kernels::KlHeadArgs args{
-        .rows = row_count(dense[0]),
-        .columns = dense[1].shape(0),
-        .head = side_of(dense, parts_.bias, 0),
-        .temperature = options_.temperature,
-        .factor = options_.factor};
-    args.head.cap = options_.cap;
-    if (parts_.reference) {
-      args.reference = side_of(dense, parts_.reference_bias, next);
-      args.reference.cap = options_.reference_cap;
-    } else {
-      args.top = {
-          column_count(dense[next]),
-          matrix_of(std::as_const(dense[next])),
-          dense[next + 1].data<uint32_t>()};
-    }
-    auto* at = out.data<float>();
-    args.loss = at;
-    at += args.rows;
-    args.dx = {at, kernels::DType::f32, args.head.k};
-    if (parts_.weight_gradient) {
-      at += args.rows * args.head.k;
-      args.dweight = {at, kernels::DType::f32, args.head.k};
-    }
-    return [args] {
-      if (args.dweight.data) {
-        std::memset(
-            args.dweight.data, 0, size_t(4 * args.columns * args.head.k));
-      }
-      kernels::kl_head(args);
-    };
-  }
-
- private:
-  KlOptions options_;
-  Parts parts_;
-};
-
-/// uint32 [2 * rows, count]: columns, then the bits of the values.
-class TopLogitsOp : public CpuPrimitive {
- public:
-  TopLogitsOp(mx::Stream stream, bool bias, float cap)
-      : CpuPrimitive(stream), bias_(bias), cap_(cap) {}
-
-  const char* name() const override {
-    return "pennyweight::TopLogits";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    Arrays dense;
-    for (const auto& input : inputs) {
-      dense.push_back(without_gaps(input));
-    }
-    allocate(out);
-    const int64_t count = out.shape(1);
-    kernels::TopHeadArgs args{
-        .rows = row_count(dense[0]),
-        .columns = dense[1].shape(0),
-        .count = count,
-        .head = side_of(dense, bias_, 0),
-        .values =
-            {out.data<uint32_t>() + out.size() / 2, kernels::DType::f32, count},
-        .indices = out.data<uint32_t>()};
-    args.head.cap = cap_;
-    return [args] { kernels::top_head(args); };
-  }
-
- private:
-  bool bias_;
-  float cap_;
-};
-
-class FisherSlopesOp : public CpuPrimitive {
- public:
-  FisherSlopesOp(
-      mx::Stream stream,
-      bool bias,
-      float cap,
-      uint64_t seed,
-      int64_t first_row)
-      : CpuPrimitive(stream),
-        bias_(bias),
-        cap_(cap),
-        seed_(seed),
-        first_row_(first_row) {}
-
-  const char* name() const override {
-    return "pennyweight::FisherSlopes";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    Arrays dense;
-    for (const auto& input : inputs) {
-      dense.push_back(without_gaps(input));
-    }
-    allocate(out);
-    kernels::FisherHeadArgs args{
-        .rows = row_count(dense[0]),
-        .columns = dense[1].shape(0),
-        .head = side_of(dense, bias_, 0),
-        .seed = seed_,
-        .first_row = first_row_,
-        .dx = matrix_of(out)};
-    args.head.cap = cap_;
-    return [args] { kernels::fisher_head(args); };
-  }
-
- private:
-  bool bias_;
-  float cap_;
-  uint64_t seed_;
-  int64_t first_row_;
-};
-
-void check_side(const HeadRows& side) {
-  check_linear(side.x, side.weight, side.bias);
-  require(side.x.ndim() == 2, kWhere, "x " + describe(side.x) + " is no rows");
+HeadRows tile_of(const Head& head, int first, int count) {
+  auto tile = head.tile(first, count);
+  return {head.x, std::move(tile.weight), std::move(tile.bias), head.cap};
 }
 
-void check(const HeadRows& head, const Reference& reference) {
-  check_side(head);
-  if (const auto* other = std::get_if<HeadRows>(&reference)) {
-    check_side(*other);
-    require(
-        other->x.shape(0) == head.x.shape(0) &&
-            other->weight.shape(0) == head.weight.shape(0),
-        kWhere,
-        "the reference has other rows or another vocabulary");
-    return;
-  }
-  const auto& top = std::get<TopLogits>(reference);
-  require_floating(top.values, kWhere, "the reference's logits");
+void check(const Head& head, const Head& reference) {
   require(
-      top.values.ndim() == 2 && top.values.shape(0) == head.x.shape(0) &&
-          top.values.shape(1) >= 1 &&
-          top.values.shape(1) <= head.weight.shape(0) &&
-          top.columns.shape() == top.values.shape() &&
-          top.columns.dtype() == mx::uint32,
-      kWhere,
-      "the reference's largest logits " + describe(top.values) +
-          " and columns " + describe(top.columns) + " do not fit");
+      reference.x.shape(0) == head.x.shape(0) && reference.vocab == head.vocab,
+      "kl_head",
+      "the reference has other rows or another vocabulary");
 }
 
-mx::array capped_logits(const HeadRows& side, float cap) {
-  return cap_logits(
-      mlx_path::linear(side.x, side.weight, side.bias, mx::float32), cap);
+/// Scoring state of both sides' logits over the temperature.
+mx::array
+see_all(const Head& head, const Head& reference, const KlOptions& options) {
+  const int rows = head.x.shape(0);
+  const auto targets = mx::zeros({rows}, mx::int32);
+  auto state = score_start(rows);
+  each_tile(head, [&](int first, int count) {
+    state = score_linear(
+        state,
+        tile_of(head, first, count),
+        tile_of(reference, first, count),
+        targets,
+        first,
+        1 / options.temperature);
+    mx::eval(state);
+  });
+  return state;
 }
 
-mx::array log_softmax(const mx::array& x) {
-  return mx::subtract(x, mx::logsumexp(x, -1, true));
+TopKl see_top(
+    const Head& head,
+    const TopLogits& reference,
+    const KlOptions& options) {
+  require(
+      reference.columns.ndim() == 2 &&
+          reference.columns.shape(0) == head.x.shape(0),
+      "kl_head",
+      "the reference has other rows");
+  auto values = mx::zeros(reference.columns.shape());
+  each_tile(head, [&](int first, int count) {
+    values = pick_logits(
+        values, tile_of(head, first, count), reference.columns, first);
+    mx::eval(values);
+  });
+  auto top = kl_top(values, reference, head.cap, options);
+  mx::eval(top.loss, top.slopes);
+  return top;
+}
+
+/// The second pass: with slopes(tile, first) by the logits, dx and what
+/// `gradient` takes.
+template <class F>
+mx::array
+go_back(const Head& head, F&& slopes_of, const TileGradientFn& gradient) {
+  auto dx = mx::zeros(head.x.shape());
+  mx::eval(dx);
+  each_tile(head, [&](int first, int count) {
+    const auto tile = tile_of(head, first, count);
+    const auto slopes = slopes_of(tile, first);
+    dx = add_transposed(dx, slopes, tile.weight);
+    if (!gradient) {
+      mx::eval(dx);
+      return;
+    }
+    const auto by_weight = slopes_by_x(slopes, head.x);
+    mx::eval(dx, by_weight);
+    gradient(first, count, by_weight);
+  });
+  return dx;
 }
 
 }  // namespace
 
-KlHead mlx_path::kl_head(
-    const HeadRows& head,
-    const Reference& reference,
-    const KlOptions& options) {
-  const mx::array temperature(options.temperature);
-  const auto* top = std::get_if<TopLogits>(&reference);
-  const auto target = log_softmax(mx::divide(
-      top ? mx::astype(top->values, mx::float32)
-          : capped_logits(std::get<HeadRows>(reference), options.reference_cap),
-      temperature));
-  const auto losses = [&](const Arrays& inputs) {
-    auto logits = capped_logits({inputs[0], inputs[1], head.bias}, options.cap);
-    if (top) {
-      logits = mx::take_along_axis(logits, top->columns, -1);
-    }
-    const auto own = log_softmax(mx::divide(logits, temperature));
-    return Arrays{
-        mx::sum(mx::multiply(mx::exp(target), mx::subtract(target, own)), -1)};
+Head whole_head(const HeadRows& rows) {
+  const auto part = [](const mx::array& x, int first, int count) {
+    auto start = mx::Shape(x.ndim(), 0);
+    auto stop = x.shape();
+    start[0] = first;
+    stop[0] = first + count;
+    return mx::slice(x, start, stop);
   };
-  const auto wide = [](const mx::array& x) {
-    return mx::astype(x, mx::float32);
-  };
-  const auto [loss, gradients] = mx::vjp(
-      losses,
-      {wide(head.x), wide(head.weight)},
-      {mx::full({head.x.shape(0)}, options.factor)});
-  return {loss[0], gradients[0], gradients[1]};
+  return {
+      rows.x,
+      rows.weight.shape(0),
+      [rows, part](int first, int count) {
+        HeadTile tile{part(rows.weight, first, count)};
+        if (rows.bias) {
+          tile.bias = part(*rows.bias, first, count);
+        }
+        return tile;
+      },
+      rows.cap};
 }
 
 KlHead kl_head(
-    const HeadRows& head,
+    const Head& head,
     const Reference& reference,
     const KlOptions& options,
-    bool weight_gradient) {
-  check(head, reference);
-  const auto cpu = cpu_stream();
-  if (!cpu) {
-    return mlx_path::kl_head(head, reference, options);
+    const TileGradientFn& gradient) {
+  if (const auto* top = std::get_if<TopLogits>(&reference)) {
+    const auto seen = see_top(head, *top, options);
+    auto dx = go_back(
+        head,
+        [&](const HeadRows& tile, int first) {
+          return spread_slopes(
+              seen.slopes,
+              top->columns,
+              first,
+              tile.weight.shape(0),
+              tile.weight.dtype());
+        },
+        gradient);
+    return {seen.loss, dx};
   }
-  Arrays inputs;
-  append_side(inputs, head);
-  KlHeadOp::Parts parts{
-      .bias = head.bias.has_value(), .weight_gradient = weight_gradient};
-  if (const auto* other = std::get_if<HeadRows>(&reference)) {
-    parts.reference = true;
-    parts.reference_bias = other->bias.has_value();
-    append_side(inputs, *other);
-  } else {
-    const auto& top = std::get<TopLogits>(reference);
-    inputs.push_back(top.values);
-    inputs.push_back(top.columns);
-  }
-  const int rows = head.x.shape(0);
-  const int in = head.x.shape(1);
-  const int vocab = head.weight.shape(0);
-  const int64_t size =
-      rows + int64_t(in) * (rows + (weight_gradient ? vocab : 0));
-  require(
-      size <= std::numeric_limits<int>::max(),
-      kWhere,
-      "the head " + describe(head.weight) + " is too large");
-  const mx::array flat(
-      {int(size)},
-      mx::float32,
-      std::make_shared<KlHeadOp>(*cpu, options, parts),
-      std::move(inputs));
-  const auto part = [&](int first, int count) {
-    return mx::reshape(
-        mx::slice(flat, {first}, {first + count * in}), {count, in});
-  };
-  KlHead result{mx::slice(flat, {0}, {rows}), part(rows, rows), std::nullopt};
-  if (weight_gradient) {
-    result.dweight = part(rows + rows * in, vocab);
-  }
-  return result;
+  const auto& other = std::get<Head>(reference);
+  check(head, other);
+  const auto state = see_all(head, other, options);
+  auto loss = score_finish(state).kl;
+  mx::eval(loss);
+  auto dx = go_back(
+      head,
+      [&](const HeadRows& tile, int first) {
+        return kl_slopes(
+            state, tile, tile_of(other, first, tile.weight.shape(0)), options);
+      },
+      gradient);
+  return {loss, dx};
 }
 
-TopLogits
-top_logits(const HeadRows& head, float cap, int count, mx::Dtype dtype) {
-  check_side(head);
-  require_floating(dtype, "top_logits");
-  require(
-      count >= 1 && count <= head.weight.shape(0),
-      "top_logits",
-      std::to_string(count) + " logits were asked for of " +
-          std::to_string(head.weight.shape(0)));
-  const int rows = head.x.shape(0);
-  const auto cpu = cpu_stream();
-  if (!cpu) {
-    const auto logits = capped_logits(head, cap);
-    const auto order = mx::argpartition(mx::negative(logits), count - 1, -1);
-    const auto columns = mx::sort(mx::slice(order, {0, 0}, {rows, count}), -1);
-    return {
-        mx::astype(mx::take_along_axis(logits, columns, -1), dtype), columns};
+mx::array kl_loss(
+    const Head& head,
+    const Reference& reference,
+    const KlOptions& options) {
+  if (const auto* top = std::get_if<TopLogits>(&reference)) {
+    return see_top(head, *top, options).loss;
   }
-  Arrays inputs;
-  append_side(inputs, head);
-  const mx::array both(
-      {2 * rows, count},
-      mx::uint32,
-      std::make_shared<TopLogitsOp>(*cpu, head.bias.has_value(), cap),
-      std::move(inputs));
-  const auto values = mx::slice(both, {rows, 0}, {2 * rows, count});
-  return {
-      mx::astype(mx::view(values, mx::float32), dtype),
-      mx::slice(both, {0, 0}, {rows, count})};
+  const auto& other = std::get<Head>(reference);
+  check(head, other);
+  return score_finish(see_all(head, other, options)).kl;
 }
 
-mx::array fisher_slopes(
-    const HeadRows& head,
-    float cap,
-    uint64_t seed,
-    int64_t first_row) {
-  check_side(head);
-  const auto cpu = cpu_stream();
-  if (!cpu) {
-    const auto logits = [&](const Arrays& inputs) {
-      return Arrays{capped_logits({inputs[0], head.weight, head.bias}, cap)};
-    };
-    const auto p = mx::softmax(logits({head.x})[0], -1, true);
-    const auto key = mx::random::key(seed + (uint64_t(first_row) << 20));
-    const auto signs = mx::where(
-        mx::random::bernoulli(mx::array(0.5f), p.shape(), key),
-        mx::array(1.0f),
-        mx::array(-1.0f));
-    const auto q = mx::multiply(mx::sqrt(p), signs);
-    const auto v = mx::subtract(q, mx::multiply(p, mx::sum(q, -1, true)));
-    return mx::vjp(logits, {mx::astype(head.x, mx::float32)}, {v}).second[0];
-  }
-  Arrays inputs;
-  append_side(inputs, head);
-  return mx::array(
-      head.x.shape(),
-      mx::float32,
-      std::make_shared<FisherSlopesOp>(
-          *cpu, head.bias.has_value(), cap, seed, first_row),
-      std::move(inputs));
+mx::array fisher_head(const Head& head, uint64_t seed, int64_t first_row) {
+  auto state = fisher_start(head.x.shape(0));
+  each_tile(head, [&](int first, int count) {
+    state = fisher_update(
+        state, tile_of(head, first, count), {seed, first_row, first});
+    mx::eval(state);
+  });
+  return go_back(
+      head,
+      [&](const HeadRows& tile, int first) {
+        return fisher_slopes(state, tile, {seed, first_row, first});
+      },
+      {});
 }
 
 }  // namespace pennyweight::ops

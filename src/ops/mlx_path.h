@@ -66,10 +66,13 @@ mx::array clipped_glu(const mx::array& gate, const mx::array& up);
 mx::array softmax(const mx::array& x);
 mx::array logsumexp(const mx::array& x);
 
-/// With all gradients.
-KlHead kl_head(
+/// Capped, not scaled.
+mx::array head_logits(const HeadRows& head);
+
+mx::array kl_slopes(
+    const mx::array& state,
     const HeadRows& head,
-    const std::variant<HeadRows, TopLogits>& reference,
+    const HeadRows& reference,
     const KlOptions& options);
 
 mx::array score_update(

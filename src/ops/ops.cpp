@@ -277,13 +277,15 @@ mx::array score_linear(
     const HeadRows& head,
     const std::optional<HeadRows>& reference,
     const mx::array& targets,
-    int first) {
+    int first,
+    float scale) {
   check_score_linear(state, head, reference, targets, first);
   if (const auto cpu = cpu_stream()) {
-    return cpu_path::score_linear(state, head, reference, targets, first, *cpu);
+    return cpu_path::score_linear(
+        state, head, reference, targets, first, scale, *cpu);
   }
-  const auto logits_of = [](const HeadRows& side) {
-    return mlx_path::linear(side.x, side.weight, side.bias, mx::float32);
+  const auto logits_of = [scale](const HeadRows& side) {
+    return mx::multiply(mlx_path::head_logits(side), mx::array(scale));
   };
   std::optional<mx::array> beside;
   if (reference) {

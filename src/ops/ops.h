@@ -173,19 +173,22 @@ mx::array score_update(
     int first);
 
 /// score_update on the logits of rows of a head, linear(x, weight, bias) in
-/// float32, of which only a cache-sized tile exists at a time.
+/// float32, capped as in cap_logits and then times `scale`, of which only a
+/// cache-sized tile exists at a time.
 /// x [rows, in], weight [n, in]: the head's rows first .. first + n - 1.
 struct HeadRows {
   mx::array x;
   mx::array weight;
   std::optional<mx::array> bias = std::nullopt;
+  float cap = 0;
 };
 mx::array score_linear(
     const mx::array& state,
     const HeadRows& head,
     const std::optional<HeadRows>& reference,
     const mx::array& targets,
-    int first);
+    int first,
+    float scale = 1);
 
 struct Scores {
   mx::array nll;  // float32 [rows], -log p(target)

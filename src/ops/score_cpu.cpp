@@ -1,7 +1,7 @@
 #include <mlx/ops.h>
 
 #include "ops/cpu_path.h"
-#include "ops/primitive.h"
+#include "ops/head_side.h"
 
 namespace pennyweight::ops::cpu_path {
 
@@ -45,15 +45,18 @@ class ScoreUpdate : public CpuPrimitive {
   int first_;
 };
 
-struct SideParts {
-  bool present = false;
-  bool bias = false;
-};
-
-class ScoreLinear : public CpuPrimitive {
+class ScoreLinear : public HeadPrimitive {
  public:
-  ScoreLinear(mx::Stream stream, SideParts head, SideParts reference, int first)
-      : CpuPrimitive(stream), parts_{head, reference}, first_(first) {}
+  ScoreLinear(
+      mx::Stream stream,
+      SideParts head,
+      SideParts reference,
+      int first,
+      float scale)
+      : HeadPrimitive(stream),
+        parts_{head, reference},
+        first_(first),
+        scale_(scale) {}
 
   const char* name() const override {
     return "pennyweight::ScoreLinear";
@@ -68,6 +71,7 @@ class ScoreLinear : public CpuPrimitive {
         .rows = inputs[0].shape(0),
         .columns = inputs[3].shape(0),
         .first = first_,
+        .scale = scale_,
         .targets = targets.data<int32_t>(),
         .state = out.data<float>(),
         .state_stride = kScoreState};
@@ -81,23 +85,9 @@ class ScoreLinear : public CpuPrimitive {
   }
 
  private:
-  kernels::ScoreSide
-  side_of(const SideParts& parts, const Arrays& inputs, size_t& next) {
-    if (!parts.present) {
-      return {};
-    }
-    const auto x = with_even_rows(inputs[next++]);
-    const auto weight = with_even_rows(inputs[next++]);
-    kernels::ScoreSide side{
-        .k = x.shape(1), .x = matrix_of(x), .weight = matrix_of(weight)};
-    if (parts.bias) {
-      side.bias = vector_of(without_gaps(inputs[next++]));
-    }
-    return side;
-  }
-
   SideParts parts_[2];
   int first_;
+  float scale_;
 };
 
 class ScoreFinish : public CpuPrimitive {
@@ -117,18 +107,6 @@ class ScoreFinish : public CpuPrimitive {
     return [args] { kernels::score_finish(args); };
   }
 };
-
-SideParts append_side(Arrays& inputs, const std::optional<HeadRows>& side) {
-  if (!side) {
-    return {};
-  }
-  inputs.push_back(side->x);
-  inputs.push_back(side->weight);
-  if (side->bias) {
-    inputs.push_back(*side->bias);
-  }
-  return {true, side->bias.has_value()};
-}
 
 }  // namespace
 
@@ -156,6 +134,7 @@ mx::array score_linear(
     const std::optional<HeadRows>& reference,
     const mx::array& targets,
     int first,
+    float scale,
     mx::Stream stream) {
   Arrays inputs{state, targets};
   const auto parts = append_side(inputs, head);
@@ -163,7 +142,8 @@ mx::array score_linear(
   return mx::array(
       state.shape(),
       mx::float32,
-      std::make_shared<ScoreLinear>(stream, parts, reference_parts, first),
+      std::make_shared<ScoreLinear>(
+          stream, parts, reference_parts, first, scale),
       std::move(inputs));
 }
 

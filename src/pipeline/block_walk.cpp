@@ -111,11 +111,9 @@ void BlockWalk::embed(const PackedBlock& fitted) {
     return;
   }
   if (const auto& spec = plan_.at(model_.spec.embedding).spec) {
-    auto& table = outer.embedding;
     const auto it = fitted.find(model_.spec.embedding);
-    table.packed =
-        it == fitted.end() ? quantize(*table.dense, *spec) : it->second;
-    table.dense.reset();
+    outer.embedding = outer.embedding.with_packed(
+        it == fitted.end() ? quantize(outer.embedding, *spec) : it->second);
   }
   quantized_->embed(outer);
 }

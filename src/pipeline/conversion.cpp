@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "format/packed_rows.h"
 
 namespace pennyweight {
 
@@ -14,6 +15,8 @@ namespace {
 constexpr const char* kWhere = "convert";
 // MLX expands odd widths by way of 32 words a word; blocks of rows bound that.
 constexpr int64_t kExpandedAtOnce = int64_t{1} << 20;
+// Of a tensor, what is in memory at a time.
+constexpr uint64_t kPieceBytes = uint64_t{8} << 20;
 
 bool is_float(mx::Dtype dtype) {
   return mx::issubdtype(dtype, mx::floating);
@@ -134,16 +137,19 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
   auto module = module_of(name);
   if (expands(module) && !name.ends_with(".bias")) {
     if (name.ends_with(".weight")) {
-      writer.write(name, expand(module));
+      expand(module, writer);
     }
     return;
   }
   const QuantSpec* spec = spec_of(name);
   if (!spec) {
-    auto changed = settings_.floats ? settings_.floats(name) : std::nullopt;
-    writer.write(
-        name,
-        changed ? checked_cast(evaluated(*changed), name) : load_cast(name));
+    if (auto changed =
+            settings_.floats ? settings_.floats(name) : std::nullopt) {
+      writer.write(name, checked_cast(evaluated(*changed), name));
+      return;
+    }
+    writer.begin(name);
+    each_piece(name, [&](int, const mx::array& rows) { writer.append(rows); });
     return;
   }
   auto packed = settings_.source ? settings_.source(module)
@@ -180,13 +186,36 @@ mx::array Conversion::load_cast(const std::string& name) const {
   return checked_cast(evaluated(model_.load(name)), name);
 }
 
+// The tensor, cast, some rows at a time.
+void Conversion::each_piece(
+    const std::string& name,
+    const std::function<void(int first, const mx::array& rows)>& take) const {
+  const auto& info = model_.tensors.info(name);
+  const int rows = info.shape.empty() ? 1 : info.shape[0];
+  const uint64_t row = std::max<uint64_t>(1, info.bytes / std::max(1, rows));
+  const int step = int(std::max<uint64_t>(1, kPieceBytes / row));
+  if (step >= rows || !model_.tensors.is_stored_so(name)) {
+    return take(0, load_cast(name));
+  }
+  for (int first = 0; first < rows; first += step) {
+    const int count = std::min(step, rows - first);
+    take(
+        first,
+        checked_cast(evaluated(model_.load_rows(name, first, count)), name));
+  }
+}
+
 // A stack's parts one by one.
 ops::QuantizedWeight Conversion::round_to_nearest(
     const std::string& name,
     const QuantSpec& spec) const {
   const int64_t count = counts_.at(module_of(name));
   if (count == 0) {
-    return pennyweight::quantize(load_cast(name), spec);
+    PackedRows packed(model_.tensors.info(name).shape[0]);
+    each_piece(name, [&](int first, const mx::array& rows) {
+      packed.put(first, pennyweight::quantize(rows, spec));
+    });
+    return packed.take();
   }
   std::vector<ops::QuantizedWeight> parts;
   for (int64_t i = 0; i < count; ++i) {
@@ -222,33 +251,36 @@ mx::array Conversion::checked_cast(
 }
 
 // As mlx_lm.convert: the scales are cast first, then MLX expands.
-mx::array Conversion::expand(const std::string& module) const {
+void Conversion::expand(const std::string& module, ModelWriter& writer) const {
   const QuantSpec& spec = model_.quantized.at(module);
-  auto codes = model_.load(module + ".weight");
-  auto scales = load_cast(module + ".scales");
+  const auto name = module + ".weight";
+  const auto& shape = model_.tensors.info(name).shape;
+  const auto scales = load_cast(module + ".scales");
   std::optional<mx::array> biases;
   if (spec.mode == "affine") {
     biases = load_cast(module + ".biases");
   }
-  int64_t row =
-      static_cast<int64_t>(codes.size() / codes.shape(0)) * 32 / spec.bits;
-  int step = static_cast<int>(std::max<int64_t>(1, kExpandedAtOnce / row));
-  std::vector<mx::array> parts;
-  for (int begin = 0; begin < codes.shape(0); begin += step) {
-    int end = std::min(begin + step, codes.shape(0));
-    auto part = mx::dequantize(
-        rows(codes, begin, end),
+  const int64_t words = model_.tensors.info(name).bytes / (4 * shape[0]);
+  const int64_t row = words * 32 / spec.bits;
+  const bool stored_so = model_.tensors.is_stored_so(name);
+  const auto codes =
+      stored_so ? std::nullopt : std::optional(model_.load(name));
+  const int step =
+      static_cast<int>(std::max<int64_t>(1, kExpandedAtOnce / row));
+  writer.begin(name);
+  for (int begin = 0; begin < shape[0]; begin += step) {
+    const int end = std::min(begin + step, shape[0]);
+    const auto part = evaluated(mx::dequantize(
+        codes ? rows(*codes, begin, end)
+              : model_.load_rows(name, begin, end - begin),
         rows(scales, begin, end),
         biases ? std::optional(rows(*biases, begin, end)) : std::nullopt,
         spec.group_size,
         spec.bits,
-        spec.mode);
-    mx::eval(part);
-    parts.push_back(std::move(part));
+        spec.mode));
+    require_finite(part, module);
+    writer.append(part);
   }
-  auto dense = evaluated(mx::concatenate(std::move(parts), 0));
-  require_finite(dense, module);
-  return dense;
 }
 
 Json Conversion::quantization() const {

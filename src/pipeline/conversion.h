@@ -72,12 +72,15 @@ class Conversion {
   const QuantSpec* spec_of(const std::string& name) const;
   mx::Dtype cast(const std::string& name, mx::Dtype stored) const;
   mx::array load_cast(const std::string& name) const;
+  void each_piece(
+      const std::string& name,
+      const std::function<void(int first, const mx::array& rows)>& take) const;
   mx::array checked_cast(const mx::array& stored, const std::string& name)
       const;
   ops::QuantizedWeight round_to_nearest(
       const std::string& name,
       const QuantSpec& spec) const;
-  mx::array expand(const std::string& module) const;
+  void expand(const std::string& module, ModelWriter& writer) const;
   Json quantization() const;
 
   const Model& model_;

@@ -85,27 +85,32 @@ Distiller::Slope Distiller::through_head(
     bool gradients) {
   const auto& spec = student_.model().spec;
   const auto& path = spec.head ? spec.head->path : spec.embedding;
-  const bool trained = gradients && student_.trains(path);
   const auto rows = [&](const std::vector<mx::array>& in) {
     return std::vector<mx::array>{
         pick_tokens(batch, final_norm(spec, *outer_, in[0], context_.dtype))};
   };
+  const auto head = outer_->head.head(rows({x})[0], outer_->logit_cap);
+  Slope result;
+  if (!gradients) {
+    const auto kl = ops::kl_loss(head, targets.of(target), options);
+    result.loss = static_cast<double>(mx::sum(kl).item<float>());
+    return result;
+  }
+  const auto add_tile = [&](int first, int count, const mx::array& dense) {
+    student_.add_rows(
+        path,
+        first,
+        ops::group_gradients(*outer_->head.rows(first, count).packed, dense));
+  };
   const auto kl = ops::kl_head(
-      {rows({x})[0], *outer_->head.dense, outer_->head.bias},
+      head,
       targets.of(target),
       options,
-      trained);
+      student_.trains(path) ? ops::TileGradientFn(add_tile) : nullptr);
   auto sum = mx::sum(kl.loss);
-  Slope result;
-  if (gradients) {
-    result.by_x =
-        mx::vjp(rows, {x}, {mx::astype(kl.dx, context_.dtype)}).second[0];
-    mx::eval({*result.by_x, sum});
-  }
-  if (trained) {
-    student_.add(
-        path, ops::group_gradients(student_.weight(path), *kl.dweight));
-  }
+  result.by_x =
+      mx::vjp(rows, {x}, {mx::astype(kl.dx, context_.dtype)}).second[0];
+  mx::eval({*result.by_x, sum});
   result.loss = static_cast<double>(sum.item<float>());
   return result;
 }
@@ -149,24 +154,13 @@ void Distiller::through_embedding(
   if (!student_.trains(path)) {
     return;
   }
-  const auto weight = student_.weight(path);
-  auto rows = weight;
-  const auto tokens = mx::flatten(batch.tokens);
-  rows.codes = mx::take(weight.codes, tokens, 0);
-  rows.scales = mx::take(weight.scales, tokens, 0);
-  rows.biases = mx::take(*weight.biases, tokens, 0);
-  const auto own = ops::group_gradients(
-      rows,
-      mx::multiply(
-          mx::flatten(slope, 0, 1), mx::array(outer_->embedding_scale)));
-  const auto spread = [&](const mx::array& x) {
-    return mx::scatter_add(
-        mx::zeros(weight.scales.shape(), mx::float32),
-        tokens,
-        mx::expand_dims(x, 1),
-        0);
-  };
-  student_.add(path, {spread(own.scales), spread(own.biases)});
+  const auto tokens = mx::contiguous(mx::flatten(batch.tokens));
+  const auto slopes = mx::multiply(
+      mx::flatten(slope, 0, 1), mx::array(outer_->embedding_scale));
+  student_.add_at(
+      path,
+      tokens,
+      ops::group_gradients(outer_->embedding.packed_at(tokens), slopes));
 }
 
 double Distiller::gradients(
@@ -175,13 +169,12 @@ double Distiller::gradients(
     size_t first,
     double temperature) {
   if (part_.embeds || part_.heads) {
+    outer_.reset();
     outer_ = student_.outer();
   }
   const auto tokens = static_cast<double>(count_tokens(chunks));
   const ops::KlOptions options{
       .temperature = static_cast<float>(temperature),
-      .cap = outer_ ? outer_->logit_cap : 0,
-      .reference_cap = targets.cap(),
       .factor = static_cast<float>(1 / tokens)};
   ActivationStore kept(
       chunks.size() * static_cast<size_t>(part_.end - part_.first),
@@ -220,10 +213,10 @@ double Distiller::measure(
     std::span<const DistillChunk> chunks,
     const Targets& targets) {
   if (part_.embeds || part_.heads) {
+    outer_.reset();
     outer_ = student_.outer();
   }
-  const ops::KlOptions options{
-      .cap = outer_ ? outer_->logit_cap : 0, .reference_cap = targets.cap()};
+  const ops::KlOptions options;
   double sum = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const auto x = forward(chunks[i].tokens, nullptr, i);

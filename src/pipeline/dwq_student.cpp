@@ -1,6 +1,7 @@
 #include "pipeline/dwq_student.h"
 
 #include <mlx/allocator.h>
+#include <mlx/memory.h>
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
@@ -55,11 +56,15 @@ Student::Student(const Model& model, const ModelPart& part)
   }
   if (part.embeds || part.heads) {
     outer_ = load_outer(model, model.dtype);
+    outer_->rounded = true;
+    const auto hold_outer = [&](const std::string& path) {
+      hold(path, load_linear(model, path, model.dtype));
+    };
     if (part.embeds || !model.spec.head) {
-      hold(model.spec.embedding, outer_->embedding);
+      hold_outer(model.spec.embedding);
     }
     if (part.heads && model.spec.head) {
-      hold(model.spec.head->path, outer_->head);
+      hold_outer(model.spec.head->path);
     }
   }
   for (const ModuleSpec& module : list_modules(model.spec)) {
@@ -70,6 +75,7 @@ Student::Student(const Model& model, const ModelPart& part)
     }
   }
   find_units();
+  mx::clear_cache();  // of what the masters were made
 }
 
 void Student::find_units() {
@@ -150,16 +156,18 @@ BlockWeights Student::expanded_block(
 
 OuterWeights Student::outer() const {
   auto outer = *outer_;
-  if (!model_.spec.head) {
-    expand(model_.spec.embedding, outer.embedding);
+  const auto trained = [&](OuterTable& table) {
+    if (trains(table.path())) {
+      const auto now = weight(table.path());
+      mx::eval(now.scales, *now.biases);
+      table = table.with_groups(now.scales, *now.biases);
+    }
+  };
+  trained(outer.embedding);
+  if (model_.spec.head) {
+    trained(outer.head);
+  } else {
     outer.head = outer.embedding;
-    return outer;
-  }
-  if (part_.embeds) {
-    expand(model_.spec.embedding, outer.embedding);
-  }
-  if (part_.heads) {
-    expand(model_.spec.head->path, outer.head);
   }
   return outer;
 }
@@ -176,6 +184,54 @@ void Student::add(
   // Now, so that nothing keeps the dense gradients.
   mx::eval({sum.scales, sum.biases});
   sums_.insert_or_assign(path, sum);
+}
+
+ops::GroupGradients& Student::sums_of(const std::string& path) {
+  const auto [it, fresh] = sums_.try_emplace(
+      path, ops::GroupGradients{mx::array(0.0f), mx::array(0.0f)});
+  if (fresh) {
+    it->second = {
+        mx::zeros(groups_of(path), mx::float32),
+        mx::zeros(groups_of(path), mx::float32)};
+    // In memory of their own, in which they are added to.
+    it->second = {
+        own_copy(dense(it->second.scales)), own_copy(dense(it->second.biases))};
+  }
+  return it->second;
+}
+
+void Student::add_rows(
+    const std::string& path,
+    int first,
+    const ops::GroupGradients& gradients) {
+  auto& sums = sums_of(path);
+  const auto add = [&](const mx::array& x, mx::array& sum) {
+    const auto part = dense(x);
+    float* to = sum.data<float>() + int64_t{first} * sum.shape(1);
+    for (size_t i = 0; i < part.size(); ++i) {
+      to[i] += part.data<float>()[i];
+    }
+  };
+  add(gradients.scales, sums.scales);
+  add(gradients.biases, sums.biases);
+}
+
+void Student::add_at(
+    const std::string& path,
+    const mx::array& tokens,
+    const ops::GroupGradients& gradients) {
+  auto& sums = sums_of(path);
+  const auto rows = dense(tokens);
+  const auto add = [&](const mx::array& x, mx::array& sum) {
+    const auto part = dense(x);
+    const auto groups = static_cast<size_t>(part.shape(1));
+    for (size_t i = 0; i < part.size(); ++i) {
+      const auto row = static_cast<size_t>(rows.data<int32_t>()[i / groups]);
+      sum.data<float>()[row * groups + i % groups] += part.data<float>()[i];
+    }
+  };
+  add(gradients.scales, sums.scales);
+  add(gradients.biases, sums.biases);
 }
 
 double Student::reduce() {

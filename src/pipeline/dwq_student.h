@@ -8,6 +8,7 @@
 
 #include "method/dwq.h"
 #include "model/model.h"
+#include "model/outer_weights.h"
 #include "model/weights.h"
 #include "pipeline/model_part.h"
 
@@ -40,7 +41,7 @@ class Student {
   BlockWeights block(int index) const;
   BlockWeights expanded_block(int index, std::vector<std::string>& trained)
       const;
-  /// Embedding, final norm and head, dense; of parts with one of them only.
+  /// Embedding, final norm and head, as trained so far.
   OuterWeights outer() const;
   ops::QuantizedWeight weight(const std::string& path) const {
     return groups_.at(path).weight();
@@ -48,6 +49,15 @@ class Student {
 
   /// sum of a step's gradients += these. They are kept by group only.
   void add(const std::string& path, const ops::GroupGradients& gradients);
+  /// The same of the rows from `first` on, and of the rows of tokens [n].
+  void add_rows(
+      const std::string& path,
+      int first,
+      const ops::GroupGradients& gradients);
+  void add_at(
+      const std::string& path,
+      const mx::array& tokens,
+      const ops::GroupGradients& gradients);
   /// Sums the step's gradients over all processes; their norm.
   double reduce();
   /// Goes down by them and forgets them. step.rate is that of a module with the
@@ -80,6 +90,7 @@ class Student {
       const std::string& path,
       const std::function<mx::array(const TrainedGroups&)>& value) const;
   void expand(const std::string& path, LinearWeights& linear) const;
+  ops::GroupGradients& sums_of(const std::string& path);
 
   const Model& model_;
   ModelPart part_;

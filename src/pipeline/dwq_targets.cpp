@@ -115,21 +115,9 @@ TeacherTargets::TeacherTargets(
       folder_(std::move(folder)) {
   if (part.embeds || part.heads) {
     outer_ = load_outer(model, model.dtype);
-    for (auto* linear : {&outer_->embedding, &outer_->head}) {
-      if (linear->packed) {
-        linear->dense = ops::dequantize(*linear->packed, model.dtype);
-        linear->packed.reset();
-      }
-    }
-    if (!model.spec.head) {
-      outer_->head = outer_->embedding;
-    }
+    outer_->rounded = true;
     require_finite(model, *outer_);
   }
-}
-
-float TeacherTargets::cap() const {
-  return outer_ ? outer_->logit_cap : 0;
 }
 
 void TeacherTargets::prepare(const std::vector<DistillChunk>& chunks) {
@@ -175,7 +163,7 @@ void TeacherTargets::prepare(const std::vector<DistillChunk>& chunks) {
 }
 
 Targets::Rows TeacherTargets::of(size_t i) const {
-  return ops::HeadRows{rows_->get(i), *outer_->head.dense, outer_->head.bias};
+  return outer_->head.head(rows_->get(i), outer_->logit_cap);
 }
 
 fs::path
@@ -248,10 +236,7 @@ void write_targets(
     for (size_t i = 0; part.heads && i < chunks.size(); ++i) {
       const auto& tokens = chunks[i].tokens.tokens;
       const auto top = ops::top_logits(
-          std::get<ops::HeadRows>(source.of(i)),
-          source.cap(),
-          count,
-          teacher.dtype);
+          std::get<ops::Head>(source.of(i)), count, teacher.dtype);
       const mx::Shape shape{tokens.shape(0), tokens.shape(1), count};
       write_safetensors(
           target_file(folder, split.name, chunks[i].batch),

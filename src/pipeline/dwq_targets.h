@@ -46,15 +46,13 @@ std::vector<DistillChunk> cut_batch(
 /// What a student is to predict, for chunks that were prepared together.
 class Targets {
  public:
-  using Rows = std::variant<ops::HeadRows, ops::TopLogits>;
+  using Rows = std::variant<ops::Head, ops::TopLogits>;
 
   virtual ~Targets() = default;
   /// Forgets the chunks before.
   virtual void prepare(const std::vector<DistillChunk>& chunks) = 0;
   /// By the picked tokens of chunk `i`; on a part with the head only.
   virtual Rows of(size_t i) const = 0;
-  /// Of the teacher's logits.
-  virtual float cap() const = 0;
 };
 
 /// The teacher itself, run block by block over all chunks, so that it is read
@@ -71,7 +69,6 @@ class TeacherTargets : public Targets {
 
   void prepare(const std::vector<DistillChunk>& chunks) override;
   Rows of(size_t i) const override;
-  float cap() const override;
 
  private:
   const Model& model_;
@@ -93,9 +90,6 @@ class StoredTargets : public Targets {
 
   void prepare(const std::vector<DistillChunk>& chunks) override;
   Rows of(size_t i) const override;
-  float cap() const override {
-    return 0;  // applied to what is stored
-  }
 
  private:
   fs::path folder_;

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "model/outer_weights.h"
 #include "pipeline/block_task.h"
 
 namespace pennyweight {
@@ -63,6 +64,29 @@ int64_t block_bytes(
       stage.working_bytes(block);
 }
 
+// Embedding and head as they will be written, which a walk holds, and what
+// fitting them takes beside: rows some at a time, in float32, with codes and
+// grids; what a head reads of some thousand tokens, and its Hessian.
+struct OuterBytes {
+  int64_t held = 0;
+  int64_t fit = 0;
+};
+OuterBytes outer_bytes(const Model& model, const QuantPlan& plan) {
+  constexpr int64_t kFitTokens = 8192;
+  const int item = static_cast<int>(mx::size_of(model.dtype));
+  OuterBytes bytes;
+  for (const ModuleSpec& module : list_homes(model.spec)) {
+    if (module.block < 0) {
+      const auto& spec = plan.at(module.path).spec;
+      bytes.held +=
+          spec ? quantized_bytes(*spec, module.out, module.in, item) : 0;
+      bytes.fit = kTableRows * module.in * 16 + 4 * 4 * module.in * module.in +
+          kFitTokens * module.in * 4;
+    }
+  }
+  return bytes;
+}
+
 int64_t output_bytes(const Model& model, const QuantPlan& plan) {
   const int item = static_cast<int>(mx::size_of(model.dtype));
   int64_t bytes = 0;
@@ -102,9 +126,9 @@ MemoryPlan make_memory_plan(
   const int64_t kept = stage.needs().restarts ? streams : streams - 1;
   result.activations = demand.tokens *
       ((streams + kept) * model.spec.hidden * 4 + streams * inner * item);
-  const int64_t embedding = model.spec.vocab * model.spec.hidden * item;
+  const auto outer = outer_bytes(model, plan);
   result.fixed =
-      kProgram + demand.freed_bytes() + std::max(embedding * 3, block);
+      kProgram + demand.freed_bytes() + outer.held + std::max(outer.fit, block);
   const int64_t limit = demand.limit.value_or(machine_memory() / 2);
   const int64_t room = limit - result.fixed;
   if (room < 0 && demand.limit) {

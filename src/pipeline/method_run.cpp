@@ -45,8 +45,8 @@ class FinishedBlocks {
     }
     auto home = homes_.find(module);
     if (home == homes_.end()) {
-      const auto linear = load_linear(model_, module, model_.dtype);
-      return quantize(finite_dense(linear, module), *plan_.at(module).spec);
+      return quantize(
+          OuterTable(model_, module, model_.dtype), *plan_.at(module).spec);
     }
     go_to(home->second.block);
     if (home->second.count == 0) {

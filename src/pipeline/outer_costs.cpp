@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "method/rounding_loss.h"
 #include "model/decoder.h"
+#include "model/finite.h"
 #include "ops/kl_head.h"
 #include "pipeline/outer_fit.h"
 
@@ -17,8 +18,6 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "costs";
-// Rows at a time, as floats.
-constexpr int64_t kRowsAtOnce = 8192;
 
 class OuterPass {
  public:
@@ -117,21 +116,20 @@ class OuterPass {
       const QuantSpec& spec,
       bool measured,
       const std::vector<float>& seen) const {
-    const auto& linear = module.kind == ModuleSpec::Kind::head
+    const auto& table = module.kind == ModuleSpec::Kind::head
         ? view_.outer.head
         : view_.outer.embedding;
     if (measured) {
-      return loss(module, quantize(*linear.dense, spec));
+      return loss(module, quantize(table, spec));
     }
     double sum = 0;
-    for (int64_t first = 0; first < module.out; first += kRowsAtOnce) {
-      const auto rows = std::min(kRowsAtOnce, module.out - first);
+    each_rows(table.vocab(), [&](int first, int count) {
       sum += nearest_loss(
-          mx::contiguous(*linear.rows(int(first), int(rows)).dense),
+          mx::contiguous(*table.dense_rows(first, count).dense),
           spec,
           seen,
-          std::vector<float>(size_t(rows), 1.0f));
-    }
+          std::vector<float>(size_t(count), 1.0f));
+    });
     return sum;
   }
 
@@ -139,30 +137,23 @@ class OuterPass {
   double loss(const ModuleSpec& module, const ops::QuantizedWeight& weight)
       const {
     auto outer = view_.outer;
-    auto dense = ops::dequantize(weight, view_.model.dtype);
-    mx::eval(dense);
+    outer.rounded = true;
     const bool embeds = module.kind != ModuleSpec::Kind::head;
     if (embeds) {
-      outer.embedding.dense = dense;
+      outer.embedding = outer.embedding.with_packed(weight);
     }
     if (is_head(module)) {
-      outer.head.dense = dense;
+      outer.head = outer.head.with_packed(weight);
     }
     double sum = 0;
     const auto states = embeds ? forward(outer) : std::vector<mx::array>();
     for (size_t i = 0; i < measured_; ++i) {
       const auto full = view_.output(i);
-      const auto kl = ops::kl_head(
-          {head_rows(embeds ? states[i] : full, i),
-           *outer.head.dense,
-           outer.head.bias},
-          ops::HeadRows{
-              head_rows(full, i),
-              *view_.outer.head.dense,
-              view_.outer.head.bias},
-          {.cap = outer.logit_cap, .reference_cap = outer.logit_cap},
-          false);
-      sum += double(mx::sum(kl.loss).item<float>());
+      const auto kl = ops::kl_loss(
+          outer.head.head(
+              head_rows(embeds ? states[i] : full, i), outer.logit_cap),
+          view_.outer.head.head(head_rows(full, i), outer.logit_cap));
+      sum += double(mx::sum(kl).item<float>());
     }
     return sum / double(tokens_);
   }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "calibration/token_batches.h"
-#include "model/weights.h"
+#include "model/outer_weights.h"
 #include "pipeline/rounding_costs.h"
 
 namespace pennyweight {

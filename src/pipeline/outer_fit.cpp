@@ -7,6 +7,7 @@
 #include "calibration/floats.h"
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
+#include "format/packed_rows.h"
 #include "method/gptq.h"
 #include "method/pack_result.h"
 #include "model/decoder.h"
@@ -17,8 +18,6 @@ namespace pennyweight {
 namespace {
 
 constexpr double kHeadDamp = 0.01;
-// Rows at a time, as floats.
-constexpr int64_t kRowsAtOnce = 8192;
 
 /// Sum of x x^T over what the head reads, through the whole model.
 std::vector<float> head_gram(
@@ -56,25 +55,6 @@ std::vector<float> head_gram(
   return to_vector(ranks.sum(sum));
 }
 
-ops::QuantizedWeight join(const std::vector<ops::QuantizedWeight>& parts) {
-  const auto all = [&](auto&& pick) {
-    std::vector<mx::array> arrays;
-    for (const auto& part : parts) {
-      arrays.push_back(pick(part));
-    }
-    auto joined = mx::concatenate(std::move(arrays), 0);
-    mx::eval(joined);
-    return joined;
-  };
-  ops::QuantizedWeight whole = parts.front();
-  whole.codes = all([](const auto& part) { return part.codes; });
-  whole.scales = all([](const auto& part) { return part.scales; });
-  if (whole.biases) {
-    whole.biases = all([](const auto& part) { return *part.biases; });
-  }
-  return whole;
-}
-
 std::vector<float> identity(int64_t size) {
   std::vector<float> matrix(size_t(size * size), 0.0f);
   for (int64_t i = 0; i < size; ++i) {
@@ -108,28 +88,27 @@ OuterRounding::OuterRounding(
           options_) {}
 
 OuterRounding::Rounded OuterRounding::round(const QuantSpec& spec) const {
-  auto linear = load_linear(model_, module_.path, model_.dtype);
-  linear.dense = finite_dense(linear, module_.path);
-  std::vector<ops::QuantizedWeight> parts;
+  const OuterTable table(model_, module_.path, model_.dtype);
+  PackedRows packed(table.vocab());
   double nearest = 0;
   double loss = 0;
-  for (int64_t first = 0; first < module_.out; first += kRowsAtOnce) {
-    const auto rows = std::min(kRowsAtOnce, module_.out - first);
-    auto dense = mx::contiguous(
-        mx::astype(*linear.rows(int(first), int(rows)).dense, mx::float32));
+  each_rows(table.vocab(), [&](int first, int count) {
+    const auto stored =
+        finite_dense(table.dense_rows(first, count), module_.path);
+    auto dense = mx::contiguous(mx::astype(stored, mx::float32));
     mx::eval(dense);
     auto result = gptq_quantize(
         dense.data<float>(),
-        rows,
+        count,
         hessian_,
         spec,
         ops::kernel_type(model_.dtype),
         options_);
     nearest += result.figures.loss_nearest;
     loss += result.figures.loss;
-    parts.push_back(pack_result(result, spec, model_.dtype));
-  }
-  return {join(parts), nearest > 0 ? loss / nearest : 1.0};
+    packed.put(first, pack_result(result, spec, model_.dtype));
+  });
+  return {packed.take(), nearest > 0 ? loss / nearest : 1.0};
 }
 
 OuterFit fit_outer(

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "pipeline/quantize.h"
+#include "pipeline/quantize_memory.h"
 #include "pipeline/time_plan.h"
 
 namespace pennyweight {

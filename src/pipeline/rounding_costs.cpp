@@ -154,9 +154,8 @@ class CostPass {
             batches_[i], final_norm(model_.spec, outer_, in[0], model_.dtype))};
       };
       const auto x = input(blocks_, i);
-      const auto dx = ops::fisher_slopes(
-          {rows({x})[0], *outer_.head.dense, outer_.head.bias},
-          outer_.logit_cap,
+      const auto dx = ops::fisher_head(
+          outer_.head.head(rows({x})[0], outer_.logit_cap),
           settings_.seed,
           first);
       slopes_.put(

@@ -53,9 +53,9 @@ RoundingCosts costs_from_json(const Json& json, const std::string& origin);
 /// Embedding and head, which are measured: the model is run with one of them
 /// rounded. Matrices of a stack are counted together; experts share the
 /// statistics of all their stack's tokens. Memory: a block with its traces of
-/// a batch and two Gram matrices for each linear, embedding and head twice,
-/// and activation_bytes. The same for any number of threads. numeric Error,
-/// naming the module, for weights that are not finite.
+/// a batch and two Gram matrices for each linear, embedding or head
+/// rounded, and activation_bytes. The same for any number of threads. numeric
+/// Error, naming the module, for weights that are not finite.
 RoundingCosts measure_costs(
     const Model& model,
     const std::vector<std::vector<int32_t>>& sequences,

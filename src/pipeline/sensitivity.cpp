@@ -7,6 +7,7 @@
 
 #include "calibration/activation_store.h"
 #include "calibration/token_batches.h"
+#include "model/finite.h"
 #include "model/gradients.h"
 #include "ops/kl_head.h"
 #include "pipeline/packed_block.h"
@@ -65,11 +66,15 @@ class Pass {
       tokens_ += batch.count;
     }
     require_finite(model, outer_);
-    low_outer_.embedding.dense =
-        round_weight(*outer_.embedding.dense, settings.low);
-    mx::eval(*low_outer_.embedding.dense);
+    const auto round = [&](OuterTable& table) {
+      if (fits(settings.low, model.spec.hidden)) {
+        table = table.with_packed(quantize(table, settings.low));
+      }
+    };
+    low_outer_.rounded = true;
+    round(low_outer_.embedding);
     if (model.spec.head) {
-      low_outer_.head.dense = round_weight(*outer_.head.dense, settings.low);
+      round(low_outer_.head);
     } else {
       low_outer_.head = low_outer_.embedding;
     }
@@ -135,44 +140,70 @@ class Pass {
         batches_[batch], final_norm(model_.spec, outer, x, model_.dtype));
   }
 
+  /// Batches whose rows go through the head together: with more of them the
+  /// head is rounded to the candidates less often.
+  size_t group_end(size_t begin) const {
+    constexpr int64_t kBytes = int64_t{128} << 20;
+    const int64_t most = kBytes / (8 * model_.spec.hidden);
+    int64_t rows = batches_[begin].count;
+    size_t end = begin + 1;
+    while (end < batches_.size() && rows + batches_[end].count <= most) {
+      rows += batches_[end++].count;
+    }
+    return end;
+  }
+
   void through_head() {
     tick(blocks_);
     double loss = 0;
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      const auto x = input(static_cast<int>(blocks_), i);
-      const auto kl = ops::kl_head(
-          {head_rows(low_outer_, x, i),
-           *low_outer_.head.dense,
-           low_outer_.head.bias},
-          ops::HeadRows{
-              head_rows(outer_, full_.get(i), i),
-              *outer_.head.dense,
-              outer_.head.bias},
-          {.cap = outer_.logit_cap,
-           .reference_cap = outer_.logit_cap,
-           .factor = 1.0f / static_cast<float>(tokens_)},
-          true);
-      const auto rows = [&](const std::vector<mx::array>& in) {
-        return std::vector<mx::array>{head_rows(low_outer_, in[0], i)};
-      };
-      slopes_.put(
-          i, mx::vjp(rows, {x}, {mx::astype(kl.dx, model_.dtype)}).second[0]);
-      // Into fresh memory: a part of the op's one result keeps all of it.
-      head_gradient_ = head_gradient_
-          ? ops::accumulate(*head_gradient_, *kl.dweight)
-          : mx::contiguous(*kl.dweight);
-      const auto sum = mx::sum(kl.loss);
-      mx::eval({*head_gradient_, sum});
-      loss += static_cast<double>(sum.item<float>());
+    for (size_t begin = 0; begin < batches_.size();) {
+      const size_t end = group_end(begin);
+      loss += group_through_head(begin, end);
+      begin = end;
     }
     result_.loss = loss / static_cast<double>(tokens_);
     if (model_.spec.head) {
-      add(model_.spec.head->path,
-          *outer_.head.dense,
-          *low_outer_.head.dense,
-          *head_gradient_);
-      head_gradient_.reset();
+      keep_table(outer_.head, head_effects_);
     }
+  }
+
+  double group_through_head(size_t begin, size_t end) {
+    std::vector<mx::array> full, low;
+    for (size_t i = begin; i < end; ++i) {
+      full.push_back(head_rows(outer_, full_.get(i), i));
+      low.push_back(
+          head_rows(low_outer_, input(static_cast<int>(blocks_), i), i));
+      mx::eval(full.back(), low.back());
+    }
+    const auto kl = ops::kl_head(
+        low_outer_.head.head(mx::concatenate(low, 0), outer_.logit_cap),
+        outer_.head.head(mx::concatenate(full, 0), outer_.logit_cap),
+        {.factor = 1.0f / static_cast<float>(tokens_)},
+        [&](int first, int count, const mx::array& gradient) {
+          add_effects(
+              *outer_.head.dense_rows(first, count).dense,
+              *low_outer_.head.dense_rows(first, count).dense,
+              gradient,
+              begin == 0,
+              head_effects_);
+        });
+    int row = 0;
+    for (size_t i = begin; i < end; ++i) {
+      const auto rows = [&](const std::vector<mx::array>& in) {
+        return std::vector<mx::array>{head_rows(low_outer_, in[0], i)};
+      };
+      const int count = static_cast<int>(batches_[i].count);
+      const auto dx = mx::slice(kl.dx, {row, 0}, {row + count, kl.dx.shape(1)});
+      row += count;
+      slopes_.put(
+          i,
+          mx::vjp(
+              rows,
+              {input(static_cast<int>(blocks_), i)},
+              {mx::astype(dx, model_.dtype)})
+              .second[0]);
+    }
+    return static_cast<double>(mx::sum(kl.loss).item<float>());
   }
 
   void backward(const BlockSpec& spec) {
@@ -209,29 +240,84 @@ class Pass {
     }
   }
 
-  // Of each token's row the slopes of where it stood, and what the head adds.
+  // Of each token's row the slopes of where it stood, and what the head adds:
+  // alignments are sums over rows.
   void through_embedding() {
     tick(2 * blocks_ + 1);
-    const auto& table = *outer_.embedding.dense;
-    auto gradient = head_gradient_.value_or(mx::zeros(table.shape()));
-    gradient = mx::contiguous(gradient);
-    mx::eval(gradient);
-    auto* sums = gradient.data<float>();
-    const auto width = static_cast<size_t>(table.shape(1));
+    const auto& table = outer_.embedding;
+    auto effects = model_.spec.head ? Effects() : head_effects_;
+    if (model_.spec.head) {
+      each_rows(table.vocab(), [&](int first, int count) {
+        const auto rows = *table.dense_rows(first, count).dense;
+        add_effects(
+            rows,
+            *low_outer_.embedding.dense_rows(first, count).dense,
+            mx::zeros(rows.shape()),
+            true,
+            effects);
+      });
+    }
     for (size_t i = 0; i < batches_.size(); ++i) {
-      auto slopes = mx::contiguous(slopes_.get(i));
-      auto tokens = mx::contiguous(batches_[i].tokens);
-      mx::eval({slopes, tokens});
-      const auto* from = slopes.data<float>();
-      for (size_t j = 0; j < tokens.size(); ++j, from += width) {
-        auto* to =
-            sums + static_cast<size_t>(tokens.data<int32_t>()[j]) * width;
-        for (size_t k = 0; k < width; ++k) {
-          to[k] += outer_.embedding_scale * from[k];
-        }
+      const auto tokens = mx::flatten(batches_[i].tokens);
+      add_effects(
+          mx::astype(table.take(tokens, true), model_.dtype),
+          low_outer_.embedding.take(tokens, true),
+          mx::multiply(
+              mx::flatten(slopes_.get(i), 0, 1),
+              mx::array(outer_.embedding_scale)),
+          false,
+          effects);
+    }
+    keep_table(table, effects);
+  }
+
+  /// Of each candidate, then of none and of low.
+  using Effects = std::vector<RoundingEffect>;
+
+  std::vector<Candidate> asked(int64_t in) const {
+    auto candidates = settings_.candidates;
+    for (auto& candidate : candidates) {
+      if (candidate && !fits(*candidate, in)) {
+        candidate.reset();  // not asked about later
       }
     }
-    add(model_.spec.embedding, table, *low_outer_.embedding.dense, gradient);
+    candidates.push_back(std::nullopt);
+    candidates.push_back(
+        fits(settings_.low, in) ? Candidate(settings_.low) : std::nullopt);
+    return candidates;
+  }
+
+  /// sum += those of some rows, errors only where they are wanted.
+  void add_effects(
+      const mx::array& weight,
+      const mx::array& low,
+      const mx::array& gradient,
+      bool errors,
+      Effects& sum) const {
+    const auto effects =
+        rounding_effects(weight, low, gradient, asked(weight.shape(1)));
+    sum.resize(effects.size());
+    for (size_t i = 0; i < effects.size(); ++i) {
+      sum[i].alignment += effects[i].alignment;
+      sum[i].error += errors ? effects[i].error : 0;
+    }
+  }
+
+  static ModuleSensitivity sensitivity(int64_t parameters, Effects effects) {
+    ModuleSensitivity own;
+    own.parameters = parameters;
+    own.low_error = effects.back().error;
+    effects.pop_back();
+    own.whole = effects.back().alignment;
+    effects.pop_back();
+    own.effects = std::move(effects);
+    return own;
+  }
+
+  void keep_table(const OuterTable& table, const Effects& effects) {
+    keep(
+        table.path(),
+        sensitivity(int64_t{table.vocab()} * model_.spec.hidden, effects));
   }
 
   void add(
@@ -239,26 +325,11 @@ class Pass {
       const mx::array& weight,
       const mx::array& low,
       const mx::array& gradient) {
-    auto candidates = settings_.candidates;
-    for (auto& candidate : candidates) {
-      if (candidate && !fits(*candidate, weight.shape(1))) {
-        candidate.reset();  // not asked about later
-      }
-    }
-    candidates.push_back(std::nullopt);
-    candidates.push_back(
-        fits(settings_.low, weight.shape(1)) ? Candidate(settings_.low)
-                                             : std::nullopt);
-    auto effects = rounding_effects(weight, low, gradient, candidates);
-    ModuleSensitivity own;
-    own.parameters = static_cast<int64_t>(weight.size());
-    own.low_error = effects.back().error;
-    effects.pop_back();
-    own.whole = effects.back().alignment;
-    effects.pop_back();
-    own.effects = std::move(effects);
-    const auto module = modules_.find(path);
-    keep(module == modules_.end() ? path : module->second.home, own);
+    Effects effects;
+    add_effects(weight, low, gradient, true, effects);
+    keep(
+        modules_.at(path).home,
+        sensitivity(static_cast<int64_t>(weight.size()), effects));
   }
 
   // Parts of a stack are rounded alike, and so counted together.
@@ -291,7 +362,7 @@ class Pass {
   OuterWeights outer_;
   OuterWeights low_outer_;
   int64_t tokens_ = 0;
-  std::optional<mx::array> head_gradient_;
+  std::vector<RoundingEffect> head_effects_;
   Sensitivities result_;
 };
 

@@ -39,8 +39,9 @@ struct Sensitivities {
 /// matrix is rounded to `low`, and one backward, block by block: each block is
 /// run again from its kept inputs, and of its gradients only sums remain. The
 /// loss is the mean over tokens of KL(full || low). Memory: a block with its
-/// gradients, the head with its own, and activation_bytes. Parts of a stack are
-/// counted together. numeric Error for weights that are not finite.
+/// gradients, embedding and head rounded to `low`, and activation_bytes. Parts
+/// of a stack are counted together. numeric Error for weights that are not
+/// finite.
 Sensitivities measure_sensitivities(
     const Model& model,
     const std::vector<std::vector<int32_t>>& sequences,

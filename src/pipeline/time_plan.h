@@ -1,13 +1,8 @@
 #pragma once
 
-#include <algorithm>
-#include <optional>
-#include <string>
-
 #include "core/json.h"
 #include "pipeline/machine_rates.h"
 #include "pipeline/quantize.h"
-#include "pipeline/width_plan.h"
 
 namespace pennyweight {
 
@@ -51,22 +46,6 @@ struct TimeRange {
   double high = 0;
 };
 TimeRange plan_range(const TimePlan& plan, const MachineRates& rates);
-
-/// What the most demanding stage takes in memory.
-struct QuantizeMemory {
-  int64_t costs = 0;     // of a batch's logits, mostly
-  int64_t rounding = 0;  // see MemoryPlan::peak
-  int64_t dwq = 0;       // the student and its optimizer, the teacher's part
-  int64_t peak() const {
-    return std::max({costs, rounding, dwq});
-  }
-};
-QuantizeMemory plan_memory(
-    const Model& model,
-    const WidthPlan& widths,
-    const StageSizes& sizes,
-    int sequence_length,
-    const std::optional<std::string>& limit);
 
 Json to_json(const StageSizes& sizes);
 StageSizes sizes_from_json(const Json& json);

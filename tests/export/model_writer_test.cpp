@@ -52,6 +52,30 @@ TEST_F(WriterTest, WhatIsWrittenIsReadByUsAndByMlx) {
   EXPECT_EQ(index["metadata"]["total_parameters"], 22);
 }
 
+TEST_F(WriterTest, ATensorMayComeByRows) {
+  auto a = mx::astype(mx::random::normal({5, 3}), mx::bfloat16);
+  const auto rows = [&](int first, int end) {
+    auto part = mx::contiguous(mx::slice(a, {first, 0}, {end, 3}));
+    mx::eval(part);
+    return part;
+  };
+  ModelWriter writer(folder_, {{"a", mx::bfloat16, {5, 3}}});
+  EXPECT_THROW(writer.append(rows(0, 2)), Error) << "nothing was begun";
+  writer.begin("a");
+  EXPECT_THROW(writer.begin("a"), Error) << "it is not whole yet";
+  writer.append(rows(0, 2));
+  EXPECT_THROW(writer.append(rows(0, 4)), Error) << "more than there are";
+  writer.append(rows(2, 5));
+  writer.finish(15);
+  write_file(folder_ / "config.json", "{}");
+  const auto checkpoint = Checkpoint::open(folder_);
+  EXPECT_TRUE(mx::array_equal(checkpoint.load("a"), a).item<bool>());
+  EXPECT_TRUE(mx::array_equal(
+                  checkpoint.load_rows("a", 1, 3), mx::slice(a, {1, 0}, {4, 3}))
+                  .item<bool>());
+  EXPECT_THROW(checkpoint.load_rows("a", 3, 3), Error);
+}
+
 TEST_F(WriterTest, SplitsAtTheLimitAndIndexesTheShards) {
   std::vector<TensorPlan> plan;
   for (int i = 0; i < 5; ++i) {

@@ -155,14 +155,14 @@ TEST_P(Score, OfAProduct) {
     auto state = start(rows);
     override_choice(GetParam().choice);
     score_matmul(
-        {rows,
-         columns,
-         first,
-         {k, x.view(), w.view(), b},
-         {reference_k, rx.view(), rw.view(), {}},
-         targets.data(),
-         state.data(),
-         kStride});
+        {.rows = rows,
+         .columns = columns,
+         .first = first,
+         .logits = {k, x.view(), w.view(), b},
+         .reference = {reference_k, rx.view(), rw.view(), {}},
+         .targets = targets.data(),
+         .state = state.data(),
+         .state_stride = kStride});
     override_choice({});
     std::vector<float> out(size_t(4 * rows));
     score_finish({rows, state.data(), kStride, out.data()});

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <vector>
 
+#include "ops/head_tile_ops.h"
 #include "ops/kl_head.h"
 #include "ops_test.h"
 
@@ -11,11 +12,13 @@ namespace {
 constexpr int kVocab = 70;  // more than the 64 signs of one draw
 
 /// The same logits in each row, and a head that gives v itself.
-HeadRows same_rows(int rows, const mx::array& logits, mx::Dtype type) {
-  return {
-      mx::contiguous(
-          mx::astype(mx::broadcast_to(logits, {rows, kVocab}), type)),
-      mx::eye(kVocab, type)};
+Head same_rows(int rows, const mx::array& logits, mx::Dtype type, float cap) {
+  return whole_head(
+      {mx::contiguous(
+           mx::astype(mx::broadcast_to(logits, {rows, kVocab}), type)),
+       mx::eye(kVocab, type),
+       std::nullopt,
+       cap});
 }
 
 class Fisher : public Ops {};
@@ -35,7 +38,7 @@ TEST_P(Fisher, DrawsHaveTheLogitsCovariance) {
       const auto tanh = mx::tanh(mx::divide(z, mx::array(cap)));
       slope = mx::subtract(slope, mx::square(tanh));
     }
-    const auto v = fisher_slopes(same_rows(rows, z, type), cap, 5, 0);
+    const auto v = fisher_head(same_rows(rows, z, type, cap), 5, 0);
     const auto column = [](const mx::array& x) {
       return mx::expand_dims(x, 1);
     };
@@ -68,16 +71,36 @@ TEST_P(Fisher, DrawsHaveTheLogitsCovariance) {
 
 TEST_P(Fisher, RowsAreDrawnByTheirNumber) {
   const auto type = GetParam();
+  const HeadRows rows{
+      random({40, 32}, type, 1), random({700, 32}, type, 2, 0.3f)};
+  const auto head = whole_head(rows);
+  const auto all = fisher_head(head, 7, 100);
+  const HeadRows last{mx::slice(rows.x, {30, 0}, {40, 32}), rows.weight};
+  const auto end = mx::slice(all, {30, 0}, {40, 32});
+  expect_close(fisher_head(whole_head(last), 7, 130), end, mx::float32, 1, 700);
+  const auto other = fisher_head(head, 8, 100);
+  EXPECT_FALSE(mx::allclose(other, all).item<bool>());
+  EXPECT_TRUE(mx::array_equal(fisher_head(head, 7, 100), all).item<bool>());
+}
+
+// v of a tile does not depend on how the vocabulary was cut before.
+TEST_P(Fisher, TilesMakeOneVocabulary) {
+  const auto type = GetParam();
   const HeadRows head{
       random({40, 32}, type, 1), random({700, 32}, type, 2, 0.3f)};
-  const auto all = fisher_slopes(head, 0, 7, 100);
-  const HeadRows last{mx::slice(head.x, {30, 0}, {40, 32}), head.weight};
-  const auto end = mx::slice(all, {30, 0}, {40, 32});
-  expect_close(fisher_slopes(last, 0, 7, 130), end, mx::float32, 1, 700);
-  const auto other = fisher_slopes(head, 0, 8, 100);
-  EXPECT_FALSE(mx::allclose(other, all).item<bool>());
-  EXPECT_TRUE(
-      mx::array_equal(fisher_slopes(head, 0, 7, 100), all).item<bool>());
+  const auto part = [&](int first, int end) {
+    return HeadRows{head.x, mx::slice(head.weight, {first, 0}, {end, 32})};
+  };
+  const auto whole = fisher_update(fisher_start(40), head, {7, 0, 0});
+  auto state = fisher_update(fisher_start(40), part(0, 128), {7, 0, 0});
+  state = fisher_update(state, part(128, 700), {7, 0, 128});
+  const auto rounded = type == mx::float32 ? 1.0 : 2.0;
+  expect_close(
+      fisher_slopes(state, part(128, 700), {7, 0, 128}),
+      mx::slice(fisher_slopes(whole, head, {7, 0, 0}), {0, 128}, {40, 700}),
+      type,
+      rounded,
+      700);
 }
 
 INSTANTIATE_OPS_TEST(Fisher);

@@ -1,9 +1,7 @@
 #include <mlx/transforms.h>
 
 #include <functional>
-#include <variant>
 
-#include "ops/kl_head.h"
 #include "ops/ops_test.h"
 
 namespace pennyweight::ops {
@@ -242,52 +240,6 @@ TEST_P(Vjp, SoftmaxAndLogSumExp) {
 }
 
 INSTANTIATE_OPS_TEST(Vjp);
-
-class KlHeads : public Ops {};
-
-TEST_P(KlHeads, AreMlxAutodiffs) {
-  const auto type = GetParam();
-  const HeadRows head{
-      random({50, 64}, type, 1), random({700, 64}, type, 2, 0.3f)};
-  const HeadRows other{
-      random({50, 32}, type, 3), random({700, 32}, type, 4, 0.4f)};
-  const auto top = top_logits(other, 0, 100, mx::float32);
-  for (const std::variant<HeadRows, TopLogits>& reference :
-       {std::variant<HeadRows, TopLogits>(other),
-        std::variant<HeadRows, TopLogits>(top)}) {
-    for (float cap : {0.0f, 5.0f}) {
-      const KlOptions options{
-          .temperature = 2, .cap = cap, .reference_cap = cap, .factor = 0.25f};
-      const auto actual = kl_head(head, reference, options, true);
-      const auto expected = mlx_path::kl_head(head, reference, options);
-      // A head's slopes are rounded before they are multiplied.
-      const double roundings =
-          type == mx::float32 ? 8 : 4 * unit(type) * 0x1p24;
-      expect_close(actual.loss, expected.loss, mx::float32, 8, 700);
-      expect_close(actual.dx, expected.dx, mx::float32, roundings, 700);
-      expect_close(
-          *actual.dweight, *expected.dweight, mx::float32, roundings, 700);
-    }
-  }
-}
-
-INSTANTIATE_OPS_TEST(KlHeads);
-
-TEST(TopLogitsOfAHead, AreTheLargest) {
-  mx::set_default_device(mx::Device::cpu);
-  const HeadRows head{
-      random({9, 32}, mx::float32, 1), random({500, 32}, mx::float32, 2)};
-  const auto top = top_logits(head, 0, 20, mx::float32);
-  const auto logits = mx::matmul(head.x, mx::transpose(head.weight));
-  const auto largest = mx::sort(mx::topk(logits, 20, -1), -1);
-  expect_close(mx::sort(top.values, -1), largest, mx::float32, 2, 32);
-  expect_close(
-      top.values,
-      mx::take_along_axis(logits, top.columns, -1),
-      mx::float32,
-      2,
-      32);
-}
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-"""Peak memory of convert does not grow with the number of blocks."""
+"""Peak memory does not grow with the number of blocks, nor with the vocabulary
+by more than the packed embedding."""
 
 import json
 import os
@@ -58,3 +59,67 @@ def test_eight_and_sixteen_blocks(tmp_path):
     for name, (eight, sixteen) in sizes.items():
         print(f"{name}: {eight / 1e6:.1f} MB, {sixteen / 1e6:.1f} MB")
         assert abs(sixteen - eight) < 0.05 * eight, (name, eight, sixteen)
+
+
+SMALL, LARGE = 65_536, 262_144
+TEXT = ROOT / "README.md"
+DWQ = ["--num-samples", 8, "--max-seq-length", 129, "--learning-rate", 1e-5]
+
+
+@pytest.fixture(scope="module")
+def vocabularies(tmp_path_factory):
+    """Equal but for the embedding: 34 and 134 MB in bfloat16."""
+    folder = tmp_path_factory.mktemp("vocabularies")
+    for vocab in (SMALL, LARGE):
+        random_model.write(
+            folder / f"{vocab}", hidden_size=256, intermediate_size=512,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=64,
+            vocab_size=vocab)
+        run("convert", "--model", folder / f"{vocab}", "--mlx-path",
+            folder / f"{vocab}-4bit", "-q", "--q-bits", 4)
+    return folder
+
+
+def run(command, *flags):
+    target = "--mlx-path" if "--mlx-path" in flags else "-o"
+    figures = Path(f"{flags[flags.index(target) + 1]}.json")
+    done = subprocess.run(
+        [BIN, command, *map(str, flags), "--json", str(figures)],
+        capture_output=True, text=True, timeout=600, cwd=figures.parent)
+    assert done.returncode == 0, done.stderr
+    return json.loads(figures.read_text())
+
+
+def packed_bytes(folder):
+    return sum(x.nbytes for name, x in random_model.load(folder).items()
+               if "embed_tokens" in name)
+
+
+@pytest.mark.parametrize("command", ["convert", "quantize", "dwq",
+                                     "dynamic-quant"])
+def test_vocabulary(command, vocabularies, tmp_path):
+    """Neither logits, nor the head, nor a gradient of it is ever whole: four
+    times the vocabulary adds less than the packed embedding itself."""
+    peaks = []
+    for vocab in (SMALL, LARGE):
+        model = vocabularies / f"{vocab}"
+        out = tmp_path / f"{vocab}"
+        flags = {
+            "convert": ["--model", model, "--mlx-path", out, "-q"],
+            "quantize": [
+                model, "-o", out, "--data-path", TEXT, "--effort", "fast",
+                "--target-bpw", 4.6, "--sequence-length", 64,
+                "--gptq-samples", 8],
+            "dwq": [
+                "--model", model, "--quantized-model",
+                vocabularies / f"{vocab}-4bit", "--mlx-path", out,
+                "--data-path", TEXT, *DWQ],
+            "dynamic-quant": [
+                "--model", model, "--mlx-path", out, "--data-path", TEXT,
+                "--num-samples", 8, "--target-bpw", 4.9],
+        }[command]
+        peaks.append(run(command, *flags)["peak_rss"])
+    packed = packed_bytes(out)
+    print(f"{command}: {peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB, "
+          f"the embedding {packed / 1e6:.1f} MB")
+    assert peaks[1] - peaks[0] < packed, (peaks, packed)

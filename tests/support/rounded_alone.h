@@ -86,12 +86,9 @@ class RoundedAlone {
     double sum = 0;
     int64_t tokens = 0;
     for (size_t i = 0; i < batches_.size(); ++i) {
-      const auto divergence = ops::kl_head(
-          head_rows(states[i], i),
-          head_rows(inputs_.back()[i], i),
-          {.cap = outer_.logit_cap, .reference_cap = outer_.logit_cap},
-          false);
-      sum += double(mx::sum(divergence.loss).item<float>());
+      const auto divergence =
+          ops::kl_loss(head_of(states[i], i), head_of(inputs_.back()[i], i));
+      sum += double(mx::sum(divergence).item<float>());
       tokens += batches_[i].count;
     }
     return sum / double(tokens);
@@ -102,12 +99,11 @@ class RoundedAlone {
     return {.dtype = mx::float32};
   }
 
-  ops::HeadRows head_rows(const mx::array& x, size_t batch) const {
-    return {
+  ops::Head head_of(const mx::array& x, size_t batch) const {
+    return outer_.head.head(
         pick_tokens(
             batches_[batch], final_norm(model_.spec, outer_, x, mx::float32)),
-        *outer_.head.dense,
-        outer_.head.bias};
+        outer_.logit_cap);
   }
 
   std::vector<mx::array> through(

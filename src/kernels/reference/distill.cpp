@@ -1,56 +1,39 @@
-#include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "kernels/access.h"
 #include "kernels/quant_codes.h"
 #include "kernels/reference/reference.h"
+#include "kernels/score_state.h"
 
 namespace pennyweight::kernels::reference {
 
 namespace {
 
-/// softmax(x) and log(sum(exp(x))).
-struct Softmax {
-  std::vector<double> p;
-  double lse;
-
-  explicit Softmax(const std::vector<double>& x) : p(x.size()) {
-    const double max = *std::max_element(x.begin(), x.end());
-    double sum = 0;
-    for (size_t i = 0; i < x.size(); ++i) {
-      sum += p[i] = std::exp(x[i] - max);
-    }
-    for (double& value : p) {
-      value /= sum;
-    }
-    lse = max + std::log(sum);
-  }
-};
+/// p of a row's side whose maximum stands at `side` of its state.
+double
+chance(float logit, const KlSlopesArgs& args, const float* state, int side) {
+  const double sum = double(state[side + kScoreSum - kScoreMax]) +
+      double(state[side + kScoreSumLow - kScoreMax]);
+  return std::exp(double(logit) / args.temperature - double(state[side])) / sum;
+}
 
 }  // namespace
 
-void kl_rows(const KlRowsArgs& args) {
-  const size_t n = size_t(args.columns);
-  std::vector<double> s(n), r(n);
+void kl_slopes(const KlSlopesArgs& args) {
   for (int64_t row = 0; row < args.rows; ++row) {
-    for (size_t j = 0; j < n; ++j) {
-      s[j] = double(load_at(args.logits, row, int64_t(j))) / args.temperature;
-      r[j] =
-          double(load_at(args.reference, row, int64_t(j))) / args.temperature;
-    }
-    const Softmax p(s), q(r);
-    double loss = p.lse - q.lse;
-    for (size_t j = 0; j < n; ++j) {
-      loss += q.p[j] * (r[j] - s[j]);
+    const float* state = args.state + row * args.state_stride;
+    for (int64_t j = 0; j < args.columns; ++j) {
+      const float s = load_at(args.logits, row, j);
+      const float r = load_at(args.reference, row, j);
       double slope = double(args.factor) / args.temperature;
       if (args.cap > 0) {
-        const double part = s[j] * args.temperature / args.cap;
+        const double part = double(s) / args.cap;
         slope *= 1 - part * part;
       }
-      store_at(args.dlogits, row, int64_t(j), float(slope * (p.p[j] - q.p[j])));
+      const double p = chance(s, args, state, kScoreMax);
+      const double q = chance(r, args, state, kScoreRefMax);
+      store_at(args.slopes, row, j, float(slope * (p - q)));
     }
-    args.loss[row] = float(loss);
   }
 }
 

@@ -6,9 +6,9 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/access.h"
+#include "kernels/score_state.h"
 #include "kernels/simd/codes_inl.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
@@ -18,82 +18,25 @@ HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::kernels::HWY_NAMESPACE {
 
-/// Terms that are summed in float32 before they join a float64 sum.
-constexpr int64_t kSumChunk = 1024;
-
-/// Sums over a row of exp(s - max s), exp(r - max r) and exp(r - max r)(r -
-/// s), all logits over the temperature.
-struct KlSums {
-  double s = 0;
-  double r = 0;
-  double cross = 0;
-};
-
-/// Of lanes beyond the row the terms are left out.
-void add_terms(
-    const float* logits,
-    const float* reference,
-    int64_t n,
-    float scale,
-    float max_s,
-    float max_r,
-    KlSums& sums) {
-  const Floats d;
-  Vec sum_s = hn::Zero(d), sum_r = hn::Zero(d), cross = hn::Zero(d);
-  const Vec by = hn::Set(d, scale);
-  const Vec top_s = hn::Set(d, max_s), top_r = hn::Set(d, max_r);
-  const int64_t step = lanes();
-  for (int64_t i = 0; i < n; i += step) {
-    const int64_t count = std::min(step, n - i);
-    const auto inside = hn::FirstN(d, size_t(count));
-    const bool whole = count == step;
-    const Vec s =
-        hn::Mul(whole ? load(logits + i) : load_some(logits + i, count), by);
-    const Vec r = hn::Mul(
-        whole ? load(reference + i) : load_some(reference + i, count), by);
-    const auto term = [&](Vec x, Vec max) HWY_ATTR {
-      return hn::IfThenElseZero(inside, exp_of_negative(hn::Sub(x, max)));
-    };
-    const Vec weight = term(r, top_r);
-    sum_s = hn::Add(sum_s, term(s, top_s));
-    sum_r = hn::Add(sum_r, weight);
-    cross = hn::MulAdd(weight, hn::Sub(r, s), cross);
-  }
-  sums.s += double(sum_of(sum_s));
-  sums.r += double(sum_of(sum_r));
-  sums.cross += double(sum_of(cross));
+double sum_at(const float* state, int column) {
+  return double(state[column]) + double(state[column + 1]);
 }
 
 template <class T>
-void kl_row(const KlRowsArgs& args, int64_t row) {
+void kl_slopes_row(const KlSlopesArgs& args, int64_t row) {
   const Floats d;
-  const float scale = 1.0f / args.temperature;
   const auto* logits =
       static_cast<const float*>(args.logits.data) + row * args.logits.stride;
   const auto* reference = static_cast<const float*>(args.reference.data) +
       row * args.reference.stride;
-  auto* out = static_cast<T*>(args.dlogits.data) + row * args.dlogits.stride;
-  const float max_s = scale * largest(logits, args.columns);
-  const float max_r = scale * largest(reference, args.columns);
-  KlSums sums;
-  for (int64_t from = 0; from < args.columns; from += kSumChunk) {
-    add_terms(
-        logits + from,
-        reference + from,
-        std::min(kSumChunk, args.columns - from),
-        scale,
-        max_s,
-        max_r,
-        sums);
-  }
-  args.loss[row] = float(
-      sums.cross / sums.r + (double(max_s) + std::log(sums.s)) -
-      (double(max_r) + std::log(sums.r)));
-  const Vec by = hn::Set(d, scale);
-  const Vec top_s = hn::Set(d, max_s), top_r = hn::Set(d, max_r);
+  const float* state = args.state + row * args.state_stride;
+  auto* out = static_cast<T*>(args.slopes.data) + row * args.slopes.stride;
+  const Vec by = hn::Set(d, 1.0f / args.temperature);
+  const Vec top_s = hn::Set(d, state[kScoreMax]);
+  const Vec top_r = hn::Set(d, state[kScoreRefMax]);
   const double slope = double(args.factor) / args.temperature;
-  const Vec of_s = hn::Set(d, float(slope / sums.s));
-  const Vec of_r = hn::Set(d, float(slope / sums.r));
+  const Vec of_s = hn::Set(d, float(slope / sum_at(state, kScoreSum)));
+  const Vec of_r = hn::Set(d, float(slope / sum_at(state, kScoreRefSum)));
   const Vec inverse_cap = hn::Set(d, args.cap > 0 ? 1.0f / args.cap : 0.0f);
   map_row(
       args.columns,
@@ -109,14 +52,15 @@ void kl_row(const KlRowsArgs& args, int64_t row) {
       reference);
 }
 
-void kl_rows(const KlRowsArgs& args) {
-  visit_type(args.dlogits.type, [&](auto* to) {
+void kl_slopes(const KlSlopesArgs& args) {
+  visit_type(args.slopes.type, [&](auto* to) {
     using T = std::remove_pointer_t<decltype(to)>;
-    parallel_ranges(args.rows, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        kl_row<T>(args, row);
-      }
-    });
+    parallel_ranges(
+        args.rows, 1 + 16384 / args.columns, [&](int64_t begin, int64_t end) {
+          for (int64_t row = begin; row < end; ++row) {
+            kl_slopes_row<T>(args, row);
+          }
+        });
   });
 }
 
@@ -182,14 +126,14 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(kl_rows);
+HWY_EXPORT(kl_slopes);
 HWY_EXPORT(group_gradient);
 HWY_EXPORT(accumulate);
 
 namespace simd {
 
-void kl_rows(const KlRowsArgs& args) {
-  HWY_DYNAMIC_DISPATCH(kl_rows)(args);
+void kl_slopes(const KlSlopesArgs& args) {
+  HWY_DYNAMIC_DISPATCH(kl_slopes)(args);
 }
 
 void group_gradient(const GroupGradientArgs& args) {

@@ -1,0 +1,217 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/access.h"
+#include "kernels/distill.h"
+#include "kernels/head_tile.h"
+
+namespace pennyweight::kernels {
+
+namespace {
+
+struct Buffers {
+  Scratch logits, reference, sums;
+};
+
+/// f(row, column, rows, columns) for tiles of all rows and columns, which do
+/// not depend on each other, on all threads.
+template <class F>
+void each_tile(int64_t rows, int64_t columns, F&& f) {
+  const int64_t down = (rows + kHeadTileRows - 1) / kHeadTileRows;
+  const int64_t across = (columns + kHeadTileColumns - 1) / kHeadTileColumns;
+  parallel_tasks(down * across, [&](int64_t tile) {
+    const int64_t row = tile % down * kHeadTileRows;
+    const int64_t column = tile / down * kHeadTileColumns;
+    f(row,
+      column,
+      std::min(kHeadTileRows, rows - row),
+      std::min(kHeadTileColumns, columns - column));
+  });
+}
+
+/// A mixer of 64 bits (splitmix64's).
+uint64_t mixed(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/// One row of a tile's signed roots.
+class Draw {
+ public:
+  Draw(const FisherTileArgs& args, int64_t row, int64_t column)
+      : key_(mixed(args.seed ^ mixed(uint64_t(args.first_row + row)))),
+        first_(args.first + column) {}
+
+  /// f(i, count, roots) for s sqrt(p) of up to 64 columns from the i-th on.
+  template <class F>
+  void each(const float* p, int64_t columns, F&& f) const {
+    std::array<float, kBits> roots;
+    for (int64_t at = 0; at < columns; at += kBits) {
+      const uint64_t bits = mixed(key_ + uint64_t(first_ + at));
+      const int64_t count = std::min(kBits, columns - at);
+      for (int64_t i = 0; i < count; ++i) {
+        const float root = std::sqrt(p[at + i]);
+        roots[size_t(i)] = (bits >> i) & 1 ? root : -root;
+      }
+      f(at, count, roots.data());
+    }
+  }
+
+ private:
+  static constexpr int64_t kBits = 64;
+  uint64_t key_;
+  int64_t first_;
+};
+
+/// softmax of each row of a tile alone, and the log of its sum of exp.
+struct TileSoftmax {
+  ConstMatrix logits;
+  float* p;
+  float* log_sums;
+
+  TileSoftmax(
+      const HeadSide& head,
+      int64_t row,
+      int64_t column,
+      int64_t rows,
+      int64_t columns,
+      Buffers& buffers)
+      : logits(head_tile(head, row, column, rows, columns, buffers.logits)),
+        p(buffers.reference.get<float>(rows * columns)),
+        log_sums(buffers.sums.get<float>(rows)) {
+    softmax(
+        {.rows = rows,
+         .columns = columns,
+         .x = logits,
+         .out = {p, DType::f32, columns}});
+    logsumexp({.rows = rows, .columns = columns, .x = logits, .out = log_sums});
+  }
+};
+
+void add_to_state(double log_sum, double dot, float* state) {
+  const double before = double(state[kFisherLogSum]);
+  const double most = std::max(before, log_sum);
+  const double after =
+      most + std::log(std::exp(before - most) + std::exp(log_sum - most));
+  state[kFisherDot] = float(
+      double(state[kFisherDot]) * std::exp((before - after) / 2) +
+      dot * std::exp((log_sum - after) / 2));
+  state[kFisherLogSum] = float(after);
+}
+
+}  // namespace
+
+void kl_tile(const KlTileArgs& args) {
+  each_tile(
+      args.rows, args.columns, [&](auto row, auto column, auto m, auto n) {
+        thread_local Buffers buffers;
+        kl_slopes(
+            {.rows = m,
+             .columns = n,
+             .temperature = args.temperature,
+             .cap = args.head.cap,
+             .factor = args.factor,
+             .logits = head_tile(args.head, row, column, m, n, buffers.logits),
+             .reference = head_tile(
+                 args.reference, row, column, m, n, buffers.reference),
+             .state = args.state + row * args.state_stride,
+             .state_stride = args.state_stride,
+             .slopes = from_column(from_row(args.slopes, row), column)});
+      });
+}
+
+void fisher_update(const FisherTileArgs& args) {
+  each_row_block(args.rows, [&](int64_t row, int64_t rows) {
+    thread_local Buffers buffers;
+    each_column_tile(args.columns, [&](int64_t j, int64_t n) {
+      const TileSoftmax tile(args.head, row, j, rows, n, buffers);
+      for (int64_t i = 0; i < rows; ++i) {
+        double dot = 0;
+        const Draw draw(args, row + i, j);
+        draw.each(
+            tile.p + i * n, n, [&](int64_t, int64_t count, const float* roots) {
+              float sum = 0;
+              for (int64_t k = 0; k < count; ++k) {
+                sum += roots[k];
+              }
+              dot += double(sum);
+            });
+        add_to_state(
+            double(tile.log_sums[i]),
+            dot,
+            args.state + (row + i) * kFisherColumns);
+      }
+    });
+  });
+}
+
+// v = s q - p (q . s), q = sqrt(p).
+void fisher_slopes(const FisherTileArgs& args) {
+  each_tile(
+      args.rows, args.columns, [&](auto row, auto column, auto m, auto n) {
+        thread_local Buffers buffers;
+        const TileSoftmax tile(args.head, row, column, m, n, buffers);
+        const auto* logits = static_cast<const float*>(tile.logits.data);
+        const float cap = args.head.cap;
+        for (int64_t i = 0; i < m; ++i) {
+          const float* state = args.state + (row + i) * kFisherColumns;
+          const double share =
+              std::exp(double(tile.log_sums[i]) - double(state[kFisherLogSum]));
+          const auto root_share = float(std::sqrt(share));
+          const auto dot = float(share * double(state[kFisherDot]));
+          float* p = tile.p + i * n;
+          const Draw draw(args, row + i, column);
+          draw.each(p, n, [&](int64_t at, int64_t count, const float* roots) {
+            for (int64_t k = 0; k < count; ++k) {
+              p[at + k] = roots[k] * root_share - p[at + k] * dot;
+            }
+          });
+          for (int64_t j = 0; cap > 0 && j < n; ++j) {
+            const float tanh = logits[i * n + j] / cap;
+            p[j] *= 1 - tanh * tanh;
+          }
+          for (int64_t j = 0; j < n; ++j) {
+            store_at(args.slopes, row + i, column + j, p[j]);
+          }
+        }
+      });
+}
+
+void pick_top(const PickTopArgs& args) {
+  const auto& top = args.top;
+  each_row_block(top.rows, [&](int64_t row, int64_t rows) {
+    thread_local Buffers buffers;
+    const auto logits =
+        head_tile(args.head, row, 0, rows, top.columns, buffers.logits);
+    for (int64_t i = row * top.count; i < (row + rows) * top.count; ++i) {
+      const int64_t column = int64_t(top.indices[i]) - top.first;
+      if (column >= 0 && column < top.columns) {
+        args.values[i] = load_at(logits, i / top.count - row, column);
+      }
+    }
+  });
+}
+
+void top_head(const TopHeadArgs& args) {
+  // What the logits of the rows that share a product may take.
+  constexpr int64_t kBytes = 64 << 20;
+  constexpr int64_t kStep = 32;
+  const int64_t fitting = kBytes / (4 * args.columns) / kStep * kStep;
+  const int64_t most = std::clamp<int64_t>(fitting, kStep, 512);
+  thread_local Scratch scratch;
+  for (int64_t row = 0; row < args.rows; row += most) {
+    const int64_t rows = std::min(most, args.rows - row);
+    top(
+        {.rows = rows,
+         .columns = args.columns,
+         .count = args.count,
+         .x = head_tile(args.head, row, 0, rows, args.columns, scratch),
+         .values = from_row(args.values, row),
+         .indices = args.indices + row * args.count});
+  }
+}
+
+}  // namespace pennyweight::kernels

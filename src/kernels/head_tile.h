@@ -1,0 +1,51 @@
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/kernels.h"
+#include "kernels/scratch.h"
+#include "kernels/threads.h"
+
+namespace pennyweight::kernels {
+
+/// A tile of logits, its rows of the weight and of x together stay within a
+/// second-level cache of 2 MB at widths of models of up to some billions of
+/// parameters' small end, and are still large enough a product beyond.
+inline constexpr int64_t kHeadTileRows = 256;
+inline constexpr int64_t kHeadTileColumns = 512;
+
+/// Logits float32 [rows, columns] of a head's rows and columns from `row` and
+/// `column` on, capped and then times `scale`, in `scratch`.
+ConstMatrix head_tile(
+    const HeadSide& side,
+    int64_t row,
+    int64_t column,
+    int64_t rows,
+    int64_t columns,
+    Scratch& scratch,
+    float scale = 1);
+
+/// f(row, rows) for blocks of all rows, on all threads; with few rows for many
+/// threads the blocks get smaller.
+template <class F>
+void each_row_block(int64_t rows, F&& f) {
+  const int64_t wanted = 2 * thread_count();
+  int64_t step = kHeadTileRows;
+  while (step > 32 && rows < wanted * step) {
+    step /= 2;
+  }
+  parallel_tasks((rows + step - 1) / step, [&](int64_t block) {
+    const int64_t row = block * step;
+    f(row, std::min(step, rows - row));
+  });
+}
+
+/// f(column, columns) for tiles of all columns.
+template <class F>
+void each_column_tile(int64_t columns, F&& f) {
+  for (int64_t j = 0; j < columns; j += kHeadTileColumns) {
+    f(j, std::min(kHeadTileColumns, columns - j));
+  }
+}
+
+}  // namespace pennyweight::kernels

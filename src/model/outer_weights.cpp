@@ -1,0 +1,227 @@
+#include "model/outer_weights.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "format/packed_rows.h"
+
+namespace pennyweight {
+
+namespace {
+
+mx::array slice_rows(const mx::array& x, int first, int count) {
+  auto start = mx::Shape(x.ndim(), 0);
+  auto stop = x.shape();
+  start[0] = first;
+  stop[0] = first + count;
+  return mx::slice(x, start, stop);
+}
+
+/// Takes rows at tokens from pieces of a table.
+class Picked {
+ public:
+  explicit Picked(size_t count) : count_(count) {}
+
+  /// Row i of what is picked is row `rows[i]` of this piece, for some i.
+  void add(
+      const mx::array& piece,
+      const std::vector<std::pair<size_t, size_t>>& rows) {
+    auto from = mx::contiguous(piece);
+    mx::eval(from);
+    if (!all_) {
+      auto shape = from.shape();
+      shape[0] = static_cast<int>(count_);
+      all_ = unset(std::move(shape), from.dtype());
+    }
+    const size_t bytes = from.nbytes() / static_cast<size_t>(from.shape(0));
+    for (const auto& [to, row] : rows) {
+      std::memcpy(
+          all_->data<char>() + to * bytes,
+          from.data<char>() + row * bytes,
+          bytes);
+    }
+  }
+  const mx::array& all() const {
+    return *all_;
+  }
+
+ private:
+  size_t count_;
+  std::optional<mx::array> all_;
+};
+
+/// f(first, count, rows) for pieces of the table in which tokens stand: pairs
+/// of a token's place and its row from `first` on. A file's pages are mapped by
+/// the megabyte, so that rows that are picked from all of it would map it all.
+template <class F>
+void each_piece(const mx::array& tokens, int vocab, F&& f) {
+  auto at = mx::contiguous(tokens);
+  mx::eval(at);
+  std::map<int, std::vector<std::pair<size_t, size_t>>> pieces;
+  for (size_t i = 0; i < at.size(); ++i) {
+    const int token = at.data<int32_t>()[i];
+    pieces[token / kTableRows].emplace_back(
+        i, static_cast<size_t>(token % kTableRows));
+  }
+  for (const auto& [piece, rows] : pieces) {
+    const int first = piece * kTableRows;
+    f(first, std::min(kTableRows, vocab - first), rows);
+  }
+}
+
+}  // namespace
+
+OuterTable::OuterTable(
+    const Model& model,
+    const std::string& path,
+    mx::Dtype dtype)
+    : model_(&model),
+      path_(path),
+      dtype_(dtype),
+      vocab_(model.tensors.info(path + ".weight").shape.at(0)) {
+  if (const auto it = model.quantized.find(path); it != model.quantized.end()) {
+    spec_ = it->second;
+  }
+  if (model.tensors.contains(path + ".bias")) {
+    bias_ = load_as(model, path + ".bias", dtype);
+  }
+}
+
+OuterTable OuterTable::with_packed(ops::QuantizedWeight weight) const {
+  auto table = *this;
+  table.packed_ = std::move(weight);
+  return table;
+}
+
+OuterTable OuterTable::with_groups(
+    const mx::array& scales,
+    const mx::array& biases) const {
+  auto table = *this;
+  table.scales_ = scales;
+  table.biases_ = biases;
+  return table;
+}
+
+ops::QuantizedWeight OuterTable::packed_rows(int first, int count) const {
+  if (packed_) {
+    auto part = *packed_;
+    part.codes = slice_rows(part.codes, first, count);
+    part.scales = slice_rows(part.scales, first, count);
+    if (part.biases) {
+      part.biases = slice_rows(*part.biases, first, count);
+    }
+    return part;
+  }
+  const auto load = [&](const char* suffix) {
+    return model_->load_rows(path_ + suffix, first, count);
+  };
+  ops::QuantizedWeight part{
+      load(".weight"),
+      scales_ ? slice_rows(*scales_, first, count) : load(".scales"),
+      std::nullopt,
+      spec_->group_size,
+      spec_->bits,
+      spec_->mode};
+  if (spec_->mode == "affine") {
+    part.biases =
+        biases_ ? slice_rows(*biases_, first, count) : load(".biases");
+  }
+  return part;
+}
+
+LinearWeights OuterTable::rows(int first, int count) const {
+  LinearWeights part;
+  if (bias_) {
+    part.bias = slice_rows(*bias_, first, count);
+  }
+  if (is_packed()) {
+    part.packed = packed_rows(first, count);
+    return part;
+  }
+  const auto dense = model_->load_rows(path_ + ".weight", first, count);
+  part.dense = dense.dtype() == dtype_ ? dense : mx::astype(dense, dtype_);
+  return part;
+}
+
+LinearWeights OuterTable::dense_rows(int first, int count) const {
+  auto part = rows(first, count);
+  if (part.packed) {
+    part.dense = ops::dequantize(*part.packed, dtype_);
+    part.packed.reset();
+  }
+  return part;
+}
+
+ops::QuantizedWeight OuterTable::packed_at(const mx::array& tokens) const {
+  Picked codes(tokens.size()), scales(tokens.size()), biases(tokens.size());
+  std::optional<ops::QuantizedWeight> form;
+  each_piece(tokens, vocab_, [&](int first, int count, const auto& rows) {
+    form = packed_rows(first, count);
+    codes.add(form->codes, rows);
+    scales.add(form->scales, rows);
+    if (form->biases) {
+      biases.add(*form->biases, rows);
+    }
+  });
+  form->codes = codes.all();
+  form->scales = scales.all();
+  if (form->biases) {
+    form->biases = biases.all();
+  }
+  return *form;
+}
+
+mx::array OuterTable::take(const mx::array& tokens, bool rounded) const {
+  const auto flat = mx::flatten(tokens);
+  mx::array dense(0.0f);
+  if (is_packed()) {
+    dense = ops::dequantize(packed_at(flat), rounded ? dtype_ : mx::float32);
+  } else {
+    Picked picked(flat.size());
+    each_piece(flat, vocab_, [&](int first, int count, const auto& rows) {
+      picked.add(model_->load_rows(path_ + ".weight", first, count), rows);
+    });
+    dense = picked.all();
+    dense = dense.dtype() == dtype_ ? dense : mx::astype(dense, dtype_);
+  }
+  auto shape = tokens.shape();
+  shape.push_back(dense.shape(1));
+  dense = mx::reshape(mx::astype(dense, mx::float32), shape);
+  mx::eval(dense);
+  return dense;
+}
+
+ops::Head OuterTable::head(const mx::array& x, float cap) const {
+  return {
+      x,
+      vocab_,
+      [table = *this](int first, int count) {
+        auto part = table.dense_rows(first, count);
+        return ops::HeadTile{std::move(*part.dense), std::move(part.bias)};
+      },
+      cap};
+}
+
+OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
+  OuterTable embedding(model, model.spec.embedding, dtype);
+  std::optional<mx::array> bias;
+  if (model.spec.final_norm.bias) {
+    bias = load_as(model, model.spec.final_norm.path + ".bias", dtype);
+  }
+  return {
+      embedding,
+      load_as(model, model.spec.final_norm.path + ".weight", dtype),
+      std::move(bias),
+      model.spec.head ? OuterTable(model, model.spec.head->path, dtype)
+                      : embedding,
+      model.spec.embedding_scale,
+      model.spec.logit_cap};
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "model/weights.h"
+#include "ops/kl_head.h"
+
+namespace pennyweight {
+
+/// A matrix [vocab, hidden], embedding or head, of which rows are read when
+/// they are asked for: what is held of it is never more than its packed form,
+/// and of a file's neither copy nor pages stay.
+class OuterTable {
+ public:
+  /// As the model stores it, which must outlive this. Rows of a packed one are
+  /// expanded to `dtype`.
+  OuterTable(const Model& model, const std::string& path, mx::Dtype dtype);
+  /// With another weight in the stored one's place.
+  OuterTable with_packed(ops::QuantizedWeight weight) const;
+  /// The codes that are stored, with other scales and biases.
+  OuterTable with_groups(const mx::array& scales, const mx::array& biases)
+      const;
+
+  int vocab() const {
+    return vocab_;
+  }
+  const std::string& path() const {
+    return path_;
+  }
+  bool is_packed() const {
+    return packed_ || spec_;
+  }
+  /// Rows first .. first + count - 1, lazily: dense, or packed.
+  LinearWeights rows(int first, int count) const;
+  /// The same, dense.
+  LinearWeights dense_rows(int first, int count) const;
+  /// tokens int32 [...] to float32 [..., hidden], evaluated. Of a packed table
+  /// rows are expanded to float32, with `rounded` to its dtype before.
+  mx::array take(const mx::array& tokens, bool rounded) const;
+  /// Of a packed table the rows of tokens [n], evaluated.
+  ops::QuantizedWeight packed_at(const mx::array& tokens) const;
+  /// What reads x [rows, hidden].
+  ops::Head head(const mx::array& x, float cap) const;
+
+ private:
+  ops::QuantizedWeight packed_rows(int first, int count) const;
+
+  const Model* model_;
+  std::string path_;
+  mx::Dtype dtype_;
+  int vocab_;
+  std::optional<QuantSpec> spec_;  // where it is stored packed
+  std::optional<mx::array> bias_;
+  std::optional<ops::QuantizedWeight> packed_;  // in the stored one's place
+  std::optional<mx::array> scales_, biases_;    // of the stored codes
+};
+
+/// f(first, count) for pieces of a table of so many rows, each of a few
+/// megabytes.
+inline constexpr int kTableRows = 8192;
+template <class F>
+void each_rows(int64_t rows, F&& f) {
+  for (int64_t first = 0; first < rows; first += kTableRows) {
+    f(static_cast<int>(first),
+      static_cast<int>(std::min<int64_t>(kTableRows, rows - first)));
+  }
+}
+
+/// Embedding, final norm and head.
+struct OuterWeights {
+  OuterTable embedding;
+  mx::array final_norm;
+  std::optional<mx::array> final_norm_bias;
+  OuterTable head;  // the embedding again where they are tied
+  float embedding_scale = 1;
+  float logit_cap = 0;
+  /// Whether an embedding that is packed is rounded to the model's type when
+  /// it is expanded, as a dense one is; mlx-lm's packed one is not.
+  bool rounded = false;
+};
+OuterWeights load_outer(const Model& model, mx::Dtype dtype);
+
+}  // namespace pennyweight
