@@ -26,24 +26,29 @@ void StatisticsSum::add(const std::vector<mx::array>& parts) {
 InputStatistics StatisticsSum::finish(
     const std::optional<mx::array>& divisors) const {
   const auto rows = [&](int first, int count) {
-    return mx::contiguous(mx::slice(sum_, {first, 0}, {first + count, in_}));
+    return mx::slice(sum_, {first, 0}, {first + count, in_});
   };
   InputStatistics sums{
-      tokens_, rows(0, in_), std::nullopt, std::nullopt, std::nullopt};
+      tokens_,
+      mx::contiguous(rows(0, in_)),
+      std::nullopt,
+      std::nullopt,
+      std::nullopt};
   if (magnitudes_) {
     sums.magnitudes = sizes_;
   }
   mx::eval(sums.hessian);
+  // Of views, since each copy of a wide input's sums is large.
   if (shifted_ > 0) {
     auto cross = rows(in_, in_);
     if (divisors) {
       cross = mx::divide(cross, mx::expand_dims(*divisors, 1));
     }
-    sums.input_shift = mx::subtract(cross, sums.hessian);
+    sums.input_shift = mx::subtract(cross, rows(0, in_));
     mx::eval(*sums.input_shift);
   }
   if (hidden_ > 0) {
-    sums.output_shift = rows(2 * in_, hidden_);
+    sums.output_shift = mx::contiguous(rows(2 * in_, hidden_));
     mx::eval(*sums.output_shift);
   }
   return sums;

@@ -73,11 +73,13 @@ std::vector<float> sum_groups(
 
 void sum_up(
     const std::vector<gptq::TileFigures>& tiles,
-    int64_t weights,
+    int64_t rows,
+    int64_t columns,
     GptqFigures& all) {
   double weight_energy = 0;
   double shift_energy = 0;
   int64_t moved = 0;
+  int64_t judged = 0;
   for (const gptq::TileFigures& tile : tiles) {
     all.loss_nearest += tile.loss_nearest;
     all.loss_rounded += tile.loss_rounded;
@@ -86,9 +88,15 @@ void sum_up(
     weight_energy += tile.weight;
     shift_energy += tile.shift;
     moved += tile.moved;
+    judged += tile.judged;
+  }
+  // Those of some rows stand for all.
+  const double share = judged > 0 ? double(rows) / double(judged) : 1;
+  for (double* loss : {&all.loss_nearest, &all.loss_rounded, &all.loss}) {
+    *loss *= share;
   }
   all.shift = weight_energy > 0 ? std::sqrt(shift_energy / weight_energy) : 0;
-  all.codes_moved = double(moved) / double(weights);
+  all.codes_moved = double(moved) / double(rows * columns);
 }
 
 void check_finite(const GptqResult& result) {
@@ -115,9 +123,71 @@ void finish(
       result.scale_codes.push_back(gptq::scale_code(setup.format.mode, scale));
     }
   }
-  sum_up(tiles, rows * setup.factor->columns, result.figures);
+  sum_up(tiles, rows, setup.factor->columns, result.figures);
   result.figures.lambda = setup.factor->lambda;
   result.figures.dead_inputs = setup.factor->dead_inputs;
+}
+
+/// Tiles whose targets stand in memory at once, where they are not W.
+constexpr int64_t kShiftedTiles = 16;
+
+/// The losses are those of every n-th tile. Plain GPTQ needs none, and they
+/// would take four times its time: of many rows, some tell enough.
+int64_t judged_every(const GptqOptions& options, int64_t tiles) {
+  constexpr int64_t kFewest = 8;
+  constexpr int64_t kMost = 8;
+  return options.plain ? std::clamp<int64_t>(tiles / kFewest, 1, kMost) : 1;
+}
+
+/// What becomes of a weight's rows, tile by tile.
+struct Outcome {
+  Outcome(int64_t rows, const gptq::TileSetup& setup, bool keeps_rounded)
+      : result(make(rows, setup)),
+        keeps_rounded(keeps_rounded),
+        figures(size_t((rows + gptq::kLanes - 1) / gptq::kLanes)),
+        early(figures.size()) {
+    if (keeps_rounded) {
+      rounded = make(rows, setup);
+    }
+  }
+
+  static GptqResult make(int64_t rows, const gptq::TileSetup& setup) {
+    return gptq::make_result(rows, setup.factor->columns, setup.group_size);
+  }
+
+  GptqResult result;
+  bool keeps_rounded;
+  GptqResult rounded;  // before refit and descent
+  std::vector<gptq::TileFigures> figures, early;
+};
+
+/// Tiles start .. stop - 1, whose rows' W and T are given from the first on.
+void round_tiles(
+    const gptq::TileSetup& setup,
+    int64_t start,
+    int64_t stop,
+    const float* weight,
+    const float* target,
+    Outcome& outcome) {
+  const auto tiles = int64_t(outcome.figures.size());
+  const int64_t every = judged_every(*setup.options, tiles);
+  // A tile's buffers serve all that a thread does.
+  kernels::parallel_ranges(stop - start, 1, [&](int64_t begin, int64_t end) {
+    gptq::RowTile tile(setup);
+    for (int64_t t = start + begin; t < start + end; ++t) {
+      const int64_t first = t * gptq::kLanes;
+      const int64_t count = std::min(gptq::kLanes, outcome.result.rows - first);
+      const int64_t at = (t - start) * gptq::kLanes * setup.factor->columns;
+      tile.load(weight + at, target + at, count);
+      outcome.early[size_t(t)] =
+          tile.round(setup.options->figures && t % every == 0);
+      if (outcome.keeps_rounded) {
+        tile.store(first, count, outcome.rounded);
+      }
+      outcome.figures[size_t(t)] = tile.improve(outcome.early[size_t(t)]);
+      tile.store(first, count, outcome.result);
+    }
+  });
 }
 
 }  // namespace
@@ -166,37 +236,30 @@ GptqResult gptq_quantize(
     setup.importance[size_t(i)] = factor.damped[size_t(i * columns + i)];
   }
 
-  GptqResult result = gptq::make_result(rows, columns, spec.group_size);
-  if (rounded) {
-    *rounded = gptq::make_result(rows, columns, spec.group_size);
-  }
-  const int64_t tiles = (rows + gptq::kLanes - 1) / gptq::kLanes;
-  std::vector<gptq::TileFigures> figures(static_cast<size_t>(tiles));
-  std::vector<gptq::TileFigures> early(static_cast<size_t>(tiles));
-  // A tile's buffers serve all that a thread does.
-  kernels::parallel_ranges(tiles, 1, [&](int64_t begin, int64_t end) {
-    gptq::RowTile tile(setup);
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t first = t * gptq::kLanes;
-      const int64_t count = std::min(gptq::kLanes, rows - first);
-      GptqShift here = options.plain ? GptqShift{} : shift;
-      if (here.output != nullptr) {
-        here.output += first * columns;
-      }
-      tile.load(weight + first * columns, count, here);
-      early[size_t(t)] = tile.round();
-      if (rounded) {
-        tile.store(first, count, *rounded);
-      }
-      figures[size_t(t)] = tile.improve(early[size_t(t)]);
-      tile.store(first, count, result);
+  Outcome outcome(rows, setup, rounded != nullptr);
+  const int64_t tiles = int64_t(outcome.figures.size());
+  const bool shifted = !options.plain && (shift.input || shift.output);
+  const int64_t step = shifted ? kShiftedTiles : tiles;
+  for (int64_t start = 0; start < tiles; start += step) {
+    const int64_t stop = std::min(tiles, start + step);
+    const int64_t top = start * gptq::kLanes;
+    const float* from = weight + top * columns;
+    if (!shifted) {
+      round_tiles(setup, start, stop, from, from, outcome);
+      continue;
     }
-  });
-  finish(figures, setup, rows, result);
-  if (rounded) {
-    finish(early, setup, rows, *rounded);
+    const int64_t count = std::min(rows, stop * gptq::kLanes) - top;
+    const float* output = shift.output ? shift.output + top * columns : nullptr;
+    const auto target = gptq::shifted_rows(
+        factor, from, count, {shift.input, output}, options.shift);
+    round_tiles(setup, start, stop, from, target.data(), outcome);
   }
-  return result;
+  finish(outcome.figures, setup, rows, outcome.result);
+  if (rounded) {
+    finish(outcome.early, setup, rows, outcome.rounded);
+    *rounded = std::move(outcome.rounded);
+  }
+  return std::move(outcome.result);
 }
 
 }  // namespace pennyweight

@@ -148,7 +148,8 @@ struct GptqShift {
 };
 
 /// tr((T - Q) H (T - Q)^T) over the undamped Hessian, T the weight that the
-/// codes are fitted to: W, or W with the shift applied.
+/// codes are fitted to: W, or W with the shift applied. Of plain GPTQ they are
+/// those of an eighth of the rows, times eight, where rows are many.
 struct GptqFigures {
   double loss_nearest = 0;  // round to nearest of T, as mx::quantize does it
   double loss_rounded = 0;  // after GPTQ's pass

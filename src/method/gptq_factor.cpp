@@ -8,16 +8,22 @@
 //   H_bb = (A_bb + I)^T D_b^2 (A_bb + I)
 //   A_be = D_b^-2 (A_bb + I)^-T H_be
 //   H_ee <- H_ee - A_be^T D_b^2 A_be.
+// Blocks are of two sizes. What a span of kSpan columns takes from all before
+// it is one product, deep enough for a product's rate; inside a span, a panel
+// of kPanel columns is brought up to date by those after it when its turn
+// comes.
 
 #include "method/gptq_factor.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <string>
 
 #include "kernels/kernels.h"
 #include "kernels/threads.h"
+#include "method/gptq_lanes.h"
 
 namespace pennyweight {
 
@@ -26,6 +32,11 @@ namespace gptq {
 namespace {
 
 constexpr int64_t kPanel = 64;
+constexpr int64_t kSpan = 512;
+/// Rows that a span's product changes at a time: each leaves out most of what
+/// stands above the diagonal. More of them need less packing.
+constexpr int64_t kFewestRows = 256;
+constexpr int64_t kMostRows = 1024;
 
 /// The pivot to go on with, or 0. A pivot is a difference of terms as large
 /// as the diagonal, in float32, hence known to `noise`. Of a matrix without
@@ -38,8 +49,8 @@ double settle(double pivot, double floor, double noise) {
   return pivot > floor - noise ? floor : 0.0;
 }
 
-/// A_bb and A_be of columns begin .. end - 1, rows from the last up.
-bool factor_panel(
+/// A_bb and D_b^2 of columns begin .. end - 1, in float64: the pivots decide.
+bool factor_diagonal(
     float* matrix,
     int64_t n,
     int64_t begin,
@@ -47,7 +58,6 @@ bool factor_panel(
     double floor,
     const std::vector<float>& diagonal,
     std::vector<float>& pivots) {
-  // The diagonal block first, in float64: its pivots decide.
   const int64_t size = end - begin;
   std::vector<double> block(size_t(size * size));
   for (int64_t i = 0; i < size; ++i) {
@@ -81,60 +91,73 @@ bool factor_panel(
     }
     std::fill(row + size, matrix + (begin + i + 1) * n, 0.0f);
   }
-  // Then the columns before the block: row i after all rows below it.
-  kernels::parallel_ranges(begin, 256, [&](int64_t first, int64_t last) {
-    for (int64_t i = size - 1; i >= 0; --i) {
-      float* row = matrix + (begin + i) * n;
-      for (int64_t k = i + 1; k < size; ++k) {
-        const float* below = matrix + (begin + k) * n;
-        const float a = below[begin + i] * pivots[size_t(begin + k)];
-        for (int64_t j = first; j < last; ++j) {
-          row[j] -= a * below[j];
-        }
-      }
-      const float inverse = 1.0f / pivots[size_t(begin + i)];
-      for (int64_t j = first; j < last; ++j) {
-        row[j] *= inverse;
-      }
-    }
-  });
   return true;
 }
 
-/// H_ee -= A_be^T D_b^2 A_be, the lower triangle by stripes of rows.
-void update_earlier(
+/// A_be of the same columns, kLanes of the columns before them side by side.
+void solve_earlier(
     float* matrix,
     int64_t n,
     int64_t begin,
     int64_t end,
-    const std::vector<float>& pivots,
-    std::vector<float>& scratch) {
-  using kernels::DType;
-  const int64_t size = end - begin;
-  scratch.resize(size_t(begin * size));
-  kernels::parallel_ranges(begin, 256, [&](int64_t first, int64_t last) {
-    for (int64_t k = 0; k < size; ++k) {
-      const float* row = matrix + (begin + k) * n;
-      for (int64_t j = first; j < last; ++j) {
-        scratch[size_t(j * size + k)] = -row[j] * pivots[size_t(begin + k)];
+    const std::vector<float>& pivots) {
+  const float* block = matrix + begin * n + begin;
+  kernels::parallel_ranges(begin, kLanes, [&](int64_t first, int64_t last) {
+    float lanes[kPanel * kLanes] = {};
+    for (int64_t j = first; j < last; j += kLanes) {
+      const int64_t count = std::min(kLanes, last - j);
+      for (int64_t i = begin; i < end; ++i) {
+        std::copy_n(matrix + i * n + j, count, lanes + (i - begin) * kLanes);
+      }
+      solve_block(block, n, end - begin, true, lanes);
+      for (int64_t i = begin; i < end; ++i) {
+        const float inverse = 1.0f / pivots[size_t(i)];
+        const float* lane = lanes + (i - begin) * kLanes;
+        for (int64_t c = 0; c < count; ++c) {
+          matrix[i * n + j + c] = inverse * lane[c];
+        }
       }
     }
   });
-  constexpr int64_t kStripe = 256;
-  for (int64_t r = 0; r < begin; r += kStripe) {
-    const int64_t stripe = std::min(kStripe, begin - r);
-    float* out = matrix + r * n;
-    kernels::matmul(
-        {.m = stripe,
-         .n = r + stripe,
-         .k = size,
-         .x = {scratch.data() + r * size, DType::f32, size},
-         .weight = {matrix + begin * n, DType::f32, n},
-         .bias = {},
-         .residual = {out, DType::f32, n},
-         .out = {out, DType::f32, n},
-         .weight_by_depth = true});
-  }
+}
+
+/// H_rc -= A_br^T D_b^2 A_bc of the block b = begin .. end - 1, for rows
+/// first .. last - 1 before it and columns c up to the last of them.
+void subtract_block(
+    float* matrix,
+    int64_t n,
+    int64_t begin,
+    int64_t end,
+    int64_t first,
+    int64_t last,
+    const std::vector<float>& pivots) {
+  using kernels::DType;
+  const int64_t size = end - begin;
+  const int64_t rows = last - first;
+  std::vector<float> turned(size_t(rows * size));  // -(D_b^2 A_br)^T
+  constexpr int64_t kTile = 16;
+  kernels::parallel_ranges(rows, kPanel, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r += kTile) {
+      for (int64_t k = 0; k < size; ++k) {
+        const float pivot = -pivots[size_t(begin + k)];
+        const float* row = matrix + (begin + k) * n + first;
+        for (int64_t j = r; j < std::min(to, r + kTile); ++j) {
+          turned[size_t(j * size + k)] = pivot * row[j];
+        }
+      }
+    }
+  });
+  float* out = matrix + first * n;
+  kernels::matmul(
+      {.m = rows,
+       .n = last,
+       .k = size,
+       .x = {turned.data(), DType::f32, size},
+       .weight = {matrix + begin * n, DType::f32, n},
+       .bias = {},
+       .residual = {out, DType::f32, n},
+       .out = {out, DType::f32, n},
+       .weight_by_depth = true});
 }
 
 }  // namespace
@@ -152,16 +175,23 @@ bool factor_in_place(
   for (int64_t i = 0; i < n; ++i) {
     diagonal[size_t(i)] = matrix[i * n + i];
   }
-  std::vector<float> scratch;
-  for (int64_t end = n; end > 0;) {
-    const int64_t begin = std::max<int64_t>(0, end - kPanel);
-    if (!factor_panel(matrix, n, begin, end, floor, diagonal, pivots)) {
-      return false;
+  for (int64_t end = n, span = 0; end > 0; end = span) {
+    span = std::max<int64_t>(0, end - kSpan);
+    for (int64_t last = end, first = 0; last > span; last = first) {
+      first = std::max(span, last - kPanel);
+      if (last < end) {
+        subtract_block(matrix, n, last, end, first, last, pivots);
+      }
+      if (!factor_diagonal(matrix, n, first, last, floor, diagonal, pivots)) {
+        return false;
+      }
+      solve_earlier(matrix, n, first, last, pivots);
     }
-    if (begin > 0) {
-      update_earlier(matrix, n, begin, end, pivots, scratch);
+    const int64_t rows = std::clamp(span / 8, kFewestRows, kMostRows);
+    for (int64_t first = 0; first < span; first += rows) {
+      const int64_t last = std::min(span, first + rows);
+      subtract_block(matrix, n, span, end, first, last, pivots);
     }
-    end = begin;
   }
   return true;
 }
@@ -172,19 +202,33 @@ namespace {
 
 /// Symmetric in the last bit, finite; returns the mean of the diagonal.
 double check_hessian(std::vector<float>& hessian, int64_t n) {
+  constexpr int64_t kTile = 16;  // rows of both sides that fit a cache
+  std::atomic<bool> finite{true};
+  kernels::parallel_tasks((n + kTile - 1) / kTile, [&](int64_t tile) {
+    const int64_t first = tile * kTile;
+    const int64_t last = std::min(n, first + kTile);
+    bool all = true;
+    for (int64_t begin = 0; begin < last; begin += kTile) {
+      for (int64_t i = first; i < last; ++i) {
+        for (int64_t j = begin; j < std::min(i + 1, begin + kTile); ++j) {
+          float& lower = hessian[size_t(i * n + j)];
+          float& upper = hessian[size_t(j * n + i)];
+          if (lower != upper) {
+            lower = upper = 0.5f * (lower + upper);
+          }
+          all = all && std::isfinite(lower);
+        }
+      }
+    }
+    if (!all) {
+      finite = false;
+    }
+  });
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) {
     sum += hessian[size_t(i * n + i)];
-    for (int64_t j = 0; j < i; ++j) {
-      float& lower = hessian[size_t(i * n + j)];
-      float& upper = hessian[size_t(j * n + i)];
-      lower = upper = 0.5f * (lower + upper);
-      if (!std::isfinite(lower)) {
-        sum = NAN;
-      }
-    }
   }
-  if (!std::isfinite(sum)) {
+  if (!finite || !std::isfinite(sum)) {
     throw Error(
         ErrorCode::numeric,
         "gptq",
@@ -197,13 +241,13 @@ double check_hessian(std::vector<float>& hessian, int64_t n) {
 void permute(
     const std::vector<float>& matrix,
     const std::vector<int64_t>& order,
-    std::vector<float>& out) {
+    float* out) {
   const auto n = int64_t(order.size());
   kernels::parallel_ranges(n, 32, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const float* row = matrix.data() + order[size_t(i)] * n;
       for (int64_t j = 0; j < n; ++j) {
-        out[size_t(i * n + j)] = row[order[size_t(j)]];
+        out[i * n + j] = row[order[size_t(j)]];
       }
     }
   });
@@ -243,7 +287,9 @@ GptqHessian::GptqHessian(
       return diagonal(a) > diagonal(b);
     });
   }
-  f.feedback.resize(size_t(columns * columns));
+  // Its pages are touched first where they are filled, by all threads.
+  f.feedback = std::make_unique_for_overwrite<float[]>(
+      size_t(columns) * size_t(columns));
   double applied = 0;
   const double start = std::max(options.damp, 0.0);
   for (f.damp = start; f.damp <= 1e3; f.damp = std::max(10 * f.damp, 1e-4)) {
@@ -252,8 +298,8 @@ GptqHessian::GptqHessian(
       diagonal(i) = float(double(diagonal(i)) + (f.lambda - applied));
     }
     applied = f.lambda;
-    permute(f.damped, f.order, f.feedback);
-    if (gptq::factor_in_place(f.feedback.data(), columns, f.lambda, f.pivots)) {
+    permute(f.damped, f.order, f.feedback.get());
+    if (gptq::factor_in_place(f.feedback.get(), columns, f.lambda, f.pivots)) {
       return;
     }
   }

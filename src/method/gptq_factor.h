@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "method/gptq.h"
@@ -12,11 +13,12 @@ struct GptqHessian::Factor {
   double lambda = 0;
   double damp = 0;
   int64_t dead_inputs = 0;
-  std::vector<float> damped;    // H + lambda I [columns, columns], file order
-  std::vector<int64_t> order;   // order[i]: the column rounded as the i-th
-  std::vector<float> feedback;  // A [columns, columns], order of rounding;
-                                // zero above the diagonal and on it
-  std::vector<float> pivots;    // D^2 [columns], order of rounding
+  std::vector<float> damped;   // H + lambda I [columns, columns], file order
+  std::vector<int64_t> order;  // order[i]: the column rounded as the i-th
+  std::unique_ptr<float[]> feedback;  // A [columns, columns], order of
+                                      // rounding; zero above the diagonal and
+                                      // on it
+  std::vector<float> pivots;          // D^2 [columns], order of rounding
 };
 
 namespace gptq {

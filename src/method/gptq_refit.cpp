@@ -289,14 +289,16 @@ double RowTile::refit_window(int64_t first, int64_t last, bool keep_gradient) {
       error_[size_t(at + l)] += move;
     }
   }
-  if (keep_gradient) {
+  // Else only what later windows read of it.
+  const int64_t from = keep_gradient ? 0 : last * size;
+  if (from < columns_) {
     add_product(
-        factor_.damped.data() + begin,
+        factor_.damped.data() + from * columns_ + begin,
         columns_,
-        columns_,
+        columns_ - from,
         count * size,
         more_.data(),
-        gradient_.data());
+        gradient_.data() + from * kLanes);
   }
   return gained;
 }
@@ -307,9 +309,7 @@ double RowTile::refit(bool keep_gradient) {
   const int64_t windows = (groups_ + kWindow - 1) / kWindow;
   for (int64_t w = 0; w < windows; ++w) {
     gained += refit_window(
-        groups_ * w / windows,
-        groups_ * (w + 1) / windows,
-        keep_gradient || w + 1 < windows);
+        groups_ * w / windows, groups_ * (w + 1) / windows, keep_gradient);
   }
   return gained;
 }

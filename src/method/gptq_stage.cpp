@@ -76,22 +76,32 @@ struct GroupInputs {
   }
 };
 
+/// An array's values; the array is let go.
+std::vector<float> take(mx::array& array) {
+  auto values = to_vector(array);
+  array = mx::array(0.0f);
+  return values;
+}
+
+/// Statistics of wide inputs are the most that a block holds: each is let go
+/// once it is copied.
 GroupInputs take_inputs(
-    const InputStatistics& sums,
+    InputStatistics sums,
     const GptqOptions& options,
     const std::string& path) {
   try {
-    GroupInputs inputs{
-        GptqHessian(to_vector(sums.hessian), sums.hessian.shape(0), options),
-        {},
-        {}};
+    const int columns = sums.hessian.shape(0);
+    std::vector<float> input_shift, output_shift;
     if (sums.input_shift && options.shift > 0) {
-      inputs.input_shift = to_vector(*sums.input_shift);
+      input_shift = take(*sums.input_shift);
     }
     if (sums.output_shift && options.shift > 0) {
-      inputs.output_shift = to_vector(*sums.output_shift);
+      output_shift = take(*sums.output_shift);
     }
-    return inputs;
+    return {
+        GptqHessian(take(sums.hessian), columns, options),
+        std::move(input_shift),
+        std::move(output_shift)};
   } catch (const Error& error) {
     throw about("gptq", path, error);
   }
@@ -208,11 +218,13 @@ StageNeeds GptqStage::needs() const {
 int64_t GptqStage::working_bytes(const BlockSpec& block) const {
   int64_t most = 0;
   for (const ModuleSpec& module : list_modules(block)) {
-    // Statistics as arrays and as vectors, H damped and its factor; weight in
-    // float32, codes as bytes.
-    const int64_t squares = 8 * 4 * module.in * module.in;
-    const int64_t weights = 16 * module.in * module.out;
-    most = std::max(most, squares + weights);
+    // H beside its factor; with shifts the sums, let go one by one, were more.
+    const int64_t squares = options_.plain ? 4 * module.in * module.in : 0;
+    // Rows that are shifted, a thousand at a time, and what the shift does.
+    const int64_t shifted = options_.plain ? 0 : 3 * 4 * 1024 * module.in;
+    // Weight in float32 and in its own type, codes of two results, packed.
+    const int64_t weights = 9 * module.in * module.out;
+    most = std::max(most, squares + shifted + weights);
   }
   return most;
 }
@@ -234,7 +246,8 @@ BlockOutcome GptqStage::run(BlockTask& task) {
         group,
         {.shifts = options_.shift > 0,
          .experts_together = !options_.expert_hessians});
-    auto inputs = take_inputs(sums, options_, group.modules.front().path);
+    auto inputs =
+        take_inputs(std::move(sums), options_, group.modules.front().path);
     note_inputs(group, inputs.hessian, options_, outcome);
     for (const ModuleSpec& module : group.modules) {
       quantize_module(task, module, inputs, variants);

@@ -1,6 +1,6 @@
 // One tile of rows, each row w [n] on its own; H is damped throughout.
 //   T   = W + C H^-1, C = sum (y - W x) x^T           (the shift, GptqShift)
-//   q   = GPTQ's pass over T                           (round_block)
+//   q   = GPTQ's pass over T                           (gptq_pass.cpp)
 //   s,b = argmin |T - s q - b|_H, rounded              (gptq_refit.cpp)
 //   q   = coordinate descent on |T - s q - b|_H        (descend_block)
 // The last two repeat. G = (T - Q) H is kept in step with the codes.
@@ -103,87 +103,6 @@ void RowTile::fit_grids() {
   }
 }
 
-/// Plain GPTQ's grids, of the weights w' as the errors of earlier columns
-/// have moved them. u is not yet that: w'_i is u_i had the block's columns
-/// before it been "rounded" to their w', hence (I + A)(w' - t) = u - t.
-void RowTile::take_grids(
-    int64_t first,
-    int64_t columns,
-    const float* target,
-    const float* moved) {
-  const int64_t size = setup_.group_size;
-  std::vector<float> weight(lanes_of(columns));
-  for (size_t i = 0; i < weight.size(); ++i) {
-    weight[i] = moved[i] - target[i];
-  }
-  solve_block(
-      factor_.feedback.data() + first * columns_ + first,
-      columns_,
-      columns,
-      false,
-      weight.data());
-  for (size_t i = 0; i < weight.size(); ++i) {
-    weight[i] += target[i];
-  }
-  for (int64_t c = 0; c < columns; c += size) {
-    const int64_t at = (first + c) / size * kLanes;
-    nearest_grid(
-        setup_.format,
-        weight.data() + c * kLanes,
-        size,
-        scales_.data() + at,
-        biases_.data() + at);
-  }
-}
-
-/// u_i = t_i + sum_{j<i} A_ij e_j; the sum over earlier blocks as a product.
-void RowTile::round_all() {
-  const int64_t n = columns_;
-  // A plain pass sees a group's grid only when it gets there.
-  const int64_t block = setup_.options->plain ? setup_.group_size : kBlock;
-  std::vector<int64_t> groups(static_cast<size_t>(n));
-  std::vector<float> ordered(lanes_of(n));
-  std::vector<float> codes(lanes_of(block));
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t column = factor_.order[size_t(i)];
-    groups[size_t(i)] = group_of_[size_t(column)];
-    std::copy_n(
-        target_.data() + column * kLanes, kLanes, ordered.data() + i * kLanes);
-  }
-  float* errors = work_.data();
-  float* moved = more_.data();
-  for (int64_t begin = 0; begin < n; begin += block) {
-    const int64_t size = std::min(n, begin + block) - begin;
-    const float* target = ordered.data() + begin * kLanes;
-    const float* feedback = factor_.feedback.data() + begin * n;
-    std::copy_n(target, size * kLanes, moved);
-    if (begin > 0) {
-      add_product(feedback, n, size, begin, errors, moved);
-    }
-    if (setup_.options->plain) {
-      take_grids(begin, size, target, moved);
-    }
-    round_block(
-        {.columns = size,
-         .feedback = feedback + begin,
-         .feedback_stride = n,
-         .groups = groups.data() + begin,
-         .grids = grids(),
-         .target = target,
-         .moved = moved,
-         .codes = codes.data(),
-         .error = errors + begin * kLanes});
-    for (int64_t i = 0; i < size; ++i) {
-      std::copy_n(
-          codes.data() + i * kLanes,
-          kLanes,
-          codes_.data() + factor_.order[size_t(begin + i)] * kLanes);
-    }
-  }
-  // Only now: plain GPTQ rounds with float32 grids, as mlx-lm does.
-  round_grids(setup_.format, scales_.data(), biases_.data(), groups_ * kLanes);
-}
-
 void RowTile::take_gradient() {
   for (int64_t i = 0; i < columns_; ++i) {
     const int64_t at = i * kLanes;
@@ -210,28 +129,25 @@ double RowTile::loss() const {
   return std::max(0.0, damped - factor_.lambda * total_dot(e, e, columns_));
 }
 
+/// Blocks of kBlock columns, whose moves change G of the span's later columns
+/// at once, and all of G when the span is done: a product of more depth.
 int64_t RowTile::descend() {
   const int64_t n = columns_;
-  const float* h = factor_.damped.data();
+  const int64_t span = n <= kNarrow ? kBlock : kSpan;
   int64_t changed = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t size = std::min(n, begin + kBlock) - begin;
-    const int64_t at = begin * kLanes;
-    // The block works on a copy, as the product below updates all of G.
-    std::copy_n(gradient_.data() + at, size * kLanes, work_.data());
-    const int64_t moved = descend_block(
-        {.columns = size,
-         .hessian = h + begin * n + begin,
-         .hessian_stride = n,
-         .groups = group_of_.data() + begin,
-         .grids = grids(),
-         .gradient = work_.data(),
-         .codes = codes_.data() + at,
-         .moves = more_.data()});
+  for (int64_t begin = 0; begin < n; begin += span) {
+    const int64_t size = std::min(n, begin + span) - begin;
+    const int64_t moved = descend_span(begin, size);
     if (moved > 0) {
-      add_product(h + begin, n, n, size, more_.data(), gradient_.data());
+      add_product(
+          factor_.damped.data() + begin,
+          n,
+          n,
+          size,
+          more_.data(),
+          gradient_.data());
       for (int64_t i = 0; i < size * kLanes; ++i) {
-        error_[size_t(at + i)] += more_[size_t(i)];
+        error_[size_t(begin * kLanes + i)] += more_[size_t(i)];
       }
     }
     changed += moved;
@@ -239,12 +155,47 @@ int64_t RowTile::descend() {
   return changed;
 }
 
-TileFigures RowTile::round() {
+/// The moves of columns begin .. begin + size - 1, to more_; G stays.
+int64_t RowTile::descend_span(int64_t begin, int64_t size) {
+  const int64_t n = columns_;
+  const float* h = factor_.damped.data() + begin * n + begin;
+  // The span works on a copy, as the product after it updates all of G.
+  std::copy_n(gradient_.data() + begin * kLanes, size * kLanes, work_.data());
+  int64_t changed = 0;
+  for (int64_t at = 0; at < size; at += kBlock) {
+    const int64_t columns = std::min(size - at, kBlock);
+    const int64_t after = size - at - columns;
+    float* moves = more_.data() + at * kLanes;
+    const int64_t moved = descend_block(
+        {.columns = columns,
+         .hessian = h + at * n + at,
+         .hessian_stride = n,
+         .groups = group_of_.data() + begin + at,
+         .grids = grids(),
+         .gradient = work_.data() + at * kLanes,
+         .codes = codes_.data() + (begin + at) * kLanes,
+         .moves = moves});
+    if (moved > 0 && after > 0) {
+      add_product(
+          h + (at + columns) * n + at,
+          n,
+          after,
+          columns,
+          moves,
+          work_.data() + (at + columns) * kLanes);
+    }
+    changed += moved;
+  }
+  return changed;
+}
+
+TileFigures RowTile::round(bool judge) {
   const GptqOptions& options = *setup_.options;
   TileFigures figures;
+  figures.judged = judge ? rows_ : 0;
   figures.weight = weight_energy_;
   figures.shift = shift_energy_;
-  if (options.figures) {
+  if (judge) {
     nearest();
     take_gradient();
     figures.loss_nearest = loss();
@@ -253,7 +204,7 @@ TileFigures RowTile::round() {
     fit_grids();
   }
   round_all();
-  if (options.figures || options.rounds > 0) {
+  if (judge || (options.rounds > 0 && !options.plain)) {
     take_gradient();
     figures.loss_rounded = loss();
     figures.loss = figures.loss_rounded;

@@ -17,6 +17,7 @@ struct TileFigures {
   double weight = 0;  // |W|^2
   double shift = 0;   // |T - W|^2
   int64_t moved = 0;
+  int64_t judged = 0;  // rows that the losses are of
   int rounds = 0;
 };
 
@@ -35,21 +36,27 @@ class RowTile {
  public:
   explicit RowTile(const TileSetup& setup);
 
-  /// The tile's weight [rows <= kLanes, columns]; the shift's `output` stands
-  /// at the tile's first row. Lanes without a row are zero.
-  void load(const float* weight, int64_t rows, const GptqShift& shift);
-  /// GPTQ's pass; then refit and descent, given its figures.
-  TileFigures round();
+  /// W and T of the tile's rows <= kLanes [rows, columns]. Lanes without a row
+  /// are zero.
+  void load(const float* weight, const float* target, int64_t rows);
+  /// GPTQ's pass, with its losses only if `judge`; then refit and descent,
+  /// given its figures.
+  TileFigures round(bool judge);
   TileFigures improve(TileFigures figures);
   /// Writes the tile's rows, which stand from `first` on.
   void store(int64_t first, int64_t rows, GptqResult& to) const;
 
  private:
-  void apply_shift(const float* weight, int64_t rows, const GptqShift& shift);
-  void solve(std::vector<float>& rows);
   void nearest();
   void fit_grids();
   void round_all();
+  void round_columns(
+      int64_t first,
+      int64_t last,
+      int64_t span,
+      const float* ordered,
+      const int64_t* groups,
+      float* moved);
   void take_grids(
       int64_t first,
       int64_t columns,
@@ -60,6 +67,7 @@ class RowTile {
   double refit(bool keep_gradient);
   double refit_window(int64_t first, int64_t last, bool keep_gradient);
   int64_t descend();
+  int64_t descend_span(int64_t begin, int64_t size);
   /// E = T - Q and G = H E.
   void take_gradient();
   /// tr over the undamped Hessian; needs error_ and gradient_ in step.
@@ -79,7 +87,17 @@ class RowTile {
   std::vector<float> biases_;
   std::vector<float> work_, more_;
   double weight_energy_ = 0, shift_energy_ = 0;
+  int64_t rows_ = 0;
 };
+
+/// T of the rows of a weight: W + share * C H^-1. The shift's `output` stands
+/// at the first row. On all threads.
+std::vector<float> shifted_rows(
+    const GptqHessian::Factor& factor,
+    const float* weight,
+    int64_t rows,
+    const GptqShift& shift,
+    double share);
 
 /// Room for a weight [rows, columns].
 GptqResult make_result(int64_t rows, int64_t columns, int64_t group_size);
@@ -96,6 +114,10 @@ void store_lanes(
     GptqResult& to);
 
 inline constexpr int64_t kBlock = 128;  // columns between lazy updates
+/// Of rows longer than kNarrow, which no cache holds: columns between updates
+/// of all others. A multiple of all blocks.
+inline constexpr int64_t kSpan = 512;
+inline constexpr int64_t kNarrow = 2048;
 
 inline size_t lanes_of(int64_t count) {
   return size_t(count * kLanes);

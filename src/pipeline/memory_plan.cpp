@@ -32,6 +32,13 @@ int64_t machine_memory() {
   return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
 }
 
+// Sums of what the module's input needs, and while they are split the parts,
+// of x, x_full - x and r_full - r.
+int64_t
+statistics_bytes(const ModuleSpec& module, int64_t hidden, bool shifts) {
+  return 4 * module.in * (shifts ? 4 * module.in + 2 * hidden : module.in);
+}
+
 // The most that one block takes: its weights as read and as expanded, the
 // variants' packed ones, statistics, a batch on its way through.
 int64_t block_bytes(
@@ -43,15 +50,17 @@ int64_t block_bytes(
   int64_t statistics = 0;
   int64_t widths = 0;
   int64_t experts = 0;
+  const bool shifts = stage.needs().quantized_inputs;
+  const int64_t split = shifts ? 2 : 1;  // sums, and what they are split into
   for (const ModuleSpec& module : list_modules(block)) {
     weights += module.out * module.in;
     statistics = std::max(
-        statistics, 4 * (3 * module.in + model.spec.hidden) * module.in);
-    experts += module.expert ? 2 * 4 * module.in * module.in : 0;
+        statistics, statistics_bytes(module, model.spec.hidden, shifts));
+    experts += module.expert ? split * expert_bytes(module, shifts) : 0;
     // Of the experts a token reads only some.
     widths += module.part > 0 ? 0 : module.out + module.in;
   }
-  statistics += std::min(experts, kExpertSums);
+  statistics += std::min(experts, split * kExpertSums);
   if (block.moe) {
     widths += block.moe->chosen *
         (2 * model.spec.hidden + 3 * block.moe->experts.down.in);
