@@ -369,25 +369,30 @@ mx::array rope(
       offset);
 }
 
+namespace {
+
+mx::array gated(
+    kernels::GateKind kind,
+    const mx::array& gate,
+    const mx::array& up,
+    mx::Stream stream) {
+  return make<Swiglu>(gate.shape(), gate.dtype(), stream, {gate, up}, kind);
+}
+
+}  // namespace
+
 mx::array
 swiglu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
-  return make<Swiglu>(
-      gate.shape(), gate.dtype(), stream, {gate, up}, kernels::GateKind::silu);
+  return gated(kernels::GateKind::silu, gate, up, stream);
 }
 
 mx::array geglu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
-  return make<Swiglu>(
-      gate.shape(), gate.dtype(), stream, {gate, up}, kernels::GateKind::gelu);
+  return gated(kernels::GateKind::gelu, gate, up, stream);
 }
 
 mx::array
 clipped_glu(const mx::array& gate, const mx::array& up, mx::Stream stream) {
-  return make<Swiglu>(
-      gate.shape(),
-      gate.dtype(),
-      stream,
-      {gate, up},
-      kernels::GateKind::clipped);
+  return gated(kernels::GateKind::clipped, gate, up, stream);
 }
 
 mx::array softmax(const mx::array& x, mx::Stream stream) {

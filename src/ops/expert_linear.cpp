@@ -9,9 +9,8 @@
 
 #include "core/error.h"
 #include "kernels/access.h"
-#include "kernels/scratch.h"
-#include "kernels/threads.h"
 #include "ops/check.h"
+#include "ops/expert_pieces.h"
 #include "ops/mlx_path.h"
 #include "ops/packed_view.h"
 
@@ -22,10 +21,6 @@ namespace {
 using Arrays = std::vector<mx::array>;
 
 constexpr const char* kWhere = "expert_linear";
-constexpr int64_t kPieceRows = 256;
-constexpr int64_t kPiecesPerThread = 4;
-constexpr int64_t kRowStep = 8;
-constexpr int64_t kFewRows = 4;  // which no kernel compiles anything for
 
 int out_of(const ExpertWeight& expert) {
   return (expert.dense ? *expert.dense : expert.packed->codes).shape(0);
@@ -117,29 +112,23 @@ class ExpertLinear : public CpuPrimitive {
            bias_of(own, weight_arrays, bias_)});
     }
     allocate(out);
-    const Rows rows{
+    const ExpertRows rows{
         row_count(x),
         column_count(x),
+        out.shape(1),
         matrix_of(x),
         matrix_of(out),
-        out.shape(1)};
-    const auto* of_row = expert.data<uint32_t>();
+        expert.data<uint32_t>()};
     const Form form{format_.has_value(), transposed_};
-    return [rows, of_row, form, experts = std::move(experts)] {
-      const auto pieces = list_pieces(rows, of_row);
-      const auto run = [&](const Piece& piece) {
-        multiply(rows, piece, experts.at(of_row[piece.first]), form);
-      };
-      // Small products gain nothing from several threads each.
-      if (int64_t(pieces.size()) >=
-          kPiecesPerThread * kernels::thread_count()) {
-        kernels::parallel_tasks(
-            int64_t(pieces.size()), [&](int64_t i) { run(pieces[size_t(i)]); });
-        return;
-      }
-      for (const Piece& piece : pieces) {
-        run(piece);
-      }
+    return [rows, form, experts = std::move(experts)] {
+      multiply_pieces(
+          rows,
+          [&](uint32_t expert,
+              int64_t count,
+              const kernels::ConstMatrix& x,
+              const kernels::Matrix& out) {
+            multiply(rows, count, x, out, experts.at(expert), form);
+          });
     };
   }
 
@@ -155,81 +144,8 @@ class ExpertLinear : public CpuPrimitive {
     bool transposed;
   };
 
-  struct Rows {
-    int64_t count = 0;
-    int64_t in = 0;
-    kernels::ConstMatrix x;
-    kernels::Matrix out;
-    int64_t width = 0;
-  };
-
-  /// Rows of one expert that are multiplied together.
-  struct Piece {
-    int64_t first = 0;
-    int64_t count = 0;
-  };
-
-  static std::vector<Piece> list_pieces(
-      const Rows& rows,
-      const uint32_t* of_row) {
-    std::vector<Piece> pieces;
-    for (int64_t first = 0, last = 0; first < rows.count; first = last) {
-      while (last < rows.count && last - first < kPieceRows &&
-             of_row[last] == of_row[first]) {
-        ++last;
-      }
-      pieces.push_back({first, last - first});
-    }
-    return pieces;
-  }
-
-  /// The number of an expert's rows is another in each batch, and oneDNN
-  /// compiles a product for each: so that there are only a few, rows are filled
-  /// up to a multiple of kRowStep, apart from x.
   static void multiply(
-      const Rows& rows,
-      const Piece& piece,
-      const Own& own,
-      const Form& form) {
-    const auto x = kernels::from_row(rows.x, piece.first);
-    const auto out = kernels::from_row(rows.out, piece.first);
-    if (piece.count % kRowStep == 0 || piece.count <= kFewRows) {
-      return multiply(rows, piece.count, x, out, own, form);
-    }
-    const int64_t even = (piece.count + kRowStep - 1) / kRowStep * kRowStep;
-    thread_local kernels::Scratch read, made;
-    const auto room = [&](int64_t columns,
-                          kernels::DType type,
-                          kernels::Scratch& scratch) {
-      const int64_t bytes = even * columns * int64_t(kernels::size_of(type));
-      return kernels::Matrix{scratch.get<char>(bytes), type, columns};
-    };
-    const auto padded = room(rows.in, x.type, read);
-    const auto result = room(rows.width, out.type, made);
-    copy_rows(piece.count, rows.in, x, padded);
-    std::memset(
-        kernels::from_row(padded, piece.count).data,
-        0,
-        size_t((even - piece.count) * rows.in) * kernels::size_of(x.type));
-    multiply(rows, even, kernels::as_const(padded), result, own, form);
-    copy_rows(piece.count, rows.width, kernels::as_const(result), out);
-  }
-
-  static void copy_rows(
-      int64_t count,
-      int64_t columns,
-      const kernels::ConstMatrix& from,
-      const kernels::Matrix& to) {
-    for (int64_t i = 0; i < count; ++i) {
-      std::memcpy(
-          kernels::from_row(to, i).data,
-          kernels::from_row(from, i).data,
-          size_t(columns) * kernels::size_of(to.type));
-    }
-  }
-
-  static void multiply(
-      const Rows& rows,
+      const ExpertRows& rows,
       int64_t count,
       const kernels::ConstMatrix& x,
       const kernels::Matrix& out,
