@@ -21,6 +21,7 @@
 #include "method/gptq.h"
 #include "model/decoder.h"
 #include "model/gradients.h"
+#include "model/outer_weights.h"
 
 namespace {
 
@@ -249,17 +250,20 @@ class Bench {
     }
   }
 
+  /// A part of the vocabulary, as evaluate goes through it.
   void head(int64_t tokens) {
+    constexpr int64_t kTile = 16384;
+    const auto count = int(std::min(kTile, model_.spec.vocab));
     const auto outer = load_outer(model_, model_.dtype);
+    const auto tile = outer.head.dense_rows(0, count);
     const auto x = random(tokens, model_.spec.hidden);
     const auto targets = mx::zeros({int(tokens)}, mx::int32);
     const auto state = ops::score_start(int(tokens));
-    mx::eval({targets, state});
-    const auto work =
-        peer_.product(tokens, model_.spec.vocab, model_.spec.hidden);
+    mx::eval({targets, state, *tile.dense});
+    const auto work = peer_.product(tokens, count, model_.spec.hidden);
     print("head", tokens, work, 0, seconds_of([&] {
             auto scored = ops::score_linear(
-                state, {x, *outer.head.dense}, std::nullopt, targets, 0);
+                state, {x, *tile.dense}, std::nullopt, targets, 0);
             mx::eval(scored);
           }));
   }
