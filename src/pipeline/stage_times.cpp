@@ -26,8 +26,9 @@ constexpr double kMeasures = 5;
 constexpr double kNearestSpecs = 13;
 // See quantize_report.cpp.
 constexpr double kContinued = 48;
-// A block in which folding is tried: see method/awq_stage.cpp. Its search
-// takes as long as three roundings (SmolLM2-135M).
+// A block in which folding is tried: see method/awq_stage.cpp. Walks and
+// measures are counted; that its search takes as long as three roundings is not
+// measured.
 constexpr double kFoldWalks = 3;
 constexpr double kFoldRounds = 5;
 constexpr double kFoldMeasures = 6;

@@ -9,9 +9,9 @@ namespace pennyweight {
 
 namespace {
 
-// By how much whole runs were off their plans on an idle machine, as a share of
-// the plan (docs/performance.md).
-constexpr double kUncertain = 0.1;
+// By how much whole runs were off their plans on an idle machine at most, as a
+// share of the plan (docs/performance.md).
+constexpr double kUncertain = 0.15;
 // Learned rounding measures itself five times and gives up after two that are
 // no better (learned_stage.cpp); a rate is found by three trials to six.
 constexpr double kFewestSteps = 0.4;

@@ -111,7 +111,8 @@ class WidthProbe {
       learned.update(
           gradient,
           {.rate = 1e-3, .grid_rate = 1e-3, .factor = 1, .step = ++step});
-      learned.weight();
+      auto dense = learned.weight();
+      mx::eval(dense);
     });
     return rates;
   }

@@ -35,9 +35,11 @@ struct Fixture {
         work,
         [this](const std::string& text) { notes.push_back(text); });
   }
+  /// Of what comes after the widths.
   double seconds(const StageSizes& sizes) const {
     const auto rates = typical_rates(tiny.model);
-    return plan_time(tiny.model, sizes, kLength, rates).total();
+    return plan_time(tiny.model, sizes, kLength, rates)
+        .from(PlannedStage::gptq);
   }
 };
 
