@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <mlx/memory.h>
 #include <mlx/ops.h>
 
 #include "calibration/sample.h"
@@ -342,6 +343,7 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
     outer = fit_outer(
         model_, plan_, blocks.outer_batches(), ranks_, name_, progress_);
     result_.outer = outer.figures;
+    mx::clear_cache();  // blocks have arrays of other sizes
   }
   blocks.run(*work, outer.packed, progress_);
   ranks_.barrier();

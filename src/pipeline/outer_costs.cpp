@@ -1,5 +1,6 @@
 #include "pipeline/outer_costs.h"
 
+#include <mlx/memory.h>
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
@@ -85,6 +86,7 @@ class OuterPass {
       report(progress_, {kWhere, done_++, total_, "outer roundings"});
       if (const auto spec = gptq_candidate(bits, module.in)) {
         points.push_back({*spec, loss(module, rounding.round(*spec).weight)});
+        mx::clear_cache();  // the next width's arrays are of other sizes
       }
     }
     return spread_losses(
