@@ -134,7 +134,7 @@ constexpr int64_t kShiftedTiles = 16;
 /// The losses are those of every n-th tile. Plain GPTQ needs none, and they
 /// would take four times its time: of many rows, some tell enough.
 int64_t judged_every(const GptqOptions& options, int64_t tiles) {
-  constexpr int64_t kFewest = 8;
+  constexpr int64_t kFewest = 4;
   constexpr int64_t kMost = 8;
   return options.plain ? std::clamp<int64_t>(tiles / kFewest, 1, kMost) : 1;
 }
