@@ -107,7 +107,7 @@ class HeadProbe {
       : model_(model),
         sampler_(sampler),
         cap_(outer.logit_cap),
-        head_(outer.head.rows(
+        head_(outer.head.dense_rows(
             0,
             static_cast<int>(std::min<int64_t>(kHeadRows, model.spec.vocab)))),
         x_(rows_of(model, outer, batch)),
@@ -117,20 +117,16 @@ class HeadProbe {
     HeadRates rates;
     rates.load = sampler_.seconds(
         [&] { require_finite(model_, load_outer(model_, model_.dtype)); });
-    const ops::HeadRows head{x_, *head_.dense, head_.bias};
-    const ops::KlOptions options{.cap = cap_, .reference_cap = cap_};
-    rates.score = a_token([&] { score(head); });
-    rates.divergence = a_token([&] {
-      auto found = ops::kl_head(head, head, options, false);
-      mx::eval(found.loss);
-    });
-    rates.fisher = a_token([&] {
-      auto found = ops::fisher_slopes(head, cap_, 1, 0);
-      mx::eval(found);
-    });
+    const ops::HeadRows rows{x_, *head_.dense, head_.bias, cap_};
+    const auto head = ops::whole_head(rows);
+    rates.score = a_token([&] { score(rows); });
+    rates.divergence = a_token([&] { ops::kl_loss(head, head); });
+    rates.fisher = a_token([&] { ops::fisher_head(head, 1, 0); });
     rates.distil = a_token([&] {
-      auto found = ops::kl_head(head, head, options, true);
-      mx::eval({found.loss, found.dx, *found.dweight});
+      ops::kl_head(head, head, {}, [](int, int, const mx::array& gradient) {
+        auto made = gradient;
+        mx::eval(made);
+      });
     });
     const auto few = mx::slice(x_, {0, 0}, {3, x_.shape(1)});
     rates.next = a_token([&] {
@@ -159,13 +155,8 @@ class HeadProbe {
   void score(const ops::HeadRows& head) const {
     const int rows = x_.shape(0);
     const auto targets = mx::zeros({rows}, mx::int32);
-    const auto state = ops::score_start(rows);
-    const auto capped = [&] {
-      return ops::cap_logits(head_(x_, mx::float32), cap_);
-    };
-    auto next = cap_ > 0
-        ? ops::score_update(state, capped(), capped(), targets, 0)
-        : ops::score_linear(state, head, head, targets, 0);
+    auto next =
+        ops::score_linear(ops::score_start(rows), head, head, targets, 0);
     mx::eval(next);
   }
 

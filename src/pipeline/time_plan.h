@@ -3,6 +3,7 @@
 #include "core/json.h"
 #include "pipeline/machine_rates.h"
 #include "pipeline/quantize.h"
+#include "pipeline/width_plan.h"
 
 namespace pennyweight {
 

@@ -77,42 +77,14 @@ class PackedProducts : public AttentionProducts {
       const int64_t width = packed_columns(n);
       const ConstMatrix part{v + block.from * width, DType::bf16, 0};
       const Matrix out{sums + column, DType::f32, d};
-      if (n == d) {
-        const ConstMatrix so_far{add ? out.data : nullptr, DType::f32, d};
-        packed_product(
-            {rows, n, block.count, weights, part, {}, so_far, out, false});
-      } else {
-        mix_part(rows, n, block.count, weights, part, out, add);
-      }
+      const ConstMatrix so_far{add ? out.data : nullptr, DType::f32, d};
+      packed_product(
+          {rows, n, block.count, weights, part, {}, so_far, out, false});
       v += padded_keys_ * width;
     }
   }
 
  private:
-  /// Columns of a wider result: oneDNN has no fast product of packed weights
-  /// whose rows are further apart than they are wide, so that they are made
-  /// apart and added.
-  static void mix_part(
-      int64_t rows,
-      int64_t n,
-      int64_t keys,
-      const ConstMatrix& weights,
-      const ConstMatrix& values,
-      const Matrix& out,
-      bool add) {
-    thread_local Scratch scratch;
-    float* part = scratch.get<float>(rows * n);
-    const Matrix dense{part, DType::f32, n};
-    packed_product({rows, n, keys, weights, values, {}, {}, dense, false});
-    for (int64_t i = 0; i < rows; ++i) {
-      float* to = static_cast<float*>(out.data) + i * out.stride;
-      const float* from = part + i * n;
-      for (int64_t j = 0; j < n; ++j) {
-        to[j] = add ? to[j] + from[j] : from[j];
-      }
-    }
-  }
-
   static int64_t padded_width(int64_t head_dim) {
     const int64_t rest = head_dim % kPackedColumns;
     return head_dim - rest + (rest == 0 ? 0 : packed_columns(rest));

@@ -294,6 +294,32 @@ void run_product(const Product& product, const MatmulArgs& args) {
 
 }  // namespace
 
+namespace {
+
+/// out = residual + x.
+void add_rows(const MatmulArgs& args, const ConstMatrix& x) {
+  const bool floats =
+      args.out.type == DType::f32 && args.residual.type == DType::f32;
+  for (int64_t i = 0; i < args.m; ++i) {
+    if (!floats) {
+      for (int64_t j = 0; j < args.n; ++j) {
+        const float sum = load_at(args.residual, i, j) + load_at(x, i, j);
+        store_at(args.out, i, j, sum);
+      }
+      continue;
+    }
+    const auto* from = static_cast<const float*>(from_row(x, i).data);
+    const auto* so_far =
+        static_cast<const float*>(from_row(args.residual, i).data);
+    auto* to = static_cast<float*>(from_row(args.out, i).data);
+    for (int64_t j = 0; j < args.n; ++j) {
+      to[j] = so_far[j] + from[j];
+    }
+  }
+}
+
+}  // namespace
+
 void product(const MatmulArgs& args) {
   const auto made = cache().get(shape_of(args, false));
   if (made->is_slow()) {
@@ -303,7 +329,30 @@ void product(const MatmulArgs& args) {
 }
 
 void packed_product(const MatmulArgs& args) {
-  run_product(*cache().get(shape_of(args, true)), args);
+  const auto made = cache().get(shape_of(args, true));
+  if (!made->is_slow()) {
+    return run_product(*made, args);
+  }
+  // oneDNN has no fast product of a packed weight whose rows are further apart
+  // than they are wide: it is made apart and added.
+  thread_local Scratch scratch;
+  MatmulArgs dense = args;
+  dense.out = {scratch.get<float>(args.m * args.n), DType::f32, args.n};
+  dense.residual = {};
+  const auto apart = cache().get(shape_of(dense, true));
+  if (apart->is_slow()) {
+    throw Error(
+        ErrorCode::not_supported,
+        "kernels",
+        "oneDNN has no fast product of a packed weight here; set "
+        "PENNYWEIGHT_KERNEL to simd");
+  }
+  run_product(*apart, dense);
+  if (args.residual.data) {
+    add_rows(args, as_const(dense.out));
+  } else {
+    simd::convert({args.m, args.n, as_const(dense.out), args.out});
+  }
 }
 
 bool packed_product_works(int64_t n, int64_t k, DType type) {
