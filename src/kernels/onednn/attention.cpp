@@ -5,6 +5,7 @@
 
 #include "kernels/access.h"
 #include "kernels/onednn/onednn.h"
+#include "kernels/onednn/pack_pairs.h"
 #include "kernels/onednn/product.h"
 #include "kernels/scratch.h"
 #include "kernels/threads.h"
@@ -133,37 +134,21 @@ class PackedProducts : public AttentionProducts {
       const int64_t width = packed_columns(n);
       BFloat16* to = part + from * width;
       for (int64_t j = 0; j < kKeyStep; j += 2, to += 2 * width) {
-        pack_two_rows(pair, from + j, column, n, width, to);
+        const int64_t key = from + j;
+        interleave(
+            values_at(pair, key, column),
+            values_at(pair, key + 1, column),
+            n,
+            width,
+            to);
       }
       part += padded_keys_ * width;
     }
   }
 
-  void pack_two_rows(
-      int64_t pair,
-      int64_t key,
-      int64_t column,
-      int64_t n,
-      int64_t width,
-      BFloat16* to) const {
-    if (key + 1 >= args_.keys || n != width) {
-      std::memset(to, 0, size_t(2 * width) * sizeof(BFloat16));
-    }
-    if (key >= args_.keys) {
-      return;
-    }
-    const BFloat16* first = row_of(args_.v, pair, key) + column;
-    if (key + 1 == args_.keys) {
-      for (int64_t i = 0; i < n; ++i) {
-        to[2 * i] = first[i];
-      }
-      return;
-    }
-    const BFloat16* second = row_of(args_.v, pair, key + 1) + column;
-    for (int64_t i = 0; i < n; ++i) {
-      to[2 * i] = first[i];
-      to[2 * i + 1] = second[i];
-    }
+  /// A value's part from `column` on; null behind the last key.
+  const BFloat16* values_at(int64_t pair, int64_t key, int64_t column) const {
+    return key < args_.keys ? row_of(args_.v, pair, key) + column : nullptr;
   }
 
   const AttentionArgs& args_;

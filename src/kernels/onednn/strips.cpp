@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/access.h"
+#include "kernels/onednn/pack_pairs.h"
 #include "kernels/onednn/product.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
@@ -81,25 +82,6 @@ void transpose_to_float(
       {columns, rows, {flat, x.type, apart}, {to, DType::f32, stride}});
 }
 
-/// to [count, 2]: two rows of bfloat16 side by side; no `second`: zeros.
-void interleave(
-    const BFloat16* first,
-    const BFloat16* second,
-    int64_t count,
-    BFloat16* to) {
-  if (second == nullptr) {
-    for (int64_t i = 0; i < count; ++i) {
-      to[2 * i] = first[i];
-      to[2 * i + 1] = {0};
-    }
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    to[2 * i] = first[i];
-    to[2 * i + 1] = second[i];
-  }
-}
-
 /// A part of the weight in oneDNN's order: blocks of columns, each [depth, 64],
 /// or narrower where there are less in all; of bfloat16 in pairs of rows.
 class PackedPanel {
@@ -141,12 +123,9 @@ class PackedPanel {
     const auto row = [&](int64_t depth) {
       return static_cast<const BFloat16*>(at(args_.weight, depth, column).data);
     };
-    for (int64_t d = depth_.begin; d < depth_.end; d += 2) {
-      if (width_ != count) {
-        std::memset(to, 0, size_t(2 * width_) * sizeof(BFloat16));
-      }
-      interleave(row(d), d + 1 < depth_.end ? row(d + 1) : nullptr, count, to);
-      to += 2 * width_;
+    for (int64_t d = depth_.begin; d < depth_.end; d += 2, to += 2 * width_) {
+      const auto* second = d + 1 < depth_.end ? row(d + 1) : nullptr;
+      interleave(row(d), second, count, width_, to);
     }
     std::memset(to, 0, size_t(end - to) * sizeof(BFloat16));
   }
