@@ -26,10 +26,10 @@ def measure(name, config, tokens):
         folder = Path(work) / name
         shapes.write(folder, config)
         done = subprocess.run(
-            [PROGRAM, folder, *map(str, tokens)], capture_output=True,
+            [PROGRAM, folder, *map(str, tokens)], stdout=subprocess.PIPE,
             text=True)
         if done.returncode:
-            sys.exit(f"{name}: {done.stderr}")
+            sys.exit(f"{name}: exit {done.returncode}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

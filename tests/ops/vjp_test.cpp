@@ -66,6 +66,41 @@ TEST_P(Vjp, LinearAdd) {
       kDepth);
 }
 
+TEST_P(Vjp, RowsOfExperts) {
+  const auto type = GetParam();
+  constexpr int kTokens = 13, kChosen = 3, kRows = kTokens * kChosen;
+  const auto experts = mx::remainder(
+      mx::astype(mx::random::bits({kRows}), mx::uint32), mx::array(5u));
+  const auto slot = mx::argsort(experts);
+  const RowOrder order{
+      slot, mx::reshape(mx::argsort(slot), {kTokens, kChosen})};
+  expect_gradients(
+      [&](const Arrays& x) { return rows_of_slots(x[0], order); },
+      [&](const Arrays& x) { return mlx_path::rows_of_slots(x[0], order); },
+      {random({kTokens, kDepth}, type, 1)},
+      2,
+      kChosen);
+  expect_gradients(
+      [&](const Arrays& x) { return mix_slots(x[0], order, x[1]); },
+      [&](const Arrays& x) { return mlx_path::mix_slots(x[0], order, x[1]); },
+      {random({kRows, kDepth}, type, 2),
+       random({kTokens, kChosen}, mx::float32, 3)},
+      2,
+      kDepth);
+  // And what they are: brought to rows and back with weights that add up to 1.
+  const auto x = random({kTokens, kDepth}, type, 4);
+  const auto weights = mx::array({0.25f, 0.25f, 0.5f});
+  expect_close(
+      mix_slots(
+          rows_of_slots(x, order),
+          order,
+          mx::broadcast_to(weights, {kTokens, kChosen})),
+      wide(x),
+      mx::float32,
+      2,
+      kChosen);
+}
+
 TEST_P(Vjp, ExpertLinear) {
   const auto type = GetParam();
   // The second of four experts has no rows.
