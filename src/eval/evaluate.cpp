@@ -107,14 +107,6 @@ run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
   return hidden;
 }
 
-mx::array rows_of(const mx::array& x, int first, int count) {
-  auto start = mx::Shape(x.ndim(), 0);
-  auto stop = x.shape();
-  start[0] = first;
-  stop[0] = first + count;
-  return mx::slice(x, start, stop);
-}
-
 // Rows that go through the head together.
 struct HeadChunk {
   mx::array x;
@@ -134,12 +126,12 @@ std::vector<HeadChunk> make_chunks(
       int count = std::min(kHeadRows, rows - first);
       std::optional<mx::array> beside;
       if (!reference.empty()) {
-        beside = rows_of(reference[i], first, count);
+        beside = ops::slice_rows(reference[i], first, count);
       }
       chunks.push_back(
-          {rows_of(hidden[i], first, count),
+          {ops::slice_rows(hidden[i], first, count),
            beside,
-           rows_of(batches[i].targets, first, count),
+           ops::slice_rows(batches[i].targets, first, count),
            ops::score_start(count)});
     }
   }

@@ -32,6 +32,10 @@ int64_t queries_of_tile(const AttentionArgs& args) {
   return std::min(args.length, std::max<int64_t>(16, rows / group / 16 * 16));
 }
 
+int64_t count_tiles(const AttentionArgs& args) {
+  return divide_up(args.length, queries_of_tile(args));
+}
+
 /// Gradients of one batch row and kv head, to which its tiles add in their
 /// order: so the sums do not depend on the number of threads.
 struct PairSums {
@@ -285,7 +289,7 @@ void run_pairs(
   thread_local Scratch gradients;
   const auto& forward = args.forward;
   const int64_t queries = queries_of_tile(forward);
-  const int64_t tiles = (forward.length + queries - 1) / queries;
+  const int64_t tiles = count_tiles(forward);
   const int64_t size = forward.keys * forward.head_dim;
   float* values = gradients.get<float>(2 * count * size);
   std::vector<PairSums> sums(static_cast<size_t>(count));
@@ -326,11 +330,9 @@ void attention_backward_by_tiles(
     return;
   }
   const int64_t pairs = args.forward.batch * args.forward.kv_heads;
-  const int64_t queries = queries_of_tile(args.forward);
-  const int64_t tiles = (args.forward.length + queries - 1) / queries;
   const int64_t wanted = kTilesPerThread * thread_count();
-  const int64_t together =
-      std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, pairs);
+  const int64_t together = std::clamp<int64_t>(
+      divide_up(wanted, count_tiles(args.forward)), 1, pairs);
   for (int64_t first = 0; first < pairs; first += together) {
     run_pairs(
         args, product, tile_type, first, std::min(together, pairs - first));

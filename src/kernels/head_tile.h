@@ -8,9 +8,9 @@
 
 namespace pennyweight::kernels {
 
-/// A tile of logits, its rows of the weight and of x together stay within a
-/// second-level cache of 2 MB at widths of models of up to some billions of
-/// parameters' small end, and are still large enough a product beyond.
+/// A tile of logits with its rows of the weight and of x: within a second-level
+/// cache of 2 MB for hidden sizes of up to about 1,000, and a product that is
+/// large enough for any.
 inline constexpr int64_t kHeadTileRows = 256;
 inline constexpr int64_t kHeadTileColumns = 512;
 

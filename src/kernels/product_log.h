@@ -53,7 +53,7 @@ struct ServedProducts {
 /// Of each implementation that has served any, the most operations first.
 std::vector<ServedProducts> products_served();
 
-/// What `after` has more than `before`.
+/// What has been served since `before` was asked for.
 std::vector<ServedProducts> served_since(
     const std::vector<ServedProducts>& before);
 

@@ -38,7 +38,8 @@ void run_tasks(int64_t tasks, int threads, TaskFn call, void* context) {
   std::atomic<bool> failed{false};
   std::mutex mutex;
   std::exception_ptr error;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+// monotonic: else a runtime may give a thread later tasks before earlier ones.
+#pragma omp parallel for num_threads(threads) schedule(monotonic : dynamic, 1)
   for (int64_t task = 0; task < tasks; ++task) {
     if (failed.load(std::memory_order_relaxed)) {
       continue;

@@ -17,7 +17,8 @@ using TaskFn = void (*)(void* context, int64_t task);
 void run_tasks(int64_t tasks, int threads, TaskFn call, void* context);
 }  // namespace detail
 
-/// f(task) for task = 0 .. tasks - 1, on all threads, in no order. The first
+/// f(task) for task = 0 .. tasks - 1, on all threads: they begin in this order,
+/// so that one may wait for those before it, and end in any. The first
 /// exception stops what has not begun and is thrown again.
 template <class F>
 void parallel_tasks(int64_t tasks, F&& f) {

@@ -15,14 +15,6 @@ namespace pennyweight {
 
 namespace {
 
-mx::array slice_rows(const mx::array& x, int first, int count) {
-  auto start = mx::Shape(x.ndim(), 0);
-  auto stop = x.shape();
-  start[0] = first;
-  stop[0] = first + count;
-  return mx::slice(x, start, stop);
-}
-
 /// Takes rows at tokens from pieces of a table.
 class Picked {
  public:
@@ -110,27 +102,22 @@ OuterTable OuterTable::with_groups(
 
 ops::QuantizedWeight OuterTable::packed_rows(int first, int count) const {
   if (packed_) {
-    auto part = *packed_;
-    part.codes = slice_rows(part.codes, first, count);
-    part.scales = slice_rows(part.scales, first, count);
-    if (part.biases) {
-      part.biases = slice_rows(*part.biases, first, count);
-    }
-    return part;
+    const LinearWeights whole{std::nullopt, packed_, std::nullopt};
+    return *whole.rows(first, count).packed;
   }
   const auto load = [&](const char* suffix) {
     return model_->load_rows(path_ + suffix, first, count);
   };
   ops::QuantizedWeight part{
       load(".weight"),
-      scales_ ? slice_rows(*scales_, first, count) : load(".scales"),
+      scales_ ? ops::slice_rows(*scales_, first, count) : load(".scales"),
       std::nullopt,
       spec_->group_size,
       spec_->bits,
       spec_->mode};
   if (spec_->mode == "affine") {
     part.biases =
-        biases_ ? slice_rows(*biases_, first, count) : load(".biases");
+        biases_ ? ops::slice_rows(*biases_, first, count) : load(".biases");
   }
   return part;
 }
@@ -138,14 +125,14 @@ ops::QuantizedWeight OuterTable::packed_rows(int first, int count) const {
 LinearWeights OuterTable::rows(int first, int count) const {
   LinearWeights part;
   if (bias_) {
-    part.bias = slice_rows(*bias_, first, count);
+    part.bias = ops::slice_rows(*bias_, first, count);
   }
   if (is_packed()) {
     part.packed = packed_rows(first, count);
     return part;
   }
   const auto dense = model_->load_rows(path_ + ".weight", first, count);
-  part.dense = dense.dtype() == dtype_ ? dense : mx::astype(dense, dtype_);
+  part.dense = mx::astype(dense, dtype_);
   return part;
 }
 
@@ -187,8 +174,7 @@ mx::array OuterTable::take(const mx::array& tokens, bool rounded) const {
     each_piece(flat, vocab_, [&](int first, int count, const auto& rows) {
       picked.add(model_->load_rows(path_ + ".weight", first, count), rows);
     });
-    dense = picked.all();
-    dense = dense.dtype() == dtype_ ? dense : mx::astype(dense, dtype_);
+    dense = mx::astype(picked.all(), dtype_);
   }
   auto shape = tokens.shape();
   shape.push_back(dense.shape(1));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "ops/ops.h"
 
 namespace pennyweight {
 
@@ -198,11 +199,7 @@ mx::array ModelTensors::load_rows(
         it == sources_.end() ? name : it->second.name, first, count);
   }
   const auto whole = load(checkpoint, name);
-  auto start = mx::Shape(whole.ndim(), 0);
-  auto stop = whole.shape();
-  start[0] = first;
-  stop[0] = first + count;
-  return mx::contiguous(mx::slice(whole, start, stop));
+  return mx::contiguous(ops::slice_rows(whole, first, count));
 }
 
 }  // namespace pennyweight

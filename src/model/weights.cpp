@@ -9,20 +9,12 @@ namespace pennyweight {
 
 namespace {
 
-mx::array take_rows(const mx::array& matrix, int first, int count) {
-  auto start = mx::Shape(matrix.ndim(), 0);
-  auto stop = matrix.shape();
-  start[0] = first;
-  stop[0] = first + count;
-  return mx::slice(matrix, start, stop);
-}
-
 std::optional<mx::array>
 take_rows(const std::optional<mx::array>& matrix, int first, int count) {
   if (!matrix) {
     return std::nullopt;
   }
-  return take_rows(*matrix, first, count);
+  return ops::slice_rows(*matrix, first, count);
 }
 
 }  // namespace
@@ -88,8 +80,8 @@ LinearWeights LinearWeights::rows(int first, int count) const {
   part.bias = take_rows(bias, first, count);
   if (packed) {
     part.packed = ops::QuantizedWeight{
-        take_rows(packed->codes, first, count),
-        take_rows(packed->scales, first, count),
+        ops::slice_rows(packed->codes, first, count),
+        ops::slice_rows(packed->scales, first, count),
         take_rows(packed->biases, first, count),
         packed->group_size,
         packed->bits,

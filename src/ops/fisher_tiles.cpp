@@ -76,10 +76,6 @@ struct MlxDraw {
   }
 };
 
-mx::array column_of(const mx::array& state, int column) {
-  return mx::slice(state, {0, column}, {state.shape(0), column + 1});
-}
-
 mx::array half_exp(const mx::array& x) {
   return mx::exp(mx::multiply(x, mx::array(0.5f)));
 }
@@ -101,11 +97,12 @@ mx::array fisher_update(
   const auto cpu = cpu_stream();
   if (!cpu) {
     const MlxDraw tile(head, draw);
-    const auto before = column_of(state, 0);
+    const auto before = state_column(state, kernels::kFisherLogSum);
     const auto after = mx::logaddexp(before, tile.log_sum);
     const auto dot = mx::add(
         mx::multiply(
-            column_of(state, 1), half_exp(mx::subtract(before, after))),
+            state_column(state, kernels::kFisherDot),
+            half_exp(mx::subtract(before, after))),
         mx::multiply(
             mx::sum(tile.roots, -1, true),
             half_exp(mx::subtract(tile.log_sum, after))));
@@ -129,16 +126,13 @@ mx::array fisher_slopes(
   const auto cpu = cpu_stream();
   if (!cpu) {
     const MlxDraw tile(head, draw);
-    const auto away = mx::subtract(tile.log_sum, column_of(state, 0));
+    const auto away =
+        mx::subtract(tile.log_sum, state_column(state, kernels::kFisherLogSum));
     const auto p = mx::multiply(tile.p, mx::exp(away));
-    auto v = mx::subtract(
+    const auto v = mx::subtract(
         mx::multiply(tile.roots, half_exp(away)),
-        mx::multiply(p, column_of(state, 1)));
-    if (head.cap > 0) {
-      const auto part = mx::divide(tile.logits, mx::array(head.cap));
-      v = mx::multiply(v, mx::subtract(mx::array(1.0f), mx::square(part)));
-    }
-    return mx::astype(v, type);
+        mx::multiply(p, state_column(state, kernels::kFisherDot)));
+    return mx::astype(uncapped_slopes(v, tile.logits, head.cap), type);
   }
   Arrays inputs{state};
   const auto parts = append_side(inputs, head);

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "kernels/score_state.h"
 #include "ops/check.h"
 #include "ops/cpu_path.h"
 #include "ops/head_side.h"
@@ -187,11 +188,27 @@ mx::array wide(const mx::array& x) {
   return mx::astype(x, mx::float32);
 }
 
-mx::array column_of(const mx::array& state, int column) {
-  return mx::slice(state, {0, column}, {state.shape(0), column + 1});
-}
+/// Where columns stand in the tile of n from `first` on, and whether they do.
+struct PlacesInTile {
+  mx::array at, here;
+
+  PlacesInTile(const mx::array& columns, int first, int n)
+      : at(mx::subtract(mx::astype(columns, mx::int32), mx::array(first))),
+        here(mx::logical_and(
+            mx::greater_equal(at, mx::array(0)),
+            mx::less(at, mx::array(n)))) {}
+};
 
 }  // namespace
+
+mx::array
+uncapped_slopes(const mx::array& slopes, const mx::array& logits, float cap) {
+  if (cap <= 0) {
+    return slopes;
+  }
+  const auto part = mx::divide(logits, mx::array(cap));
+  return mx::multiply(slopes, mx::subtract(mx::array(1.0f), mx::square(part)));
+}
 
 mx::array mlx_path::head_logits(const HeadRows& head) {
   return cap_logits(
@@ -207,22 +224,18 @@ mx::array mlx_path::kl_slopes(
   const auto logits = head_logits(head);
   const auto chance = [&](const mx::array& z, int side) {
     const auto sum =
-        mx::add(column_of(state, side + 1), column_of(state, side + 2));
+        mx::add(state_column(state, side + 1), state_column(state, side + 2));
     const auto away =
-        mx::subtract(mx::multiply(z, scale), column_of(state, side));
+        mx::subtract(mx::multiply(z, scale), state_column(state, side));
     return mx::divide(mx::exp(away), sum);
   };
-  constexpr int kReference = 5;  // its maximum, see kernels/score_state.h
-  auto slopes = mx::multiply(
+  const auto slopes = mx::multiply(
       mx::subtract(
-          chance(logits, 0), chance(head_logits(reference), kReference)),
+          chance(logits, kernels::kScoreMax),
+          chance(head_logits(reference), kernels::kScoreRefMax)),
       mx::array(options.factor / options.temperature));
-  if (head.cap > 0) {
-    const auto part = mx::divide(logits, mx::array(head.cap));
-    slopes =
-        mx::multiply(slopes, mx::subtract(mx::array(1.0f), mx::square(part)));
-  }
-  return mx::astype(slopes, head.weight.dtype());
+  return mx::astype(
+      uncapped_slopes(slopes, logits, head.cap), head.weight.dtype());
 }
 
 mx::array kl_slopes(
@@ -255,10 +268,7 @@ mx::array pick_logits(
   const int n = head.weight.shape(0);
   const auto cpu = cpu_stream();
   if (!cpu) {
-    const auto at =
-        mx::subtract(mx::astype(columns, mx::int32), mx::array(first));
-    const auto here = mx::logical_and(
-        mx::greater_equal(at, mx::array(0)), mx::less(at, mx::array(n)));
+    const auto [at, here] = PlacesInTile(columns, first, n);
     const auto inside = mx::clip(at, mx::array(0), mx::array(n - 1));
     return mx::where(
         here,
@@ -299,17 +309,12 @@ TopKl kl_top(
     };
     const auto own = log_softmax(values);
     const auto target = log_softmax(reference.values);
-    auto slopes = mx::multiply(
+    const auto slopes = mx::multiply(
         mx::subtract(mx::exp(own), mx::exp(target)),
         mx::array(options.factor / options.temperature));
-    if (cap > 0) {
-      const auto part = mx::divide(values, mx::array(cap));
-      slopes =
-          mx::multiply(slopes, mx::subtract(mx::array(1.0f), mx::square(part)));
-    }
     return {
         mx::sum(mx::multiply(mx::exp(target), mx::subtract(target, own)), -1),
-        slopes};
+        uncapped_slopes(slopes, values, cap)};
   }
   const mx::array flat(
       {rows * (1 + count)},
@@ -332,10 +337,7 @@ mx::array spread_slopes(
   const auto cpu = cpu_stream();
   if (!cpu) {
     // Columns of other tiles go to one more, which is cut off.
-    const auto at =
-        mx::subtract(mx::astype(columns, mx::int32), mx::array(first));
-    const auto here = mx::logical_and(
-        mx::greater_equal(at, mx::array(0)), mx::less(at, mx::array(n)));
+    const auto [at, here] = PlacesInTile(columns, first, n);
     const auto spread = mx::put_along_axis(
         mx::zeros({rows, n + 1}),
         mx::where(here, at, mx::array(n)),

@@ -1,10 +1,21 @@
 #pragma once
 
+#include <mlx/ops.h>
+
 #include "ops/kl_head.h"
 
 /// The steps that kl_head() and fisher_head() are made of, over one tile of the
 /// vocabulary each. On a GPU they are MLX's own ops.
 namespace pennyweight::ops {
+
+/// Column of a state [rows, columns] of score_linear or fisher_update.
+inline mx::array state_column(const mx::array& state, int column) {
+  return mx::slice(state, {0, column}, {state.shape(0), column + 1});
+}
+
+/// slopes by capped logits to slopes by those before the cap, of MLX's ops.
+mx::array
+uncapped_slopes(const mx::array& slopes, const mx::array& logits, float cap);
 
 /// By the logits, in the weight's type [rows, n]: factor / temperature
 /// (softmax(head) - softmax(reference)), of logits over the temperature whose

@@ -115,20 +115,13 @@ go_back(const Head& head, F&& slopes_of, const TileGradientFn& gradient) {
 }  // namespace
 
 Head whole_head(const HeadRows& rows) {
-  const auto part = [](const mx::array& x, int first, int count) {
-    auto start = mx::Shape(x.ndim(), 0);
-    auto stop = x.shape();
-    start[0] = first;
-    stop[0] = first + count;
-    return mx::slice(x, start, stop);
-  };
   return {
       rows.x,
       rows.weight.shape(0),
-      [rows, part](int first, int count) {
-        HeadTile tile{part(rows.weight, first, count)};
+      [rows](int first, int count) {
+        HeadTile tile{slice_rows(rows.weight, first, count)};
         if (rows.bias) {
-          tile.bias = part(*rows.bias, first, count);
+          tile.bias = slice_rows(*rows.bias, first, count);
         }
         return tile;
       },

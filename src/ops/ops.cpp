@@ -21,6 +21,14 @@ void keep_freed_memory(size_t bytes) {
   }
 }
 
+mx::array slice_rows(const mx::array& x, int first, int count) {
+  auto start = mx::Shape(x.ndim(), 0);
+  auto stop = x.shape();
+  start[0] = first;
+  stop[0] = first + count;
+  return mx::slice(x, start, stop);
+}
+
 mx::array linear(
     const mx::array& x,
     const mx::array& weight,

@@ -25,6 +25,10 @@ namespace pennyweight::ops {
 /// result cost more than most of these functions do. Once, at the start.
 void keep_freed_memory(size_t bytes = size_t(256) << 20);
 
+/// Entries first .. first + count - 1 of x along its first axis, without a
+/// copy.
+mx::array slice_rows(const mx::array& x, int first, int count);
+
 /// x [..., in] times weight [out, in] transposed, plus bias [out].
 /// The result is [..., out] in `out_dtype`, x's dtype when not given.
 mx::array linear(

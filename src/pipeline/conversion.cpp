@@ -28,14 +28,6 @@ mx::array evaluated(const mx::array& array) {
   return dense;
 }
 
-mx::array rows(const mx::array& matrix, int begin, int end) {
-  auto stop = matrix.shape();
-  stop[0] = end;
-  mx::Shape start(stop.size(), 0);
-  start[0] = begin;
-  return mx::slice(matrix, start, stop);
-}
-
 // mlx-lm hands group sizes and bits to MLX, which takes no 64.0.
 Json with_integers(Json quantization) {
   for (auto& [key, value] : quantization.items()) {
@@ -271,10 +263,11 @@ void Conversion::expand(const std::string& module, ModelWriter& writer) const {
   for (int begin = 0; begin < shape[0]; begin += step) {
     const int end = std::min(begin + step, shape[0]);
     const auto part = evaluated(mx::dequantize(
-        codes ? rows(*codes, begin, end)
+        codes ? ops::slice_rows(*codes, begin, end - begin)
               : model_.load_rows(name, begin, end - begin),
-        rows(scales, begin, end),
-        biases ? std::optional(rows(*biases, begin, end)) : std::nullopt,
+        ops::slice_rows(scales, begin, end - begin),
+        biases ? std::optional(ops::slice_rows(*biases, begin, end - begin))
+               : std::nullopt,
         spec.group_size,
         spec.bits,
         spec.mode));

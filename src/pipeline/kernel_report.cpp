@@ -5,7 +5,6 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <set>
@@ -13,6 +12,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/product_log.h"
 #include "kernels/threads.h"
+#include "pipeline/rate_sampler.h"
 
 namespace pennyweight {
 
@@ -21,7 +21,6 @@ namespace {
 // A part of the operations below which nobody notices what serves it.
 constexpr double kSmallPart = 0.02;
 constexpr int kTokens = 512;
-constexpr double kMoment = 0.05;  // seconds that a shape is run for, at least
 constexpr int64_t kMostColumns = 16384;  // of the head
 
 double total(const std::vector<kernels::ServedProducts>& served) {
@@ -93,23 +92,15 @@ class Trial {
     const auto before = kernels::products_served();
     auto first = make();
     mx::eval(first);  // oneDNN compiles what it has not met
-    double best = INFINITY;
-    double passed = 0;
-    while (passed < kMoment) {
-      using Clock = std::chrono::steady_clock;
-      const auto start = Clock::now();
+    const double seconds = sampler_.seconds([&] {
       auto made = make();
       mx::eval(made);
-      const double took =
-          std::chrono::duration<double>(Clock::now() - start).count();
-      best = std::min(best, took);
-      passed += took;
-    }
+    });
     rows_.push_back(
         {what,
          shape,
          names_of(kernels::served_since(before)),
-         operations / std::max(best, 1e-9)});
+         operations / std::max(seconds, 1e-9)});
   }
 
   void linear(int64_t out, int64_t in) {
@@ -184,6 +175,7 @@ class Trial {
   }
 
   const Model& model_;
+  RateSampler sampler_;
   std::set<std::string> seen_;
   std::vector<KernelRow> rows_;
 };

@@ -3,12 +3,11 @@
 #include <mlx/ops.h>
 #include <mlx/random.h>
 #include <mlx/transforms.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
 
 #include "core/error.h"
 #include "kernels/threads.h"
@@ -173,17 +172,20 @@ class HeadProbe {
   double share_;
 };
 
-/// Seconds a byte.
+/// Seconds a byte, to a temporary file without a name; 0 where the system has
+/// no room for one.
 double write_rate(RateSampler& sampler) {
   const std::vector<char> bytes(size_t{8} << 20, 'x');
-  const auto path = std::filesystem::temp_directory_path() /
-      ("pennyweight-rate-" + std::to_string(getpid()));
+  std::FILE* file = std::tmpfile();
+  if (!file) {
+    return 0;
+  }
   const double seconds = sampler.seconds([&] {
-    std::ofstream(path, std::ios::binary)
-        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::rewind(file);
+    std::fwrite(bytes.data(), 1, bytes.size(), file);
+    std::fflush(file);
   });
-  std::error_code ignored;
-  std::filesystem::remove(path, ignored);
+  std::fclose(file);
   return seconds / double(bytes.size());
 }
 

@@ -165,10 +165,6 @@ class WidthProbe {
   std::vector<float> input_shift_, output_shift_;
 };
 
-}  // namespace
-
-namespace {
-
 WidthRates measure(
     const WidthSample& sample,
     mx::Dtype dtype,

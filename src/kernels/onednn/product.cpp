@@ -292,10 +292,6 @@ void run_product(const Product& product, const MatmulArgs& args) {
   product.run(args, wide_bias(args));
 }
 
-}  // namespace
-
-namespace {
-
 /// out = residual + x.
 void add_rows(const MatmulArgs& args, const ConstMatrix& x) {
   const bool floats =
