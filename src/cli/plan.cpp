@@ -8,15 +8,15 @@ namespace {
 
 std::string describe(const QuantizePlanReport& report) {
   std::vector<std::vector<std::string>> rows{
-      {"effort", "time", "memory", "GPTQ", "learned", "distilled"}};
+      {"effort", "time", "memory", "range", "GPTQ", "learned", "distilled"}};
   for (const auto& planned : report.efforts) {
     const auto& sizes = planned.sizes;
     rows.push_back(
         {planned.effort,
-         human_time(planned.seconds.total()) + " (" +
-             human_time(planned.range.low) + " to " +
-             human_time(planned.range.high) + ")",
+         human_time(planned.seconds.total()),
          human_bytes(double(planned.memory.peak())),
+         human_time(planned.range.low) + " to " +
+             human_time(planned.range.high),
          std::to_string(sizes.gptq_sequences) + " sequences",
          std::to_string(sizes.learn_steps) + " steps a block",
          std::to_string(sizes.dwq_sequences) + " sequences"});

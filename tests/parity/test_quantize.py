@@ -3,6 +3,7 @@ stages are kept only where they help, a recipe gives the same bytes, and what
 comes out loads in stock mlx-lm and shows in a browser."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -269,6 +270,17 @@ def test_plan_says_what_will_be(made):
     assert plan["measured"]["threads"] >= 1
     assert times == sorted(times) and times[0] > 0
     assert [e["effort"] for e in plan["efforts"]] == ["fast", "balanced", "best"]
+
+
+def test_plans_table_has_time_and_memory_first():
+    """Scripts read them there: the range stands behind."""
+    done = subprocess.run(
+        [BIN, "plan", DEMO, "--target-bpw", "3.2", "--sequence-length", "128",
+         "--quiet"], capture_output=True, text=True, timeout=120, check=True)
+    fast = next(line for line in done.stdout.splitlines()
+                if line.startswith("fast "))
+    assert re.match(
+        r"fast +[\d:]+ +[\d.]+ [MG]B +[\d:]+ to [\d:]+ ", fast), fast
 
 
 @pytest.fixture(scope="module")
