@@ -200,13 +200,14 @@ Sequences continue_sequences(
 
 SampleSelfFn self_sampler(
     const Model& model,
-    const Tokenizer& tokenizer,
+    const TokenizerFacts& tokenizer,
     const ProgressFn& progress) {
-  return [&](int num_samples, int sequence_length, uint64_t seed) {
+  return [&model, tokenizer, &progress](
+             int num_samples, int sequence_length, uint64_t seed) {
     SampleSettings settings;
-    settings.bos = tokenizer.bos_id();
-    if (auto eos = tokenizer.eos_id()) {
-      settings.ends.push_back(*eos);
+    settings.bos = tokenizer.bos_id;
+    if (tokenizer.eos_id) {
+      settings.ends.push_back(*tokenizer.eos_id);
     }
     return sample_sequences(
         model, num_samples, sequence_length, seed, settings, progress);

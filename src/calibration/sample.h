@@ -6,7 +6,7 @@
 
 #include "core/progress.h"
 #include "model/model.h"
-#include "text/load_data.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -40,10 +40,10 @@ std::vector<std::vector<int32_t>> continue_sequences(
     const ProgressFn& progress = {});
 
 /// sample_sequences as load_data's source `self`, with the tokenizer's
-/// beginning and end; all must outlive the result.
+/// beginning and end; model and progress must outlive the result.
 SampleSelfFn self_sampler(
     const Model& model,
-    const Tokenizer& tokenizer,
+    const TokenizerFacts& tokenizer,
     const ProgressFn& progress);
 
 }  // namespace pennyweight

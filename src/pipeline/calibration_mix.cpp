@@ -178,7 +178,7 @@ Divided divide(TokenSequences all, int fit, int gate, int report) {
 
 CalibrationMix load_mix(
     const Model& model,
-    const Tokenizer& tokenizer,
+    TextReader& reader,
     const MixOptions& options,
     const MixSize& size,
     const FetchDatasetFn& fetch_dataset,
@@ -197,13 +197,13 @@ CalibrationMix load_mix(
     TokenData data;
     try {
       data = load_data(
-          tokenizer,
+          reader,
           {.data_path = source.path,
            .num_samples = wanted,
            .sequence_length = options.sequence_length,
            .seed = options.seed,
            .judged = only},
-          self_sampler(model, tokenizer, progress),
+          self_sampler(model, reader.facts(), progress),
           fetch_dataset,
           progress);
     } catch (const Error& error) {

@@ -8,7 +8,7 @@
 #include "core/options.h"
 #include "core/progress.h"
 #include "model/model.h"
-#include "text/load_data.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -78,7 +78,7 @@ struct MixSize {
 /// that no file has, or text of too few sequences to divide.
 CalibrationMix load_mix(
     const Model& model,
-    const Tokenizer& tokenizer,
+    TextReader& reader,
     const MixOptions& options,
     const MixSize& size,
     const FetchDatasetFn& fetch_dataset,

@@ -10,7 +10,7 @@
 #include "core/wrong_file.h"
 #include "export/front_matter.h"
 #include "export/side_files.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -25,7 +25,7 @@ void check_tokenizer(
     const ProgressFn& progress) {
   std::error_code ignored;
   if (fs::exists(folder / "tokenizer.json", ignored)) {
-    Tokenizer::load(folder);
+    TextReader{folder};  // for its errors
     return;
   }
   std::vector<std::string> names;

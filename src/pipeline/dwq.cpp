@@ -13,7 +13,7 @@
 #include "pipeline/dwq_data.h"
 #include "pipeline/fingerprint.h"
 #include "pipeline/write_model.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 

@@ -4,7 +4,7 @@
 
 #include "calibration/sample.h"
 #include "core/error.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -32,26 +32,24 @@ class Loader {
         progress_(progress) {}
 
   DwqData load(const fs::path& folder, const FetchDatasetFn& fetch) {
-    auto tokenizer = Tokenizer::load(folder);
+    TextReader reader(folder);
     LoadDataOptions wanted{
         .data_path = options_.data_path,
         .sequence_length = options_.max_seq_length,
         .seed = options_.seed,
-        .in_order = true};
+        .choose_from = [this](size_t count) { return choose(count); }};
     if (options_.data_path == "self") {
       wanted.num_samples = options_.num_samples + static_cast<int>(kHeldOut);
     }
     auto data = load_data(
-        tokenizer,
+        reader,
         wanted,
-        self_sampler(teacher_, tokenizer, progress_),
+        self_sampler(teacher_, reader.facts(), progress_),
         fetch,
         progress_);
     result_.source = data.source;
     result_.use = data.use;
     result_.notes = data.warnings;
-    // What is to be predicted has to be there.
-    std::erase_if(data.sequences, [](const auto& x) { return x.size() < 2; });
     split(std::move(data.sequences));
     batch(result_.train);
     batch(result_.valid);
@@ -64,8 +62,8 @@ class Loader {
     warn(progress_, kWhere, text);
   }
 
-  void split(Sequences sequences) {
-    const size_t count = sequences.size();
+  /// Those to train on, then those to hold out, of all that there are.
+  std::vector<size_t> choose(size_t count) {
     if (count < 2) {
       refuse(
           "the data holds " + std::to_string(count) +
@@ -82,10 +80,16 @@ class Loader {
     }
     const auto order =
         NumpyRandom(static_cast<uint32_t>(options_.seed)).permutation(count);
-    const size_t taken = std::min(wanted, count - held_out);
-    for (size_t i = 0; i < taken + held_out; ++i) {
-      auto& part = i < taken ? result_.train : result_.valid;
-      part.sequences.push_back(std::move(sequences[order[i]]));
+    taken_ = std::min(wanted, count - held_out);
+    const auto end =
+        order.begin() + static_cast<std::ptrdiff_t>(taken_ + held_out);
+    return {order.begin(), end};
+  }
+
+  void split(Sequences sequences) {
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      auto& part = i < taken_ ? result_.train : result_.valid;
+      part.sequences.push_back(std::move(sequences[i]));
     }
   }
 
@@ -117,6 +121,7 @@ class Loader {
   const Ranks& ranks_;
   const ProgressFn& progress_;
   DwqData result_;
+  size_t taken_ = 0;  // sequences to train on
 };
 
 }  // namespace

@@ -16,7 +16,7 @@
 #include "pipeline/sensitivity_file.h"
 #include "pipeline/width_plan.h"
 #include "pipeline/write_model.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -108,11 +108,11 @@ class Run {
   }
 
   TokenData load(const FetchDatasetFn& fetch) {
-    auto tokenizer = Tokenizer::load(folder_);
+    TextReader reader(folder_);
     auto data = load_data(
-        tokenizer,
+        reader,
         options_.data,
-        self_sampler(model_, tokenizer, progress_),
+        self_sampler(model_, reader.facts(), progress_),
         fetch,
         progress_);
     result_.data = data.source;

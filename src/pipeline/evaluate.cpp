@@ -9,7 +9,7 @@
 #include "eval/float16_range.h"
 #include "model/model.h"
 #include "pipeline/conversion.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -78,14 +78,16 @@ EvaluateReport evaluate_model(
   if (reference_folder) {
     reference.emplace(open_model(*reference_folder, options.assume_family));
   }
-  auto tokenizer = Tokenizer::load(model_folder);
-  auto data = load_data(
-      tokenizer,
-      options.data,
-      // From the better of the models.
-      self_sampler(reference ? *reference : model, tokenizer, progress),
-      fetch_dataset,
-      progress);
+  const auto data = [&] {
+    TextReader reader(model_folder);
+    return load_data(
+        reader,
+        options.data,
+        // From the better of the models.
+        self_sampler(reference ? *reference : model, reader.facts(), progress),
+        fetch_dataset,
+        progress);
+  }();
 
   EvaluateReport report;
   auto start = std::chrono::steady_clock::now();

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -24,7 +24,7 @@ std::vector<int32_t> sample_tokens(const Model& model) {
   std::vector<int32_t> tokens;
   const auto& folder = model.checkpoint.folder();
   if (fs::exists(folder / "tokenizer.json")) {
-    tokens = Tokenizer::load(folder).encode(kText);
+    tokens = TextReader(folder).encode(kText);
     std::erase_if(
         tokens, [&](int32_t id) { return id < 0 || id >= model.spec.vocab; });
   }

@@ -14,7 +14,7 @@
 #include "model/finite.h"
 #include "ops/kl_head.h"
 #include "pipeline/block_rates.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -319,7 +319,7 @@ MachineRates measure_rates(const Model& model, int sequence_length) {
     rates.spread = sampler.spread();
     const auto& folder = model.checkpoint.folder();
     if (std::filesystem::exists(folder / "tokenizer.json")) {
-      rates.start = RateSampler::once([&] { Tokenizer::load(folder); });
+      rates.start = RateSampler::once([&] { TextReader{folder}; });
     }
   });
   rates.load = meter.load();

@@ -15,7 +15,7 @@
 #include "pipeline/outer_fit.h"
 #include "pipeline/packed_block.h"
 #include "pipeline/write_model.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -194,11 +194,11 @@ void MethodRun::calibrate(
     QuantPlan plan,
     bool hold_out,
     const FetchDatasetFn& fetch_dataset) {
-  auto tokenizer = Tokenizer::load(folder_);
+  TextReader reader(folder_, options_.memory_limit);
   auto data = load_data(
-      tokenizer,
+      reader,
       options_.data,
-      self_sampler(model_, tokenizer, progress_),
+      self_sampler(model_, reader.facts(), progress_),
       fetch_dataset,
       progress_);
   result_.notes.insert(

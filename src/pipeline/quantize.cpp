@@ -146,14 +146,14 @@ class Run {
   }
 
   void load(const FetchDatasetFn& fetch) {
-    const auto tokenizer = Tokenizer::load(folder_);
+    TextReader reader(folder_, options_.plan.memory_limit);
     mix_size_ = recipe_ ? recipe_->mix_size
                         : MixSize{
                               .fit = sizes_.fit_sequences(),
                               .gate = sizes_.gate_sequences,
                               .report = sizes_.report_sequences};
     mix_ = load_mix(
-        model_, tokenizer, options_.plan.mix, mix_size_, fetch, progress_);
+        model_, reader, options_.plan.mix, mix_size_, fetch, progress_);
     result_.notes.insert(
         result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
     if (recipe_ && recipe_->mix_fingerprint != mix_fingerprint()) {

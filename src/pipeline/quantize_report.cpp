@@ -13,7 +13,7 @@
 #include "export/model_card.h"
 #include "kernels/threads.h"
 #include "pipeline/kernel_report.h"
-#include "text/tokenizer.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -132,18 +132,18 @@ Json samples_json(const Presentation& shown, const fs::path& folder) {
   if (prompts.empty()) {
     return nullptr;
   }
-  const auto tokenizer = Tokenizer::load(context.model_folder);
   const auto quantized = open_model(folder, context.options.assume_family);
   const auto full =
       continue_sequences(context.model, prompts, kContinued, context.progress);
   const auto other =
       continue_sequences(quantized, prompts, kContinued, context.progress);
+  TextReader reader(context.model_folder);
   Json samples = Json::array();
   for (size_t i = 0; i < prompts.size(); ++i) {
     samples.push_back(
-        {{"prompt", tokenizer.decode(prompts[i])},
-         {"reference", tokenizer.decode(full[i])},
-         {"quantized", tokenizer.decode(other[i])}});
+        {{"prompt", reader.decode(prompts[i])},
+         {"reference", reader.decode(full[i])},
+         {"quantized", reader.decode(other[i])}});
   }
   return samples;
 }

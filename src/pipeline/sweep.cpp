@@ -73,13 +73,16 @@ class Run {
 
   SweepReport run(const FetchDatasetFn& fetch) {
     const auto start = Clock::now();
-    mix_ = load_mix(
-        model_,
-        Tokenizer::load(folder_),
-        options_.plan.mix,
-        {.fit = stages_.fit_sequences()},
-        fetch,
-        progress_);
+    mix_ = [&] {
+      TextReader reader(folder_, options_.plan.memory_limit);
+      return load_mix(
+          model_,
+          reader,
+          options_.plan.mix,
+          {.fit = stages_.fit_sequences()},
+          fetch,
+          progress_);
+    }();
     result_.data = mix_.source;
     result_.notes.insert(
         result_.notes.end(), mix_.notes.begin(), mix_.notes.end());

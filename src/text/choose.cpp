@@ -1,8 +1,7 @@
 #include "text/choose.h"
 
 #include <algorithm>
-#include <numeric>
-#include <utility>
+#include <unordered_map>
 
 namespace pennyweight {
 
@@ -37,14 +36,22 @@ class SplitMix64 {
 
 std::vector<size_t> choose(size_t count, size_t wanted, uint64_t seed) {
   wanted = std::min(wanted, count);
-  std::vector<size_t> indices(count);
-  std::iota(indices.begin(), indices.end(), size_t{0});
+  // Of the list 0, 1, ... only what was swapped is held.
+  std::unordered_map<size_t, size_t> swapped;
+  const auto at = [&](size_t index) {
+    const auto it = swapped.find(index);
+    return it == swapped.end() ? index : it->second;
+  };
   SplitMix64 random(seed);
+  std::vector<size_t> chosen;
+  chosen.reserve(wanted);
   for (size_t i = 0; i < wanted; ++i) {
-    std::swap(indices[i], indices[i + random.below(count - i)]);
+    const size_t other = i + random.below(count - i);
+    const size_t value = at(i);
+    chosen.push_back(at(other));
+    swapped[other] = value;
   }
-  indices.resize(wanted);
-  return indices;
+  return chosen;
 }
 
 }  // namespace pennyweight

@@ -76,6 +76,26 @@ Json counts(const std::map<std::string, DataUse::Left>& left) {
   return json;
 }
 
+using AllLeft = std::map<std::string, DataUse::Left>;
+
+Json pack(const AllLeft& left) {
+  Json json = Json::array();
+  for (const auto& [reason, entry] : left) {
+    json.push_back({reason, entry.count, entry.examples});
+  }
+  return json;
+}
+
+AllLeft unpack(const Json& json) {
+  AllLeft left;
+  for (const Json& entry : json) {
+    left[entry.at(0).get<std::string>()] = {
+        entry.at(1).get<int64_t>(),
+        entry.at(2).get<std::vector<std::string>>()};
+  }
+  return left;
+}
+
 }  // namespace
 
 void DataUse::leave_row(
@@ -139,6 +159,24 @@ Json to_json(const DataUse& use) {
       {"rows", {{"used", use.rows}, {"left_out", counts(use.rows_left_out)}}},
       {"files",
        {{"used", use.files}, {"left_out", counts(use.files_left_out)}}}};
+}
+
+Json pack_use(const DataUse& use) {
+  return {
+      {"rows", use.rows},
+      {"lines", use.lines},
+      {"files", use.files},
+      {"rows_left_out", pack(use.rows_left_out)},
+      {"files_left_out", pack(use.files_left_out)}};
+}
+
+DataUse unpack_use(const Json& json) {
+  return {
+      json.at("rows"),
+      json.at("lines"),
+      json.at("files"),
+      unpack(json.at("rows_left_out")),
+      unpack(json.at("files_left_out"))};
 }
 
 }  // namespace pennyweight

@@ -49,6 +49,10 @@ void require_half(const DataUse& use, const std::string& name);
 /// {"rows": {"used", "left_out": {reason: count}}, "files": likewise}.
 Json to_json(const DataUse& use);
 
+/// All of it, and back: for a message between processes.
+Json pack_use(const DataUse& use);
+DataUse unpack_use(const Json& json);
+
 /// Reasons that more than one place gives.
 inline constexpr const char* kEmptyText = "with empty text";
 inline constexpr const char* kRefusedChat = "refused by the chat template";

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,8 +22,9 @@ struct LoadDataOptions {
   int num_samples = -1;
   int sequence_length = 512;
   uint64_t seed = 123;
-  /// Not chosen by the seed: the first there are, in their order.
-  bool in_order = false;
+  /// Where set, not num_samples and the seed choose but this: from the number
+  /// of sequences that there are to the indices of those to use, in order.
+  std::function<std::vector<size_t>(size_t count)> choose_from = {};
   /// False where the caller gathers several paths, and asks require_half of
   /// all that they gave: one without any text gives no sequences then, and no
   /// error.
@@ -47,6 +49,9 @@ struct LoadDataOptions {
   }
 };
 
+struct DataSource;     // text/data_source.h
+struct SourceSummary;  // text/read_source.h
+
 struct TokenData {
   /// Plain text: all of sequence_length tokens. Chat rows: that many at most.
   std::vector<std::vector<int32_t>> sequences;
@@ -70,6 +75,24 @@ using SampleSelfFn = std::function<std::vector<
 using FetchDatasetFn =
     std::function<std::filesystem::path(const std::string& id)>;
 
+/// A source of text that was read and cut into sequences: what load_data takes
+/// its choice from.
+class SequenceReader {
+ public:
+  virtual ~SequenceReader() = default;
+
+  /// Reads all of it.
+  virtual SourceSummary read(
+      const DataSource& source,
+      const LoadDataOptions& options,
+      const ProgressFn& progress) = 0;
+  /// Of what was read last, the sequences of these indices, in this order, and
+  /// in `sources` how many texts, rows and chats they come from.
+  virtual std::vector<std::vector<int32_t>> take(
+      std::span<const size_t> order,
+      int64_t& sources) = 0;
+};
+
 /// Token sequences for calibration and evaluation. Plain text (and rows with
 /// `text`) as mlx-lm's load_data: each text tokenized whole, cut into
 /// sequences that don't overlap, the rest dropped; a folder's files are cut
@@ -79,6 +102,9 @@ using FetchDatasetFn =
 /// machine, and kept in that order. A folder that is a clone of a hub data set
 /// is read as the data set is by its id.
 ///
+/// Text is read and tokenized in pieces: memory grows with the sequences that
+/// are chosen, not with the text.
+///
 /// Rows, chats and a folder's files that can't be used are left out, counted
 /// in `use` and named in a warning.
 ///
@@ -87,6 +113,15 @@ using FetchDatasetFn =
 /// single compressed file), invalid_argument (no text, or too little for one
 /// sequence; options out of range), what the callbacks throw. Fewer sequences
 /// than asked for, and every fallback, is a warning.
+TokenData load_data(
+    SequenceReader& reader,
+    const LoadDataOptions& options,
+    const SampleSelfFn& sample_self,
+    const FetchDatasetFn& fetch_dataset,
+    const ProgressFn& progress = {});
+
+/// The same in this process, without limits on what the tokenizer's files may
+/// do.
 TokenData load_data(
     const Tokenizer& tokenizer,
     const LoadDataOptions& options,

@@ -4,15 +4,19 @@
 #include <optional>
 
 #include "core/atomic_file.h"
+#include "text/byte_file.h"
 #include "text/data_files.h"
+#include "text/long_rows.h"
+#include "text/row_sink.h"
 #include "text/rust_text.h"
+#include "text/wall.h"
 
 namespace pennyweight {
 
 namespace {
 
 constexpr const char* kWhere = "data";
-constexpr size_t kFileLimit = size_t{2} << 30;
+constexpr size_t kFileLimit = size_t{256} << 20;
 constexpr size_t kParquetChunk = size_t{1} << 20;
 constexpr const char* kBlanks = " \t\r\n";
 /// Rows of a list that are tried to tell whether it is one of rows.
@@ -47,61 +51,13 @@ std::string with_unix_lines(std::string text) {
   return unix_text;
 }
 
-/// Where rows go, and those that can't be used.
-class Sink {
- public:
-  Sink(const RowFn& each, const BadRowFn& bad) : each_(each), bad_(bad) {}
-
-  /// False where the reading is to stop.
-  bool give(const Json& json, const std::string& where) const {
-    std::optional<Row> row;
-    try {
-      row = to_row(json, where);
-    } catch (const RowError& error) {
-      leave(error);
-      return true;
-    }
-    return each_(std::move(*row));
-  }
-
-  bool give_line(std::string_view line, const std::string& where) const {
-    const size_t bad = find_invalid_utf8(line);
-    if (bad != std::string_view::npos) {
-      leave(
-          {where,
-           "that is not valid UTF-8",
-           "at byte " + std::to_string(bad) + " of the line"});
-      return true;
-    }
-    Json json;
-    try {
-      json = parse_json(line, where);
-    } catch (const Error&) {
-      leave({where, "that is not valid JSON"});
-      return true;
-    }
-    return give(json, where);
-  }
-
- private:
-  void leave(const RowError& error) const {
-    if (!bad_) {
-      throw error;
-    }
-    bad_(error);
-  }
-
-  const RowFn& each_;
-  const BadRowFn& bad_;
-};
-
 /// Counts lines from `line`; false where the reading is to stop.
 bool read_lines(
     std::string_view text,
     const std::string& name,
     const char* unit,
     size_t& line,
-    const Sink& sink) {
+    const RowSink& sink) {
   while (!text.empty()) {
     size_t end = text.find('\n');
     std::string_view part = text.substr(0, end);
@@ -165,7 +121,10 @@ const Json* find_list(const Json& object) {
 }
 
 /// A whole file's JSON: a list of rows, or an object with one, or a row.
-void read_document(const fs::path& path, const Json& json, const Sink& sink) {
+void read_document(
+    const fs::path& path,
+    const Json& json,
+    const RowSink& sink) {
   if (is_usable(json)) {
     sink.give(json, path.string());
     return;
@@ -200,7 +159,7 @@ bool begins_with_a_row(std::string_view text) {
   }
 }
 
-void read_json_rows(const fs::path& path, const Sink& sink) {
+void read_json_rows(const fs::path& path, const RowSink& sink) {
   const std::string text = read_text(path);
   if (text.find_first_not_of(kBlanks) == std::string::npos) {
     return;
@@ -233,7 +192,7 @@ Json list_in_lines(std::string_view text, const fs::path& path) {
   }
 }
 
-void read_line_rows(const fs::path& path, const Sink& sink) {
+void read_line_rows(const fs::path& path, const RowSink& sink) {
   std::string text = read_file(path, kFileLimit);
   text.erase(0, text.starts_with("\xEF\xBB\xBF") ? 3 : 0);
   text = with_unix_lines(std::move(text));
@@ -246,15 +205,13 @@ void read_line_rows(const fs::path& path, const Sink& sink) {
   read_lines(text, path.string(), "line", line, sink);
 }
 
-void read_parquet_rows(const fs::path& path, const Sink& sink) {
-  std::string columns;
-  for (const std::string& name : row_columns()) {
-    columns += name + "\n";
-  }
-  std::string name = path.string();
+ParquetHandle open_parquet(
+    const std::string& name,
+    const std::string& columns) {
+  const Wall::Section section(Wall::Part::read, name, 8 * kParquetChunk);
   PwParquet* handle = nullptr;
   RustBytes error;
-  int32_t status = pw_parquet_open(
+  const int32_t status = pw_parquet_open(
       rust_data(name),
       name.size(),
       rust_data(columns),
@@ -263,10 +220,25 @@ void read_parquet_rows(const fs::path& path, const Sink& sink) {
       error.out());
   ParquetHandle rows(handle);
   check_rust(status, error, kWhere, name);
+  return rows;
+}
+
+void read_parquet_rows(const fs::path& path, const RowSink& sink) {
+  std::string columns;
+  for (const std::string& name : row_columns()) {
+    columns += name + "\n";
+  }
+  std::string name = path.string();
+  const auto rows = open_parquet(name, columns);
   for (size_t row = 0;;) {
     RustBytes out;
-    status = pw_parquet_next(rows.get(), kParquetChunk, out.out(), error.out());
-    check_rust(status, error, kWhere, name);
+    RustBytes error;
+    {
+      const Wall::Section section(Wall::Part::read, name, 8 * kParquetChunk);
+      const int32_t status =
+          pw_parquet_next(rows.get(), kParquetChunk, out.out(), error.out());
+      check_rust(status, error, kWhere, name);
+    }
     if (out.size() == 0 || !read_lines(out.view(), name, "row", row, sink)) {
       return;
     }
@@ -276,13 +248,17 @@ void read_parquet_rows(const fs::path& path, const Sink& sink) {
 }  // namespace
 
 void read_rows(const fs::path& path, const RowFn& each, const BadRowFn& bad) {
-  const Sink sink(each, bad);
+  const RowSink sink(each, bad);
   if (is_parquet_name(path)) {
     read_parquet_rows(path, sink);
-  } else if (path.extension().string().size() == 5) {  // .json in any case
-    read_json_rows(path, sink);
+    return;
+  }
+  const bool document = path.extension().string().size() == 5;  // .json
+  const ByteFile file(path);
+  if (file.size() > kLongRow) {
+    document ? read_long_document(file, sink) : read_long_lines(file, sink);
   } else {
-    read_line_rows(path, sink);
+    document ? read_json_rows(path, sink) : read_line_rows(path, sink);
   }
 }
 

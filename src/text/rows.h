@@ -11,11 +11,16 @@
 
 namespace pennyweight {
 
+/// Text in pieces, each given to the function.
+using LongText =
+    std::function<void(const std::function<void(std::string_view)>&)>;
+
 /// One row of a data set: text, or a chat of {"role", "content"} messages.
 struct Row {
   std::string text;
-  Json messages;           // null for text
-  std::string where = {};  // file and row, in words
+  Json messages;            // null for text
+  std::string where = {};   // file and row, in words
+  LongText long_text = {};  // in place of `text` where that is over 8 MiB
 };
 
 /// Called for each row; false stops the reading.
@@ -61,19 +66,24 @@ const std::vector<std::string>& row_columns();
 /// the hub's viewer puts them. RowError for another.
 Row to_row(const Json& json, const std::string& where);
 
+/// Rows of more bytes than this are not held: of those only text is read, and
+/// that in pieces.
+inline constexpr size_t kLongRow = size_t{8} << 20;
+
 /// Reads rows in the file's order: a .json list (or an object with a list of
 /// rows, or with one row), JSON lines under any of these names, or .parquet.
-/// A row that can't be used, broken lines included, goes to `bad` and is left
-/// out; without `bad` it is thrown. not_found, io, or corrupt for a file that
-/// can't be read as a whole.
+/// A row that can't be used, broken lines and chats of over 8 MiB included,
+/// goes to `bad` and is left out; without `bad` it is thrown. Memory is
+/// bounded, however long the file and its rows are. not_found, io, or corrupt
+/// for a file that can't be read as a whole.
 void read_rows(
     const std::filesystem::path& path,
     const RowFn& each,
     const BadRowFn& bad = {});
 
-/// The whole file as UTF-8 text, a byte order mark dropped and line ends made
-/// "\n", as Python's text mode reads it. corrupt with the byte where it isn't
-/// UTF-8.
+/// A whole file of at most 256 MiB as UTF-8 text, a byte order mark dropped and
+/// line ends made "\n", as Python's text mode reads it. corrupt with the byte
+/// where it isn't UTF-8.
 std::string read_text(const std::filesystem::path& path);
 
 /// The first byte at which `text` isn't UTF-8, npos where it all is.

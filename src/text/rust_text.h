@@ -9,6 +9,10 @@
 
 extern "C" {
 
+void pw_meter_handlers(void (*passed)(), void (*refused)());
+uint64_t pw_meter_used();
+void pw_meter_limit(uint64_t bytes);
+
 struct PwTokenizer;
 int32_t pw_tokenizer_load(
     const uint8_t* json,
@@ -24,6 +28,12 @@ int32_t pw_tokenizer_encode(
     const uint8_t* input,
     size_t input_size,
     int32_t special,
+    PwBytes* out,
+    PwBytes* error);
+int32_t pw_tokenizer_encode_places(
+    const PwTokenizer* tokenizer,
+    const uint8_t* input,
+    size_t input_size,
     PwBytes* out,
     PwBytes* error);
 int32_t pw_tokenizer_decode(

@@ -112,6 +112,24 @@ std::vector<int32_t> Tokenizer::encode(
   return ids;
 }
 
+std::vector<PlacedToken> Tokenizer::encode_places(std::string_view text) const {
+  RustBytes out;
+  RustBytes error;
+  const int32_t status = pw_tokenizer_encode_places(
+      parts_->handle.get(),
+      rust_data(text),
+      text.size(),
+      out.out(),
+      error.out());
+  check_rust(status, error, kWhere);
+  static_assert(sizeof(PlacedToken) == 12);
+  std::vector<PlacedToken> tokens(out.size() / sizeof(PlacedToken));
+  if (!tokens.empty()) {
+    std::memcpy(tokens.data(), out.data(), out.size());
+  }
+  return tokens;
+}
+
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special)
     const {
   std::vector<uint32_t> unsigned_ids(ids.begin(), ids.end());
@@ -153,6 +171,10 @@ std::optional<int32_t> Tokenizer::eos_id() const {
 
 bool Tokenizer::has_chat_template() const {
   return parts_->config.chat_template.has_value();
+}
+
+const std::string& Tokenizer::chat_template_file() const {
+  return parts_->config.chat_template_file;
 }
 
 std::string Tokenizer::render_chat(

@@ -13,6 +13,15 @@
 
 namespace pennyweight {
 
+/// A token and the bytes of the text, [begin, end), that it stands for.
+struct PlacedToken {
+  int32_t id = 0;
+  uint32_t begin = 0;
+  uint32_t end = 0;
+
+  bool operator==(const PlacedToken&) const = default;
+};
+
 /// A model's tokenizer and chat template, with the ids and the text that
 /// transformers' AutoTokenizer gives for the same folder. Encoding is safe
 /// from several threads; rendering isn't. Known difference: a run of over a
@@ -34,6 +43,8 @@ class Tokenizer {
   std::vector<int32_t> encode(
       std::string_view text,
       bool add_special_tokens = true) const;
+  /// Without special tokens; `text` is shorter than 4 GiB.
+  std::vector<PlacedToken> encode_places(std::string_view text) const;
   std::string decode(std::span<const int32_t> ids, bool skip_special = false)
       const;
 
@@ -43,6 +54,8 @@ class Tokenizer {
   std::optional<int32_t> eos_id() const;
 
   bool has_chat_template() const;
+  /// The file that the chat template comes from; empty without one.
+  const std::string& chat_template_file() const;
   /// `messages` is a list of {"role", "content", ...}. corrupt with the
   /// template's own words when it refuses them, and for a template that has
   /// errors or doesn't end.

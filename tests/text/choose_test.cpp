@@ -31,6 +31,20 @@ TEST(Choose, FewerAreThePrefixOfMore) {
   EXPECT_EQ(choose(100, 10, 3), more);
 }
 
+TEST(Choose, IsTheStartOfAShuffleOfTheWholeList) {
+  // Choosing all is a whole shuffle, whose every step swaps two of the list.
+  for (const size_t count : {size_t{1}, size_t{2}, size_t{500}}) {
+    auto all = choose(count, count, 11);
+    auto sorted = all;
+    std::sort(sorted.begin(), sorted.end());
+    for (size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(sorted[i], i);
+    }
+  }
+  // Far fewer than there are, of more than memory would hold.
+  EXPECT_EQ(choose(size_t{1} << 31, 4, 11).size(), 4u);
+}
+
 TEST(Choose, IsUniform) {
   // First pick of 8, over 8000 seeds: mean 1000 each, standard deviation
   // sqrt(8000 * 1/8 * 7/8) = 29.6; six of them.

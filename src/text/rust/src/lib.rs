@@ -5,6 +5,7 @@
 mod abi;
 mod http;
 mod hub;
+mod meter;
 mod parquet;
 mod pyjson;
 mod template;

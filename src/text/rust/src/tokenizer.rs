@@ -173,6 +173,22 @@ fn encode(tokenizer: &PwTokenizer, text: &str, special: bool) -> Outcome<Vec<u8>
     Ok(bytes)
 }
 
+/// Ids with the bytes of `text` that each stands for, [begin, end), without
+/// special tokens.
+fn encode_places(tokenizer: &PwTokenizer, text: &str) -> Outcome<Vec<u8>> {
+    let encoding = tokenizer
+        .0
+        .encode(text, false)
+        .map_err(|error| Failure::corrupt(format!("the tokenizer failed: {error}")))?;
+    let mut bytes = Vec::with_capacity(encoding.len() * 12);
+    for (id, (begin, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+        for value in [*id, *begin as u32, *end as u32] {
+            bytes.extend_from_slice(&value.to_ne_bytes());
+        }
+    }
+    Ok(bytes)
+}
+
 /// # Safety
 /// Pointers with their lengths are readable; `out` and `error` are writable.
 /// The tokenizer is given back with `pw_tokenizer_free`.
@@ -222,6 +238,27 @@ pub unsafe extern "C" fn pw_tokenizer_encode(
         let input = text(input, input_size, "the text")?;
         let ids = encode(&*tokenizer, input, special != 0)?;
         out.write(PwBytes::from_vec(ids));
+        Ok(())
+    })
+}
+
+/// Three native-endian u32 a token: its id and the first and last byte, plus
+/// one, of the text that it stands for. `input` is shorter than 4 GiB.
+///
+/// # Safety
+/// As `pw_tokenizer_encode`.
+#[no_mangle]
+pub unsafe extern "C" fn pw_tokenizer_encode_places(
+    tokenizer: *const PwTokenizer,
+    input: *const u8,
+    input_size: usize,
+    out: *mut PwBytes,
+    error: *mut PwBytes,
+) -> i32 {
+    guard(error, || {
+        let input = text(input, input_size, "the text")?;
+        let places = encode_places(&*tokenizer, input)?;
+        out.write(PwBytes::from_vec(places));
         Ok(())
     })
 }

@@ -1,0 +1,130 @@
+#include "text/data_source.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "text/data_files.h"
+#include "text/default_text.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "data";
+constexpr int kMaxLength = 1 << 20;
+
+using Kind = DataSource::Kind;
+
+/// `org/name` and not the path of a file.
+bool is_hub_id(const std::string& text) {
+  const size_t slash = text.find('/');
+  const bool allowed =
+      std::all_of(text.begin(), text.end(), [](unsigned char c) {
+        return std::isalnum(c) || c == '/' || c == '-' || c == '_' || c == '.';
+      });
+  return allowed && slash != 0 && slash + 1 < text.size() &&
+      slash != std::string::npos && slash == text.rfind('/') &&
+      text.front() != '.' && !is_text_name(text);
+}
+
+DataSource self_source(std::vector<std::string> warnings = {}) {
+  return {
+      Kind::self, "", "", "self (sampled from the model)", std::move(warnings)};
+}
+
+DataSource default_source(bool self) {
+  DefaultText found;
+  try {
+    found = read_default_text();
+  } catch (const Error& error) {
+    // A damaged copy in the cache is the user's to remove.
+    if (!self ||
+        (error.code() != ErrorCode::io &&
+         error.code() != ErrorCode::not_found)) {
+      throw;
+    }
+    return self_source(
+        {"no --data-path, and mlx-lm's calibration text can't be had (" +
+         std::string(error.what()) + "): text is sampled from the model"});
+  }
+  DataSource source{
+      Kind::text,
+      "",
+      std::move(found.text),
+      "mlx-lm's calibration text (calibration_v5)",
+      {"no --data-path: mlx-lm's calibration text is used"}};
+  if (!found.warning.empty()) {
+    source.warnings.push_back(found.warning);
+  }
+  return source;
+}
+
+DataSource path_source(
+    const std::string& path,
+    const FetchDatasetFn& fetch_dataset) {
+  if (fs::is_directory(path)) {
+    const bool dataset = is_dataset_folder(path);
+    return {dataset ? Kind::dataset : Kind::folder, path, "", path, {}};
+  }
+  if (fs::exists(path)) {
+    return {Kind::file, path, "", path, {}};
+  }
+  if (!is_hub_id(path)) {
+    throw Error(
+        ErrorCode::not_found,
+        kWhere,
+        path +
+            " does not exist; --data-path is a file, a folder, a hub data "
+            "set org/name, or self");
+  }
+  if (!fetch_dataset) {
+    throw Error(
+        ErrorCode::not_supported,
+        kWhere,
+        path + " is no file, and hub data sets can't be fetched here");
+  }
+  const auto folder = fetch_dataset(path).string();
+  return {Kind::dataset, folder, "", "data set " + path, {}};
+}
+
+void check(const LoadDataOptions& options) {
+  if (options.sequence_length < 2 || options.sequence_length > kMaxLength) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "--sequence-length must lie between 2 and " +
+            std::to_string(kMaxLength));
+  }
+  if (options.num_samples == 0 || options.num_samples < -1) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        "--num-samples must be at least 1, or -1 for all");
+  }
+}
+
+}  // namespace
+
+DataSource find_source(
+    const LoadDataOptions& options,
+    bool self,
+    const FetchDatasetFn& fetch_dataset) {
+  check(options);
+  if (options.data_path.empty()) {
+    return default_source(self);
+  }
+  if (options.data_path != "self") {
+    return path_source(options.data_path, fetch_dataset);
+  }
+  if (!self) {
+    throw Error(
+        ErrorCode::not_supported,
+        kWhere,
+        "text can't be sampled from the model here; give --data-path");
+  }
+  return self_source();
+}
+
+}  // namespace pennyweight
