@@ -49,7 +49,8 @@ class Loader {
         progress_);
     result_.source = data.source;
     result_.use = data.use;
-    result_.notes = data.warnings;
+    result_.notes.insert(
+        result_.notes.begin(), data.warnings.begin(), data.warnings.end());
     split(std::move(data.sequences));
     batch(result_.train);
     batch(result_.valid);
