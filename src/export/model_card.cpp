@@ -129,7 +129,8 @@ std::string origin(const ModelCard& card) {
   if (card.recipe) {
     text += std::string(card.command.empty() ? "\n## Reproduce\n" : "") +
         "\n`recipe.json`, beside this card, holds every setting and reproduces "
-        "the model bit for bit.\n";
+        "the model bit for bit by the same kind of kernels, which it names, on "
+        "any number of threads.\n";
   }
   if (card.report) {
     text +=

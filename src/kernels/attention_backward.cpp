@@ -302,6 +302,8 @@ void run_pairs(
   // In the order of tiles, so that whom a tile waits for has begun before it.
   parallel_tasks(tiles * count, [&](int64_t task) {
     thread_local Buffers buffers;
+    // Even where it is the only one: how many there are depends on threads.
+    const Task alone;
     const int64_t tile = task / count;
     auto& own = sums[size_t(task % count)];
     try {

@@ -206,6 +206,17 @@ std::string_view target_name(Choice choice) {
   }
 }
 
+std::string kernel_kind() {
+  const Choice choice = active_choice();
+  std::string kind(choice_name(choice));
+#ifdef PENNYWEIGHT_HAVE_ONEDNN
+  if (choice == Choice::onednn || choice == Choice::onednn_f32) {
+    kind += " " + onednn::version();
+  }
+#endif
+  return kind + " on " + std::string(target_name(choice));
+}
+
 void matmul(const MatmulArgs& args) {
   active().matmul(args);
 }

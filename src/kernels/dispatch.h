@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -60,5 +61,10 @@ const Implementation& implementation(Choice choice);
 
 /// The name of the instruction set that `choice` runs on, such as "AVX3".
 std::string_view target_name(Choice choice);
+
+/// The kind of kernels in use, such as "onednn 2.6.0 on avx512_core_bf16". Of
+/// one kind the same numbers come out for any number of threads and on any
+/// machine; another sums in another order, and rounds otherwise.
+std::string kernel_kind();
 
 }  // namespace pennyweight::kernels

@@ -25,13 +25,13 @@ ConstMatrix head_tile(
     Scratch& scratch,
     float scale = 1);
 
-/// f(row, rows) for blocks of all rows, on all threads; with few rows for many
-/// threads the blocks get smaller.
+/// f(row, rows) for blocks of all rows, on all threads; with few rows the
+/// blocks get smaller, so that there are some for many threads.
 template <class F>
 void each_row_block(int64_t rows, F&& f) {
-  const int64_t wanted = 2 * thread_count();
+  constexpr int64_t kWanted = 8;
   int64_t step = kHeadTileRows;
-  while (step > 32 && rows < wanted * step) {
+  while (step > kHeadTileRows / 4 && rows < kWanted * step) {
     step /= 2;
   }
   parallel_tasks((rows + step - 1) / step, [&](int64_t block) {

@@ -1,7 +1,5 @@
 #include "kernels/product_log.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -10,6 +8,8 @@
 #include <map>
 #include <mutex>
 #include <tuple>
+
+#include "kernels/threads.h"
 
 namespace pennyweight::kernels {
 
@@ -151,8 +151,7 @@ CountedProduct::CountedProduct(
 CountedProduct::~CountedProduct() {
   if (start_ > 0) {
     trace().add(
-        {&server_, m_, n_, k_, type_, !omp_in_parallel()},
-        clock_seconds() - start_);
+        {&server_, m_, n_, k_, type_, !in_task()}, clock_seconds() - start_);
   }
 }
 

@@ -16,20 +16,37 @@ int requested_threads() {
   return count > 0 ? count : omp_get_max_threads();
 }
 
+// 0 where nothing was overridden.
+std::atomic<int> overridden{0};
+
+thread_local bool task_runs = false;
+
 }  // namespace
 
 int thread_count() {
-  // OpenMP keeps the number per calling thread, and oneDNN asks OpenMP for
-  // it, so each thread that calls kernels is told once.
-  thread_local const int count = [] {
-    if (omp_in_parallel()) {
-      return 1;
-    }
-    static const int requested = requested_threads();
-    omp_set_num_threads(requested);
-    return requested;
-  }();
-  return omp_in_parallel() ? 1 : count;
+  // Asked of OpenMP before any product has told it to be alone.
+  static const int requested = requested_threads();
+  if (task_runs) {
+    return 1;
+  }
+  const int count = overridden.load(std::memory_order_relaxed);
+  return count > 0 ? count : requested;
+}
+
+void override_thread_count(int count) {
+  overridden = std::max(0, count);
+}
+
+bool in_task() {
+  return task_runs;
+}
+
+Task::Task() : before_(task_runs) {
+  task_runs = true;
+}
+
+Task::~Task() {
+  task_runs = before_;
 }
 
 namespace detail {
@@ -44,6 +61,7 @@ void run_tasks(int64_t tasks, int threads, TaskFn call, void* context) {
     if (failed.load(std::memory_order_relaxed)) {
       continue;
     }
+    const Task own;
     try {
       call(context, task);
     } catch (...) {

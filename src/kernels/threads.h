@@ -7,10 +7,35 @@
 
 namespace pennyweight::kernels {
 
+/// What is made may not depend on the number of threads: that decides how many
+/// tasks run at once, and never which sums are made in which order. So what a
+/// kernel does inside a task differs from what it does outside of one (it has
+/// no threads of its own there), and whether there is a task is a matter of
+/// shapes: one that a single thread runs is a task as well.
+
 /// Threads that a kernel uses: PENNYWEIGHT_THREADS where it is a positive
 /// number, else OpenMP's choice (OMP_NUM_THREADS, else the cores that this
-/// process may run on). 1 inside a parallel region.
+/// process may run on). 1 inside a task.
 int thread_count();
+
+/// Another number for all calls to come, by any thread; 0: the above again.
+/// For tests and benches.
+void override_thread_count(int count);
+
+/// Whether the caller is a task of a larger parallel work.
+bool in_task();
+
+/// The calling thread is in a task as long as this lives.
+class Task {
+ public:
+  Task();
+  ~Task();
+  Task(const Task&) = delete;
+  Task& operator=(const Task&) = delete;
+
+ private:
+  bool before_;
+};
 
 namespace detail {
 using TaskFn = void (*)(void* context, int64_t task);
@@ -19,11 +44,17 @@ void run_tasks(int64_t tasks, int threads, TaskFn call, void* context);
 
 /// f(task) for task = 0 .. tasks - 1, on all threads: they begin in this order,
 /// so that one may wait for those before it, and end in any. The first
-/// exception stops what has not begun and is thrown again.
+/// exception stops what has not begun and is thrown again. A single one is no
+/// task: it may use all threads itself.
 template <class F>
 void parallel_tasks(int64_t tasks, F&& f) {
+  if (tasks == 1) {
+    f(int64_t{0});
+    return;
+  }
   const int threads = int(std::min<int64_t>(tasks, thread_count()));
   if (threads <= 1) {
+    const Task alone;
     for (int64_t task = 0; task < tasks; ++task) {
       f(task);
     }
@@ -40,17 +71,25 @@ void parallel_tasks(int64_t tasks, F&& f) {
 }
 
 /// f(begin, end) over 0 .. count in equal parts, one a thread, none smaller
-/// than `grain`.
+/// than `grain`: f may not let its result depend on where parts begin. They are
+/// tasks unless there is work for a single one.
 template <class F>
 void parallel_ranges(int64_t count, int64_t grain, F&& f) {
   const int64_t most = count / std::max<int64_t>(1, grain);
-  const int64_t parts = std::clamp<int64_t>(most, 1, thread_count());
-  parallel_tasks(parts, [&](int64_t part) {
-    const int64_t begin = count * part / parts;
-    const int64_t end = count * (part + 1) / parts;
-    if (begin < end) {
-      f(begin, end);
+  if (most <= 1) {
+    if (count > 0) {
+      f(int64_t{0}, count);
     }
+    return;
+  }
+  const int64_t parts = std::min<int64_t>(most, thread_count());
+  if (parts == 1) {
+    const Task alone;
+    f(int64_t{0}, count);
+    return;
+  }
+  parallel_tasks(parts, [&](int64_t part) {
+    f(count * part / parts, count * (part + 1) / parts);
   });
 }
 

@@ -16,6 +16,27 @@ inline int64_t round_up(int64_t x, int64_t step) {
   return divide_up(x, step) * step;
 }
 
+/// `count` rows or columns from `first` on, or what there is of them.
+struct Stretch {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+
+/// The part of a product that makes these rows and columns of its result.
+MatmulArgs
+block_of(const MatmulArgs& args, const Stretch& rows, const Stretch& columns);
+
+/// Rows and columns of the result that one task makes.
+struct ProductTiles {
+  int64_t rows = 0;
+  int64_t columns = 0;
+};
+
+/// Tiles of a product [m, k] by [k, n], by its shape alone: large enough that
+/// a task's products reach their rate, and where it allows some for each of
+/// many threads.
+ProductTiles product_tiles(int64_t m, int64_t n, int64_t k);
+
 using ProductFn = void (*)(const MatmulArgs&);
 using TransposeFn = void (*)(const TransposeArgs&);
 

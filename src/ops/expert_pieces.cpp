@@ -12,7 +12,7 @@ namespace pennyweight::ops {
 namespace {
 
 constexpr int64_t kPieceRows = 256;
-constexpr int64_t kPiecesPerThread = 4;
+constexpr int64_t kFewPieces = 16;
 constexpr int64_t kRowStep = 8;
 constexpr int64_t kFewRows = 4;  // which no kernel compiles anything for
 
@@ -84,7 +84,7 @@ void multiply_piece(
 void multiply_pieces(const ExpertRows& rows, const MultiplyRows& multiply) {
   const auto pieces = list_pieces(rows);
   const auto count = int64_t(pieces.size());
-  if (count >= kPiecesPerThread * kernels::thread_count()) {
+  if (count >= kFewPieces) {
     kernels::parallel_tasks(count, [&](int64_t i) {
       multiply_piece(rows, pieces[size_t(i)], multiply);
     });

@@ -25,9 +25,9 @@ using MultiplyRows = std::function<void(
     const kernels::ConstMatrix& x,
     const kernels::Matrix& out)>;
 
-/// Calls `multiply` for all rows, some of one expert at a time: in one parallel
-/// region where that makes enough calls for all threads, since small products
-/// gain nothing from several threads each, else one after the other. The number
+/// Calls `multiply` for all rows, some of one expert at a time: as tasks where
+/// that makes many calls, since small products gain nothing from several
+/// threads each, else one after the other. The number
 /// of an expert's rows is another in each batch, and oneDNN compiles a product
 /// for each: so that there are only a few, short pieces are filled up with rows
 /// of zeros, apart from x.

@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "export/report_page.h"
+#include "kernels/dispatch.h"
 #include "pipeline/check_output.h"
 #include "pipeline/fingerprint.h"
 #include "pipeline/quantize_report.h"
@@ -137,11 +138,9 @@ class Run {
           "); quantize that, or leave out --recipe");
     }
     widths_ = recipe_widths(model_, recipe);
-    if (recipe.version != PENNYWEIGHT_VERSION) {
-      note(
-          *options_.recipe + " was written by pennyweight " + recipe.version +
-          ", this is " + PENNYWEIGHT_VERSION +
-          ": the bytes may not be the same");
+    for (const auto& text :
+         differences(recipe, *options_.recipe, PENNYWEIGHT_VERSION)) {
+      note(text);
     }
   }
 
@@ -342,6 +341,7 @@ class Run {
   Recipe recipe() const {
     Recipe made;
     made.version = PENNYWEIGHT_VERSION;
+    made.kernels = kernels::kernel_kind();
     made.model = options_.plan.model;
     made.model_fingerprint = fingerprint(model_);
     made.assume_family = options_.plan.assume_family;

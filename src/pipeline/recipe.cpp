@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace pennyweight {
 
@@ -71,6 +72,7 @@ Json to_json(const Recipe& recipe) {
   }
   return {
       {"pennyweight", recipe.version},
+      {"kernels", recipe.kernels},
       {"model",
        {{"name", recipe.model},
         {"fingerprint", recipe.model_fingerprint},
@@ -100,6 +102,7 @@ Recipe read_recipe(const std::filesystem::path& file) {
   }
   Recipe recipe;
   recipe.version = view.string("pennyweight");
+  recipe.kernels = view.string_or("kernels", "");
   recipe.model = model->string("name");
   recipe.model_fingerprint = model->string("fingerprint");
   recipe.assume_family = model->string_or("assume-family", "");
@@ -136,6 +139,26 @@ Recipe read_recipe(const std::filesystem::path& file) {
     recipe.widths[path] = parse_width(width.get<std::string>(), origin);
   }
   return recipe;
+}
+
+std::vector<std::string> differences(
+    const Recipe& recipe,
+    const std::filesystem::path& file,
+    const std::string& version) {
+  std::vector<std::string> notes;
+  if (recipe.version != version) {
+    notes.push_back(
+        file.string() + " was written by pennyweight " + recipe.version +
+        ", this is " + version + ": the bytes may not be the same");
+  }
+  const auto kind = kernels::kernel_kind();
+  if (!recipe.kernels.empty() && recipe.kernels != kind) {
+    notes.push_back(
+        file.string() + " was made by kernels of another kind (" +
+        one_line(recipe.kernels, 80) + "; here: " + kind +
+        "), which round otherwise: the bytes will not be the same");
+  }
+  return notes;
 }
 
 WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {

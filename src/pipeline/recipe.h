@@ -12,11 +12,13 @@
 
 namespace pennyweight {
 
-/// What a run of `quantize` came to: enough to do it again, bit for bit on a
-/// machine of the same kind, without choosing anything.
+/// What a run of `quantize` came to: enough to do it again, bit for bit by the
+/// same kind of kernels and on any number of threads, without choosing
+/// anything.
 struct Recipe {
   std::string version;
-  std::string model;  // as the user named it
+  std::string kernels;  // their kind; empty in recipes of older versions
+  std::string model;    // as the user named it
   std::string model_fingerprint;
   std::string assume_family;
   MixOptions mix;
@@ -32,6 +34,14 @@ Json to_json(const Recipe& recipe);
 
 /// corrupt Error, naming the file, for what is no recipe.
 Recipe read_recipe(const std::filesystem::path& file);
+
+/// What to warn of before a recipe is followed by this version, since other
+/// bytes may come of it than its own: another version, or kernels of another
+/// kind.
+std::vector<std::string> differences(
+    const Recipe& recipe,
+    const std::filesystem::path& file,
+    const std::string& version);
 
 /// The recipe's widths for a model; invalid_argument for a module that either
 /// has and the other has not, and for a width that does not fit.

@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <numeric>
 #include <string>
 
+#include "kernels/threads.h"
 #include "method/gptq_factor.h"
 #include "method/gptq_naive.h"
 
@@ -75,18 +75,12 @@ TEST(Gptq, ThreadsDoNotChangeTheResult) {
   const auto weight = normal_weight(rows, n, 11);
   const auto hessian = correlated_hessian(n, 12);
   const GptqOptions options;
-  const char* old = std::getenv("PENNYWEIGHT_THREADS");
-  const std::string kept = old ? old : "";
   std::vector<GptqResult> results;
-  for (const char* threads : {"1", "2", "3"}) {
-    setenv("PENNYWEIGHT_THREADS", threads, 1);
+  for (const int threads : {1, 2, 3}) {
+    kernels::override_thread_count(threads);
     results.push_back(quantize(weight, rows, hessian, affine(4, 64), options));
   }
-  if (old) {
-    setenv("PENNYWEIGHT_THREADS", kept.c_str(), 1);
-  } else {
-    unsetenv("PENNYWEIGHT_THREADS");
-  }
+  kernels::override_thread_count(0);
   for (const auto& result : results) {
     EXPECT_EQ(result.codes, results[0].codes);
     EXPECT_EQ(result.scales, results[0].scales);

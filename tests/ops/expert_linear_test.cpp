@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/threads.h"
 #include "ops/ops_test.h"
 
 // Each row against a sum in float64 over its expert's weights.
@@ -122,6 +123,33 @@ TEST_P(ExpertLinear, StridedInputsAndNoRows) {
       mx::zeros({0, kDepth}, type), experts, mx::zeros({0}, mx::uint32));
   mx::eval(none);
   EXPECT_EQ(none.shape(), (mx::Shape{0, kOut}));
+}
+
+// As many pieces as one number of threads takes as tasks, and another not.
+TEST_P(ExpertLinear, ThreadsDoNotChangeTheRows) {
+  const auto type = GetParam();
+  constexpr int kCount = 10;
+  constexpr int kIn = 1600;
+  std::vector<ExpertWeight> experts;
+  std::vector<uint32_t> rows;
+  for (uint32_t e = 0; e < kCount; ++e) {
+    experts.push_back(
+        {random({kIn / 8, kIn}, type, 2 + int(e)), std::nullopt, std::nullopt});
+    rows.insert(rows.end(), 3 + 13 * e, e);
+  }
+  const auto x = random({int(rows.size()), kIn}, type, 1);
+  const auto make = [&](int threads) {
+    kernels::override_thread_count(threads);
+    auto made = expert_linear(x, experts, to_array(rows));
+    mx::eval(made);
+    return made;
+  };
+  const auto one = make(1);
+  for (const int threads : {2, 3, 8}) {
+    EXPECT_TRUE(mx::array_equal(make(threads), one).item<bool>())
+        << threads << " threads";
+  }
+  kernels::override_thread_count(0);
 }
 
 INSTANTIATE_OPS_TEST(ExpertLinear);

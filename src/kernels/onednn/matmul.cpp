@@ -100,18 +100,8 @@ void multiply_by_blocks(const MatmulArgs& args, bool narrow) {
       std::min(rows_that_fit(args.k, args.m), rows_that_fit(columns, args.m));
   for (int64_t j = 0; j < args.n; j += columns) {
     for (int64_t i = 0; i < args.m; i += rows) {
-      MatmulArgs block = args;
-      block.m = std::min(rows, args.m - i);
-      block.n = std::min(columns, args.n - j);
-      block.x = from_row(args.x, i);
-      block.weight = args.weight_by_depth ? from_column(args.weight, j)
-                                          : from_row(args.weight, j);
-      if (args.bias.data) {
-        block.bias.data = advance(args.bias.data, args.bias.type, j);
-      }
-      block.residual = from_column(from_row(args.residual, i), j);
-      block.out = from_column(from_row(args.out, i), j);
-      convert_and_multiply(block, narrow, copies);
+      convert_and_multiply(
+          block_of(args, {i, rows}, {j, columns}), narrow, copies);
     }
   }
 }
@@ -228,6 +218,12 @@ void matmul_f32(const MatmulArgs& args) {
 
 void quantized_matmul_f32(const QuantizedMatmulArgs& args) {
   quantized_multiply(args, matmul_f32, false);
+}
+
+std::string version() {
+  const auto* own = dnnl_version();
+  return std::to_string(own->major) + "." + std::to_string(own->minor) + "." +
+      std::to_string(own->patch);
 }
 
 std::string_view target_name(bool narrow) {

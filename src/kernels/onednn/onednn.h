@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "kernels/backward.h"
@@ -29,5 +30,8 @@ bool bfloat16_pays();
 
 /// With `narrow`, of bfloat16 products on instructions of their own.
 std::string_view target_name(bool narrow);
+
+/// The library's, such as "2.6.0".
+std::string version();
 
 }  // namespace pennyweight::kernels::onednn

@@ -4,6 +4,8 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -20,6 +22,7 @@
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
+#include "kernels/tiles.h"
 
 namespace pennyweight::kernels::onednn {
 
@@ -41,7 +44,6 @@ struct Shape {
   int64_t x_stride, weight_stride, out_stride;
   int64_t type, out_type;
   int64_t by_depth, packed, bias, accumulate;
-  int64_t threads;
 
   bool operator==(const Shape&) const = default;
 };
@@ -74,7 +76,23 @@ dnnl::memory::format_tag packed_tag(DType type, int64_t n) {
   }
 }
 
-/// A compiled product; to be run by any number of threads at once.
+/// oneDNN, which asks OpenMP, uses one thread as long as this lives.
+class OneThread {
+ public:
+  OneThread() {
+    omp_set_num_threads(1);
+  }
+  ~OneThread() {
+    omp_set_num_threads(before_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_ = omp_get_max_threads();
+};
+
+/// A compiled product on one thread; to be run by any number of them at once.
 class Product {
  public:
   explicit Product(const Shape& shape) {
@@ -126,9 +144,13 @@ class Product {
     if (bias) {
       arguments.emplace(DNNL_ARG_BIAS, memory(bias_, bias));
     }
-    const CountedProduct counted(*server_, args.m, args.n, args.k, args.x.type);
+    const OneThread alone;
     matmul_.execute(stream, arguments);
     stream.wait();
+  }
+
+  ProductServer& server() const {
+    return *server_;
   }
 
   /// oneDNN's fast kernel for packed weights.
@@ -171,15 +193,8 @@ class ProductCache {
  private:
   static constexpr size_t kMost = 1024;
 
-  /// oneDNN compiles for OpenMP's number of threads.
   static std::shared_ptr<const Product> make(const Shape& shape) {
-    struct Restore {
-      int threads = omp_get_max_threads();
-      ~Restore() {
-        omp_set_num_threads(threads);
-      }
-    } restore;
-    omp_set_num_threads(int(shape.threads));
+    const OneThread alone;
     try {
       return std::make_shared<const Product>(shape);
     } catch (const dnnl::error& error) {
@@ -281,8 +296,7 @@ Shape shape_of(const MatmulArgs& args, bool packed) {
       args.weight_by_depth,
       packed,
       args.bias.data != nullptr,
-      args.residual.data != nullptr,
-      thread_count()};
+      args.residual.data != nullptr};
 }
 
 void run_product(const Product& product, const MatmulArgs& args) {
@@ -316,17 +330,43 @@ void add_rows(const MatmulArgs& args, const ConstMatrix& x) {
 
 }  // namespace
 
+namespace {
+
+CountedProduct counted(const Product& product, const MatmulArgs& args) {
+  return {product.server(), args.m, args.n, args.k, args.x.type};
+}
+
+}  // namespace
+
 void product(const MatmulArgs& args) {
-  const auto made = cache().get(shape_of(args, false));
-  if (made->is_slow()) {
+  const ProductTiles tiles = in_task() ? ProductTiles{args.m, args.n}
+                                       : product_tiles(args.m, args.n, args.k);
+  const int64_t across = divide_up(args.n, tiles.columns);
+  const auto tile = [&](int64_t i) {
+    return block_of(
+        args,
+        {i / across * tiles.rows, tiles.rows},
+        {i % across * tiles.columns, tiles.columns});
+  };
+  const auto first = cache().get(shape_of(tile(0), false));
+  if (first->is_slow()) {
     return simd::matmul(args);
   }
-  run_product(*made, args);
+  const auto count = counted(*first, args);
+  parallel_tasks(divide_up(args.m, tiles.rows) * across, [&](int64_t i) {
+    const auto own = tile(i);
+    const auto made = i == 0 ? first : cache().get(shape_of(own, false));
+    if (made->is_slow()) {
+      return simd::matmul(own);
+    }
+    run_product(*made, own);
+  });
 }
 
 void packed_product(const MatmulArgs& args) {
   const auto made = cache().get(shape_of(args, true));
   if (!made->is_slow()) {
+    const auto count = counted(*made, args);
     return run_product(*made, args);
   }
   // oneDNN has no fast product of a packed weight whose rows are further apart
@@ -343,6 +383,7 @@ void packed_product(const MatmulArgs& args) {
         "oneDNN has no fast product of a packed weight here; set "
         "PENNYWEIGHT_KERNEL to simd");
   }
+  const auto count = counted(*apart, args);
   run_product(*apart, dense);
   if (args.residual.data) {
     add_rows(args, as_const(dense.out));

@@ -2,8 +2,6 @@
 
 #include "kernels/onednn/strips.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -376,7 +374,7 @@ bool works_here(DType type) {
 
 bool strips_pay(const MatmulArgs& args, DType type) {
   return args.m >= kFewestRows && args.n >= kFewestColumns &&
-      args.k >= kFewestDepth && !omp_in_parallel() && works_here(type);
+      args.k >= kFewestDepth && !in_task() && works_here(type);
 }
 
 void strip_product(const StripArgs& args) {

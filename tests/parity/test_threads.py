@@ -1,0 +1,145 @@
+"""Every method writes the same bytes for any number of threads, a killed run
+that goes on with another number too, and a recipe says by which kernels."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
+import test_experts  # noqa: E402
+from walks import BIN, DEMO, TEXT, wide_model  # noqa: E402
+
+# More than the cores of most machines that test: only how work is shared
+# counts.
+COUNTS = [2, 3, 8]
+LENGTH = ["--sequence-length", 96]
+WALK = [*LENGTH, "--num-samples", 12, "--data-path", TEXT]
+FEW = [*LENGTH, "--data-path", TEXT, "--gptq-samples", 12, "--dwq-samples", 12,
+       "--learn-steps", 3]
+
+
+def command(name, model, out, *flags):
+    ours = [model, "-o", out] if name in ("quantize", "sweep") else [
+        "--model", model, "--mlx-path", out]
+    return [BIN, name, *map(str, ours), *map(str, flags)]
+
+
+def run(threads, name, model, out, *flags, **env):
+    done = subprocess.run(
+        [*command(name, model, out, *flags), "--json", f"{out}.json"],
+        capture_output=True, text=True, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)} | env)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def weights(out):
+    files = sorted(out.rglob("*.safetensors"))
+    assert files
+    return {str(file.relative_to(out)): file.read_bytes() for file in files}
+
+
+def assert_same(folder, name, model, *flags):
+    run(1, name, model, folder / "1", *flags)
+    one = weights(folder / "1")
+    for threads in COUNTS:
+        run(threads, name, model, folder / str(threads), *flags)
+        assert weights(folder / str(threads)) == one, f"{threads} threads"
+
+
+@pytest.fixture(scope="module")
+def nearest(tmp_path_factory):
+    out = tmp_path_factory.mktemp("nearest") / "out"
+    run(1, "convert", DEMO, out, "-q", "--q-bits", 2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """Few of which are chosen by as many tokens as another."""
+    model = tmp_path_factory.mktemp("experts") / "model"
+    test_experts.write(model, "qwen3_moe")
+    return model
+
+
+def test_convert(tmp_path):
+    assert_same(tmp_path, "convert", DEMO, "-q", "--q-bits", 3)
+
+
+def test_gptq(tmp_path):
+    assert_same(tmp_path, "gptq", DEMO, *WALK)
+
+
+def test_gptq_of_experts(experts, tmp_path):
+    assert_same(tmp_path, "gptq", experts, *WALK, "--group-size", 32)
+
+
+def test_learned_rounding(tmp_path):
+    assert_same(
+        tmp_path, "gptq", DEMO, *WALK, "--bits", 2, "--learn-steps", 4)
+
+
+def test_awq(tmp_path):
+    assert_same(tmp_path, "awq", DEMO, *WALK, "--then", "gptq")
+
+
+def test_dynamic_quant(tmp_path):
+    assert_same(tmp_path, "dynamic-quant", DEMO, *WALK, "--target-bpw", 5)
+
+
+def test_dwq(nearest, tmp_path):
+    assert_same(
+        tmp_path, "dwq", DEMO, "--quantized-model", nearest,
+        "--data-path", TEXT, "--max-seq-length", 97, "--num-samples", 16)
+
+
+def test_quantize(tmp_path):
+    assert_same(tmp_path, "quantize", DEMO, "--target-bpw", 2.8, *FEW)
+
+
+def test_sweep(tmp_path):
+    assert_same(
+        tmp_path, "sweep", DEMO, "--bpw", "3", "--keep-models", *FEW)
+
+
+def test_a_run_goes_on_with_other_threads(tmp_path):
+    model = wide_model(tmp_path / "model", 6)
+    flags = [*WALK, "--group-size", 32]
+    run(1, "gptq", model, tmp_path / "whole", *flags)
+    out = tmp_path / "out"
+    begun = subprocess.Popen(
+        command("gptq", model, out, *flags), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "3"})
+    first = tmp_path / ".out.pennyweight/block-00000"
+    while not first.exists() and begun.poll() is None:
+        time.sleep(0.01)
+    begun.kill()
+    begun.wait()
+    assert not out.exists()
+    run(2, "gptq", model, out, *flags)
+    report = json.loads(Path(f"{out}.json").read_text())
+    assert report["resumed_blocks"] > 0
+    assert weights(out) == weights(tmp_path / "whole")
+
+
+def test_a_recipe_names_its_kernels(tmp_path):
+    flags = [*FEW[:-4], "--dwq-samples", 0, "--learn-steps", 0]
+    run(1, "quantize", DEMO, tmp_path / "made", "--bits", 4, *flags)
+    recipe = tmp_path / "made/recipe.json"
+    kind = json.loads(recipe.read_text())["kernels"]
+    assert " on " in kind
+    again = ["--recipe", recipe, "--data-path", TEXT]
+    said = run(2, "quantize", DEMO, tmp_path / "again", *again)
+    assert "of another kind" not in said
+    assert weights(tmp_path / "again") == weights(tmp_path / "made")
+    said = run(2, "quantize", DEMO, tmp_path / "other", *again,
+               PENNYWEIGHT_KERNEL="simd")
+    assert f"made by kernels of another kind ({kind}; here: simd on " in said
+    other = json.loads((tmp_path / "other/recipe.json").read_text())
+    assert other["kernels"].startswith("simd on ")
