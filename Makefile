@@ -10,7 +10,7 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	OMP_WAIT_POLICY=passive $(PYTHON) -m pytest -q -rs --durations=20 \
 	-n 2 --dist loadfile
 
-.PHONY: quickstart check setup setup-tests build sanitize lint format \
+.PHONY: quickstart check check-all test-slow setup setup-tests build sanitize lint format \
 	test-cpp test-rust test-sanitize test-python bench clean help
 
 quickstart: build ## set up, build, quantize the demo model, print the table
@@ -18,6 +18,13 @@ quickstart: build ## set up, build, quantize the demo model, print the table
 
 check: lint build test-cpp test-rust test-sanitize test-python ## everything CI checks
 	@echo "make check: all passed"
+
+check-all: check test-slow ## and what takes long: 200 kills, 500 hostile inputs
+	@echo "make check-all: all passed"
+
+test-slow: build sanitize setup-tests
+	@PENNYWEIGHT_SLOW=1 $(PYTEST) tests/project/test_system_limits.py \
+		tests/parity/test_faults.py tests/parity/test_hostile_inputs.py
 
 setup: ## system packages and the .venv that the build needs
 	@tools/setup.sh build

@@ -1,9 +1,9 @@
 #include <CLI/CLI.hpp>
-#include <filesystem>
 #include <list>
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/last_words.h"
 #include "core/error.h"
 #include "ops/ops.h"
 #include "pipeline/ranks.h"
@@ -16,26 +16,6 @@ constexpr const char* kExitCodes =
     "Exit codes: 0 done, 1 internal error, 2 wrong usage, 3 not found, "
     "4 corrupt input,\n5 the system refused (disk, network, permission), "
     "6 not supported,\n7 unusable numbers (NaN weights), 130 stopped.";
-
-int exit_code(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::invalid_argument:
-      return 2;
-    case ErrorCode::not_found:
-      return 3;
-    case ErrorCode::corrupt:
-      return 4;
-    case ErrorCode::io:
-      return 5;
-    case ErrorCode::not_supported:
-      return 6;
-    case ErrorCode::numeric:
-      return 7;
-    case ErrorCode::cancelled:
-      return 130;
-  }
-  return 1;
-}
 
 // What every command takes beside its own options.
 struct Shared {
@@ -86,29 +66,15 @@ int guarded(Console& console, const std::function<void(Console&)>& body) {
   try {
     body(console);
     return 0;
-  } catch (const Error& error) {
-    console.error(std::string(error_code_name(error.code())), error.what());
-    return exit_code(error.code());
-  } catch (const std::bad_alloc&) {
-    console.error("io", "[memory] out of memory; close other programs");
-    return exit_code(ErrorCode::io);
-  } catch (const std::filesystem::filesystem_error& error) {
-    // A folder without permission, a loop of links: the system's word on it.
-    console.error("io", "[files] " + one_line(error.what()));
-    return exit_code(ErrorCode::io);
-  } catch (const std::exception& error) {
-    console.error(
-        "internal",
-        "[internal] " + one_line(error.what()) +
-            "; this is a bug in pennyweight, please report it");
-    return 1;
+  } catch (...) {
+    const auto words = last_words(std::current_exception());
+    end_in_order(words.code, [&] { console.error(words.name, words.line); });
+    return words.code;
   }
 }
 
-}  // namespace
-
-int run(int argc, const char* const* argv) {
-  install_interrupt_handler();
+// 0, or the exit code of what was said.
+int run_command(int argc, const char* const* argv) {
   ops::keep_freed_memory();
   Console console;
   CLI::App app(
@@ -138,15 +104,22 @@ int run(int argc, const char* const* argv) {
     if (app.get_subcommands().empty() && app.remaining_size() > 0) {
       what = "no command or flag " + app.remaining().front();
     }
-    console.error(
-        "invalid_argument",
-        "[usage] " + one_line(what) + "; see pennyweight --help");
-    return exit_code(ErrorCode::invalid_argument);
+    const int code = exit_code(ErrorCode::invalid_argument);
+    end_in_order(code, [&] {
+      console.error(
+          "invalid_argument",
+          "[usage] " + one_line(what) + "; see pennyweight --help");
+    });
+    return code;
   }
   for (const Entry& entry : entries) {
     if (entry.parser->parsed()) {
-      console.configure(entry.shared.json_target(), entry.shared.quiet);
-      int code = guarded(console, entry.body);
+      const auto json = entry.shared.json_target();
+      say_last_words_in_json(json && (json->empty() || *json == "-"));
+      const int code = guarded(console, [&](Console&) {
+        console.configure(json, entry.shared.quiet);
+        entry.body(console);
+      });
       if (code != 0) {
         abandon_ranks(code);
       }
@@ -154,6 +127,18 @@ int run(int argc, const char* const* argv) {
     }
   }
   return 1;
+}
+
+}  // namespace
+
+int run(int argc, const char* const* argv) {
+  install_last_words();
+  install_interrupt_handler();
+  const int code = run_command(argc, argv);
+  if (code == 0) {
+    end_in_order(0, [] {});
+  }
+  return code;
 }
 
 }  // namespace pennyweight::cli

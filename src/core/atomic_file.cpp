@@ -107,6 +107,7 @@ void sync_folder(const fs::path& folder) {
 
 AtomicFile::AtomicFile(fs::path target) : target_(normal(target)) {
   temporary_ = sibling(target_, ".part" + std::to_string(::getpid()));
+  named_ = Temporary(temporary_);
   fd_ = ::open(
       temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) {
@@ -264,6 +265,7 @@ AtomicFolder::AtomicFolder(fs::path target, bool force)
   clean_up_after_the_dead(target_);
   check_target();
   work_ = sibling(target_, kWorkSuffix + std::to_string(::getpid()));
+  named_.emplace_back(work_);
   std::error_code failed;
   fs::remove_all(work_, failed);
   if (!failed) {
@@ -278,6 +280,7 @@ AtomicFolder::AtomicFolder(fs::path target, bool force)
 AtomicFolder::~AtomicFolder() {
   if (!committed_) {
     std::error_code ignored;
+    fs::remove(work_, ignored);  // where no descriptor is left to list it by
     fs::remove_all(work_, ignored);
     remove_parents();
   }
@@ -289,6 +292,7 @@ void AtomicFolder::make_parents() {
   for (auto path = parent; !fs::exists(path, failed) && path.has_filename();
        path = path.parent_path()) {
     made_.push_back(path);
+    named_.emplace_back(path, Temporary::Kind::parent);
   }
   failed.clear();
   fs::create_directories(parent, failed);

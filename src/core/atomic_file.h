@@ -7,6 +7,8 @@
 #include <system_error>
 #include <vector>
 
+#include "core/temporaries.h"
+
 namespace pennyweight {
 
 namespace fs = std::filesystem;
@@ -36,6 +38,7 @@ class AtomicFile {
  private:
   fs::path target_;
   fs::path temporary_;
+  Temporary named_;
   int fd_ = -1;
   uint64_t size_ = 0;
 };
@@ -78,7 +81,8 @@ class AtomicFolder {
 
   fs::path target_;
   fs::path work_;
-  std::vector<fs::path> made_;  // parents that did not exist, inner first
+  std::vector<fs::path> made_;    // parents that did not exist, inner first
+  std::vector<Temporary> named_;  // they and the work folder
   bool force_;
   bool committed_ = false;
 };

@@ -24,6 +24,10 @@ struct PwBytes {
 
 void pw_bytes_free(PwBytes bytes);
 
+/// `end` is called, on any thread, where the system refuses the crate memory;
+/// it must not return. Without it the crate aborts the process.
+void pw_on_refused_memory(void (*end)());
+
 }  // extern "C"
 
 namespace pennyweight {

@@ -17,6 +17,7 @@ class Scratch {
     const size_t bytes = size_t(count) * sizeof(T);
     if (bytes > size_) {
       data_.reset();
+      size_ = 0;  // should there be no memory
       data_.reset(static_cast<char*>(::operator new(bytes, kAlignment)));
       size_ = bytes;
     }

@@ -81,6 +81,9 @@ WorkFolder::WorkFolder(
     discard();
     throw;
   }
+  if (writer_ && !holds_work()) {
+    named_ = Temporary(path_);
+  }
 }
 
 void WorkFolder::open(const Json& settings, const ResumePolicy& policy) {
@@ -124,6 +127,11 @@ WorkFolder::~WorkFolder() {
 void WorkFolder::discard() {
   if (lock_ >= 0 && !holds_work()) {
     std::error_code ignored;
+    // First what needs no descriptor, of which there may be none left.
+    for (const char* name : {kSettings, kLock}) {
+      fs::remove(path_ / name, ignored);
+    }
+    fs::remove(path_, ignored);
     fs::remove_all(path_, ignored);
   }
   unlock();
@@ -133,7 +141,9 @@ void WorkFolder::lock() {
   auto file = path_ / kLock;
   lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) {
-    throw io_error(kWhere, "can't create", file.string(), errno);
+    const int failed = errno;
+    ::rmdir(path_.c_str());  // it goes where it is empty: made just now
+    throw io_error(kWhere, "can't create", file.string(), failed);
   }
   bool locked = ::flock(lock_, LOCK_EX | LOCK_NB) == 0;
   int failed = errno;
@@ -293,6 +303,7 @@ void WorkFolder::save_block(
       figures,
       std::to_string(finished_) + " finished blocks");
   ++finished_;
+  named_.release();
 }
 
 void WorkFolder::save_state(
@@ -306,6 +317,7 @@ void WorkFolder::save_state(
       std::to_string(state_.value_or(0)) + " steps");
   const auto before = state_;
   state_ = step;
+  named_.release();
   std::error_code failed;
   if (before && before != step) {
     fs::remove_all(state_path(*before), failed);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/json.h"
+#include "core/temporaries.h"
 
 namespace pennyweight {
 
@@ -108,6 +109,7 @@ class WorkFolder {
   int finished_ = 0;
   int finished_at_start_ = 0;
   std::optional<int64_t> state_;
+  Temporary named_;  // path_, while it holds no work
 };
 
 }  // namespace pennyweight

@@ -2,22 +2,11 @@
 // size of the data behind the header, and the header. See tools/fuzz.sh.
 
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
 #include "checkpoint/safetensors.h"
-#include "core/error.h"
-
-namespace {
-
-void require(bool holds) {
-  if (!holds) {
-    std::abort();
-  }
-}
-
-}  // namespace
+#include "fuzz_require.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace pennyweight;
@@ -44,8 +33,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     require(expected == start + data_size);
   } catch (const Error& error) {
-    std::string_view what = error.what();
-    require(what.size() < 2000 && what.find('\n') == what.npos);
+    require_one_line(error);
     require(
         error.code() == ErrorCode::corrupt ||
         error.code() == ErrorCode::not_supported);

@@ -3,12 +3,14 @@
 #include "kernels/onednn/product.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <shared_mutex>
 #include <string>
@@ -171,6 +173,18 @@ class Product {
   dnnl::matmul matmul_;
 };
 
+/// bad_alloc where oneDNN would not get the memory that a product's code takes:
+/// it writes the code to a null pointer then.
+void require_address_space() {
+  constexpr size_t kCode = size_t{16} << 20;
+  void* held =
+      ::mmap(nullptr, kCode, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (held == MAP_FAILED) {
+    throw std::bad_alloc();
+  }
+  ::munmap(held, kCode);
+}
+
 /// Compiling takes a millisecond or so, hence the cache.
 class ProductCache {
  public:
@@ -195,9 +209,13 @@ class ProductCache {
 
   static std::shared_ptr<const Product> make(const Shape& shape) {
     const OneThread alone;
+    require_address_space();
     try {
       return std::make_shared<const Product>(shape);
     } catch (const dnnl::error& error) {
+      if (error.status == dnnl_out_of_memory) {
+        throw std::bad_alloc();
+      }
       throw Error(
           ErrorCode::not_supported,
           "kernels",

@@ -1,0 +1,106 @@
+"""Each command on the demo model, as short as it gets: for tests that need many
+runs. And the runs themselves, with faults."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = os.environ.get(
+    "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
+DEMO = ROOT / "assets/demo"
+TEXT = DEMO / "calibration.txt"
+SLOW = bool(os.environ.get("PENNYWEIGHT_SLOW"))
+# The exit codes of README.md that say that something was refused.
+REFUSED = {2, 3, 4, 5, 6, 7}
+
+TO = ["--model", DEMO, "--mlx-path", "OUT", "--data-path", TEXT]
+SHORT = ["--sequence-length", 64, "--num-samples", 6]
+STAGED = ["--data-path", TEXT, "--sequence-length", 32, "--gptq-samples", 4,
+          "--dwq-samples", 4, "--learn-steps", 1]
+
+# Commands that write a model to OUT.
+WRITING = {
+    "convert": ["convert", *TO[:4], "-q"],
+    "gptq": ["gptq", *TO, *SHORT],
+    "learned": ["gptq", *TO, *SHORT, "--bits", 2, "--learn-steps", 2],
+    "awq": ["awq", *TO, *SHORT],
+    "dynamic-quant": ["dynamic-quant", *TO, *SHORT, "--target-bpw", 5],
+    "dwq": ["dwq", *TO, "--max-seq-length", 33, "--num-samples", 8,
+            "--learning-rate", 1e-4],
+    "quantize": ["quantize", DEMO, "-o", "OUT", "--target-bpw", 3.2, *STAGED],
+    "sweep": ["sweep", DEMO, "-o", "OUT", "--bpw", "3,5", *STAGED],
+}
+READING = {
+    "evaluate": ["evaluate", DEMO, "--data-path", TEXT, *SHORT],
+    "inspect": ["inspect", DEMO],
+    "plan": ["plan", DEMO, *STAGED[:4]],
+}
+
+
+def command(name, out, *flags):
+    """The arguments of a run that writes to `out`."""
+    parts = (WRITING | READING)[name]
+    return [BIN, *(str(out) if part == "OUT" else str(part)
+                   for part in parts), "--quiet", *map(str, flags)]
+
+
+def run(arguments, seconds=120, **how):
+    """A run that ends by itself, whatever it says."""
+    how["env"] = os.environ | {
+        "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"
+    } | how.get("env", {})
+    return subprocess.run(
+        [str(argument) for argument in arguments], capture_output=True,
+        text=True, errors="replace", timeout=seconds,
+        stdin=subprocess.DEVNULL, **how)
+
+
+def fault_of_refusal(done, codes=frozenset(REFUSED)):
+    """What is wrong with how a run was refused, or None: it ends with one of
+    `codes` and one line, before which only warnings stand."""
+    if done.returncode not in codes:
+        return f"exit code {done.returncode}: {done.stderr[-1500:]!r}"
+    lines = done.stderr.rstrip("\n").split("\n")
+    errors = [line for line in lines if not line.startswith("warning: ")]
+    if len(errors) != 1 or not lines[-1].startswith("error: ["):
+        return f"not one error line: {done.stderr[-1500:]!r}"
+    return None
+
+
+def left_in(folder, *expected):
+    """Names in a folder that should hold only `expected`."""
+    return sorted({p.name for p in folder.iterdir()} - set(expected))
+
+
+def contents(folder, *apart):
+    """Each file's bytes by its name, but for files that hold times."""
+    return {str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.name not in apart}
+
+
+def shim():
+    """The library of tests/support/fault_shim.c; skips without it."""
+    folder = os.environ.get("PENNYWEIGHT_BUILD_DIR")
+    if not folder:
+        pytest.skip("PENNYWEIGHT_BUILD_DIR is not set")
+    library = Path(folder) / "tests/libfault_shim.so"
+    if not library.exists():
+        pytest.skip(f"{library} is not built (it is for Linux)")
+    return library
+
+
+def faults(under, fault=None, at=0, calls=None, log=None):
+    """The environment in which a run meets a fault; see the shim."""
+    env = {"LD_PRELOAD": str(shim()),
+           "PENNYWEIGHT_FAULT_UNDER": str(Path(under).resolve())}
+    if fault:
+        env |= {"PENNYWEIGHT_FAULT": fault, "PENNYWEIGHT_FAULT_AT": str(at)}
+    if calls:
+        env["PENNYWEIGHT_FAULT_CALLS"] = f",{','.join(calls)},"
+    if log:
+        env["PENNYWEIGHT_FAULT_LOG"] = str(log)
+    return env
