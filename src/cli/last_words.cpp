@@ -180,19 +180,18 @@ extern "C" void on_fatal_signal(int signal) {
 }
 
 // The stack of the first thread grows as it is used, and where the address
-// space is spent by then, that is a fault that nothing can catch.
+// space is spent by then, that is a fault that nothing can catch. Apart from
+// its caller, whose frame must not be this large.
+constexpr size_t kStack = size_t{1} << 20;
 __attribute__((noinline)) void claim_stack() {
-  constexpr size_t kStack = size_t{1} << 20;
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < 2 * kStack) {
-    return;
-  }
-  if (!has_address_space(2 * kStack)) {
-    end_without_memory();
-  }
   volatile char deep[kStack];
   deep[0] = 0;
   (void)deep[0];
+}
+
+__attribute__((noinline)) bool may_claim_stack() {
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur >= 2 * kStack;
 }
 
 }  // namespace
@@ -252,14 +251,18 @@ LastWords last_words(std::exception_ptr thrown) {
 }
 
 void install_last_words() {
-  process = ::getpid();
-  claim_stack();
-  void* held =
-      ::mmap(nullptr, kReserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (held == MAP_FAILED) {
+  if (process.exchange(::getpid()) == ::getpid()) {
+    return;
+  }
+  if (!has_address_space(kReserve + 2 * kStack)) {
     end_without_memory();
   }
-  reserve = held;
+  if (may_claim_stack()) {
+    claim_stack();
+  }
+  void* held =
+      ::mmap(nullptr, kReserve, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  reserve = held == MAP_FAILED ? nullptr : held;
   std::set_terminate(on_terminate);
   std::set_new_handler(on_refused_memory);
   pw_on_refused_memory(end_without_memory);
@@ -289,6 +292,12 @@ void end_in_order(int code, const std::function<void()>& say) {
 }  // namespace pennyweight::cli
 
 #ifdef __linux__
+#ifndef __SANITIZE_ADDRESS__
+// Before the constructors of all libraries, which may want for memory already.
+__attribute__((section(".preinit_array"), used)) void (*const first)() =
+    pennyweight::cli::install_last_words;
+#endif
+
 // In front of the C library's, for all libraries of this process: OpenMP's
 // answer to a thread that the system refuses is a line of its own and exit(1),
 // Rust's is a panic.
