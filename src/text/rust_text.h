@@ -9,7 +9,7 @@
 
 extern "C" {
 
-void pw_meter_handlers(void (*passed)(), void (*refused)());
+void pw_meter_on_passed(void (*end)());
 uint64_t pw_meter_used();
 void pw_meter_limit(uint64_t bytes);
 

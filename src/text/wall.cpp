@@ -293,15 +293,16 @@ void close_others(int socket) {
 #endif
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
-  for (const int number : {SIGPROF, SIGTERM, SIGSEGV, SIGBUS, SIGABRT}) {
+  for (const int number :
+       {SIGPROF, SIGTERM, SIGXCPU, SIGSEGV, SIGBUS, SIGABRT}) {
     if (kSlower == 1 || number == SIGPROF) {
       std::signal(number, SIG_DFL);
     }
   }
   std::signal(SIGINT, SIG_IGN);  // the parent hears it, and closes the socket
   close_others(socket);
-  pw_meter_handlers(
-      [] { ::_exit(kMemoryPassed); }, [] { ::_exit(kMemoryRefused); });
+  pw_meter_on_passed([] { ::_exit(kMemoryPassed); });
+  pw_on_refused_memory([] { ::_exit(kMemoryRefused); });
   Frame request;
   while (receive_frame(socket, request)) {
     char kind = kFailure;

@@ -77,3 +77,26 @@ def test_windows_give_the_tokens_of_the_whole(tmp_path):
     whole = sorted(
         tuple(ids[i:i + 128]) for i in range(0, len(ids) - 127, 128))
     assert got == whole
+
+
+def test_parquet_that_expands_a_thousandfold(tmp_path):
+    """Pages are read one by one; what is too large for that is refused."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    line = "The same words come again and again. " * 2700
+    many = tmp_path / "many.parquet"
+    pq.write_table(pa.table({"text": [line] * 200}), many, compression="zstd",
+                   use_dictionary=False, row_group_size=100)
+    assert 200 * len(line) > 400 * many.stat().st_size
+    arguments = [BIN, "evaluate", DEMO, "--num-samples", "2",
+                 "--sequence-length", "64", "--data-path"]
+    code, said, peak = peak_mb([*arguments, many])
+    assert code == 0 and peak < 500, (said, peak)
+    one = tmp_path / "one.parquet"
+    pq.write_table(pa.table({"text": ["x" * 900_000_000]}), one,
+                   compression="zstd", use_dictionary=False)
+    code, said, peak = peak_mb([*arguments, one])
+    assert code == 4 and peak < 1000, (said, peak)
+    error = [line for line in said.splitlines() if line.startswith("error")]
+    assert len(error) == 1 and "one.parquet" in error[0], said
+    assert "MiB of memory" in error[0]

@@ -5,11 +5,7 @@
 mod abi;
 mod http;
 mod hub;
-<<<<<<< HEAD
 mod meter;
-=======
-mod memory;
->>>>>>> 8e94e41 (A run that the system refuses memory, threads or descriptors ends in one line and exit code 5)
 mod parquet;
 mod pyjson;
 mod template;

@@ -28,7 +28,7 @@ static METER: Meter = Meter;
 fn end(handler: &AtomicPtr<()>) -> ! {
     let handler = handler.load(Ordering::Relaxed);
     if !handler.is_null() {
-        // SAFETY: only pw_meter_handlers stores here, and what it stores is
+        // SAFETY: only the two functions below store here, and what they store is
         // such a function.
         unsafe { std::mem::transmute::<*mut (), extern "C" fn()>(handler)() };
     }
@@ -80,15 +80,17 @@ unsafe impl GlobalAlloc for Meter {
     }
 }
 
-/// What ends the process: `passed` where the limit is, `refused` where the
-/// system has no memory. Neither may return, or allocate.
+/// What ends the process where the system refuses memory. It may neither return
+/// nor allocate.
 #[no_mangle]
-pub extern "C" fn pw_meter_handlers(passed: Option<extern "C" fn()>, refused: Option<extern "C" fn()>) {
-    let pointer = |handler: Option<extern "C" fn()>| {
-        handler.map_or(std::ptr::null_mut(), |handler| handler as *mut ())
-    };
-    PASSED.store(pointer(passed), Ordering::Relaxed);
-    REFUSED.store(pointer(refused), Ordering::Relaxed);
+pub extern "C" fn pw_on_refused_memory(end: extern "C" fn()) {
+    REFUSED.store(end as *mut (), Ordering::Relaxed);
+}
+
+/// The same where the limit is passed.
+#[no_mangle]
+pub extern "C" fn pw_meter_on_passed(end: extern "C" fn()) {
+    PASSED.store(end as *mut (), Ordering::Relaxed);
 }
 
 /// Bytes that this crate holds, to within 64 KiB a thread.
@@ -100,5 +102,8 @@ pub extern "C" fn pw_meter_used() -> u64 {
 /// The most that it may hold from now on.
 #[no_mangle]
 pub extern "C" fn pw_meter_limit(bytes: u64) {
-    LIMIT.store(isize::try_from(bytes).unwrap_or(isize::MAX), Ordering::Relaxed);
+    LIMIT.store(
+        isize::try_from(bytes).unwrap_or(isize::MAX),
+        Ordering::Relaxed,
+    );
 }
