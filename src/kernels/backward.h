@@ -46,8 +46,20 @@ struct AttentionBackwardArgs {
   void* dv = nullptr;  // as v
 };
 
+/// For the out of `forward`, which is not read nor written. The state is made
+/// again, by chunks of tokens from states that are kept: memory is that of a
+/// state [value_dim, key_dim] for each 32 tokens of one head a thread.
+struct GatedDeltaBackwardArgs {
+  GatedDeltaArgs forward{};
+  const void* dy = nullptr;  // as out
+  /// [batch, length, n], what one token has behind each other: by q and k
+  /// [key_heads, key_dim] each, by v [heads, value_dim], by g and beta [heads].
+  float* out = nullptr;
+};
+
 void rms_norm_backward(const RmsNormBackwardArgs& args);
 void swiglu_backward(const SwigluBackwardArgs& args);
 void attention_backward(const AttentionBackwardArgs& args);
+void gated_delta_backward(const GatedDeltaBackwardArgs& args);
 
 }  // namespace pennyweight::kernels

@@ -33,6 +33,7 @@ constexpr Implementation kReference{
     .rms_norm_backward = reference::rms_norm_backward,
     .swiglu_backward = reference::swiglu_backward,
     .attention_backward = reference::attention_backward,
+    .gated_delta_backward = reference::gated_delta_backward,
     .kl_slopes = reference::kl_slopes,
     .group_gradient = reference::group_gradient,
     .accumulate = reference::accumulate,
@@ -58,6 +59,7 @@ constexpr Implementation kSimd{
     .rms_norm_backward = simd::rms_norm_backward,
     .swiglu_backward = simd::swiglu_backward,
     .attention_backward = simd::attention_backward,
+    .gated_delta_backward = simd::gated_delta_backward,
     .kl_slopes = simd::kl_slopes,
     .group_gradient = simd::group_gradient,
     .accumulate = simd::accumulate,
@@ -291,6 +293,10 @@ void swiglu_backward(const SwigluBackwardArgs& args) {
 
 void attention_backward(const AttentionBackwardArgs& args) {
   active().attention_backward(args);
+}
+
+void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+  active().gated_delta_backward(args);
 }
 
 void kl_slopes(const KlSlopesArgs& args) {

@@ -52,6 +52,7 @@ struct Implementation {
   void (*rms_norm_backward)(const RmsNormBackwardArgs&);
   void (*swiglu_backward)(const SwigluBackwardArgs&);
   void (*attention_backward)(const AttentionBackwardArgs&);
+  void (*gated_delta_backward)(const GatedDeltaBackwardArgs&);
   void (*kl_slopes)(const KlSlopesArgs&);
   void (*group_gradient)(const GroupGradientArgs&);
   void (*accumulate)(const AccumulateArgs&);

@@ -2,6 +2,7 @@
 
 #include <mlx/fast.h>
 #include <mlx/ops.h>
+#include <mlx/transforms.h>
 
 #include <cmath>
 #include <utility>
@@ -15,6 +16,10 @@ namespace pennyweight::ops {
 namespace {
 
 using Arrays = std::vector<mx::array>;
+
+mx::array as_float(const mx::array& x) {
+  return mx::astype(x, mx::float32);
+}
 
 void check_gated_delta(
     const mx::array& q,
@@ -42,37 +47,18 @@ void check_gated_delta(
           " are not one float32 for each head of v " + describe(v));
 }
 
-class GatedDelta : public CpuPrimitive {
- public:
+class GatedDeltaBase : public CpuPrimitive {
+ protected:
   using CpuPrimitive::CpuPrimitive;
 
-  const char* name() const override {
-    return "pennyweight::GatedDelta";
-  }
-
-  Arrays vjp(
-      const Arrays& primals,
-      const Arrays& cotangents,
-      const std::vector<int>& argnums,
-      const Arrays&) override {
-    return vjp_through(
-        [](const Arrays& x) {
-          return mlx_path::gated_delta(x[0], x[1], x[2], x[3], x[4]);
-        },
-        primals,
-        cotangents,
-        argnums);
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
+  /// But for where the result goes.
+  kernels::GatedDeltaArgs arguments(const Arrays& inputs) {
     const auto q = with_dense_last_axis(inputs[0]);
     const auto k = with_dense_last_axis(inputs[1]);
     const auto v = with_dense_last_axis(inputs[2]);
     const auto g = without_gaps(inputs[3]);
     const auto beta = without_gaps(inputs[4]);
-    allocate(out);
-    const kernels::GatedDeltaArgs args{
+    return {
         .batch = v.shape(0),
         .length = v.shape(1),
         .heads = v.shape(2),
@@ -85,8 +71,75 @@ class GatedDelta : public CpuPrimitive {
         .k = heads_view(k),
         .v = heads_view(v),
         .g = g.data<float>(),
-        .beta = beta.data<float>(),
-        .out = out.data<void>()};
+        .beta = beta.data<float>()};
+  }
+};
+
+/// From the inputs of GatedDelta and the gradient by its result: those by its
+/// inputs, as kernels::GatedDeltaBackwardArgs lays them out.
+class GatedDeltaBackward : public GatedDeltaBase {
+ public:
+  using GatedDeltaBase::GatedDeltaBase;
+
+  const char* name() const override {
+    return "pennyweight::GatedDeltaBackward";
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    const auto dy = without_gaps(inputs[5]);
+    allocate(out);
+    const kernels::GatedDeltaBackwardArgs args{
+        arguments(inputs), dy.data<void>(), out.data<float>()};
+    return [args] { kernels::gated_delta_backward(args); };
+  }
+};
+
+class GatedDelta : public GatedDeltaBase {
+ public:
+  using GatedDeltaBase::GatedDeltaBase;
+
+  const char* name() const override {
+    return "pennyweight::GatedDelta";
+  }
+
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    const auto& v = primals[2];
+    Arrays inputs = primals;
+    inputs.push_back(mx::astype(cotangents[0], v.dtype()));
+    const int batch = v.shape(0);
+    const int length = v.shape(1);
+    std::vector<int> firsts{0};  // of each input in what a token has
+    for (const auto& primal : primals) {
+      firsts.push_back(firsts.back() + int(primal.size()) / (batch * length));
+    }
+    const mx::array all(
+        {batch, length, firsts.back()},
+        mx::float32,
+        std::make_shared<GatedDeltaBackward>(stream()),
+        std::move(inputs));
+    Arrays gradients;
+    for (const int arg : argnums) {
+      const auto& primal = primals[size_t(arg)];
+      const auto part = mx::slice(
+          all,
+          {0, 0, firsts[size_t(arg)]},
+          {batch, length, firsts[size_t(arg) + 1]});
+      gradients.push_back(
+          mx::astype(mx::reshape(part, primal.shape()), primal.dtype()));
+    }
+    return gradients;
+  }
+
+ protected:
+  Task plan(const Arrays& inputs, mx::array& out) override {
+    auto args = arguments(inputs);
+    allocate(out);
+    args.out = out.data<void>();
     return [args] { kernels::gated_delta(args); };
   }
 };
@@ -105,6 +158,9 @@ class CausalConv : public CpuPrimitive {
       const Arrays& cotangents,
       const std::vector<int>& argnums,
       const Arrays&) override {
+    if (argnums == std::vector<int>{0}) {
+      return {by_input(primals[0], primals[1], cotangents[0])};
+    }
     return vjp_through(
         [this](const Arrays& x) {
           return mlx_path::causal_conv(x[0], x[1], silu_);
@@ -135,12 +191,39 @@ class CausalConv : public CpuPrimitive {
   }
 
  private:
+  /// What a position gives is given back to it by the positions behind it: a
+  /// convolution of the sums' gradient, time reversed.
+  mx::array by_input(
+      const mx::array& x,
+      const mx::array& weight,
+      const mx::array& cotangent) const {
+    auto by_sums = as_float(cotangent);
+    if (silu_) {
+      const auto sums = ops::causal_conv(as_float(x), weight);
+      const auto ones = mx::broadcast_to(mx::array(1.0f), sums.shape());
+      by_sums = mx::vjp(
+                    [&](const Arrays& gate) {
+                      return Arrays{swiglu(gate[0], mx::contiguous(ones))};
+                    },
+                    {sums},
+                    {by_sums})
+                    .second[0];
+    }
+    const auto reversed = [](const mx::array& y) {
+      return mx::slice(
+          y,
+          {0, y.shape(1) - 1, 0},
+          {y.shape(0), -y.shape(1) - 1, y.shape(2)},
+          {1, -1, 1});
+    };
+    return mx::astype(
+        reversed(ops::causal_conv(
+            mx::contiguous(reversed(by_sums)), as_float(weight))),
+        x.dtype());
+  }
+
   bool silu_;
 };
-
-mx::array as_float(const mx::array& x) {
-  return mx::astype(x, mx::float32);
-}
 
 }  // namespace
 

@@ -99,6 +99,99 @@ class GatedDelta : public KernelTest {
   }
 };
 
+/// The gradient by each input, against the reference's in float64, which the
+/// tests of ops compare with MLX's.
+void check_backward(
+    const Implementation& own,
+    const Shape& s,
+    DType type,
+    double share) {
+  const int64_t rows = s.batch * s.length;
+  const double scale = 0.7 / std::sqrt(double(s.key_dim));
+  const auto q = Tensor::random(type, rows, s.key_heads * s.key_dim, 1, scale);
+  const auto k = Tensor::random(type, rows, s.key_heads * s.key_dim, 2, scale);
+  const auto v = Tensor::random(type, rows, s.heads * s.value_dim, 3);
+  const auto random = Tensor::random(type, rows, s.heads * s.value_dim, 4);
+  std::vector<float> g, beta;
+  for (int64_t i = 0; i < rows * s.heads; ++i) {
+    g.push_back(0.5f + 0.5f * float((i * 7) % 11) / 11);
+    beta.push_back(float((i * 5) % 13) / 13);
+  }
+  const auto view = [&](const Tensor& x, int64_t size) {
+    return HeadsView{x.data(), s.length * x.stride(), x.stride(), size};
+  };
+  // Without gaps between rows, as a result is.
+  std::vector<float> wide;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < s.heads * s.value_dim; ++c) {
+      wide.push_back(random.at(r, c));
+    }
+  }
+  GatedDeltaBackwardArgs args{
+      .forward =
+          {.batch = s.batch,
+           .length = s.length,
+           .heads = s.heads,
+           .key_heads = s.key_heads,
+           .key_dim = s.key_dim,
+           .value_dim = s.value_dim,
+           .type = type,
+           .value_type = DType::f32,
+           .q = view(q, s.key_dim),
+           .k = view(k, s.key_dim),
+           .v = {},
+           .g = g.data(),
+           .beta = beta.data()},
+      .dy = wide.data()};
+  std::vector<float> values;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < s.heads * s.value_dim; ++c) {
+      values.push_back(v.at(r, c));
+    }
+  }
+  const int64_t width = s.heads * s.value_dim;
+  args.forward.v = {values.data(), s.length * width, width, s.value_dim};
+  const int64_t token =
+      2 * s.key_heads * s.key_dim + s.heads * (s.value_dim + 2);
+  std::vector<float> out(size_t(rows * token)), expected(out.size());
+  args.out = out.data();
+  own.gated_delta_backward(args);
+  args.out = expected.data();
+  implementation(Choice::reference).gated_delta_backward(args);
+  double largest = 0;
+  for (const float value : expected) {
+    largest = std::max(largest, double(std::abs(value)));
+  }
+  for (size_t i = 0; i < out.size(); ++i) {
+    ASSERT_NEAR(out[i], expected[i], share * largest) << i % size_t(token);
+  }
+}
+
+TEST_P(GatedDelta, Backward) {
+  for (DType type : {DType::f32, DType::bf16}) {
+    // Float32 sums over key_dim, value_dim and the tokens behind.
+    const double share = 300 * 0x1p-23;
+    check_backward(kernels(), {}, type, share);
+    check_backward(
+        kernels(), {.length = 35, .key_dim = 5, .value_dim = 3}, type, share);
+    check_backward(
+        kernels(),
+        {.batch = 2,
+         .length = 65,
+         .heads = 6,
+         .key_heads = 2,
+         .key_dim = 20,
+         .value_dim = 36},
+        type,
+        share);
+    check_backward(
+        kernels(),
+        {.length = 64, .heads = 2, .key_dim = 128, .value_dim = 128},
+        type,
+        share);
+  }
+}
+
 TEST_P(GatedDelta, HeadsTailsAndGroups) {
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     check({}, type);

@@ -26,6 +26,7 @@ void score_update(const ScoreArgs& args);
 void rms_norm_backward(const RmsNormBackwardArgs& args);
 void swiglu_backward(const SwigluBackwardArgs& args);
 void attention_backward(const AttentionBackwardArgs& args);
+void gated_delta_backward(const GatedDeltaBackwardArgs& args);
 void kl_slopes(const KlSlopesArgs& args);
 void group_gradient(const GroupGradientArgs& args);
 void accumulate(const AccumulateArgs& args);

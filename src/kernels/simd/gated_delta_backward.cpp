@@ -1,0 +1,377 @@
+#include "kernels/simd/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/gated_delta_backward.cpp"
+#include <hwy/foreach_target.h>
+// clang-format keeps the order: the targets come first.
+#include <hwy/highway.h>
+
+#include <algorithm>
+
+#include "kernels/access.h"
+#include "kernels/scratch.h"
+#include "kernels/simd/simd.h"
+#include "kernels/simd/vec_inl.h"
+#include "kernels/threads.h"
+
+HWY_BEFORE_NAMESPACE();
+
+namespace pennyweight::kernels::HWY_NAMESPACE {
+
+// With e_t = v_t - g_t S_(t-1) k_t and delta_t = beta_t e_t, a step is
+//   S_t = g_t S_(t-1) + delta_t k_t^T,   y_t = S_t q_t.
+// Backward, D being the gradient by S_t, which y_t adds to first:
+//   D += dy_t q_t^T,        ddelta = D k_t,          de = beta_t ddelta
+//   dq_t = g_t S_(t-1)^T dy_t + (delta_t . dy_t) k_t
+//   dk_t = D^T delta_t - g_t S_(t-1)^T de,           dv_t = de
+//   dbeta_t = ddelta . e_t
+//   dg_t = <D, S_(t-1)> - de . S_(t-1) k_t
+//   D = g_t (D - de k_t^T)
+// The states of a chunk are made again from the one that it began with; those
+// are kept from a first pass.
+constexpr int64_t kBackwardChunk = 32;
+
+/// Memory of a head: matrices are [value_dim, width], width being key_dim in
+/// whole vectors, and 0 behind it.
+struct BackwardHead {
+  int64_t rows;  // value_dim
+  int64_t width;
+  float* starts;   // [chunks, rows, width], the state before each
+  float* states;   // [kBackwardChunk + 1, rows, width]
+  float* slope;    // D [rows, width]
+  float* keys;     // [kBackwardChunk, width]
+  float* queries;  // likewise
+  float* errors;   // e [kBackwardChunk, rows]
+  float* known;    // S_(t-1) k_t [kBackwardChunk, rows]
+  float* values;   // [rows]
+  float* dy;       // [rows]
+  float* dv;       // de [rows]
+  float* delta;    // [rows]
+};
+
+BackwardHead backward_head(Scratch& scratch, const GatedDeltaArgs& args) {
+  BackwardHead head;
+  head.rows = args.value_dim;
+  head.width = (args.key_dim + lanes() - 1) / lanes() * lanes();
+  const int64_t state = head.rows * head.width;
+  const int64_t chunks = (args.length + kBackwardChunk - 1) / kBackwardChunk;
+  const int64_t sizes[] = {
+      chunks * state,
+      (kBackwardChunk + 1) * state,
+      state,
+      kBackwardChunk * head.width,
+      kBackwardChunk * head.width,
+      kBackwardChunk * head.rows,
+      kBackwardChunk * head.rows,
+      head.rows,
+      head.rows,
+      head.rows,
+      head.rows};
+  float** const parts[] = {
+      &head.starts,
+      &head.states,
+      &head.slope,
+      &head.keys,
+      &head.queries,
+      &head.errors,
+      &head.known,
+      &head.values,
+      &head.dy,
+      &head.dv,
+      &head.delta};
+  int64_t total = 0;
+  for (const int64_t size : sizes) {
+    total += size;
+  }
+  float* p = scratch.get<float>(total);
+  for (size_t i = 0; i < std::size(sizes); ++i) {
+    *parts[i] = p;
+    p += sizes[i];
+  }
+  std::fill_n(head.keys, 2 * kBackwardChunk * head.width, 0.0f);
+  return head;
+}
+
+template <class T>
+void as_floats(const T* x, float* out, int64_t n) {
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR { store(load(x + i), out + i); },
+      [&](int64_t i, int64_t rest)
+          HWY_ATTR { store_some(load_some(x + i, rest), out + i, rest); });
+}
+
+template <class T>
+const T* head_row(const HeadsView& view, int64_t b, int64_t t, int64_t h) {
+  return static_cast<const T*>(view.data) + b * view.batch_stride +
+      t * view.row_stride + h * view.head_stride;
+}
+
+/// One head of one batch.
+struct HeadPlace {
+  int64_t b, h, key_head;
+
+  int64_t gate(const GatedDeltaArgs& args, int64_t t) const {
+    return (b * args.length + t) * args.heads + h;
+  }
+};
+
+/// `to` = the state after token t, `from` being the one before it.
+template <class V>
+void step_forward(
+    const GatedDeltaArgs& args,
+    const HeadPlace& place,
+    int64_t t,
+    int64_t index,
+    const BackwardHead& head,
+    const float* from,
+    float* to) {
+  const Floats d;
+  const float* k = head.keys + index * head.width;
+  const int64_t gate = place.gate(args, t);
+  const Vec g = hn::Set(d, args.g[gate]);
+  as_floats(head_row<V>(args.v, place.b, t, place.h), head.values, head.rows);
+  for (int64_t r = 0; r < head.rows; ++r) {
+    const float* s = from + r * head.width;
+    float* out = to + r * head.width;
+    Vec sum = hn::Zero(d);
+    for (int64_t i = 0; i < head.width; i += lanes()) {
+      sum = hn::MulAdd(load(s + i), load(k + i), sum);
+    }
+    const float known = sum_of(sum);
+    const float error = head.values[r] - args.g[gate] * known;
+    const Vec delta = hn::Set(d, args.beta[gate] * error);
+    for (int64_t i = 0; i < head.width; i += lanes()) {
+      store(hn::MulAdd(delta, load(k + i), hn::Mul(g, load(s + i))), out + i);
+    }
+    head.known[index * head.rows + r] = known;
+    head.errors[index * head.rows + r] = error;
+  }
+}
+
+template <class T>
+void load_keys(
+    const GatedDeltaArgs& args,
+    const HeadPlace& place,
+    int64_t from,
+    int64_t count,
+    const BackwardHead& head) {
+  for (int64_t t = 0; t < count; ++t) {
+    as_floats(
+        head_row<T>(args.k, place.b, from + t, place.key_head),
+        head.keys + t * head.width,
+        args.key_dim);
+    as_floats(
+        head_row<T>(args.q, place.b, from + t, place.key_head),
+        head.queries + t * head.width,
+        args.key_dim);
+  }
+}
+
+/// D += dy q^T; dv = beta D k; what dbeta sums.
+float add_output(
+    const BackwardHead& head,
+    const float* q,
+    const float* k,
+    const float* errors,
+    float beta) {
+  const Floats d;
+  float dbeta = 0;
+  for (int64_t r = 0; r < head.rows; ++r) {
+    float* slope = head.slope + r * head.width;
+    const Vec dy = hn::Set(d, head.dy[r]);
+    Vec sum = hn::Zero(d);
+    for (int64_t i = 0; i < head.width; i += lanes()) {
+      const Vec own = hn::MulAdd(dy, load(q + i), load(slope + i));
+      store(own, slope + i);
+      sum = hn::MulAdd(own, load(k + i), sum);
+    }
+    const float ddelta = sum_of(sum);
+    dbeta += ddelta * errors[r];
+    head.dv[r] = beta * ddelta;
+    head.delta[r] = beta * errors[r];
+  }
+  return dbeta;
+}
+
+/// Adds to dq and dk [width]; <D, S>; and D = g (D - de k^T).
+float step_back(
+    const BackwardHead& head,
+    const float* state,
+    const float* k,
+    float g,
+    float delta_dy,
+    float* dq,
+    float* dk) {
+  const Floats d;
+  const Vec factor = hn::Set(d, g);
+  Vec dot = hn::Zero(d);
+  for (int64_t i = 0; i < head.width; i += lanes()) {
+    const Vec key = load(k + i);
+    Vec by_q = hn::Zero(d), by_error = hn::Zero(d), by_delta = hn::Zero(d);
+    for (int64_t r = 0; r < head.rows; ++r) {
+      float* at = head.slope + r * head.width + i;
+      const Vec slope = load(at);
+      const Vec s = load(state + r * head.width + i);
+      const Vec error = hn::Set(d, head.dv[r]);
+      by_q = hn::MulAdd(s, hn::Set(d, head.dy[r]), by_q);
+      by_error = hn::MulAdd(s, error, by_error);
+      by_delta = hn::MulAdd(slope, hn::Set(d, head.delta[r]), by_delta);
+      dot = hn::MulAdd(slope, s, dot);
+      store(hn::Mul(factor, hn::NegMulAdd(error, key, slope)), at);
+    }
+    const Vec own_q = hn::MulAdd(
+        factor, by_q, hn::MulAdd(hn::Set(d, delta_dy), key, load(dq + i)));
+    store(own_q, dq + i);
+    store(
+        hn::NegMulAdd(factor, by_error, hn::Add(by_delta, load(dk + i))),
+        dk + i);
+  }
+  return sum_of(dot);
+}
+
+/// Where the gradients of a token lie in out; see GatedDeltaBackwardArgs.
+struct TokenSlopes {
+  float *dq, *dk, *dv, *dg, *dbeta;
+};
+
+TokenSlopes slopes_at(
+    const GatedDeltaBackwardArgs& args,
+    const HeadPlace& place,
+    int64_t t) {
+  const GatedDeltaArgs& f = args.forward;
+  const int64_t keys = f.key_heads * f.key_dim;
+  float* token = args.out +
+      (place.b * f.length + t) * (2 * keys + f.heads * (f.value_dim + 2));
+  float* values = token + 2 * keys;
+  float* gates = values + f.heads * f.value_dim;
+  return {
+      token + place.key_head * f.key_dim,
+      token + keys + place.key_head * f.key_dim,
+      values + place.h * f.value_dim,
+      gates + place.h,
+      gates + f.heads + place.h};
+}
+
+float dot_rows(const float* a, const float* b, int64_t n) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    sum += a[i] * b[i];
+  }
+  return sum;
+}
+
+/// Token `index` of the chunk; `dq` and `dk` [width] are scratch.
+template <class V>
+void backward_token(
+    const GatedDeltaBackwardArgs& args,
+    const HeadPlace& place,
+    int64_t t,
+    int64_t index,
+    const BackwardHead& head,
+    float* dq,
+    float* dk) {
+  const GatedDeltaArgs& f = args.forward;
+  const int64_t gate = place.gate(f, t);
+  const float* k = head.keys + index * head.width;
+  const float* errors = head.errors + index * head.rows;
+  const float* state = head.states + index * head.rows * head.width;
+  as_floats(
+      static_cast<const V*>(args.dy) + gate * f.value_dim,
+      head.dy,
+      f.value_dim);
+  const auto slopes = slopes_at(args, place, t);
+  *slopes.dbeta = add_output(
+      head, head.queries + index * head.width, k, errors, f.beta[gate]);
+  const float delta_dy = dot_rows(head.delta, head.dy, head.rows);
+  std::fill_n(dq, head.width, 0.0f);
+  std::fill_n(dk, head.width, 0.0f);
+  std::copy_n(slopes.dq, f.key_dim, dq);
+  std::copy_n(slopes.dk, f.key_dim, dk);
+  const float dot = step_back(head, state, k, f.g[gate], delta_dy, dq, dk);
+  std::copy_n(dq, f.key_dim, slopes.dq);
+  std::copy_n(dk, f.key_dim, slopes.dk);
+  std::copy_n(head.dv, f.value_dim, slopes.dv);
+  *slopes.dg =
+      dot - dot_rows(head.dv, head.known + index * head.rows, head.rows);
+}
+
+template <class T, class V>
+void backward_of_head(
+    const GatedDeltaBackwardArgs& args,
+    const HeadPlace& place) {
+  thread_local Scratch scratch;
+  thread_local Scratch rows;
+  const GatedDeltaArgs& f = args.forward;
+  const auto head = backward_head(scratch, f);
+  const int64_t state = head.rows * head.width;
+  float* dq = rows.get<float>(2 * head.width);
+  const int64_t chunks = (f.length + kBackwardChunk - 1) / kBackwardChunk;
+  std::fill_n(head.starts, state, 0.0f);
+  for (int64_t c = 0; c + 1 < chunks; ++c) {
+    const int64_t from = c * kBackwardChunk;
+    load_keys<T>(f, place, from, kBackwardChunk, head);
+    float* next = head.starts + (c + 1) * state;
+    for (int64_t i = 0; i < kBackwardChunk; ++i) {
+      const float* before = i == 0 ? head.starts + c * state : next;
+      step_forward<V>(f, place, from + i, i, head, before, next);
+    }
+  }
+  std::fill_n(head.slope, state, 0.0f);
+  for (int64_t c = chunks - 1; c >= 0; --c) {
+    const int64_t from = c * kBackwardChunk;
+    const int64_t count = std::min(kBackwardChunk, f.length - from);
+    load_keys<T>(f, place, from, count, head);
+    std::copy_n(head.starts + c * state, state, head.states);
+    for (int64_t i = 0; i < count; ++i) {
+      float* before = head.states + i * state;
+      step_forward<V>(f, place, from + i, i, head, before, before + state);
+    }
+    for (int64_t i = count - 1; i >= 0; --i) {
+      backward_token<V>(args, place, from + i, i, head, dq, dq + head.width);
+    }
+  }
+}
+
+// A task is a key head with all value heads that share it, in their order.
+void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+  const GatedDeltaArgs& f = args.forward;
+  const int64_t group = f.heads / f.key_heads;
+  const int64_t token =
+      2 * f.key_heads * f.key_dim + f.heads * (f.value_dim + 2);
+  std::fill_n(args.out, f.batch * f.length * token, 0.0f);
+  visit_type(f.type, [&](auto* in) {
+    using T = std::remove_pointer_t<decltype(in)>;
+    visit_type(f.value_type, [&](auto* value) {
+      using V = std::remove_pointer_t<decltype(value)>;
+      parallel_tasks(f.batch * f.key_heads, [&](int64_t task) {
+        const int64_t key_head = task % f.key_heads;
+        for (int64_t i = 0; i < group; ++i) {
+          backward_of_head<T, V>(
+              args, {task / f.key_heads, key_head * group + i, key_head});
+        }
+      });
+    });
+  });
+}
+
+}  // namespace pennyweight::kernels::HWY_NAMESPACE
+
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+namespace pennyweight::kernels {
+
+HWY_EXPORT(gated_delta_backward);
+
+namespace simd {
+
+void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+  HWY_DYNAMIC_DISPATCH(gated_delta_backward)(args);
+}
+
+}  // namespace simd
+
+}  // namespace pennyweight::kernels
+
+#endif
