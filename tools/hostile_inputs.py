@@ -38,28 +38,31 @@ class Case(fuzz_inputs.Case):
         self.write(f"data/{name}", data)
 
 
+ODD_CARDS = [
+    "license: !!python/object/apply:os.system ['true']",
+    "license: mit\n---\nlicense: evil\x1b[31m", "license: \0",
+    "license: 'mit\\nlicense_name: \"x\"'", "license: mit\r\nbase_model: x",
+    "license: \u202emit\u2028---", "license: \ud800", "language: {en: [de]}",
+    "license: </script><script>alert(1)</script>", "\t\nlicense: mit",
+    "license: mit\nlicense: apache-2.0",
+    "license_link: javascript:alert(1)\nlicense: other"]
+
+
 def card(case):
     """Front matter of the model's README.md."""
     rng = case.rng
     many = rng.choice([10, 10_000, 300_000])
     case.reader = "convert"
-    front = rng.choice([
-        "license: " + "x" * many, "license: |\n" + "  x\n" * many,
-        "language:\n" + "- en\n" * many, "language: [" + "en, " * many + "]",
-        "language: " + "[" * many + "]" * many,
-        "license: !!python/object/apply:os.system ['true']",
-        "license: mit\n---\nlicense: evil\x1b[31m",
-        "license: 'mit\\nlicense_name: \"x\"'", "license: mit\r\nbase_model: x",
-        "a: &a [x]\n" + "".join(
-            f"b{i}: &b{i} [*a, *a]\n" for i in range(min(many, 9999))),
-        "license: " + "{" * many, "? " * many, "- " * many,
-        "license: mit # " + "x" * many, "license: \u202emit\u2028---",
-        "license: </script><script>alert(1)</script>",
-        "".join(f"key{i}: x\n" for i in range(many)),
-        "license: mit\nlicense: apache-2.0", "language: {en: [de]}",
-        "license: \0", "license: \ud800", "tags:\n" + " - x\n" * many,
-        "license_link: javascript:alert(1)\nlicense: other",
-        " " * many + "license: mit", "\t\nlicense: mit"])
+    before, repeated, behind = rng.choice([
+        ("license: ", "x", ""), ("license: |\n", "  x\n", ""),
+        ("language:\n", "- en\n", ""), ("language: [", "en, ", "]"),
+        ("language: ", "[", ""), ("language: ", "[", "]" * many),
+        ("license: ", "{", ""), ("", "? ", ""), ("", "- ", ""),
+        ("license: mit # ", "x", ""), ("tags:\n", " - x\n", ""),
+        ("", " ", "license: mit"), ("", "key: x\n", ""),
+        ("a: &a [x]\n", "b: &a [*a, *a]\n", ""),
+    ] + [(text, "", "") for text in ODD_CARDS])
+    front = before + repeated * many + behind
     end = rng.choice(["\n---\n", "\n---\n", "", "\n...\n", "\r\n---\r\n"])
     text = rng.choice(["---\n", "---\n", "\ufeff---\n", "--- \n"]) + front + end
     case.write("README.md", text.encode("utf-8", "surrogatepass"))
@@ -115,7 +118,7 @@ def special(case):
     path = case.folder / name
     what = rng.choice(["pipe", "folder", "socket", "loop", "dangling", "/dev/zero",
                        "/dev/null", "/dev/random", "/dev/tty", "/dev/stdin",
-                       "/proc/self/mem", "/proc/kmsg", "/proc/self/environ",
+                       "/proc/self/mem", "/proc/version", "/proc/self/environ",
                        "/", "..", "empty"])
     if path.is_dir():
         shutil.rmtree(path)

@@ -111,24 +111,27 @@ def recursion(rng):
         "{{ raise_exception('\\n\\u001b[31m') }}"])
 
 
+# before, what is repeated, between, what is repeated, behind
+DEEP_SYNTAX = [
+    ("{{ ", "(", "1", ")", " }}"), ("{{ ", "[", "", "]", " }}"),
+    ("{{ ", "not ", "1", "", " }}"), ("{{ ", "-", "1", "", " }}"),
+    ("{{ ", "1 + ", "1", "", " }}"), ("{{ x", ".a", "", "", " }}"),
+    ("{{ x", "[0]", "", "", " }}"), ("{{ 'x'", " | upper", "", "", " }}"),
+    ("{{ ", "a(", "", ")", " }}"), ("{{ ", "1 if 1 else ", "1", "", " }}"),
+    ("", "{% if 1 %}", "", "{% endif %}", ""),
+    ("{% if 0 %}", "{% elif 0 %}", "", "", "{% endif %}"),
+    ("", "{% for a in [1] %}", "", "{% endfor %}", ""),
+    ("", "{% set a = 1 %}", "", "", ""), ("{{ '", "\\", "n", "", "' }}"),
+    ("", "{", "", "", ""), ("", "{{ ", "", "", ""), ("", "{# ", "", "", ""),
+    ("", "{% raw %}", "", "", ""), ("", "x" * 100, "", "", ""),
+    ("{{ 1", "0", "", "", " }}"), ("{{ {", "'a': {", "", "}", "} }}"),
+    ("{{ ", "'a' in ", "'a'", "", " }}"), ("{{ x is ", "not ", "y", "", " }}")]
+
+
 def syntax(rng):
     deep = rng.choice([200, 5000, 200_000])
-    return rng.choice([
-        "{{ " + "(" * deep + "1" + ")" * deep + " }}",
-        "{{ " + "[" * deep + "]" * deep + " }}",
-        "{{ " + "not " * deep + "1 }}", "{{ " + "-" * deep + "1 }}",
-        "{{ " + "1 + " * deep + "1 }}", "{{ x" + ".a" * deep + " }}",
-        "{{ x" + "[0]" * deep + " }}", "{{ 'x'" + " | upper" * deep + " }}",
-        "{{ " + "a(" * deep + ")" * deep + " }}",
-        "{{ " + "1 if 1 else " * deep + "1 }}",
-        "{% if 1 %}" * deep + "{% endif %}" * deep,
-        "{% if 0 %}" + "{% elif 0 %}" * deep + "{% endif %}",
-        "{% for a in [1] %}" * deep + "{% endfor %}" * deep,
-        "{% set a = 1 %}" * deep, "{{ '" + "\\" * deep + "n' }}",
-        "{" * deep, "{{ " * deep, "{# " * deep, "{% raw %}" * deep,
-        "x" * 100 * deep, "{{ 1" + "0" * deep + " }}",
-        "{{ {" + "'a': {" * deep + "}" * deep + "} }}",
-        "{{ 'a' in " * deep + "'a' }}", "{{ x is " + "not " * deep + "y }}"])
+    before, left, between, right, behind = rng.choice(DEEP_SYNTAX)
+    return before + left * deep + between + right * deep + behind
 
 
 TEMPLATES = [doubled_lists, doubled_strings, deep_values, widths, ranges,
@@ -176,16 +179,20 @@ def normalizer(rng):
     def double(pattern, count):
         return {"type": "Replace", "pattern": {"String": pattern},
                 "content": pattern * count}
-    return rng.choice([
-        {"type": "Sequence", "normalizers": [double("e", 2)] * 60},
-        {"type": "Sequence", "normalizers": [double("e", 999)] * 4},
-        double("e", 10**7), {"type": "Prepend", "prepend": "x" * 10**7},
-        {"type": "Replace", "pattern": {"String": ""}, "content": "xx"},
-        {"type": "Replace", "pattern": {"Regex": rng.choice(REGEXES)},
-         "content": "x" * 1000},
-        {"type": "Sequence", "normalizers": [
+    many = rng.choice([
+        lambda: {"type": "Sequence", "normalizers": [double("e", 2)] * 60},
+        lambda: {"type": "Sequence", "normalizers": [double("e", 999)] * 4},
+        lambda: double("e", 10**7),
+        lambda: {"type": "Prepend", "prepend": "x" * 10**7},
+        lambda: {"type": "Replace", "pattern": {"String": ""},
+                 "content": "xx"},
+        lambda: {"type": "Replace", "pattern": {"Regex": rng.choice(REGEXES)},
+                 "content": "x" * 1000},
+        lambda: {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "x"}] * 100_000},
-        {"type": "Precompiled", "precompiled_charsmap": "AAAA" * 1000}])
+        lambda: {"type": "Precompiled",
+                 "precompiled_charsmap": "AAAA" * 1000}])
+    return many()
 
 
 def pre_tokenizer(rng):
@@ -243,12 +250,14 @@ def tokenizer(case):
         for word in rng.sample(sorted(vocab), 3):
             vocab[word] = rng.choice([MANY, 2**31, 2**32 - 1, 2**32, 0])
     elif what == "added":
+        count = rng.choice([1, 1000, 20_000])
+        long = "the " * (200_000 // count)
         loaded["added_tokens"] += [
             {"id": 3072 + i if rng.random() < 0.9 else MANY,
-             "content": rng.choice(["e", "", "the " * 50_000, f"<{i}>"]),
+             "content": rng.choice(["e", "", long, f"<{i}>"]),
              "single_word": False, "lstrip": True, "rstrip": True,
              "normalized": True, "special": rng.random() < 0.5}
-            for i in range(rng.choice([1, 1000, 20_000]))]
+            for i in range(count)]
     elif what == "padding":
         loaded["padding"] = {
             "strategy": {"Fixed": MANY}, "direction": "Right",
@@ -285,31 +294,36 @@ def tokenizer(case):
 def rows(case):
     """Long rows, deep rows, wide rows."""
     rng = case.rng
-    size = rng.choice([4, 16, 32]) << 20
+    size = rng.choice([2, 8, 24]) << 20
     deep = rng.choice([500, 100_000, 2_000_000])
-    name, text = rng.choice([
-        ("rows.txt", "a" * size), ("rows.txt", SENTENCE * (size // 58)),
-        ("rows.txt", "\0" * size), ("rows.txt", "\u0301" * (size // 2)),
-        ("rows.txt", "\n" * size), ("rows.txt", "\U0001f600" * (size // 4)),
-        ("rows.jsonl", json.dumps({"text": "ab " * (size // 3)})),
-        ("rows.jsonl", json.dumps({"text": "\\\"" * (size // 4)})),
-        ("rows.jsonl", '{"text": ' + "[" * deep + "]" * deep + "}"),
-        ("rows.jsonl", '{"text": "x", "y": ' + '{"a":' * deep + "1"
+    name, make = rng.choice([
+        (".txt", lambda: "a" * size),
+        (".txt", lambda: SENTENCE * (size // 58)),
+        (".txt", lambda: "\0" * size), (".txt", lambda: "\n" * size),
+        (".txt", lambda: "\u0301" * (size // 2)),
+        (".txt", lambda: "\U0001f600" * (size // 4)),
+        (".jsonl", lambda: json.dumps({"text": "ab " * (size // 3)})),
+        (".jsonl", lambda: json.dumps({"text": "\\\"" * (size // 4)})),
+        (".jsonl", lambda: '{"text": ' + "[" * deep + "]" * deep + "}"),
+        (".jsonl", lambda: '{"text": "x", "y": ' + '{"a":' * deep + "1"
          + "}" * deep + "}"),
-        ("rows.json", "[" * deep), ("rows.json", "[" * deep + "]" * deep),
-        ("rows.jsonl", json.dumps({f"c{i}": i for i in range(300_000)})),
-        ("rows.jsonl", '{"text": "x"}\n' * 500_000),
-        ("rows.jsonl", "{}\n" * 1_000_000), ("rows.jsonl", "\n" * size),
-        ("rows.json", "[" + "1," * (size // 2) + "1]"),
-        ("rows.json", "[" + "{}," * 500_000 + "{}]"),
-        ("rows.jsonl", json.dumps({"messages": [
+        (".json", lambda: "[" * deep),
+        (".json", lambda: "[" * deep + "]" * deep),
+        (".jsonl", lambda: json.dumps({f"c{i}": i for i in range(300_000)})),
+        (".jsonl", lambda: '{"text": "x"}\n' * 500_000),
+        (".jsonl", lambda: "{}\n" * 1_000_000),
+        (".jsonl", lambda: "\n" * size),
+        (".json", lambda: "[" + "1," * (size // 2) + "1]"),
+        (".json", lambda: "[" + "{}," * 500_000 + "{}]"),
+        (".jsonl", lambda: json.dumps({"messages": [
             {"role": "user", "content": "x"}] * 100_000})),
-        ("rows.jsonl", lines([{"messages": [
+        (".jsonl", lambda: lines([{"messages": [
             {"role": "user", "content": [{"type": "text", "text": SENTENCE}]
              * 20_000}]}] * 4)),
-        ("rows.jsonl", '{"text": "' + "\\u0041" * (size // 6) + '"}'),
-        ("rows.jsonl", '{"text": 1' + "0" * size + "}"),
+        (".jsonl", lambda: '{"text": "' + "\\u0041" * (size // 6) + '"}'),
+        (".jsonl", lambda: '{"text": 1' + "0" * size + "}"),
     ])
+    name, text = f"rows{name}", make()
     case.put_data(name, text)
     return f"{name} of {len(text)} characters: {text[:40]!r}"
 

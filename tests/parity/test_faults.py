@@ -100,7 +100,7 @@ def test_killed(name, straight, tmp_path):
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS if SLOW else ["gptq", "quantize"])
 def test_killed_again_and_again(name, straight, tmp_path):
     """Each run gets a little further than the one before."""
     run = straight(name)
@@ -174,13 +174,17 @@ def test_the_input_can_not_be_read(straight, tmp_path):
     under = tmp_path / "data"
     whole = short_runs.run(arguments)
     assert whole.returncode == 0, whole.stderr
+
+    def figures(done):
+        return done.stdout.splitlines()[:-1]  # without times
     for calls in (["open_read"], ["read", "pread"]):
         for number in range(1, 13 if SLOW else 5):
             for what in ("EIO", "short"):
                 done = short_runs.run(arguments, env=short_runs.faults(
                     under, what, number, calls))
                 if what == "short" or done.returncode == 0:
-                    assert done.stdout == whole.stdout, (calls, number, what)
+                    assert figures(done) == figures(whole), (
+                        calls, number, what)
                 else:
                     wrong = short_runs.fault_of_refusal(done, {5})
                     assert wrong is None, (calls, number, what, wrong)
