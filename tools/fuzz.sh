@@ -14,7 +14,8 @@ cmake -S . -B build/fuzz -G Ninja -DPENNYWEIGHT_BUILD_FUZZ=ON \
   -DPENNYWEIGHT_BUILD_TESTS=OFF -DPython_EXECUTABLE="$python" \
   -DPENNYWEIGHT_CARGO_TARGET_DIR="$PWD/build/rust" \
   --log-level=WARNING > /dev/null
-cmake --build build/fuzz --target "${targets[@]/%/_fuzz}" > /dev/null
+builds=("${targets[@]/#/build_}")
+cmake --build build/fuzz --target "${builds[@]/%/_fuzz}" > /dev/null
 cd build/fuzz
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target"

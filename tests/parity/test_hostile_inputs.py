@@ -73,8 +73,10 @@ def command(case, folder, out):
 
 
 def spare_the_machine():
-    """A case that takes far too much is found without taking all there is."""
+    """A case that takes far too much is found without taking all there is, and
+    does not outlive the test."""
     resource.setrlimit(resource.RLIMIT_AS, (4 * BYTES, 4 * BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 3 * SECONDS))
 
 
 class Run:
