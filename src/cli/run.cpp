@@ -41,7 +41,9 @@ int exit_code(ErrorCode code) {
 struct Shared {
   std::vector<std::string> json;
   bool quiet = false;
+  bool force = false;  // of commands that have no --force of their own
   CLI::Option* json_option = nullptr;
+  CLI::Option* force_option = nullptr;
 
   void add(CLI::App& app) {
     json_option =
@@ -53,6 +55,10 @@ struct Shared {
             ->expected(0, 1)
             ->type_name("[FILE]");
     app.add_flag("--quiet", quiet, "No progress; warnings and errors only");
+    force_option = app.get_option_no_throw("--force");
+    if (!force_option) {
+      force_option = app.add_flag("--force", force, "Replace --json's FILE");
+    }
   }
 
   std::optional<std::string> json_target() const {
@@ -108,6 +114,7 @@ int guarded(Console& console, const std::function<void(Console&)>& body) {
 }  // namespace
 
 int run(int argc, const char* const* argv) {
+  open_closed_streams();
   install_interrupt_handler();
   ops::keep_freed_memory();
   Console console;
@@ -132,7 +139,8 @@ int run(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
-    return app.exit(success);  // --help, --version
+    const int code = app.exit(success);  // --help, --version
+    return code ? code : guarded(console, [](Console& own) { own.flush(); });
   } catch (const CLI::ParseError& error) {
     std::string what = error.what();
     if (app.get_subcommands().empty() && app.remaining_size() > 0) {
@@ -145,8 +153,14 @@ int run(int argc, const char* const* argv) {
   }
   for (const Entry& entry : entries) {
     if (entry.parser->parsed()) {
-      console.configure(entry.shared.json_target(), entry.shared.quiet);
-      int code = guarded(console, entry.body);
+      int code = guarded(console, [&entry](Console& own) {
+        const Shared& shared = entry.shared;
+        own.configure(
+            shared.json_target(),
+            shared.quiet,
+            shared.force_option->count() > 0);
+        entry.body(own);
+      });
       if (code != 0) {
         abandon_ranks(code);
       }

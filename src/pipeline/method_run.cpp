@@ -324,6 +324,9 @@ void MethodRun::write_output(
           " tokens of " + result_.data + ".",
       name_,
       progress_);
+  for (const auto& [name, text] : added_) {
+    write_file(output.path() / name, text);
+  }
   result_.bytes_out = written.bytes;
   result_.bits_per_weight = written.bits_per_weight;
   output.commit();

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -77,6 +78,10 @@ class MethodRun {
   }
   /// Keeps a note for the report and tells the user.
   void note(const std::string& text);
+  /// A file of its own in the output folder, beside the model's.
+  void add_file(const std::string& name, std::string text) {
+    added_[name] = std::move(text);
+  }
 
   /// Loads the text. Errors as load_data's.
   void
@@ -115,6 +120,7 @@ class MethodRun {
   QuantPlan plan_;
   CalibrationSplit split_;
   std::string fingerprint_;  // of the data
+  std::map<std::string, std::string> added_;
   WalkReport result_;
 };
 

@@ -30,6 +30,7 @@ CANDIDATES = "3:64,4:64,4:32,5:64,6:64,8:64,bf16"
 
 def run(model, out, *flags, code=0, cwd=None, data=TEXT):
     report = f"{out}.json"
+    Path(report).unlink(missing_ok=True)
     done = subprocess.run(
         [BIN, "dynamic-quant", "--model", str(model), "--mlx-path", str(out),
          "--data-path", str(data), "--sequence-length", "64", "--report",

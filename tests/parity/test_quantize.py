@@ -33,6 +33,7 @@ def command(name, model, out, *flags, data=TEXT):
 
 def run(name, model, out, *flags, code=0, data=TEXT):
     result = Path(f"{out}.json")
+    result.unlink(missing_ok=True)
     done = subprocess.run(
         [*command(name, model, out, *flags, data=data), "--json", result],
         capture_output=True, text=True, timeout=600)
