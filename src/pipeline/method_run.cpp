@@ -258,13 +258,19 @@ Json MethodRun::settings(const Json& options) const {
 }
 
 // The first rank makes it ready, then the others read.
-std::unique_ptr<WorkFolder> MethodRun::open_work(const Json& settings) const {
-  const ResumePolicy policy{options_.resume, options_.force};
+std::unique_ptr<WorkFolder> MethodRun::open_work() {
+  const ResumePolicy policy{options_.resume, options_.force, options_.part};
+  auto compared = result_.settings;
+  compared.erase("model");  // has its own place
+  const WorkSettings settings(compared, {{"model", identify(model_)}});
   std::unique_ptr<WorkFolder> work;
   ranks_.first_then_others([&] {
     work = std::make_unique<WorkFolder>(
         options_.mlx_path, settings, policy, ranks_.first());
   });
+  for (const auto& text : work->warnings()) {
+    note(text);
+  }
   return work;
 }
 
@@ -337,7 +343,7 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
   // What the walk reads first, and what it reads only when it is done.
   require_finite(model_, load_outer(model_, model_.dtype));
   result_.settings = settings(options);
-  auto work = open_work(result_.settings);
+  auto work = open_work();
   result_.resumed_blocks = work->finished();
   auto walk = plan_walk(stage, *work);
   BlockWalk blocks(model_, plan_, stage, split_, walk, ranks_);

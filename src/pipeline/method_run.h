@@ -103,7 +103,7 @@ class MethodRun {
 
  private:
   Json settings(const Json& options) const;
-  std::unique_ptr<WorkFolder> open_work(const Json& settings) const;
+  std::unique_ptr<WorkFolder> open_work();
   WalkSettings plan_walk(const Stage& stage, const WorkFolder& work);
   void write_output(
       const WorkFolder& work,

@@ -131,10 +131,17 @@ class Run {
     if (!given.empty()) {
       options_.plan.mix.data_path = given;
     }
-    if (recipe.model_fingerprint != fingerprint(model_)) {
+    if (is_comparable(recipe.model_fingerprint) &&
+        recipe.model_fingerprint != fingerprint(model_)) {
       refuse(
           *options_.recipe + " is of another model (" + recipe.model +
           "); quantize that, or leave out --recipe");
+    }
+    if (!is_comparable(recipe.model_fingerprint)) {
+      note(
+          *options_.recipe +
+          " is older than the way models and texts are told apart now: "
+          "whether these are the recipe's is not known");
     }
     widths_ = recipe_widths(model_, recipe);
     if (recipe.version != PENNYWEIGHT_VERSION) {
@@ -156,7 +163,8 @@ class Run {
         model_, tokenizer, options_.plan.mix, mix_size_, fetch, progress_);
     result_.notes.insert(
         result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
-    if (recipe_ && recipe_->mix_fingerprint != mix_fingerprint()) {
+    if (recipe_ && is_comparable(recipe_->model_fingerprint) &&
+        recipe_->mix_fingerprint != mix_fingerprint()) {
       note(
           "the text is not the recipe's, so the result will be another; give "
           "--data-path if it lies elsewhere now");
@@ -172,15 +180,22 @@ class Run {
         {"method", kWhere},
         {"version", PENNYWEIGHT_VERSION},
         {"options", options_to_json(options_, true)},
-        {"model", fingerprint(model_)},
         {"data", mix_fingerprint()}};
     if (recipe_) {
       settings["recipe"] = to_json(*recipe_);
     }
     work_.emplace(
         options_.output,
-        settings,
+        WorkSettings(settings, {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
+    for (const auto& text : work_->warnings()) {
+      note(text);
+    }
+    for (const auto& name : drop_damaged_stages(*work_, recipe_.has_value())) {
+      note(
+          (work_->stages() / name).string() +
+          " is not as the unfinished run left it: it is made again");
+    }
     if (work_->resumed()) {
       say("going on with an unfinished run");
     } else if (recipe_) {
@@ -292,6 +307,7 @@ class Run {
       done[name] = {
           {"kl", finite_kl(output)},
           {"seconds", seconds_since(start)},
+          {"files", work_->sums(name)},
           {"figures", figures}};
       work_->save();
     }
