@@ -109,10 +109,11 @@ void WorkFolder::open(
     return;
   }
   const bool afresh = policy.force && !policy.resume;
-  if (readable && !afresh && (holds_work() || policy.resume)) {
+  const bool worked = holds_work() || has_blocks_from(*folder_, 0);
+  if (readable && !afresh && (worked || policy.resume)) {
     go_on(settings, *before, policy);
   } else {
-    if (!readable && !afresh && (before || holds_work())) {
+    if (!readable && !afresh && (before || worked)) {
       warnings_.push_back(
           (path_ / kSettings).string() +
           (before ? " is damaged" : " is missing") +
