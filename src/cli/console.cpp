@@ -13,6 +13,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/json_text.h"
 #include "pipeline/kernel_report.h"
 
 namespace pennyweight::cli {
@@ -184,7 +185,7 @@ ProgressFn Console::progress() {
 
 void Console::emit(Json json) {
   // Untrusted text may hold bytes that are no UTF-8.
-  say(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+  say(to_text(json) + "\n");
 }
 
 bool Console::on_event(const ProgressEvent& event) {

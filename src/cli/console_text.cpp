@@ -3,11 +3,12 @@
 #include <cstdio>
 
 #include "cli/console.h"
+#include "core/json_text.h"
 
 namespace pennyweight::cli {
 
 std::string json_text(const Json& json) {
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return to_text(json, 2) + "\n";
 }
 
 std::string fixed(double value, int decimals) {

@@ -6,6 +6,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "core/hash.h"
+#include "core/json_text.h"
 #include "kernels/threads.h"
 
 namespace pennyweight {
@@ -23,8 +24,7 @@ struct Piece {
 
 // What of a model is no weight.
 void add_description(const Model& model, Hash& hash) {
-  hash.add(model.checkpoint.config().dump(
-      -1, ' ', false, Json::error_handler_t::replace));
+  hash.add(to_text(model.checkpoint.config()));
   for (const auto& name : model.tensors.stored()) {
     const auto& info = model.checkpoint.info(name);
     hash.add(name);

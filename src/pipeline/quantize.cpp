@@ -9,6 +9,7 @@
 #include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/process.h"
 #include "export/report_page.h"
 #include "pipeline/check_output.h"
@@ -420,7 +421,8 @@ class Run {
     result_.seconds = seconds_since(start_);
     AtomicFolder output(options_.output, options_.force);
     copy_folder(source, output.path());
-    write_file(output.path() / "recipe.json", to_json(recipe()).dump(2) + "\n");
+    write_file(
+        output.path() / "recipe.json", to_text(to_json(recipe()), 2) + "\n");
     const Presentation shown{
         context(), result_, found, options_, measured_ ? &*chooser_ : nullptr};
     result_.page = page_data(shown, source);

@@ -8,6 +8,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/process.h"
 #include "export/report_page.h"
 #include "pipeline/check_output.h"
@@ -229,7 +230,8 @@ class Run {
   void write() {
     result_.output = options_.output;
     AtomicFolder output(options_.output, options_.force);
-    write_file(output.path() / "sweep.json", to_json(result_).dump(2) + "\n");
+    write_file(
+        output.path() / "sweep.json", to_text(to_json(result_), 2) + "\n");
     write_file(output.path() / "sweep.csv", csv());
     write_file(output.path() / "report.html", report_page(page()));
     for (const auto& point : result_.points) {

@@ -7,6 +7,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/json_text.h"
 #include "export/model_writer.h"
 
 namespace pennyweight {
@@ -33,15 +34,10 @@ std::string checksum_of(const std::map<std::string, mx::array>& tensors) {
   return hash.text();
 }
 
-// Names that came from outside may hold bytes that are no UTF-8.
-std::string text_of(const Json& json, int indent) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
 std::string checksum_of(const Json& json, const std::string& salt) {
   Hash hash;
   hash.add(salt);
-  hash.add(text_of(json, -1));
+  hash.add(to_text(json));
   return hash.text();
 }
 
@@ -67,7 +63,7 @@ void write_work_json(
     const std::string& salt) {
   auto sealed = json;
   sealed[kChecksum] = checksum_of(json, salt);
-  write_file(folder, name, text_of(sealed, 2) + "\n");
+  write_file(folder, name, to_text(sealed, 2) + "\n");
 }
 
 Json read_work_json(

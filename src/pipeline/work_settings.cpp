@@ -4,14 +4,11 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "core/json_text.h"
 
 namespace pennyweight {
 
 namespace {
-
-std::string text_of(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 std::string difference(
     const std::string& name,
@@ -37,8 +34,8 @@ void list_differences(
           name.empty() ? key : name + "." + key,
           found);
     }
-  } else if (text_of(before) != text_of(now)) {
-    found.push_back(difference(name, text_of(before), text_of(now)));
+  } else if (to_text(before) != to_text(now)) {
+    found.push_back(difference(name, to_text(before), to_text(now)));
   }
 }
 
@@ -64,7 +61,7 @@ Json to_json(const WorkSettings& settings) {
 
 std::string run_of(const WorkSettings& settings) {
   Hash hash;
-  hash.add(text_of(settings.settings));
+  hash.add(to_text(settings.settings));
   for (const auto& [name, own] : settings.models) {
     hash.add(name);
     hash.add(own.content);
@@ -82,7 +79,9 @@ void compare_settings(
   for (const auto& [name, now] : settings.models) {
     const auto old = identity_of(models, name);
     if (old.content != now.content && old.folder != now.folder) {
-      found.push_back(difference(name, old.folder, now.folder));
+      // Whole, since the ends of paths tell them apart.
+      found.push_back(
+          name + " (" + shown(old.folder) + ", now " + shown(now.folder) + ")");
     }
   }
   if (found.empty()) {

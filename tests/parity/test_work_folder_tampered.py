@@ -286,6 +286,29 @@ def test_weights_that_changed_are_noticed(made, tmp_path):
     assert same_files(straight(model, tmp_path / "fresh"), tmp_path / "out")
 
 
+def test_weights_that_change_while_they_are_read(made, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    random_model.write(model, **SMALL | {"num_hidden_layers": 40})
+    first = tmp_path / ".out.pennyweight/block-00000"
+    process = subprocess.Popen(
+        [BIN, "gptq", "--model", str(model), "--mlx-path", str(out),
+         "--data-path", str(TEXT), *FLAGS],
+        stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not first.exists():
+        time.sleep(0.001)
+    with open(model / "model.safetensors", "r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes([byte[0] ^ 0x80]))
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 5, errors
+    assert "model.safetensors was written to" in errors.splitlines()[-1]
+    done = run(model, out)
+    assert done.returncode == 0 and "has changed" in done.stderr
+    assert same_files(straight(model, tmp_path / "fresh"), out)
+
+
 def test_another_model_is_not_taken_for_a_changed_one(made, tmp_path):
     """The default output's name is shared by all models: the work of one is
     not dropped unasked for another."""
