@@ -39,7 +39,8 @@ def command(method, model, out, *flags, text=TEXT):
 
 def run(method, model, out, *flags, code=0, text=TEXT, launcher=()):
     report = Path(f"{out}.json")
-    report.unlink(missing_ok=True)
+    if report.exists():
+        report.unlink()
     done = subprocess.run(
         [*launcher, *command(method, model, out, *flags, text=text),
          "--report", report],
@@ -57,7 +58,8 @@ def convert(model, out, *flags):
 def report_of(method, model, out, *flags, code=0):
     """The result of any command as JSON; what is said where it must fail."""
     report = Path(f"{out}.json")
-    report.unlink(missing_ok=True)
+    if report.exists():
+        report.unlink()
     done = subprocess.run(
         [BIN, method, "--model", str(model), "--mlx-path", str(out),
          "--json", report, *map(str, flags)],
@@ -68,7 +70,8 @@ def report_of(method, model, out, *flags, code=0):
 
 def evaluate(model, *flags, code=0):
     report = Path(f"{model}.evaluate.json")
-    report.unlink(missing_ok=True)
+    if report.exists():
+        report.unlink()
     done = subprocess.run(
         [BIN, "evaluate", str(model), "--json", report, *map(str, flags)],
         capture_output=True, text=True, timeout=300)
