@@ -25,7 +25,7 @@ def plan(args, model, folder):
     file = folder / "plan.json"
     subprocess.run(
         [args.binary, "plan", model, "--target-bpw", str(args.target_bpw),
-         "--data-path", args.texts, "--json", file],
+         "--data-path", args.texts, "--json", file, "--force"],
         check=True, stdout=subprocess.DEVNULL)
     return json.loads(file.read_text())
 

@@ -63,7 +63,8 @@ def own_judge(args, outs, folder):
         subprocess.run(
             [args.binary, "evaluate", out, "--reference", args.model,
              "--data-path", head, "--sequence-length", str(LENGTH),
-             "--num-samples", "-1", "--quiet", "--json", file],
+             "--num-samples", "-1", "--quiet", "--json", file,
+             "--force"],
             check=True, stdout=subprocess.DEVNULL)
         figures[out] = json.loads(file.read_text())["kl"]["mean"]
     return figures

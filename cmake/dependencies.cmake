@@ -21,6 +21,13 @@ find_package(CLI11 2.1 REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 find_package(hwy REQUIRED)
+# Used as headers alone, for which no CMake package is needed.
+find_path(XXHASH_INCLUDE_DIR NAMES xxhash.h)
+if(NOT XXHASH_INCLUDE_DIR)
+  message(FATAL_ERROR "xxHash is missing: install libxxhash-dev (or xxhash)")
+endif()
+add_library(pw_xxhash INTERFACE)
+target_include_directories(pw_xxhash SYSTEM INTERFACE "${XXHASH_INCLUDE_DIR}")
 # oneDNN is the CPU's matmul; on a Metal Mac the ops call MLX's own. Found by
 # hand: Debian's CMake package asks for OpenCL's headers, which we don't use.
 find_path(DNNL_INCLUDE_DIR NAMES oneapi/dnnl/dnnl.hpp)

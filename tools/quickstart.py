@@ -23,7 +23,8 @@ def run(program, *args):
 
 
 def evaluate(program, model, report, *args):
-    run(program, "evaluate", model, "--data-path", TEXT, "--json", report, *args)
+    run(program, "evaluate", model, "--data-path", TEXT, "--json", report,
+        "--force", *args)
     return json.loads(report.read_text())
 
 

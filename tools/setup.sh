@@ -12,14 +12,16 @@ die() {
 }
 
 debian_packages=(g++ cmake ninja-build make git python3-venv libdnnl-dev
-  libhwy-dev nlohmann-json3-dev libcli11-dev libgtest-dev)
+  libhwy-dev nlohmann-json3-dev libcli11-dev libxxhash-dev
+  libgtest-dev)
 [ "$what" = tests ] && debian_packages+=(clang-format openmpi-bin libopenmpi-dev)
 # The report page is tested in a browser. Ubuntu has none as a package, and on a
 # Mac a Google Chrome or Chromium that is there is used; without, the test skips.
 if [ "$what" = tests ] && grep -qs '^ID=debian' /etc/os-release; then
   debian_packages+=(chromium)
 fi
-brew_packages=(cmake ninja onednn highway nlohmann-json cli11 googletest libomp)
+brew_packages=(cmake ninja onednn highway nlohmann-json cli11 xxhash
+  googletest libomp)
 [ "$what" = tests ] && brew_packages+=(clang-format open-mpi)
 
 apt_setup() {
@@ -67,7 +69,7 @@ else
   for tool in cmake ninja c++; do
     command -v $tool > /dev/null ||
       die "install cmake, ninja, a C++20 compiler, oneDNN, Highway," \
-        "nlohmann-json, CLI11 and GoogleTest with your package manager"
+        "nlohmann-json, CLI11, xxHash and GoogleTest with your package manager"
   done
 fi
 

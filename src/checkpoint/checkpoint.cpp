@@ -414,4 +414,28 @@ mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
   return SafetensorsFile::load(source.file, entry);
 }
 
+void Checkpoint::read(
+    const std::string& name,
+    uint64_t begin,
+    uint64_t end,
+    const std::function<void(const char* data, size_t bytes)>& use) const {
+  info(name);
+  const auto& source = impl_->sources.at(name);
+  source.file->read(source.entry.begin + begin, source.entry.begin + end, use);
+}
+
+const FileStamp& Checkpoint::stamp(const std::string& name) const {
+  info(name);
+  return impl_->sources.at(name).file->stamp();
+}
+
+void Checkpoint::require_unchanged() const {
+  std::set<const SafetensorsFile*> files;
+  for (const auto& [name, source] : impl_->sources) {
+    if (files.insert(source.file.get()).second) {
+      source.file->require_unchanged();
+    }
+  }
+}
+
 }  // namespace pennyweight

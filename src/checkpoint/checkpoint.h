@@ -3,11 +3,13 @@
 #include <mlx/array.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "core/dir_handle.h"
 #include "core/json.h"
 
 namespace pennyweight {
@@ -69,6 +71,19 @@ class Checkpoint {
   /// Entries first .. first + count - 1 along the first axis, a view with pages
   /// of its own: they are given back when it goes.
   mx::array load_rows(const std::string& name, int first, int count) const;
+  /// Shows `use` bytes begin .. end - 1 of a tensor as the file has them, whose
+  /// pages are given back then. From any thread.
+  void read(
+      const std::string& name,
+      uint64_t begin,
+      uint64_t end,
+      const std::function<void(const char* data, size_t bytes)>& use) const;
+
+  /// Of the file that a tensor is read from, when it was opened.
+  const FileStamp& stamp(const std::string& name) const;
+  /// io Error that names a file which has been written to since it was opened:
+  /// what was read of it may be of either state.
+  void require_unchanged() const;
 
  private:
   struct Impl;

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <functional>
 
 #include "core/error.h"
 #include "core/wrong_file.h"
@@ -83,29 +82,42 @@ header_length(std::string_view data, uint64_t size, const std::string& name) {
 
 std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
     const std::filesystem::path& path) {
-  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(path));
-  std::string name = path.string();
   // Not to wait where the name is a pipe's.
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0 && std::filesystem::is_symlink(path)) {
+  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd && std::filesystem::is_symlink(path)) {
     throw Error(
         ErrorCode::not_found,
         kWhere,
-        name + " is a link to a file that is not there; fetch it again");
+        path.string() +
+            " is a link to a file that is not there; fetch it again");
   }
-  if (fd < 0) {
-    throw io_error(kWhere, "can't open", name, errno);
+  if (!fd) {
+    throw io_error(kWhere, "can't open", path.string(), errno);
   }
+  return map(fd, path);
+}
+
+std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
+    const DirHandle& folder,
+    const std::string& name) {
+  return map(folder.open_file(name, O_RDONLY), folder.path() / name);
+}
+
+std::shared_ptr<SafetensorsFile> SafetensorsFile::map(
+    const Descriptor& fd,
+    const std::filesystem::path& path) {
+  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(path));
+  const std::string name = path.string();
   struct stat info {};
-  int failed = ::fstat(fd, &info) == 0 ? 0 : errno;
-  bool regular = !failed && S_ISREG(info.st_mode);
+  int failed = ::fstat(fd.get(), &info) == 0 ? 0 : errno;
+  const bool regular = !failed && S_ISREG(info.st_mode);
   if (regular && info.st_size >= 8) {
     void* data = ::mmap(
         nullptr,
         static_cast<size_t>(info.st_size),
         PROT_READ,
         MAP_PRIVATE,
-        fd,
+        fd.get(),
         0);
     if (data == MAP_FAILED) {
       failed = errno;
@@ -114,13 +126,13 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
       file->size_ = static_cast<size_t>(info.st_size);
     }
   }
-  ::close(fd);
   if (failed) {
     throw io_error(kWhere, "can't read", name, failed);
   }
   if (!regular) {
     throw corrupt(name, "is not a regular file");
   }
+  file->stamp_ = FileStamp::of(fd.get());
   const uint64_t length = header_length(
       {file->data_ ? file->data_ : "", file->size_},
       static_cast<uint64_t>(info.st_size),
@@ -128,6 +140,25 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
   file->entries_ =
       parse_safetensors_header({file->data_ + 8, length}, file->size_, name);
   return file;
+}
+
+void SafetensorsFile::require_unchanged() const {
+  const auto now = FileStamp::of(path_);
+  if (now && now->same_file(stamp_) && *now != stamp_) {
+    throw Error(
+        ErrorCode::io,
+        kWhere,
+        path_.string() +
+            " was written to while it was read; let it be and run again");
+  }
+}
+
+void SafetensorsFile::read(
+    uint64_t begin,
+    uint64_t end,
+    const std::function<void(const char* data, size_t bytes)>& use) const {
+  use(data_ + begin, end - begin);
+  give_back(data_ + begin, end - begin);
 }
 
 SafetensorsFile::~SafetensorsFile() {
@@ -177,14 +208,28 @@ mx::array SafetensorsFile::load(
       data, entry, [file, data, bytes] { file->give_back(data, bytes); });
 }
 
-std::map<std::string, mx::array> load_safetensors(
-    const std::filesystem::path& path) {
-  auto file = SafetensorsFile::open(path);
+namespace {
+
+std::map<std::string, mx::array> load_all(
+    const std::shared_ptr<SafetensorsFile>& file) {
   std::map<std::string, mx::array> tensors;
   for (const auto& entry : file->entries()) {
     tensors.emplace(entry.name, SafetensorsFile::load(file, entry));
   }
   return tensors;
+}
+
+}  // namespace
+
+std::map<std::string, mx::array> load_safetensors(
+    const std::filesystem::path& path) {
+  return load_all(SafetensorsFile::open(path));
+}
+
+std::map<std::string, mx::array> load_safetensors(
+    const DirHandle& folder,
+    const std::string& name) {
+  return load_all(SafetensorsFile::open(folder, name));
 }
 
 }  // namespace pennyweight

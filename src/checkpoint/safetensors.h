@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/dir_handle.h"
 
 namespace pennyweight {
 
@@ -53,6 +56,10 @@ class SafetensorsFile {
   /// cut short, a git-LFS pointer and an HTML page are called that.
   static std::shared_ptr<SafetensorsFile> open(
       const std::filesystem::path& path);
+  /// The entry `name` of an open folder, if it is a regular file and no link.
+  static std::shared_ptr<SafetensorsFile> open(
+      const DirHandle& folder,
+      const std::string& name);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
@@ -64,6 +71,20 @@ class SafetensorsFile {
     return entries_;
   }
 
+  /// Of the file when it was opened.
+  const FileStamp& stamp() const {
+    return stamp_;
+  }
+  /// io Error where the file has been written to since it was opened. One that
+  /// was put in its place is none of this one's concern.
+  void require_unchanged() const;
+  /// Shows `use` the bytes begin .. end - 1 of the file, and gives their pages
+  /// back then. From any thread.
+  void read(
+      uint64_t begin,
+      uint64_t end,
+      const std::function<void(const char* data, size_t bytes)>& use) const;
+
   /// A view without a copy where the data is aligned to its item size. Its
   /// pages are handed back to the system when the array goes, so that
   /// reading a model does not grow the process.
@@ -74,16 +95,24 @@ class SafetensorsFile {
  private:
   explicit SafetensorsFile(std::filesystem::path path)
       : path_(std::move(path)) {}
+  /// `opened`: a descriptor, or -1 with errno.
+  static std::shared_ptr<SafetensorsFile> map(
+      const Descriptor& opened,
+      const std::filesystem::path& path);
   void give_back(const char* data, size_t bytes) const;
 
   std::filesystem::path path_;
   std::vector<SafetensorsEntry> entries_;
   char* data_ = nullptr;
   size_t size_ = 0;
+  FileStamp stamp_;
 };
 
 /// All tensors of a file, by name: views, as SafetensorsFile::load's.
 std::map<std::string, mx::array> load_safetensors(
     const std::filesystem::path& path);
+std::map<std::string, mx::array> load_safetensors(
+    const DirHandle& folder,
+    const std::string& name);
 
 }  // namespace pennyweight

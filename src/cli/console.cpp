@@ -1,16 +1,19 @@
 #include "cli/console.h"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <iostream>
 
-#include "core/atomic_file.h"
+#include "core/error.h"
+#include "core/json_text.h"
 #include "pipeline/kernel_report.h"
 
 namespace pennyweight::cli {
@@ -76,6 +79,19 @@ std::string counts(const ProgressEvent& event) {
   return text + " " + event.unit;
 }
 
+// The last resort: whoever puts a name in a text shows it by shown(), which
+// knows where the name ends.
+std::string without_controls(const std::string& text) {
+  std::string clean;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    clean += shown(std::string_view(text).substr(at, end - at));
+    clean += end < text.size() ? "\n" : "";
+    at = end + 1;
+  }
+  return clean;
+}
+
 }  // namespace
 
 bool interrupted() {
@@ -92,6 +108,18 @@ void install_interrupt_handler() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
+void open_closed_streams() {
+  for (int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) == -1 && errno == EBADF) {
+      // The wrong way round: what is written there is refused, not lost.
+      const int mode = fd == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+      if (::open("/dev/null", mode) != fd) {
+        _exit(5);
+      }
+    }
+  }
+}
+
 Console::Console()
     : style_(Style::plain), terminal_(::isatty(STDERR_FILENO) != 0) {
   style_ = terminal_ ? Style::bar : Style::plain;
@@ -101,15 +129,53 @@ Console::~Console() {
   clear_bar();
 }
 
-void Console::configure(const std::optional<std::string>& json, bool quiet) {
+void Console::configure(
+    const std::optional<std::string>& json,
+    bool quiet,
+    bool force) {
   if (quiet) {
     style_ = Style::quiet;
   }
   if (json && (json->empty() || *json == "-")) {
     style_ = Style::events;
   } else if (json) {
-    json_file_ = *json;
-    AtomicFile probe(json_file_);  // found out now, not when the work is done
+    json_file_ = output_file(*json, force, "--json");
+  }
+}
+
+std::optional<OutputFile> Console::output_file(
+    const std::string& path,
+    bool force,
+    const std::string& option) {
+  if (path.empty()) {
+    return std::nullopt;
+  }
+  OutputFile file(path, force, option);
+  for (const auto& [other, taken] : files_) {
+    if (taken.is(file)) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          "output",
+          other + " and " + option + " name the same file, " + path +
+              "; give each its own");
+    }
+  }
+  files_.emplace_back(option, file);
+  return file;
+}
+
+void Console::say(const std::string& text) {
+  errno = 0;
+  std::cout << text << std::flush;
+  if (!std::cout && failed_ == 0) {
+    failed_ = errno ? errno : EIO;
+  }
+}
+
+void Console::flush() {
+  say("");
+  if (failed_) {
+    throw io_error("output", "can't write", "standard output", failed_);
   }
 }
 
@@ -119,8 +185,7 @@ ProgressFn Console::progress() {
 
 void Console::emit(Json json) {
   // Untrusted text may hold bytes that are no UTF-8.
-  std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace)
-            << std::endl;
+  say(to_text(json) + "\n");
 }
 
 bool Console::on_event(const ProgressEvent& event) {
@@ -155,7 +220,8 @@ bool Console::on_event(const ProgressEvent& event) {
     emit(std::move(json));
   } else if (event.warning) {
     clear_bar();
-    std::cerr << "warning: " << one_line(event.message, 600) << std::endl;
+    std::cerr << "warning: " << shown(one_line(event.message, 600))
+              << std::endl;
   } else if (style_ == Style::bar) {
     draw_bar(event);
   } else if (style_ == Style::plain) {
@@ -174,7 +240,7 @@ void Console::clear_bar() {
 void Console::draw_bar(const ProgressEvent& event) {
   if (event.unit.empty()) {
     clear_bar();
-    std::cerr << one_line(event.message, 600) << std::endl;
+    std::cerr << shown(one_line(event.message, 600)) << std::endl;
     return;
   }
   bool finished = event.total > 0 && event.done >= event.total;
@@ -197,7 +263,7 @@ void Console::draw_bar(const ProgressEvent& event) {
     line += "  " + rate;
   }
   if (!event.message.empty()) {
-    line += "  " + one_line(event.message, 80);
+    line += "  " + shown(one_line(event.message, 80));
   }
   line.resize(std::min(line.size(), static_cast<size_t>(terminal_width() - 1)));
   std::cerr << "\r\033[K" << line << std::flush;
@@ -206,7 +272,7 @@ void Console::draw_bar(const ProgressEvent& event) {
 
 void Console::plain_line(const ProgressEvent& event) {
   if (event.unit.empty()) {
-    std::cerr << event.stage << ": " << one_line(event.message, 600)
+    std::cerr << event.stage << ": " << shown(one_line(event.message, 600))
               << std::endl;
     return;
   }
@@ -229,7 +295,8 @@ void Console::plain_line(const ProgressEvent& event) {
 void Console::print(const std::string& text) {
   clear_bar();
   if (style_ != Style::events) {
-    std::cout << text << std::flush;
+    say(without_controls(text));
+    flush();
   }
 }
 
@@ -246,11 +313,13 @@ void Console::result(const Json& own, const std::string& text) {
     event["result"] = json;
     emit(std::move(event));
   } else {
-    std::cout << text << std::flush;
+    say(without_controls(text));
   }
-  if (!json_file_.empty()) {
-    write_file(json_file_, json.dump(2) + "\n");
+  // The file first: the reader's pipe may be closed and the disk not full.
+  if (json_file_) {
+    json_file_->write(json_text(json));
   }
+  flush();
 }
 
 void Console::error(const std::string& code, const std::string& line) {
@@ -262,66 +331,7 @@ void Console::error(const std::string& code, const std::string& line) {
     event["message"] = line;
     emit(std::move(event));
   }
-  std::cerr << "error: " << line << std::endl;
-}
-
-std::string fixed(double value, int decimals) {
-  char buffer[64];
-  std::snprintf(buffer, sizeof(buffer), "%.*f", decimals, value);
-  return buffer;
-}
-
-std::string human_bytes(double bytes) {
-  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
-  int unit = 0;
-  while (bytes >= 1000 && unit < 4) {
-    bytes /= 1000;
-    ++unit;
-  }
-  return fixed(bytes, unit > 0 && bytes < 100 ? 2 : 0) + " " + kUnits[unit];
-}
-
-std::string human_time(double seconds) {
-  auto whole = static_cast<int64_t>(std::llround(std::min(seconds, 1e7)));
-  char buffer[32];
-  if (whole >= 3600) {
-    std::snprintf(
-        buffer,
-        sizeof(buffer),
-        "%d:%02d:%02d",
-        static_cast<int>(whole / 3600),
-        static_cast<int>(whole / 60 % 60),
-        static_cast<int>(whole % 60));
-  } else {
-    std::snprintf(
-        buffer,
-        sizeof(buffer),
-        "%d:%02d",
-        static_cast<int>(whole / 60),
-        static_cast<int>(whole % 60));
-  }
-  return buffer;
-}
-
-std::string table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) {
-      widths[i] = std::max(widths[i], row[i].size());
-    }
-  }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      std::string pad(widths[i] - row[i].size(), ' ');
-      line += (i == 0 ? row[i] + pad : "  " + pad + row[i]);
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
-  }
-  return text;
+  std::cerr << "error: " << shown(line) << std::endl;
 }
 
 }  // namespace pennyweight::cli

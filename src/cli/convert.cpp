@@ -13,7 +13,7 @@ std::string describe(const ConvertReport& report) {
   for (const auto& module : report.modules) {
     quantized += module.spec.has_value();
     if (!module.reason.empty()) {
-      kept += "  kept in " + report.dtype + ": " + module.path + " (" +
+      kept += "  kept in " + report.dtype + ": " + shown(module.path) + " (" +
           module.reason + ")\n";
     }
   }
@@ -25,7 +25,7 @@ std::string describe(const ConvertReport& report) {
       " -> " + human_bytes(static_cast<double>(report.bytes_out)) + ", in " +
       fixed(report.seconds, 1) + " s, peak memory " +
       human_bytes(static_cast<double>(report.peak_rss)) + "\n";
-  return text + "written to " + report.output + "\n";
+  return text + "written to " + shown(report.output) + "\n";
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"
-#include "core/atomic_file.h"
 #include "pipeline/ranks.h"
 
 namespace pennyweight::cli {
@@ -13,7 +12,7 @@ std::string describe(const DwqReport& report) {
   std::string text;
   if (report.trained) {
     const auto& training = report.training;
-    text += "data: " + report.data + "; " +
+    text += "data: " + shown(report.data) + "; " +
         std::to_string(report.train_sequences) + " sequences, " +
         std::to_string(report.held_out_sequences) + " held out\n" +
         std::to_string(report.trained_parameters) +
@@ -29,12 +28,12 @@ std::string describe(const DwqReport& report) {
     text += fixed(report.bits_per_weight, 3) + " bits a weight, " +
         human_bytes(double(report.bytes_out)) + ", in " +
         fixed(report.seconds, 1) + " s, peak memory " +
-        human_bytes(double(report.peak_rss)) + "\nwritten to " + report.output +
-        "\n";
+        human_bytes(double(report.peak_rss)) + "\nwritten to " +
+        shown(report.output) + "\n";
   } else {
     text += "targets of " + std::to_string(report.train_sequences) + " and " +
         std::to_string(report.held_out_sequences) + " sequences are in " +
-        report.targets + "\n";
+        shown(report.targets) + "\n";
   }
   return text;
 }
@@ -45,6 +44,10 @@ void run_dwq(const DwqOptions& options, Console& console) {
   auto progress = ranks.first()
       ? console.progress()
       : [](const ProgressEvent&) { return !interrupted(); };
+  std::optional<OutputFile> file;
+  if (ranks.first()) {
+    file = console.output_file(options.report, options.force, "--report");
+  }
   fs::path folder;
   std::optional<fs::path> student;
   ranks.first_then_others([&] {
@@ -60,8 +63,8 @@ void run_dwq(const DwqOptions& options, Console& console) {
   if (!ranks.first()) {
     return;
   }
-  if (!options.report.empty()) {
-    write_file(options.report, to_json(report).dump(2) + "\n");
+  if (file) {
+    file->write(json_text(to_json(report)));
   }
   console.result(to_json(report), describe(report));
 }

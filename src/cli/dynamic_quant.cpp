@@ -2,7 +2,6 @@
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"
-#include "core/atomic_file.h"
 
 namespace pennyweight::cli {
 
@@ -24,10 +23,11 @@ std::string describe(const DynamicReport& report) {
   }
   text += "\n";
   if (report.low_kl) {
-    text += "data: " + report.data + "; " + std::to_string(report.tokens) +
+    text += "data: " + shown(report.data) + "; " +
+        std::to_string(report.tokens) +
         " tokens; KL with all modules at the low width " +
         fixed(*report.low_kl, 4) + "\nsensitivities written to " +
-        report.sensitivities + "\n";
+        shown(report.sensitivities) + "\n";
   }
   if (report.perplexity_before) {
     text += "perplexity " + fixed(*report.perplexity_before, 3) + " -> " +
@@ -38,7 +38,7 @@ std::string describe(const DynamicReport& report) {
       human_bytes(double(report.bytes_out)) + ", in " +
       fixed(report.seconds, 1) + " s, peak memory " +
       human_bytes(double(report.peak_rss)) + "\n";
-  return text + "written to " + report.output + "\n";
+  return text + "written to " + shown(report.output) + "\n";
 }
 
 }  // namespace
@@ -57,6 +57,12 @@ Command dynamic_quant_command() {
         bind_flags(app, *options);
         return [options](Console& console) {
           require_one_process("dynamic-quant");
+          const auto file =
+              console.output_file(options->report, options->force, "--report");
+          console.output_file(
+              options->sensitivities_out.value_or(""),
+              options->force,
+              "--sensitivities-out");
           const auto progress = console.progress();
           auto folder = resolve_model(options->model, progress);
           auto report = dynamic_quant(
@@ -66,8 +72,8 @@ Command dynamic_quant_command() {
                 return resolve_dataset(id, progress);
               },
               progress);
-          if (!options->report.empty()) {
-            write_file(options->report, to_json(report).dump(2) + "\n");
+          if (file) {
+            file->write(json_text(to_json(report)));
           }
           console.result(to_json(report), describe(report));
         };

@@ -14,12 +14,13 @@ std::string with_error(const Mean& mean, int decimals) {
 
 std::string describe(const EvaluateReport& report) {
   const Evaluation& figures = report.figures;
-  std::string text = report.model + ": " + fixed(report.bits_per_weight, 3) +
-      " bits a weight, " + human_bytes(static_cast<double>(report.bytes)) +
-      "\n";
-  text += "data: " + report.data + "; " + std::to_string(figures.sequences) +
-      " sequences, " + std::to_string(figures.tokens) + " tokens scored in " +
-      report.dtype + "\n\n";
+  std::string text = shown(report.model) + ": " +
+      fixed(report.bits_per_weight, 3) + " bits a weight, " +
+      human_bytes(static_cast<double>(report.bytes)) + "\n";
+  text += "data: " + shown(report.data) + "; " +
+      std::to_string(figures.sequences) + " sequences, " +
+      std::to_string(figures.tokens) + " tokens scored in " + report.dtype +
+      "\n\n";
   std::vector<std::vector<std::string>> rows{
       {"perplexity", with_error(figures.perplexity, 4)}};
   if (figures.reference) {
@@ -35,7 +36,7 @@ std::string describe(const EvaluateReport& report) {
       fixed(report.tokens_per_second, 0) + " tokens/s, peak memory " +
       human_bytes(static_cast<double>(report.peak_rss)) + "\n";
   for (const auto& note : report.notes) {
-    text += "note: " + note + "\n";
+    text += "note: " + shown(note) + "\n";
   }
   return text;
 }

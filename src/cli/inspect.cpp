@@ -54,7 +54,7 @@ std::string describe(const std::vector<KernelRow>& kernels) {
 }
 
 std::string describe(const InspectReport& report) {
-  std::string text = report.folder + ": " + report.family + ", " +
+  std::string text = shown(report.folder) + ": " + shown(report.family) + ", " +
       fixed(static_cast<double>(report.parameters) / 1e6, 1) +
       " M parameters, " + std::to_string(report.blocks) + " blocks, hidden " +
       std::to_string(report.hidden) + ", vocabulary " +
@@ -81,7 +81,7 @@ std::string describe(const InspectReport& report) {
     text += "\n" + describe(report.kernels);
   }
   for (const auto& note : report.notes) {
-    text += "note: " + note + "\n";
+    text += "note: " + shown(note) + "\n";
   }
   return text;
 }

@@ -23,7 +23,7 @@ std::string describe(const QuantizePlanReport& report) {
   }
   std::string notes;
   for (const auto& note : report.notes) {
-    notes += "note: " + note + "\n";
+    notes += "note: " + shown(note) + "\n";
   }
   return "size: " + human_bytes(double(report.bytes_in)) + " -> at most " +
       human_bytes(double(report.bytes_out)) + ", " +

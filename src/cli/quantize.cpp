@@ -2,7 +2,6 @@
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"
-#include "core/atomic_file.h"
 
 namespace pennyweight::cli {
 
@@ -26,7 +25,8 @@ std::string describe(const QuantizeReport& report) {
       " bits a weight: " + human_bytes(double(report.bytes_in)) + " -> " +
       human_bytes(double(report.bytes_out)) + ", in " +
       fixed(report.seconds, 1) + " s, peak memory " +
-      human_bytes(double(report.peak_rss)) + "\nwritten to " + report.output +
+      human_bytes(double(report.peak_rss)) + "\nwritten to " +
+      shown(report.output) +
       " (look at report.html; recipe.json does it again)\n";
 }
 
@@ -45,6 +45,8 @@ Command quantize_command() {
         bind_flags(app, *options);
         return [options](Console& console) {
           require_one_process("quantize");
+          const auto file =
+              console.output_file(options->report, options->force, "--report");
           const auto progress = console.progress();
           const auto folder = resolve_model(options->plan.model, progress);
           const auto report = quantize_model(
@@ -55,8 +57,8 @@ Command quantize_command() {
               },
               progress);
           const auto json = to_json(report);
-          if (!options->report.empty()) {
-            write_file(options->report, json.dump(2) + "\n");
+          if (file) {
+            file->write(json_text(json));
           }
           console.result(json, describe(report));
         };

@@ -21,7 +21,9 @@ constexpr const char* kExitCodes =
 struct Shared {
   std::vector<std::string> json;
   bool quiet = false;
+  bool force = false;  // of commands that have no --force of their own
   CLI::Option* json_option = nullptr;
+  CLI::Option* force_option = nullptr;
 
   void add(CLI::App& app) {
     json_option =
@@ -33,6 +35,10 @@ struct Shared {
             ->expected(0, 1)
             ->type_name("[FILE]");
     app.add_flag("--quiet", quiet, "No progress; warnings and errors only");
+    force_option = app.get_option_no_throw("--force");
+    if (!force_option) {
+      force_option = app.add_flag("--force", force, "Replace --json's FILE");
+    }
   }
 
   std::optional<std::string> json_target() const {
@@ -98,7 +104,8 @@ int run_command(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
-    return app.exit(success);  // --help, --version
+    const int code = app.exit(success);  // --help, --version
+    return code ? code : guarded(console, [](Console& own) { own.flush(); });
   } catch (const CLI::ParseError& error) {
     std::string what = error.what();
     if (app.get_subcommands().empty() && app.remaining_size() > 0) {
@@ -114,11 +121,12 @@ int run_command(int argc, const char* const* argv) {
   }
   for (const Entry& entry : entries) {
     if (entry.parser->parsed()) {
-      const auto json = entry.shared.json_target();
+      const Shared& shared = entry.shared;
+      const auto json = shared.json_target();
       say_last_words_in_json(json && (json->empty() || *json == "-"));
-      const int code = guarded(console, [&](Console&) {
-        console.configure(json, entry.shared.quiet);
-        entry.body(console);
+      const int code = guarded(console, [&](Console& own) {
+        own.configure(json, shared.quiet, shared.force_option->count() > 0);
+        entry.body(own);
       });
       if (code != 0) {
         abandon_ranks(code);
@@ -132,6 +140,7 @@ int run_command(int argc, const char* const* argv) {
 }  // namespace
 
 int run(int argc, const char* const* argv) {
+  open_closed_streams();
   install_last_words();
   install_interrupt_handler();
   const int code = run_command(argc, argv);

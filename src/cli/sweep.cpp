@@ -19,7 +19,7 @@ std::string describe(const SweepReport& report) {
   }
   return table(rows) + "costs took " + fixed(report.cost_seconds, 1) +
       " s, all " + fixed(report.seconds, 1) + " s\nwritten to " +
-      report.output + "\n";
+      shown(report.output) + "\n";
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ std::string describe(const UploadReport& report) {
   };
   return std::to_string(report.files) + " files, " + bytes(report.bytes) +
       ", of which " + bytes(report.sent) +
-      " were sent and the rest was there already\npublished at " + report.url +
+      " were sent and the rest was there already\npublished at " +
+      shown(report.url) +
       (report.commit.empty() ? "" : ", commit " + report.commit) + "\n";
 }
 

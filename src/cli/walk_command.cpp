@@ -1,7 +1,6 @@
 #include "cli/walk_command.h"
 
 #include "checkpoint/hub.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
 #include "pipeline/kernel_report.h"
 
@@ -33,19 +32,19 @@ std::string describe_gate(const WalkReport& report) {
 }
 
 std::string describe(const WalkReport& report) {
-  std::string text = "data: " + report.data + "; " +
+  std::string text = "data: " + shown(report.data) + "; " +
       std::to_string(report.tokens) + " tokens, " +
       std::to_string(report.held_out_tokens) + " more held out\n";
   text += describe_gate(report);
   for (const auto& kept : report.kept) {
-    text += "kept in floats: " + kept + "\n";
+    text += "kept in floats: " + shown(kept) + "\n";
   }
   text += fixed(report.bits_per_weight, 3) +
       " bits a weight: " + human_bytes(double(report.bytes_in)) + " -> " +
       human_bytes(double(report.bytes_out)) + ", in " +
       fixed(report.seconds, 1) + " s, peak memory " +
       human_bytes(double(report.peak_rss)) + "\n";
-  return text + "written to " + report.output + "\n";
+  return text + "written to " + shown(report.output) + "\n";
 }
 
 }  // namespace
@@ -68,6 +67,10 @@ void run_walk(
   auto progress = ranks.first()
       ? console.progress()
       : [](const ProgressEvent&) { return !interrupted(); };
+  std::optional<OutputFile> file;
+  if (ranks.first()) {
+    file = console.output_file(options.report, options.force, "--report");
+  }
   fs::path folder;
   ranks.first_then_others(
       [&] { folder = resolve_model(options.model, progress); });
@@ -80,8 +83,8 @@ void run_walk(
   }
   auto json = to_json(report);
   json["kernels"] = kernels_json();
-  if (!options.report.empty()) {
-    write_file(options.report, json.dump(2) + "\n");
+  if (file) {
+    file->write(json_text(json));
   }
   console.result(json, describe(report));
 }

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <vector>
 
+#include "core/dir_handle.h"
 #include "core/temporaries.h"
 
 namespace pennyweight {
@@ -16,10 +17,14 @@ namespace fs = std::filesystem;
 /// A file that appears under its name only when whole: written beside the
 /// target, flushed and fsynced, then renamed by commit(). Destroyed without
 /// commit, it leaves nothing. Every short write is an io Error that names the
-/// file (a full disk included).
+/// file (a full disk included). Only a regular file is ever replaced: a link,
+/// folder, pipe or device under the name is an invalid_argument Error.
 class AtomicFile {
  public:
-  explicit AtomicFile(fs::path target);
+  /// What a killed process left of the same file beside the target goes.
+  explicit AtomicFile(const fs::path& target);
+  /// The entry `name` of an open folder.
+  AtomicFile(const DirHandle& folder, std::string name);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -36,15 +41,30 @@ class AtomicFile {
   void commit();
 
  private:
-  fs::path target_;
-  fs::path temporary_;
+  void create();
+  void require_replaceable() const;
+  std::string target() const {
+    return (folder_.path() / name_).string();
+  }
+
+  DirHandle folder_;
+  std::string name_;
+  std::string temporary_;
   Temporary named_;
-  int fd_ = -1;
+  Descriptor fd_;
   uint64_t size_ = 0;
 };
 
+/// `path` absolute, without a slash at its end, which would leave it no
+/// filename().
+fs::path whole_path(const fs::path& path);
+
 /// Writes `text` to `target` by way of an AtomicFile.
 void write_file(const fs::path& target, std::string_view text);
+void write_file(
+    const DirHandle& folder,
+    const std::string& name,
+    std::string_view text);
 
 /// Copies a regular file by way of an AtomicFile.
 void copy_whole_file(const fs::path& from, const fs::path& to);
@@ -56,8 +76,8 @@ std::string read_file(const fs::path& path, size_t limit);
 /// to path(), a fresh hidden sibling of the target, which commit() renames to
 /// the target. An existing target is refused (invalid_argument) unless
 /// `force`; with it the old folder is replaced at commit, not before, and only
-/// if it is a folder that looks like a model (has config.json) or a sweep (has
-/// sweep.json), or is empty.
+/// if it is a folder, not a link to one, that looks like a model (has
+/// config.json) or a sweep (has sweep.json), or is empty.
 /// Destroyed without commit, nothing is left; what a process that was killed
 /// left beside the target goes when the next one begins.
 class AtomicFolder {
@@ -81,8 +101,8 @@ class AtomicFolder {
 
   fs::path target_;
   fs::path work_;
-  std::vector<fs::path> made_;    // parents that did not exist, inner first
-  std::vector<Temporary> named_;  // they and the work folder
+  std::vector<fs::path> made_;  // parents that did not exist, inner first
+  std::vector<Temporary> named_;
   bool force_;
   bool committed_ = false;
 };

@@ -32,6 +32,9 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
+/// What an Error says, without its [where].
+std::string reason_of(const Error& error);
+
 /// The error again, by `where`, its text beginning with what it is about.
 Error about(
     std::string_view where,
@@ -41,6 +44,12 @@ Error about(
 /// `text` on one line and without control characters, at most `limit` bytes:
 /// for quoting untrusted names and messages inside an Error.
 std::string one_line(std::string_view text, size_t limit = 300);
+
+/// `text` as it may be shown on a terminal or in a report: control characters
+/// and what turns the order of text are written as escapes (\n, \x1b, \u202e),
+/// and so are bytes that are no UTF-8. For paths and names, which hold whatever
+/// they like.
+std::string shown(std::string_view text);
 
 /// io Error for a failed system call on `path`, with errno's text and, for a
 /// full disk or missing permission, what to do about it.

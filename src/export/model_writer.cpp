@@ -139,8 +139,10 @@ void ModelWriter::append(const mx::array& rows) {
   }
 }
 
-void write_safetensors(
-    const fs::path& target,
+namespace {
+
+void write_all(
+    AtomicFile file,
     const std::map<std::string, mx::array>& tensors) {
   std::vector<TensorPlan> plan;
   std::vector<mx::array> values;
@@ -149,12 +151,26 @@ void write_safetensors(
     values.push_back(mx::contiguous(tensor));
   }
   mx::eval(values);
-  AtomicFile file(target);
   file.write(make_header(plan, 0, plan.size()));
   for (const auto& value : values) {
     file.write(value.data<char>(), value.nbytes());
   }
   file.commit();
+}
+
+}  // namespace
+
+void write_safetensors(
+    const fs::path& target,
+    const std::map<std::string, mx::array>& tensors) {
+  write_all(AtomicFile(target), tensors);
+}
+
+void write_safetensors(
+    const DirHandle& folder,
+    const std::string& name,
+    const std::map<std::string, mx::array>& tensors) {
+  write_all(AtomicFile(folder, name), tensors);
 }
 
 void ModelWriter::finish(int64_t parameters) {

@@ -76,6 +76,10 @@ class ModelWriter {
 void write_safetensors(
     const fs::path& file,
     const std::map<std::string, mx::array>& tensors);
+void write_safetensors(
+    const DirHandle& folder,
+    const std::string& name,
+    const std::map<std::string, mx::array>& tensors);
 
 /// config.json of the output: `config` with `quantization` (null: none, and
 /// what was there is removed, another quantizer's and text_config's, too) under

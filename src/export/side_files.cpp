@@ -106,8 +106,47 @@ std::optional<std::string> oddity(const fs::path& path) {
   return start.empty() ? std::nullopt : wrong_file(start);
 }
 
+bool is_inside(const fs::path& path, const fs::path& folder) {
+  const auto [at, unused] = std::ranges::mismatch(folder, path);
+  return at == folder.end();
+}
+
+// Folder of a repository in the hub's cache, models--org--name, that holds the
+// snapshot; the folder itself for any other.
+fs::path home_of(const fs::path& folder) {
+  const auto snapshots = folder.parent_path();
+  const auto repository = snapshots.parent_path();
+  const bool cached = snapshots.filename() == "snapshots" &&
+      repository.filename().string().starts_with("models--");
+  return cached ? repository : folder;
+}
+
+// What says how text becomes tokens: an output is of no use without it, or
+// worse, of another.
+bool is_needed(const std::string& name) {
+  static const std::set<std::string> kNames{
+      "tokenizer_config.json",
+      "special_tokens_map.json",
+      "added_tokens.json",
+      "chat_template.json"};
+  return is_tokenizer_file(name) || kNames.contains(name) ||
+      name.ends_with(".jinja");
+}
+
 void add(SideFiles& files, const fs::path& folder, const std::string& name) {
-  const auto shown = one_line(name, 120);
+  const auto shown = pennyweight::shown(name);
+  if (const auto target = leads_out(folder, name)) {
+    const auto what = shown + " is a link that leads out of the folder, to " +
+        target->string();
+    if (is_needed(name)) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          "export",
+          folder.string() + ": " + what + "; copy that file into the folder");
+    }
+    files.warnings.push_back(what + ": it is not carried");
+    return;
+  }
   if (const auto why = obstacle(folder / name)) {
     files.warnings.push_back(shown + " " + *why + ": it is not carried");
     return;
@@ -161,7 +200,7 @@ std::vector<std::string> copy_side_files(
   for (const auto& name : files.names) {
     const auto target = to / name;
     std::error_code failed;
-    if (!fs::is_regular_file(from / name, failed)) {
+    if (!fs::is_regular_file(from / name, failed) || leads_out(from, name)) {
       continue;
     }
     fs::create_directories(target.parent_path(), failed);
@@ -169,6 +208,19 @@ std::vector<std::string> copy_side_files(
     copied.push_back(name);
   }
   return copied;
+}
+
+std::optional<fs::path> leads_out(
+    const fs::path& folder,
+    const std::string& name) {
+  std::error_code failed;
+  const auto home = fs::canonical(folder, failed);
+  const auto target = fs::canonical(folder / name, failed);
+  // A link to nothing leads nowhere.
+  if (failed || is_inside(target, home_of(home))) {
+    return std::nullopt;
+  }
+  return target;
 }
 
 bool is_tokenizer_file(const std::string& name) {

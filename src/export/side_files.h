@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,13 +21,18 @@ struct SideFiles {
 /// quantizers, trainers and adapters, the card, the licence, hidden files; and,
 /// with a warning, what is no regular file, can't be read or is larger than 1
 /// GiB. A .json that Python could not read, a git-LFS pointer and the like are
-/// carried as they are, with a warning. io Error for a folder that can't be
-/// listed.
+/// carried as they are, with a warning. A link that leads out of the folder is
+/// not followed, lest a model bring a user's own file into an output that gets
+/// published: left out with a warning that names where it leads, and of the
+/// tokenizer and the chat templates, which an output needs, an invalid_argument
+/// Error. A snapshot in the hub's cache has its files in the cache's folder of
+/// the same repository, which counts as its own. io Error for a folder that
+/// can't be listed.
 SideFiles list_side_files(const std::filesystem::path& folder);
 
 /// Copies them, whole each, and returns the names of those that are there. One
-/// that has gone since it was listed is left out. io Error for a full disk and
-/// the like.
+/// that has gone since it was listed is left out, and so is one that has come
+/// to lead out of the folder. io Error for a full disk and the like.
 std::vector<std::string> copy_side_files(
     const SideFiles& files,
     const std::filesystem::path& from,
@@ -34,5 +40,11 @@ std::vector<std::string> copy_side_files(
 
 /// Whether a side file's name is a tokenizer's, of whatever kind.
 bool is_tokenizer_file(const std::string& name);
+
+/// Where the entry `name` of a model's folder leads by way of links, if that is
+/// neither in the folder nor in the hub cache's folder of its repository.
+std::optional<std::filesystem::path> leads_out(
+    const std::filesystem::path& folder,
+    const std::string& name);
 
 }  // namespace pennyweight

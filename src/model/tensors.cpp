@@ -143,6 +143,21 @@ ModelTensors::ModelTensors(
   }
 }
 
+std::set<std::string> ModelTensors::stored() const {
+  std::set<std::string> names;
+  for (const auto& [name, info] : infos_) {
+    const auto it = sources_.find(name);
+    if (it == sources_.end()) {
+      names.insert(name);
+      continue;
+    }
+    for (int64_t i = 0; i < std::max<int64_t>(1, it->second.count); ++i) {
+      names.insert(it->second.part(i));
+    }
+  }
+  return names;
+}
+
 const TensorInfo& ModelTensors::info(const std::string& name) const {
   auto it = infos_.find(name);
   if (it == infos_.end()) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "checkpoint/checkpoint.h"
@@ -26,6 +27,9 @@ class ModelTensors {
     return infos_.contains(name);
   }
   const TensorInfo& info(const std::string& name) const;  // not_found
+
+  /// The checkpoint's tensors that these are made of.
+  std::set<std::string> stored() const;
 
   /// Whether it is as the checkpoint has it, so that some rows can be read.
   bool is_stored_so(const std::string& name) const {

@@ -200,6 +200,7 @@ void BlockWalk::run_new(
   outcome.figures["seconds"] =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
+  model_.checkpoint.require_unchanged();
   if (ranks_.first()) {
     work.save_block(spec.index, task.result(), outcome.figures);
   }

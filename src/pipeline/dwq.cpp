@@ -158,13 +158,20 @@ class Run {
     }
   }
 
-  Json settings() const {
+  WorkSettings settings() const {
+    std::map<std::string, ModelIdentity> models{{"model", identify(teacher_)}};
+    if (student_) {
+      models["student"] = identify(*student_);
+    }
+    return {settings_json(), std::move(models)};
+  }
+
+  Json settings_json() const {
     return {
         {"method", kWhere},
         {"version", PENNYWEIGHT_VERSION},
         {"options", options_to_json(options_, true)},
-        {"model", fingerprint(teacher_)},
-        {"student", student_ ? Json(fingerprint(*student_)) : Json()},
+        {"student", student_.has_value()},
         {"data",
          fingerprint(data_.train.sequences) +
              fingerprint(data_.valid.sequences)},
@@ -173,10 +180,13 @@ class Run {
 
   // The first rank makes it ready, then the others read.
   void open_work() {
-    const ResumePolicy policy{options_.resume, options_.force};
+    const ResumePolicy policy{options_.resume, options_.force, options_.part};
     ranks_.first_then_others([&] {
       work_.emplace(options_.mlx_path, settings(), policy, ranks_.first());
     });
+    for (const auto& text : work_->warnings()) {
+      note(text);
+    }
     if (student_) {
       return;
     }
@@ -269,6 +279,7 @@ class Run {
     if (result_.trained && result_.training.tensors.empty()) {
       note("no step was better on held-out text than the start, which is kept");
     }
+    teacher_.checkpoint.require_unchanged();
     if (ranks_.first()) {
       write();
       work_->remove();

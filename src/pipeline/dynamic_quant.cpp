@@ -1,12 +1,12 @@
 #include "pipeline/dynamic_quant.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "calibration/sample.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/output_file.h"
 #include "core/process.h"
 #include "eval/evaluate.h"
 #include "method/gptq_stage.h"
@@ -23,6 +23,7 @@ namespace pennyweight {
 namespace {
 
 constexpr const char* kWhere = "dynamic-quant";
+constexpr const char* kSensitivities = "sensitivities.json";
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
@@ -65,6 +66,16 @@ class Run {
     }
     check_folders(
         kWhere, folder, options.mlx_path, options.force, true, progress);
+    check_target();
+    if (options.sensitivities_out) {
+      if (options.sensitivities) {
+        refuse(
+            "--sensitivities-out is for what is measured, and --sensitivities "
+            "measures nothing; leave one out");
+      }
+      file_.emplace(
+          *options.sensitivities_out, options.force, "--sensitivities-out");
+    }
     for (const auto& text : model_.spec.notes) {
       note(text);
     }
@@ -107,6 +118,15 @@ class Run {
     warn(progress_, kWhere, text);
   }
 
+  // Found out now, not when everything has been measured.
+  void check_target() const {
+    WidthChooser widths(model_, candidates_, low_);
+    for (const auto& module : list_homes(model_.spec)) {
+      widths.add(module, std::vector<double>(candidates_.size(), 0.0));
+    }
+    widths.choose(target_);
+  }
+
   TokenData load(const FetchDatasetFn& fetch) {
     TextReader reader(folder_);
     auto data = load_data(
@@ -144,11 +164,15 @@ class Run {
     for (const auto& module : list_homes(model_.spec)) {
       add(module, module_losses(measured, module));
     }
-    auto name = options_.model;
-    std::replace(name.begin(), name.end(), '/', '_');
-    result_.sensitivities = name + "_sensitivities.json";
-    file().write(
-        result_.sensitivities, measured, low_, list_homes(model_.spec));
+    const auto text = file().text(measured, low_, list_homes(model_.spec));
+    if (file_) {
+      result_.sensitivities = *options_.sensitivities_out;
+      file_->write(text);
+    } else {
+      result_.sensitivities =
+          (fs::path(options_.mlx_path) / kSensitivities).string();
+      measured_ = text;
+    }
   }
 
   fs::path scratch_folder() const {
@@ -200,6 +224,9 @@ class Run {
         "weight, scales included.",
         kWhere,
         progress_);
+    if (measured_) {
+      write_file(output.path() / kSensitivities, *measured_);
+    }
     output.commit();
     result_.output = options_.mlx_path;
     result_.bytes_out = written.bytes;
@@ -223,6 +250,9 @@ class Run {
       gptq.shift = 0;
     }
     GptqStage stage(gptq);
+    if (measured_) {
+      run.add_file(kSensitivities, *measured_);
+    }
     auto settings = options_to_json(options_, true);
     settings["plan"] = to_json(plan);
     const auto written =
@@ -252,6 +282,8 @@ class Run {
   SizeTarget target_;
   WidthChooser widths_;
   std::map<std::string, double> sensitivities_;
+  std::optional<OutputFile> file_;       // for what is measured
+  std::optional<std::string> measured_;  // that goes into the output folder
   DynamicReport result_;
 };
 

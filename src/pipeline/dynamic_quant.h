@@ -30,6 +30,7 @@ struct DynamicQuantOptions {
   int high_group_size = 64;
   std::optional<std::string> candidates;
   std::optional<std::string> sensitivities;
+  std::optional<std::string> sensitivities_out;
   std::string then;
   bool report_ppl = false;
   bool grad_checkpoint = false;
@@ -91,6 +92,12 @@ struct DynamicQuantOptions {
                  "instead of measuring them"},
         self.sensitivities);
     option(
+        {.name = "sensitivities-out",
+         .help = "Write what was measured to this JSON file, as soon as it is "
+                 "(default: sensitivities.json in the output folder)",
+         .affects_result = false},
+        self.sensitivities_out);
+    option(
         {.name = "then",
          .help = "Round by this method, on the same text, rather than to "
                  "nearest",
@@ -121,7 +128,8 @@ struct DynamicQuantOptions {
         self.batch_size);
     option(
         {.name = "force",
-         .help = "Replace an output folder that exists",
+         .help = "Replace an output folder and files that exist, and start "
+                 "afresh rather than go on with an unfinished run",
          .affects_result = false},
         self.force);
     option(
@@ -163,11 +171,12 @@ struct DynamicReport {
 /// Measures what rounding each module costs (measure_sensitivities), or reads
 /// it, then gives each the width by which the least is lost within the target,
 /// rounds to nearest, or as options.then says, and writes options.mlx_path.
-/// Sensitivities that were
-/// measured go to MODEL_sensitivities.json in the current folder, "/" in the
-/// model's name as "_", as mlx-lm has it: mlx-lm's own pairs without
-/// --candidates, else an object with all figures. Errors as convert's and
-/// load_data's; invalid_argument for a target that the candidates can't meet.
+/// Sensitivities that were measured go to options.sensitivities_out, else to
+/// sensitivities.json in the output folder: mlx-lm's own pairs without
+/// --candidates, else an object with all figures. mlx-lm writes them to the
+/// current folder, where nobody asked for them. Errors as convert's,
+/// load_data's and OutputFile's; invalid_argument for a target that the
+/// candidates can't meet, which is found before anything is measured.
 DynamicReport dynamic_quant(
     const fs::path& model_folder,
     const DynamicQuantOptions& options,

@@ -258,13 +258,19 @@ Json MethodRun::settings(const Json& options) const {
 }
 
 // The first rank makes it ready, then the others read.
-std::unique_ptr<WorkFolder> MethodRun::open_work(const Json& settings) const {
-  const ResumePolicy policy{options_.resume, options_.force};
+std::unique_ptr<WorkFolder> MethodRun::open_work() {
+  const ResumePolicy policy{options_.resume, options_.force, options_.part};
+  auto compared = result_.settings;
+  compared.erase("model");  // has its own place
+  const WorkSettings settings(compared, {{"model", identify(model_)}});
   std::unique_ptr<WorkFolder> work;
   ranks_.first_then_others([&] {
     work = std::make_unique<WorkFolder>(
         options_.mlx_path, settings, policy, ranks_.first());
   });
+  for (const auto& text : work->warnings()) {
+    note(text);
+  }
   return work;
 }
 
@@ -324,6 +330,9 @@ void MethodRun::write_output(
           " tokens of " + result_.data + ".",
       name_,
       progress_);
+  for (const auto& [name, text] : added_) {
+    write_file(output.path() / name, text);
+  }
   result_.bytes_out = written.bytes;
   result_.bits_per_weight = written.bits_per_weight;
   output.commit();
@@ -334,7 +343,7 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
   // What the walk reads first, and what it reads only when it is done.
   require_finite(model_, load_outer(model_, model_.dtype));
   result_.settings = settings(options);
-  auto work = open_work(result_.settings);
+  auto work = open_work();
   result_.resumed_blocks = work->finished();
   auto walk = plan_walk(stage, *work);
   BlockWalk blocks(model_, plan_, stage, split_, walk, ranks_);
@@ -365,36 +374,6 @@ MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
           .count();
   result_.peak_rss = peak_rss();
   return result_;
-}
-
-Json to_json(const WalkReport& report) {
-  Json json{
-      {"output", report.output},
-      {"settings", report.settings},
-      {"data", report.data},
-      {"tokens", report.tokens},
-      {"held_out_tokens", report.held_out_tokens},
-      {"plan",
-       {{"peak", report.plan.peak()},
-        {"activations_in_memory", report.plan.in_memory},
-        {"scratch", report.plan.scratch},
-        {"disk", report.plan.disk}}},
-      {"outer", report.outer},
-      {"blocks", report.blocks},
-      {"resumed_blocks", report.resumed_blocks},
-      {"kept", report.kept},
-      {"parameters", report.parameters},
-      {"bytes_in", report.bytes_in},
-      {"bytes", report.bytes_out},
-      {"bits_per_weight", report.bits_per_weight},
-      {"seconds", report.seconds},
-      {"peak_rss", report.peak_rss},
-      {"processes", report.ranks},
-      {"notes", report.notes}};
-  if (report.data_use.files > 0) {  // else the text came from another run
-    json["data_use"] = to_json(report.data_use);
-  }
-  return json;
 }
 
 }  // namespace pennyweight

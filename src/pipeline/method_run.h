@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -77,6 +78,10 @@ class MethodRun {
   }
   /// Keeps a note for the report and tells the user.
   void note(const std::string& text);
+  /// A file of its own in the output folder, beside the model's.
+  void add_file(const std::string& name, std::string text) {
+    added_[name] = std::move(text);
+  }
 
   /// Loads the text. Errors as load_data's.
   void
@@ -98,7 +103,7 @@ class MethodRun {
 
  private:
   Json settings(const Json& options) const;
-  std::unique_ptr<WorkFolder> open_work(const Json& settings) const;
+  std::unique_ptr<WorkFolder> open_work();
   WalkSettings plan_walk(const Stage& stage, const WorkFolder& work);
   void write_output(
       const WorkFolder& work,
@@ -115,6 +120,7 @@ class MethodRun {
   QuantPlan plan_;
   CalibrationSplit split_;
   std::string fingerprint_;  // of the data
+  std::map<std::string, std::string> added_;
   WalkReport result_;
 };
 

@@ -9,6 +9,7 @@
 #include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/process.h"
 #include "export/report_page.h"
 #include "kernels/dispatch.h"
@@ -132,10 +133,17 @@ class Run {
     if (!given.empty()) {
       options_.plan.mix.data_path = given;
     }
-    if (recipe.model_fingerprint != fingerprint(model_)) {
+    if (is_comparable(recipe.model_fingerprint) &&
+        recipe.model_fingerprint != fingerprint(model_)) {
       refuse(
           *options_.recipe + " is of another model (" + recipe.model +
           "); quantize that, or leave out --recipe");
+    }
+    if (!is_comparable(recipe.model_fingerprint)) {
+      note(
+          *options_.recipe +
+          " is older than the way models and texts are told apart now: "
+          "whether these are the recipe's is not known");
     }
     widths_ = recipe_widths(model_, recipe);
     for (const auto& text :
@@ -155,7 +163,8 @@ class Run {
         model_, reader, options_.plan.mix, mix_size_, fetch, progress_);
     result_.notes.insert(
         result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
-    if (recipe_ && recipe_->mix_fingerprint != mix_fingerprint()) {
+    if (recipe_ && is_comparable(recipe_->model_fingerprint) &&
+        recipe_->mix_fingerprint != mix_fingerprint()) {
       note(
           "the text is not the recipe's, so the result will be another; give "
           "--data-path if it lies elsewhere now");
@@ -171,15 +180,22 @@ class Run {
         {"method", kWhere},
         {"version", PENNYWEIGHT_VERSION},
         {"options", options_to_json(options_, true)},
-        {"model", fingerprint(model_)},
         {"data", mix_fingerprint()}};
     if (recipe_) {
       settings["recipe"] = to_json(*recipe_);
     }
     work_.emplace(
         options_.output,
-        settings,
+        WorkSettings(settings, {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
+    for (const auto& text : work_->warnings()) {
+      note(text);
+    }
+    for (const auto& name : drop_damaged_stages(*work_, recipe_.has_value())) {
+      note(
+          (work_->stages() / name).string() +
+          " is not as the unfinished run left it: it is made again");
+    }
     if (work_->resumed()) {
       say("going on with an unfinished run");
     } else if (recipe_) {
@@ -291,6 +307,7 @@ class Run {
       done[name] = {
           {"kl", finite_kl(output)},
           {"seconds", seconds_since(start)},
+          {"files", work_->sums(name)},
           {"figures", figures}};
       work_->save();
     }
@@ -404,7 +421,8 @@ class Run {
     result_.seconds = seconds_since(start_);
     AtomicFolder output(options_.output, options_.force);
     copy_folder(source, output.path());
-    write_file(output.path() / "recipe.json", to_json(recipe()).dump(2) + "\n");
+    write_file(
+        output.path() / "recipe.json", to_text(to_json(recipe()), 2) + "\n");
     const Presentation shown{
         context(), result_, found, options_, measured_ ? &*chooser_ : nullptr};
     result_.page = page_data(shown, source);

@@ -138,8 +138,9 @@ struct QuantizeOptions {
         self.resume);
     option(
         {.name = "force",
-         .help = "Replace an output folder that exists; drop an unfinished run "
-                 "with other settings",
+         .help = "Replace an output folder and report files that exist; start "
+                 "afresh rather than go on with an unfinished run, unless with "
+                 "--resume",
          .affects_result = false},
         self.force);
     option(

@@ -69,10 +69,18 @@ WidthPlan choose_widths(
 void copy_folder(const fs::path& from, const fs::path& to) {
   for (const auto& entry : fs::recursive_directory_iterator(from)) {
     const auto target = to / entry.path().lexically_relative(from);
-    if (entry.is_directory()) {
+    const auto kind = entry.symlink_status().type();
+    if (kind == fs::file_type::directory) {
       fs::create_directories(target);
-    } else {
+    } else if (kind == fs::file_type::regular) {
       copy_whole_file(entry.path(), target);
+    } else {
+      throw Error(
+          ErrorCode::corrupt,
+          "work",
+          entry.path().string() +
+              " is neither a file nor a folder, and no stage made it; run "
+              "again with --force");
     }
   }
 }
@@ -126,7 +134,7 @@ Json run_rounding(
   walk.assume_family = context.options.assume_family;
   walk.memory_limit = context.options.memory_limit;
   walk.data.sequence_length = context.mix.sequence_length;
-  walk.force = true;
+  walk.part = true;
   const Ranks alone;
   MethodRun run(name, context.model_folder, walk, alone, context.progress);
   run.calibrate(
@@ -157,7 +165,7 @@ Json run_dwq(
   options.max_seq_length = context.mix.sequence_length;
   options.seed = context.options.mix.seed;
   options.learning_rate = sizes.dwq_rate;
-  options.force = true;
+  options.part = true;
   DwqData data;
   data.source = context.mix.source;
   data.train.sequences = first_of(context.mix.fit, sizes.dwq_sequences);

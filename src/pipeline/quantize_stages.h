@@ -31,7 +31,8 @@ WidthPlan choose_widths(
     const TargetOptions& target,
     const std::string& where);
 
-/// All files of a finished model.
+/// All files of a finished model; corrupt Error for a link and the like, which
+/// no stage makes.
 void copy_folder(const fs::path& from, const fs::path& to);
 
 /// What the stages of a run work on; all outlive them.

@@ -161,6 +161,11 @@ std::vector<std::string> differences(
   return notes;
 }
 
+bool is_comparable(const std::string& fingerprint) {
+  constexpr size_t kOldDigits = 16;
+  return fingerprint.size() != kOldDigits;
+}
+
 WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {
   const auto homes = list_homes(model.spec);
   std::vector<Candidate> wanted;

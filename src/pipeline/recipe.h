@@ -43,6 +43,11 @@ std::vector<std::string> differences(
     const std::filesystem::path& file,
     const std::string& version);
 
+/// Whether a fingerprint of a model is of the kind that is made now. Those of
+/// the first recipes have 16 digits and were of some bytes of each tensor: such
+/// a recipe is run, with a note.
+bool is_comparable(const std::string& fingerprint);
+
 /// The recipe's widths for a model; invalid_argument for a module that either
 /// has and the other has not, and for a width that does not fit.
 WidthPlan recipe_widths(const Model& model, const Recipe& recipe);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
 
 namespace pennyweight {
@@ -99,8 +98,7 @@ ModuleLosses module_losses(
       own.effects.back().alignment * 1e6 / static_cast<double>(own.parameters)};
 }
 
-void SensitivityFile::write(
-    const std::filesystem::path& file,
+std::string SensitivityFile::text(
     const Sensitivities& measured,
     const QuantSpec& low,
     const std::vector<ModuleSpec>& modules) const {
@@ -131,7 +129,7 @@ void SensitivityFile::write(
       json["modules"][path] = entry;
     }
   }
-  write_file(file, json.dump(1) + "\n");
+  return json.dump(1) + "\n";
 }
 
 std::vector<ModuleLosses> SensitivityFile::read(

@@ -27,8 +27,8 @@ class SensitivityFile {
   SensitivityFile(std::vector<Candidate> candidates, bool listed)
       : candidates_(std::move(candidates)), listed_(listed) {}
 
-  void write(
-      const std::filesystem::path& file,
+  /// What a file of these holds.
+  std::string text(
       const Sensitivities& measured,
       const QuantSpec& low,
       const std::vector<ModuleSpec>& modules) const;

@@ -1,14 +1,16 @@
 #include "pipeline/staged_work.h"
 
 #include <chrono>
+#include <limits>
 
 #include "core/error.h"
+#include "pipeline/folder_sums.h"
 
 namespace pennyweight {
 
 StagedWork::StagedWork(
     const fs::path& target,
-    const Json& settings,
+    const WorkSettings& settings,
     const ResumePolicy& policy)
     : work_(target, settings, policy), resumed_(work_.state().has_value()) {
   if (resumed_) {
@@ -22,20 +24,22 @@ void StagedWork::save() {
 
 fs::path StagedWork::fresh_stage(const std::string& name) const {
   drop_stage(name);
-  std::error_code failed;
-  fs::create_directories(stages(), failed);
-  if (failed) {
-    throw io_error("work", "can't create", stages().string(), failed.value());
-  }
   return stages() / name;
 }
 
 void StagedWork::drop_stage(const std::string& name) const {
-  std::error_code failed;
-  fs::remove_all(stages() / name, failed);
-  if (failed) {
-    throw io_error(
-        "work", "can't remove", (stages() / name).string(), failed.value());
+  work_.stages().remove(name);
+}
+
+Json StagedWork::sums(const std::string& name) const {
+  return folder_sums(work_.stages().open_folder(name));
+}
+
+bool StagedWork::holds(const std::string& name, const Json& sums) const {
+  try {
+    return this->sums(name) == sums;
+  } catch (const Error&) {
+    return false;
   }
 }
 
@@ -64,6 +68,40 @@ RoundingCosts StagedWork::costs(
           .count();
   save();
   return found;
+}
+
+namespace {
+
+// Of finished stages the one that the run goes on from; empty: none.
+std::string best_stage(const Json& stages, bool all_kept) {
+  std::string best;
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& [name, outcome] : stages.items()) {
+    const auto kl = outcome.find("kl");
+    if (kl != outcome.end() && kl->is_number() &&
+        (all_kept || kl->get<double>() < least)) {
+      best = name;
+      least = kl->get<double>();
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+std::vector<std::string> drop_damaged_stages(StagedWork& work, bool all_kept) {
+  std::vector<std::string> dropped;
+  Json& stages = work.state()["stages"];
+  while (stages.is_object()) {
+    const auto best = best_stage(stages, all_kept);
+    if (best.empty() || work.holds(best, stages[best].value("files", Json()))) {
+      break;
+    }
+    // What it was made of went when it turned out better: that is next.
+    dropped.push_back(best);
+    stages.erase(best);
+  }
+  return dropped;
 }
 
 WidthChooser priced_widths(

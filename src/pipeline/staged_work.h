@@ -16,7 +16,7 @@ class StagedWork {
   /// As WorkFolder's.
   StagedWork(
       const fs::path& target,
-      const Json& settings,
+      const WorkSettings& settings,
       const ResumePolicy& policy);
 
   /// Whether a run is gone on with.
@@ -29,11 +29,18 @@ class StagedWork {
   void save();
   /// Where parts write their outputs, name by name.
   fs::path stages() const {
-    return work_.stages();
+    return work_.stages().path();
+  }
+  const std::vector<std::string>& warnings() const {
+    return work_.warnings();
   }
   /// An empty place for a part that begins.
   fs::path fresh_stage(const std::string& name) const;
   void drop_stage(const std::string& name) const;
+  /// What tells whether a part's output is still as it is now.
+  Json sums(const std::string& name) const;
+  /// Whether it is there and as it was then.
+  bool holds(const std::string& name, const Json& sums) const;
   void remove() {
     work_.remove();
   }
@@ -53,6 +60,10 @@ class StagedWork {
   Json state_ = Json::object();
   bool resumed_ = false;
 };
+
+/// Takes stages out of a run's state whose output is wanted (the best so far by
+/// "kl"; with `all_kept` the last) and no longer as it was. Their names.
+std::vector<std::string> drop_damaged_stages(StagedWork& work, bool all_kept);
 
 /// A chooser that has every module of the model, with these costs; without
 /// costs all are 0. `notes` takes what a user should be told.

@@ -8,6 +8,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/json_text.h"
 #include "core/process.h"
 #include "export/report_page.h"
 #include "pipeline/check_output.h"
@@ -66,8 +67,7 @@ class Run {
     check_folders(
         kWhere, folder, options.output, options.force, true, progress);
     for (const auto& text : model_.spec.notes) {
-      result_.notes.push_back(text);
-      warn(progress, kWhere, text);
+      note(text);
     }
   }
 
@@ -88,13 +88,16 @@ class Run {
         result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
     work_.emplace(
         options_.output,
-        Json{
-            {"method", kWhere},
-            {"version", PENNYWEIGHT_VERSION},
-            {"options", options_to_json(options_, true)},
-            {"model", fingerprint(model_)},
-            {"data", fingerprint(mix_.fit) + fingerprint(mix_.gate)}},
+        WorkSettings(
+            {{"method", kWhere},
+             {"version", PENNYWEIGHT_VERSION},
+             {"options", options_to_json(options_, true)},
+             {"data", fingerprint(mix_.fit) + fingerprint(mix_.gate)}},
+            {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
+    for (const auto& text : work_->warnings()) {
+      note(text);
+    }
     const auto candidates = parse_candidates(options_.plan.candidates);
     const auto costs = work_->costs(
         model_,
@@ -115,6 +118,11 @@ class Run {
   }
 
  private:
+  void note(const std::string& text) {
+    result_.notes.push_back(text);
+    warn(progress_, kWhere, text);
+  }
+
   void add_point(const WidthChooser& widths, double size) {
     const auto start = Clock::now();
     WidthPlan plan;
@@ -124,9 +132,7 @@ class Run {
       if (error.code() != ErrorCode::invalid_argument) {
         throw;
       }
-      result_.notes.push_back(
-          size_name(size) + " is left out: " + error.what());
-      warn(progress_, kWhere, result_.notes.back());
+      note(size_name(size) + " is left out: " + error.what());
       return;
     }
     SweepPoint point{
@@ -144,6 +150,13 @@ class Run {
   measure(const WidthPlan& plan, SweepPoint& point, Clock::time_point start) {
     const auto name = size_name(point.asked);
     Json& done = work_->state()["points"];
+    if (options_.keep && done.contains(name) &&
+        !work_->holds(name, done[name].value("files", Json()))) {
+      note(
+          (work_->stages() / name).string() +
+          " is not as the unfinished run left it: it is made again");
+      done.erase(name);
+    }
     if (!done.contains(name)) {
       const StageContext context{
           model_,
@@ -159,7 +172,9 @@ class Run {
       done[name] = {
           {"kl", found.reference->kl.mean.value},
           {"seconds", seconds_since(start)}};
-      if (!options_.keep) {
+      if (options_.keep) {
+        done[name]["files"] = work_->sums(name);
+      } else {
         work_->drop_stage(name);
       }
       work_->save();
@@ -218,7 +233,8 @@ class Run {
   void write() {
     result_.output = options_.output;
     AtomicFolder output(options_.output, options_.force);
-    write_file(output.path() / "sweep.json", to_json(result_).dump(2) + "\n");
+    write_file(
+        output.path() / "sweep.json", to_text(to_json(result_), 2) + "\n");
     write_file(output.path() / "sweep.csv", csv());
     write_file(output.path() / "report.html", report_page(page()));
     for (const auto& point : result_.points) {

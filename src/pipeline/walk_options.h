@@ -19,6 +19,7 @@ struct WalkOptions {
   std::optional<std::string> memory_limit;
   bool resume = false;
   bool force = false;
+  bool part = false;  // of a larger run, see ResumePolicy; no option
   std::string report;
 
   template <class Self, class Visitor>
@@ -64,8 +65,9 @@ struct WalkOptions {
         self.resume);
     option(
         {.name = "force",
-         .help = "Replace an output folder that exists; drop an unfinished run "
-                 "with other settings",
+         .help = "Replace an output folder and report files that exist; start "
+                 "afresh rather than go on with an unfinished run, unless with "
+                 "--resume",
          .affects_result = false},
         self.force);
     option(

@@ -5,15 +5,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <cinttypes>
-#include <cstdio>
-#include <vector>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "pipeline/work_part.h"
+#include "pipeline/work_names.h"
 
 namespace pennyweight {
 
@@ -22,37 +18,24 @@ namespace {
 constexpr const char* kWhere = "resume";
 constexpr const char* kLock = "lock";
 constexpr const char* kSettings = "settings.json";
+constexpr const char* kStages = "stages";
 
 fs::path work_path(const fs::path& target) {
   return target.parent_path() /
       ("." + target.filename().string() + ".pennyweight");
 }
 
-fs::path normal(const fs::path& path) {
-  auto absolute = fs::absolute(path).lexically_normal();
-  return absolute.has_filename() ? absolute : absolute.parent_path();
-}
-
-// The names, "a.b" for what is nested, of values that differ.
-void list_differences(
-    const Json& before,
-    const Json& now,
-    const std::string& name,
-    std::vector<std::string>& found) {
-  if (before.is_object() && now.is_object()) {
-    Json keys = before;
-    keys.update(now);
-    for (const auto& [key, unused] : keys.items()) {
-      list_differences(
-          before.value(key, Json()),
-          now.value(key, Json()),
-          name.empty() ? key : name + "." + key,
-          found);
-    }
-  } else if (before != now) {
-    found.push_back(
-        name + " (" + one_line(before.dump(), 60) + ", now " +
-        one_line(now.dump(), 60) + ")");
+// Damage that came after the folder was opened ends the run; the next finds it
+// and makes good.
+template <class F>
+auto read_now(F&& read) {
+  try {
+    return read();
+  } catch (const Error& error) {
+    throw Error(
+        error.code(),
+        kWhere,
+        reason_of(error) + "; run again, and what is damaged is made again");
   }
 }
 
@@ -60,18 +43,12 @@ void list_differences(
 
 WorkFolder::WorkFolder(
     const fs::path& target,
-    const Json& settings,
+    const WorkSettings& settings,
     const ResumePolicy& policy,
     bool writer)
-    : target_(normal(target)), path_(work_path(target_)), writer_(writer) {
+    : target_(whole_path(target)), path_(work_path(target_)), writer_(writer) {
+  enter(policy);
   if (writer_) {
-    // Checks the target and makes its parents, then leaves nothing.
-    AtomicFolder probe(target_, policy.force);
-    std::error_code failed;
-    fs::create_directories(path_, failed);
-    if (failed) {
-      throw io_error(kWhere, "can't create", path_.string(), failed.value());
-    }
     lock();
   }
   try {
@@ -86,79 +63,144 @@ WorkFolder::WorkFolder(
   }
 }
 
-void WorkFolder::open(const Json& settings, const ResumePolicy& policy) {
-  bool has_settings = fs::exists(path_ / kSettings);
-  if (!has_settings && policy.resume) {
+void WorkFolder::enter(const ResumePolicy& policy) {
+  if (writer_) {
+    // Checks the target and makes its parents, then leaves nothing.
+    AtomicFolder probe(target_, policy.force || policy.part);
+    std::error_code failed;
+    fs::create_directories(target_.parent_path(), failed);
+    if (failed) {
+      throw io_error(kWhere, "can't create", path_.string(), failed.value());
+    }
+  }
+  parent_ = DirHandle::open(target_.parent_path());
+  const auto name = path_.filename().string();
+  const auto kind = parent_->kind(name);
+  if (kind && *kind != DirHandle::Kind::folder) {
+    if (!writer_ || !(policy.part || (policy.force && !policy.resume))) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          kWhere,
+          path_.string() + " is " + kind_name(*kind) +
+              " where an unfinished run is kept; it is not followed: remove "
+              "it, or pass --force, which removes it and nothing else");
+    }
+    parent_->remove(name);
+  }
+  folder_ =
+      writer_ ? parent_->open_or_make_folder(name) : parent_->open_folder(name);
+}
+
+void WorkFolder::open(
+    const WorkSettings& settings,
+    const ResumePolicy& policy) {
+  run_ = run_of(settings);
+  const auto before = read_settings();
+  const bool readable = before && !before->is_null();
+  if (policy.resume && !readable) {
     throw Error(
         ErrorCode::not_found,
         kWhere,
-        "there is no unfinished run for " + target_.string() +
+        (before ? (path_ / kSettings).string() + " is damaged, so that "
+                : std::string()) +
+            "there is no unfinished run for " + target_.string() +
             "; leave out --resume");
   }
   count_finished();
   if (!writer_) {
-    compare_settings(settings);
-  } else if (!has_settings || (!holds_work() && !policy.resume)) {
-    start_anew(settings);
-  } else if (!policy.force) {
-    compare_settings(settings);
+    compare_settings(settings, before.value_or(Json()), target_);
+    return;
+  }
+  const bool afresh = policy.force && !policy.resume;
+  const bool worked = holds_work() || has_blocks_from(*folder_, 0);
+  if (readable && !afresh && (worked || policy.resume)) {
+    go_on(settings, *before, policy);
   } else {
-    try {
-      compare_settings(settings);
-      drop_damaged();
-    } catch (const Error& error) {
-      if (error.code() == ErrorCode::io) {
-        throw;
-      }
-      start_anew(settings);
+    if (!readable && !afresh && (before || worked)) {
+      warnings_.push_back(
+          (path_ / kSettings).string() +
+          (before ? " is damaged" : " is missing") +
+          ": the unfinished run is started afresh");
     }
+    start_anew(settings);
   }
   finished_at_start_ = finished_;
-  if (writer_) {
-    drop_unfinished();
+  drop_unfinished();
+}
+
+void WorkFolder::go_on(
+    const WorkSettings& settings,
+    const Json& before,
+    const ResumePolicy& policy) {
+  try {
+    compare_settings(settings, before, target_);
+  } catch (const Error&) {
+    if (!policy.part) {
+      throw;
+    }
+    start_anew(settings);
+    return;
+  }
+  if (const auto changed = changed_model(settings, before)) {
+    warnings_.push_back(
+        "what the model in " + *changed +
+        " holds has changed since the unfinished run began: what was "
+        "finished is made again");
+    start_anew(settings);
+    return;
+  }
+  drop_damaged();
+}
+
+// Absent: there are none; null: damaged.
+std::optional<Json> WorkFolder::read_settings() const {
+  if (!folder_->kind(kSettings)) {
+    return std::nullopt;
+  }
+  try {
+    return read_work_json(*folder_, kSettings, kSettings);
+  } catch (const Error&) {
+    return Json();
   }
 }
 
 WorkFolder::~WorkFolder() {
-  discard();
+  try {
+    discard();
+  } catch (const Error&) {
+    // What stays is an empty run, of which the next one takes the place.
+  }
 }
 
 // Of a folder in which nothing is finished nothing stays.
 void WorkFolder::discard() {
-  if (lock_ >= 0 && !holds_work()) {
-    std::error_code ignored;
-    // First what needs no descriptor, of which there may be none left.
-    for (const char* name : {kSettings, kLock}) {
-      fs::remove(path_ / name, ignored);
-    }
-    fs::remove(path_, ignored);
-    fs::remove_all(path_, ignored);
+  if (lock_ && !holds_work()) {
+    remove();
   }
   unlock();
 }
 
 void WorkFolder::lock() {
-  auto file = path_ / kLock;
-  lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) {
-    const int failed = errno;
-    ::rmdir(path_.c_str());  // it goes where it is empty: made just now
-    throw io_error(kWhere, "can't create", file.string(), failed);
+  const auto file = (path_ / kLock).string();
+  const auto kind = folder_->kind(kLock);
+  if (kind && *kind != DirHandle::Kind::file) {
+    folder_->remove(kLock);
   }
-  bool locked = ::flock(lock_, LOCK_EX | LOCK_NB) == 0;
-  int failed = errno;
+  auto opened = folder_->open_file(kLock, O_RDWR | O_CREAT);
+  const bool locked = ::flock(opened.get(), LOCK_EX | LOCK_NB) == 0;
+  const int failed = errno;
   // The one who had it may have removed the file after it was opened here.
-  struct stat opened {};
   struct stat named {};
-  bool same = ::fstat(lock_, &opened) == 0 &&
-      ::stat(file.c_str(), &named) == 0 && opened.st_dev == named.st_dev &&
-      opened.st_ino == named.st_ino;
+  const auto own = FileStamp::of(opened.get());
+  const bool same =
+      ::fstatat(folder_->fd(), kLock, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+      own.number == static_cast<uint64_t>(named.st_ino);
   if (locked && same) {
+    lock_ = std::move(opened);
     return;
   }
-  unlock();
   if (!locked && failed != EWOULDBLOCK) {
-    throw io_error(kWhere, "can't lock", file.string(), failed);
+    throw io_error(kWhere, "can't lock", file, failed);
   }
   throw Error(
       ErrorCode::invalid_argument,
@@ -168,106 +210,86 @@ void WorkFolder::lock() {
 }
 
 void WorkFolder::unlock() {
-  if (lock_ >= 0) {
-    ::close(lock_);
-    lock_ = -1;
-  }
+  lock_.reset();
 }
 
-void WorkFolder::compare_settings(const Json& settings) const {
-  auto before = read_work_json(path_ / kSettings);
-  std::vector<std::string> differences;
-  list_differences(before, settings, "", differences);
-  if (differences.empty()) {
-    return;
-  }
-  std::string names;
-  for (const auto& difference : differences) {
-    names += (names.empty() ? "" : ", ") + difference;
-  }
-  throw Error(
-      ErrorCode::invalid_argument,
-      kWhere,
-      "an unfinished run for " + target_.string() + " has other settings: " +
-          names + "; use those, or drop its work with --force");
-}
-
-void WorkFolder::start_anew(const Json& settings) {
+void WorkFolder::start_anew(const WorkSettings& settings) {
   // A block that stayed would pass for one of the new settings.
   remove_all_but({kLock});
   finished_ = 0;
   state_.reset();
-  write_file(path_ / kSettings, settings.dump(2) + "\n");
+  write_work_json(*folder_, kSettings, to_json(settings), kSettings);
 }
 
 void WorkFolder::remove_all_but(const std::set<std::string>& kept) const {
-  std::error_code failed;
-  std::vector<fs::path> leftovers;
-  for (const auto& entry : fs::directory_iterator(path_, failed)) {
-    if (!kept.contains(entry.path().filename().string())) {
-      leftovers.push_back(entry.path());
+  for (const auto& name : folder_->names()) {
+    if (!kept.contains(name)) {
+      folder_->remove(name);
     }
-  }
-  for (const auto& leftover : leftovers) {
-    if (!failed) {
-      fs::remove_all(leftover, failed);
-    }
-  }
-  if (failed) {
-    throw io_error(kWhere, "can't empty", path_.string(), failed.value());
   }
 }
 
-fs::path WorkFolder::block_path(int index) const {
-  char name[32];
-  std::snprintf(name, sizeof(name), "block-%05d", index);
-  return path_ / name;
+const fs::path& WorkFolder::path() const {
+  if (!folder_->is_in_place()) {
+    throw Error(
+        ErrorCode::io,
+        kWhere,
+        path_.string() +
+            " is no longer the folder that this run keeps its work in; run "
+            "again");
+  }
+  return path_;
 }
 
-fs::path WorkFolder::state_path(int64_t step) const {
-  char name[40];
-  std::snprintf(name, sizeof(name), "state-%010" PRId64, step);
-  return path_ / name;
+DirHandle WorkFolder::stages() const {
+  path();  // what is not done by this object is done by paths
+  const auto kind = folder_->kind(kStages);
+  if (kind && *kind != DirHandle::Kind::folder) {
+    folder_->remove(kStages);
+  }
+  return folder_->open_or_make_folder(kStages);
+}
+
+WorkPart WorkFolder::block(int index) const {
+  return {*folder_, block_name(index), run_};
+}
+
+WorkPart WorkFolder::state(int64_t step) const {
+  return {*folder_, state_name(step), run_};
 }
 
 void WorkFolder::count_finished() {
   finished_ = 0;
-  while (fs::exists(block_path(finished_))) {
+  while (folder_->kind(block_name(finished_))) {
     ++finished_;
   }
-  state_.reset();
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(path_, ignored)) {
-    const auto name = entry.path().filename().string();
-    int64_t step = 0;
-    if (std::sscanf(name.c_str(), "state-%" SCNd64, &step) == 1 &&
-        entry.path() == state_path(step)) {
-      state_ = std::max(state_.value_or(0), step);
-    }
-  }
+  const auto states = list_states(*folder_);
+  state_ = states.empty() ? std::nullopt : std::optional(states.front());
 }
 
 void WorkFolder::drop_damaged() {
-  for (int i = 0; i < finished_; ++i) {
-    try {
-      load_block(i);
-      load_report(i);
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::corrupt) {
-        throw;
-      }
-      finished_ = i;
-    }
+  std::optional<std::string> fault;
+  for (int i = 0; i < finished_ && !fault; ++i) {
+    fault = fault_of(block(i));
+    finished_ = fault ? i : finished_;
   }
-  if (state_) {
-    try {
-      load_state();
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::corrupt) {
-        throw;
-      }
-      state_.reset();
+  if (!fault && has_blocks_from(*folder_, finished_)) {
+    fault = (path_ / block_name(finished_)).string() + " is missing";
+  }
+  if (fault) {
+    warnings_.push_back(
+        *fault + ": block " + std::to_string(finished_) +
+        " and those after it are made again");
+  }
+  state_.reset();
+  for (const int64_t step : list_states(*folder_)) {
+    fault = fault_of(state(step));
+    if (!fault) {
+      state_ = step;
+  named_.release();
+      return;
     }
+    warnings_.push_back(*fault + ": what led to it is done again");
   }
 }
 
@@ -276,13 +298,10 @@ void WorkFolder::drop_damaged() {
 void WorkFolder::drop_unfinished() const {
   std::set<std::string> kept{kLock, kSettings};
   if (state_) {
-    kept.insert(kStages);
+    kept.insert({kStages, state_name(*state_)});
   }
   for (int i = 0; i < finished_; ++i) {
-    kept.insert(block_path(i).filename().string());
-  }
-  if (state_) {
-    kept.insert(state_path(*state_).filename().string());
+    kept.insert(block_name(i));
   }
   remove_all_but(kept);
 }
@@ -298,7 +317,7 @@ void WorkFolder::save_block(
         "block " + std::to_string(index) + " is not the next");
   }
   save_work_part(
-      block_path(index),
+      block(index),
       tensors,
       figures,
       std::to_string(finished_) + " finished blocks");
@@ -311,46 +330,44 @@ void WorkFolder::save_state(
     const std::map<std::string, mx::array>& tensors,
     const Json& figures) {
   save_work_part(
-      state_path(step),
+      state(step),
       tensors,
       figures,
       std::to_string(state_.value_or(0)) + " steps");
   const auto before = state_;
   state_ = step;
-  named_.release();
-  std::error_code failed;
   if (before && before != step) {
-    fs::remove_all(state_path(*before), failed);
-  }
-  if (failed) {
-    throw io_error(
-        kWhere, "can't remove", state_path(*before).string(), failed.value());
+    folder_->remove(state_name(*before));
   }
 }
 
 std::map<std::string, mx::array> WorkFolder::load_block(int index) const {
-  return load_work_part(block_path(index));
+  return read_now([&] { return load_work_part(block(index)); });
 }
 
 Json WorkFolder::load_report(int index) const {
-  return load_work_figures(block_path(index));
+  return read_now([&] { return load_work_figures(block(index)); });
 }
 
 std::map<std::string, mx::array> WorkFolder::load_state() const {
-  return load_work_part(state_path(*state_));
+  return read_now([&] { return load_work_part(state(*state_)); });
 }
 
 Json WorkFolder::load_state_report() const {
-  return load_work_figures(state_path(*state_));
+  return read_now([&] { return load_work_figures(state(*state_)); });
 }
 
 void WorkFolder::remove() {
-  std::error_code failed;
   finished_ = 0;
   state_.reset();
-  fs::remove_all(path_, failed);
-  if (failed) {
-    throw io_error(kWhere, "can't remove", path_.string(), failed.value());
+  // The lock last, so that no other process begins in what is being removed.
+  remove_all_but({kLock});
+  folder_->remove(kLock);
+  const auto name = path_.filename();
+  if (folder_->is_in_place() &&
+      ::unlinkat(parent_->fd(), name.c_str(), AT_REMOVEDIR) != 0 &&
+      errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT) {
+    throw io_error(kWhere, "can't remove", path_.string(), errno);
   }
   unlock();  // what is there from now on is another process's
 }

@@ -7,9 +7,13 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
+#include "core/dir_handle.h"
 #include "core/json.h"
 #include "core/temporaries.h"
+#include "pipeline/work_part.h"
+#include "pipeline/work_settings.h"
 
 namespace pennyweight {
 
@@ -17,8 +21,13 @@ namespace mx = mlx::core;
 namespace fs = std::filesystem;
 
 struct ResumePolicy {
-  bool resume = false;  // there must be something to go on with
-  bool force = false;   // replace the target, drop work of other settings
+  /// There must be something to go on with.
+  bool resume = false;
+  /// Replace the target and, without `resume`, start afresh.
+  bool force = false;
+  /// Part of a larger run, which has decided already: its target may be
+  /// replaced, work of other settings is dropped.
+  bool part = false;
 };
 
 /// What a long run keeps beside its target so that it can be gone on with: the
@@ -26,30 +35,40 @@ struct ResumePolicy {
 /// block, which appears whole or not at all. It outlives the process unless
 /// remove() is called or no block was finished. One process at a time holds
 /// its lock, to the end of the object.
+///
+/// The folder is opened once, and never through a link; all that is read or
+/// removed in it is reached by that handle, and links in it are not followed.
+/// What is found damaged, foreign or out of its place is made again: warnings()
+/// says so.
 class WorkFolder {
  public:
-  /// `settings` is what determines the result. Work of equal settings is gone
-  /// on with; of others it is an invalid_argument Error that names those that
-  /// differ, or dropped with force. Also invalid_argument: the target is there
-  /// without force, or another process works on it; not_found: nothing to
-  /// resume; corrupt: damaged settings. One that is no `writer` only reads.
+  /// Work of equal settings on the same models is gone on with. Of models whose
+  /// files hold something else now it is dropped, with a warning, and so are
+  /// blocks from the first damaged one on. Of other settings, or of models in
+  /// other folders, it is an invalid_argument Error that names what differs, or
+  /// dropped with force. Also invalid_argument: the target is there without
+  /// force, something else than a folder stands in the work folder's place
+  /// (with force it goes, of a link only the link), or another process works on
+  /// it; not_found: nothing to resume. One that is no `writer` only reads.
   WorkFolder(
       const fs::path& target,
-      const Json& settings,
+      const WorkSettings& settings,
       const ResumePolicy& policy,
       bool writer = true);
   ~WorkFolder();
   WorkFolder(const WorkFolder&) = delete;
   WorkFolder& operator=(const WorkFolder&) = delete;
 
-  const fs::path& path() const {
-    return path_;
+  /// io Error where it leads elsewhere by now: what is not done by this object
+  /// is done by this path.
+  const fs::path& path() const;
+  /// What the user should be told of what was found.
+  const std::vector<std::string>& warnings() const {
+    return warnings_;
   }
   /// Where runs that this one is made of have their outputs and work folders;
-  /// it stays while there is a state.
-  fs::path stages() const {
-    return path_ / kStages;
-  }
+  /// it stays while there is a state. Errors as path()'s.
+  DirHandle stages() const;
   bool resumed() const {
     return finished_at_start_ > 0;
   }
@@ -84,14 +103,17 @@ class WorkFolder {
   void remove();
 
  private:
-  static constexpr const char* kStages = "stages";
-
-  void open(const Json& settings, const ResumePolicy& policy);
+  void enter(const ResumePolicy& policy);
+  void open(const WorkSettings& settings, const ResumePolicy& policy);
+  void go_on(
+      const WorkSettings& settings,
+      const Json& before,
+      const ResumePolicy& policy);
   void lock();
   void unlock();
   void discard();
-  void compare_settings(const Json& settings) const;
-  void start_anew(const Json& settings);
+  std::optional<Json> read_settings() const;
+  void start_anew(const WorkSettings& settings);
   void remove_all_but(const std::set<std::string>& kept) const;
   bool holds_work() const {
     return finished_ > 0 || state_;
@@ -99,16 +121,20 @@ class WorkFolder {
   void count_finished();
   void drop_damaged();
   void drop_unfinished() const;
-  fs::path block_path(int index) const;
-  fs::path state_path(int64_t step) const;
+  WorkPart block(int index) const;
+  WorkPart state(int64_t step) const;
 
   fs::path target_;
   fs::path path_;
   bool writer_;
-  int lock_ = -1;
+  std::optional<DirHandle> parent_;
+  std::optional<DirHandle> folder_;
+  std::string run_;  // what makes a part this run's
+  Descriptor lock_;
   int finished_ = 0;
   int finished_at_start_ = 0;
   std::optional<int64_t> state_;
+  std::vector<std::string> warnings_;
   Temporary named_;  // path_, while it holds no work
 };
 

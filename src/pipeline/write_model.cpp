@@ -49,6 +49,7 @@ WrittenModel write_model(
   auto parameters = model_size(model).parameters;
   written.bytes =
       write_tensors(model, conversion, parameters, folder, where, progress);
+  model.checkpoint.require_unchanged();
   int64_t carried = 0;
   for (const auto& [name, info] : model.tensors.all()) {
     carried += is_among(name, model.spec.carried)

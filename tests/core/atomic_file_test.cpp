@@ -186,5 +186,62 @@ TEST_F(AtomicTest, APipeIsNotWaitedFor) {
   EXPECT_THROW(read_file(folder_ / "pipe", 9), Error);
 }
 
+TEST_F(AtomicTest, NothingButAFileIsReplaced) {
+  fs::create_directory(folder_ / "folder");
+  write_file(folder_ / "real", "real");
+  fs::create_symlink("real", folder_ / "link");
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  for (const char* name : {"folder", "link", "pipe"}) {
+    try {
+      write_file(folder_ / name, "new");
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_argument) << error.what();
+      EXPECT_NE(std::string(error.what()).find(name), std::string::npos);
+    }
+  }
+  EXPECT_EQ(read_file(folder_ / "real", 9), "real");
+  EXPECT_EQ(count(), 4u);
+}
+
+TEST_F(AtomicTest, ALinkThatAppearedMeanwhileIsNotReplaced) {
+  AtomicFile file(folder_ / "a");
+  file.write("new");
+  fs::create_symlink("nowhere", folder_ / "a");
+  EXPECT_THROW(file.commit(), Error);
+  EXPECT_TRUE(fs::is_symlink(folder_ / "a"));
+}
+
+TEST_F(AtomicTest, ALinkInPlaceOfTheTemporaryFileIsNotWrittenThrough) {
+  write_file(folder_ / "real", "real");
+  fs::create_symlink(
+      "real", folder_ / (".a.part" + std::to_string(::getpid())));
+  write_file(folder_ / "a", "new");
+  EXPECT_EQ(read_file(folder_ / "real", 9), "real");
+  EXPECT_EQ(read_file(folder_ / "a", 9), "new");
+  EXPECT_EQ(count(), 2u);
+}
+
+TEST_F(AtomicTest, ThePartOfAKilledProcessGoesAndOthersStay) {
+  const auto dead = std::to_string(dead_process());
+  write_file(folder_ / (".a.part" + dead), "half");
+  write_file(folder_ / (".b.part" + dead), "half");
+  write_file(folder_ / (".a.part" + std::to_string(::getppid())), "half");
+  fs::create_directory(folder_ / (".c.part" + dead));
+  write_file(folder_ / "a", "new");
+  write_file(folder_ / "c", "new");
+  EXPECT_FALSE(fs::exists(folder_ / (".a.part" + dead)));
+  EXPECT_EQ(count(), 5u);
+}
+
+TEST_F(AtomicTest, ALinkToAModelIsNotReplaced) {
+  fs::create_directory(folder_ / "real");
+  write_file(folder_ / "real" / "config.json", "{}");
+  fs::create_directory_symlink("real", folder_ / "model");
+  EXPECT_THROW(AtomicFolder(folder_ / "model", true), Error);
+  EXPECT_TRUE(fs::is_symlink(folder_ / "model"));
+  EXPECT_EQ(count(), 2u);
+}
+
 }  // namespace
 }  // namespace pennyweight

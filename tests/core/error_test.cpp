@@ -29,4 +29,21 @@ TEST(Error, AFailedCallSaysWhatToDo) {
   EXPECT_EQ(missing.code(), ErrorCode::not_found);
 }
 
+TEST(Shown, WhatATerminalWouldObeyIsEscaped) {
+  EXPECT_EQ(
+      shown("a\nerror: fake\x1b[31m\t\x7f"),
+      "a\\nerror: fake\\x1b[31m\\t\\x7f");
+  EXPECT_EQ(shown("\xc2\x9b[31m"), "\\u009b[31m");
+  EXPECT_EQ(shown("\xe2\x80\xaetxt"), "\\u202etxt");
+  EXPECT_EQ(shown("\xe2\x80\xa8"), "\\u2028");
+}
+
+TEST(Shown, TextStaysAndBytesThatAreNoneDoNot) {
+  const std::string text = "modèle 模型 😀 \\ 'q'";
+  EXPECT_EQ(shown(text), text);
+  EXPECT_EQ(shown("x\xffy\xc3"), "x\\xffy\\xc3");
+  EXPECT_EQ(shown("\xc0\xaf\xed\xa0\x80"), "\\xc0\\xaf\\xed\\xa0\\x80");
+  EXPECT_EQ(shown(""), "");
+}
+
 }  // namespace pennyweight

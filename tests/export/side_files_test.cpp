@@ -144,5 +144,69 @@ TEST_F(SideFilesTest, WhatCannotBeCarriedIsLeftOutWithAWarning) {
   EXPECT_THROW(list_side_files(folder_ / "none"), Error);
 }
 
+TEST_F(SideFilesTest, ALinkOutOfTheFolderIsNotFollowed) {
+  write_file(folder_ / "secret.json", "{}");
+  fs::create_symlink(folder_ / "secret.json", from() / "notes.json");
+  fs::create_symlink("../secret.json", from() / "other.json");
+  put("sub/inner.json");
+  fs::create_symlink("sub/inner.json", from() / "own.json");
+  const auto files = list_side_files(from());
+  EXPECT_EQ(files.names, std::vector<std::string>{"own.json"});
+  EXPECT_EQ(files.warnings.size(), 2u);
+  EXPECT_NE(warning_about("notes.json").find("secret.json"), std::string::npos);
+  EXPECT_NE(
+      warning_about("other.json").find("leads out of the folder"),
+      std::string::npos);
+  // One that has become such a link since it was listed.
+  fs::remove(from() / "own.json");
+  fs::create_symlink("../secret.json", from() / "own.json");
+  EXPECT_TRUE(copy_side_files(files, from(), folder_ / "to").empty());
+}
+
+TEST_F(SideFilesTest, WhatAnOutputNeedsHasToBeInTheFolder) {
+  fs::create_directory(folder_ / "elsewhere");
+  write_file(folder_ / "elsewhere" / "x.jinja", "T");
+  for (const char* name :
+       {"tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "chat_template.jinja"}) {
+    fs::create_symlink("../elsewhere/x.jinja", from() / name);
+    try {
+      list_side_files(from());
+      FAIL() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::invalid_argument);
+      const std::string what = error.what();
+      EXPECT_NE(what.find(name), std::string::npos) << what;
+      EXPECT_NE(what.find("copy that file into"), std::string::npos) << what;
+    }
+    fs::remove(from() / name);
+  }
+  fs::create_directory_symlink(
+      "../elsewhere", from() / "additional_chat_templates");
+  EXPECT_THROW(list_side_files(from()), Error);
+}
+
+// huggingface_hub's layout: a snapshot's files are links to its blobs.
+TEST_F(SideFilesTest, ASnapshotOfTheHubsCacheIsWhole) {
+  const auto home = folder_ / "models--org--name";
+  const auto snapshot = home / "snapshots" / "0123";
+  fs::create_directories(snapshot);
+  fs::create_directories(home / "blobs");
+  write_file(home / "blobs" / "abc", "{}");
+  fs::create_symlink("../../blobs/abc", snapshot / "tokenizer.json");
+  fs::create_symlink(folder_ / "from", snapshot / "out.json");
+  EXPECT_EQ(
+      list_side_files(snapshot).names,
+      std::vector<std::string>{"tokenizer.json"});
+  fs::create_directory_symlink(snapshot, folder_ / "short");
+  EXPECT_EQ(list_side_files(folder_ / "short").names.size(), 1u);
+  EXPECT_EQ(
+      copy_side_files(list_side_files(snapshot), snapshot, folder_ / "to")
+          .size(),
+      1u);
+}
+
 }  // namespace
 }  // namespace pennyweight

@@ -44,6 +44,7 @@ def command(model, out, *flags, data=TEXT):
 
 def run(model, out, *flags, code=0, data=TEXT, launcher=()):
     report = Path(f"{out}.json")
+    report.unlink(missing_ok=True)
     done = subprocess.run(
         [*launcher, *command(model, out, *flags, data=data),
          "--report", report],
@@ -449,7 +450,7 @@ def test_damaged_targets(damage, words, students, tmp_path):
     assert not (tmp_path / "out").exists() and not leftovers(tmp_path)
 
 
-def test_damaged_state_is_said(students, tmp_path):
+def test_a_damaged_state_is_made_again(students, tmp_path):
     flags = ["--quantized-model", students / "q3", "--num-samples", 80,
              "--batch-size", 2]
     out = tmp_path / "out"
@@ -468,11 +469,14 @@ def test_damaged_state_is_said(students, tmp_path):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    errors = run(DEMO, out, *flags, code=4)
-    assert "is damaged; drop it with --force" in errors
     errors = run(DEMO, out, *flags, "--learning-rate", 1e-4, code=2)
     assert "has other settings" in errors
-    run(DEMO, out, *flags, "--force")
+    report = run(DEMO, out, *flags)
+    assert report["resumed_steps"] == 0
+    assert any("is damaged" in note for note in report["notes"])
+    run(DEMO, tmp_path / "straight", *flags)
+    assert ((tmp_path / "straight/model.safetensors").read_bytes()
+            == (out / "model.safetensors").read_bytes())
     assert not leftovers(tmp_path)
 
 

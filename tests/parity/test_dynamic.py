@@ -30,6 +30,7 @@ CANDIDATES = "3:64,4:64,4:32,5:64,6:64,8:64,bf16"
 
 def run(model, out, *flags, code=0, cwd=None, data=TEXT):
     report = f"{out}.json"
+    Path(report).unlink(missing_ok=True)
     done = subprocess.run(
         [BIN, "dynamic-quant", "--model", str(model), "--mlx-path", str(out),
          "--data-path", str(data), "--sequence-length", "64", "--report",
@@ -165,6 +166,30 @@ def test_reads_mlx_lms_file(tmp_path):
                 "--report-ppl")
     assert again["bits_per_weight"] <= 4.9
     assert again["perplexity"] > 0
+
+
+@pytest.mark.parametrize("then", [[], ["--then", "gptq"]])
+def test_sensitivities_go_where_the_output_goes(then, tmp_path):
+    """mlx-lm writes them to the current folder, which may not be the user's."""
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    flags = ["--num-samples", 8, "--target-bpw", 4.9, *then]
+    report = run(DEMO, tmp_path / "out", *flags, cwd=cwd)
+    inside = tmp_path / "out/sensitivities.json"
+    assert report["sensitivities"] == str(inside)
+    beside = tmp_path / "s.json"
+    report = run(DEMO, tmp_path / "two", *flags, "--sensitivities-out", beside,
+                 cwd=cwd)
+    assert report["sensitivities"] == str(beside)
+    assert beside.read_text() == inside.read_text()
+    assert not (tmp_path / "two/sensitivities.json").exists()
+    line = run(DEMO, tmp_path / "three", *flags, "--sensitivities-out", beside,
+               cwd=cwd, code=2)
+    assert "--sensitivities-out" in line and "--force" in line
+    line = run(DEMO, tmp_path / "three", *flags, "--sensitivities-out",
+               tmp_path / "none", "--sensitivities", beside, cwd=cwd, code=2)
+    assert "leave one out" in line
+    assert not list(cwd.iterdir())
 
 
 def test_memory_does_not_grow_with_blocks(tmp_path):

@@ -4,8 +4,10 @@ comes out loads in stock mlx-lm and shows in a browser."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -33,6 +35,7 @@ def command(name, model, out, *flags, data=TEXT):
 
 def run(name, model, out, *flags, code=0, data=TEXT):
     result = Path(f"{out}.json")
+    result.unlink(missing_ok=True)
     done = subprocess.run(
         [*command(name, model, out, *flags, data=data), "--json", result],
         capture_output=True, text=True, timeout=600)
@@ -109,6 +112,19 @@ def test_recipe_on_other_text_says_so(made, tmp_path):
     assert any("not the recipe's" in note for note in again["notes"])
 
 
+def test_a_recipe_of_the_first_kind_is_run_with_a_note(made, tmp_path):
+    """Its fingerprints are of another kind, which nothing can be told from."""
+    recipe = json.loads((made[0] / "recipe.json").read_text())
+    recipe["model"]["fingerprint"] = "0" * 16
+    recipe["data"]["fingerprint"] = "0" * 32
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    again = run("quantize", DEMO, tmp_path / "again", "--recipe",
+                tmp_path / "recipe.json")
+    assert_same(made[0], tmp_path / "again")
+    assert any("is not known" in note for note in again["notes"])
+    assert not any("not the recipe's" in note for note in again["notes"])
+
+
 @pytest.mark.skipif(
     chromium.find() is None, reason="no Chromium or Google Chrome is installed")
 def test_report_opens(made, tmp_path):
@@ -156,6 +172,88 @@ def test_killed_and_resumed(made, tmp_path):
     if not out.exists():
         run("quantize", DEMO, out, *flags)
     assert_same(made[0], out)
+    assert not leftovers(tmp_path)
+
+
+TWO_BITS = ["--bits", 2, "--sequence-length", 64, "--gptq-samples", 24,
+            "--dwq-samples", 16, "--learn-steps", 4]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A straight run, and one that was killed after GPTQ."""
+    folder = tmp_path_factory.mktemp("stopped")
+    run("quantize", DEMO, folder / "straight", *TWO_BITS)
+    process = subprocess.Popen(
+        command("quantize", DEMO, folder / "out", *TWO_BITS),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stages = folder / ".out.pennyweight/stages"
+    while process.poll() is None and not (
+            stages / ".learned.pennyweight/block-00000").exists():
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert (stages / "gptq").exists()
+    return folder
+
+
+def flip_a_bit(work, precious):
+    file = work / "stages/gptq/model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+
+
+def put_a_link_to_a_model(work, precious):
+    shutil.rmtree(work / "stages/gptq")
+    (work / "stages/gptq").symlink_to(precious)
+
+
+def put_a_link_for_a_file(work, precious):
+    file = work / "stages/gptq/config.json"
+    shutil.copy(file, precious / "same.json")
+    file.unlink()
+    file.symlink_to(precious / "same.json")
+
+
+def put_a_link_for_all(work, precious):
+    shutil.rmtree(work / "stages")
+    (work / "stages").symlink_to(precious)
+
+
+def put_links_for_what_is_unfinished(work, precious):
+    inner = work / "stages/.learned.pennyweight"
+    shutil.rmtree(inner)
+    inner.symlink_to(precious)
+
+
+def edit_a_figure(work, precious):
+    state = next(work.glob("state-*")) / "report.json"
+    found = json.loads(state.read_text())
+    found["figures"]["stages"]["nearest"]["kl"] = 0
+    state.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("tamper, again", [
+    (flip_a_bit, "stages/gptq is not as"),
+    (put_a_link_to_a_model, "stages/gptq is not as"),
+    (put_a_link_for_a_file, "stages/gptq is not as"),
+    (put_a_link_for_all, "stages/gptq is not as"),
+    (put_links_for_what_is_unfinished, None),
+    (edit_a_figure, "report.json is damaged")])
+def test_stages_are_taken_as_they_were_left(stopped, tamper, again, tmp_path):
+    shutil.copytree(stopped / ".out.pennyweight",
+                    tmp_path / ".out.pennyweight", symlinks=True)
+    precious = tmp_path / "precious"
+    shutil.copytree(DEMO, precious)
+    tamper(tmp_path / ".out.pennyweight", precious)
+    names = sorted(p.name for p in precious.iterdir())
+    report = run("quantize", DEMO, tmp_path / "out", *TWO_BITS)
+    assert_same(stopped / "straight", tmp_path / "out")
+    told = [note for note in report["notes"] if "again" in note]
+    assert any(again in note for note in told) if again else not told
+    assert names == sorted(p.name for p in precious.iterdir())
+    shutil.rmtree(precious)
     assert not leftovers(tmp_path)
 
 
@@ -228,7 +326,7 @@ def test_recipes_that_are_none(made, tmp_path):
             (lambda r: r["widths"].update({"nowhere": "4:64"}), 2, "modules"),
             (lambda r: r["widths"].pop(path), 2, path),
             (lambda r: r["sizes"].update(gptq_sequences=-1), 4, "gptq_seq"),
-            (lambda r: r["model"].update(fingerprint="0" * 16), 2, "another")]:
+            (lambda r: r["model"].update(fingerprint="0" * 32), 2, "another")]:
         changed = json.loads(json.dumps(good))
         change(changed)
         recipe.write_text(json.dumps(changed))

@@ -455,6 +455,7 @@ def test_parquet_with_nulls_and_lists(load, clean, tmp_path):
 
 def result(command, data, tmp_path, *flags, code=0):
     report = tmp_path / "report.json"
+    report.unlink(missing_ok=True)
     done = subprocess.run(
         [BIN, *map(str, command), "--data-path", data, "--json", report,
          *map(str, flags)], capture_output=True, text=True, timeout=300)

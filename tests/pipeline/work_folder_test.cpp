@@ -4,6 +4,7 @@
 #include <mlx/transforms.h>
 
 #include <fstream>
+#include <functional>
 #include <optional>
 
 #include "core/atomic_file.h"
@@ -80,11 +81,26 @@ TEST(WorkFolder, OtherSettingsAreNamed) {
   EXPECT_EQ(work.finished(), 0);
 }
 
-TEST(WorkFolder, ForceKeepsWorkOfEqualSettings) {
+TEST(WorkFolder, ForceStartsAfreshUnlessToldToGoOn) {
+  TemporaryFolder folder;
+  auto target = folder.path() / "out";
+  leave_unfinished(target, 2);
+  EXPECT_EQ(
+      WorkFolder(target, kSettings, {.resume = true, .force = true}).finished(),
+      2);
+  WorkFolder work(target, kSettings, {.force = true});
+  EXPECT_EQ(work.finished(), 0);
+  EXPECT_TRUE(work.warnings().empty());
+}
+
+TEST(WorkFolder, APartOfALargerRunDropsWorkOfOtherSettings) {
   TemporaryFolder folder;
   auto target = folder.path() / "out";
   leave_unfinished(target, 1);
-  EXPECT_EQ(WorkFolder(target, kSettings, {.force = true}).finished(), 1);
+  EXPECT_EQ(WorkFolder(target, kSettings, {.part = true}).finished(), 1);
+  auto other = kSettings;
+  other["v"] = 2;
+  EXPECT_EQ(WorkFolder(target, other, {.part = true}).finished(), 0);
 }
 
 TEST(WorkFolder, HalfWrittenBlocksAndThoseBehindAGapGo) {
@@ -96,6 +112,9 @@ TEST(WorkFolder, HalfWrittenBlocksAndThoseBehindAGapGo) {
   fs::create_directory(work_path / ".block-00001.work999999");
   WorkFolder work(target, kSettings, {});
   EXPECT_EQ(work.finished(), 1);
+  ASSERT_EQ(work.warnings().size(), 1u);
+  EXPECT_NE(
+      work.warnings()[0].find("block-00001 is missing"), std::string::npos);
   EXPECT_FALSE(fs::exists(work_path / "block-00002"));
   EXPECT_FALSE(fs::exists(work_path / ".block-00001.work999999"));
 }
@@ -136,20 +155,196 @@ TEST(WorkFolder, DamageIsFound) {
       ErrorCode::corrupt, "model.safetensors", [&] { work.load_block(0); });
 }
 
-TEST(WorkFolder, ForceDropsWhatIsDamaged) {
+// Finished blocks after `harm` was done to a run of four, which must be told
+// in one warning that names `what`.
+void expect_made_again(
+    const std::string& what,
+    int finished,
+    const std::function<void(const fs::path& work)>& harm) {
   TemporaryFolder folder;
-  auto target = folder.path() / "out";
-  auto work_path = folder.path() / ".out.pennyweight";
+  const auto target = folder.path() / "out";
   leave_unfinished(target, 4);
-  fs::resize_file(work_path / "block-00002" / "model.safetensors", 9);
-  EXPECT_EQ(WorkFolder(target, kSettings, {}).finished(), 4);
-  EXPECT_EQ(WorkFolder(target, kSettings, {.force = true}).finished(), 2);
-  for (const char* text : {"", "[]", "{\"checksum\": 3}", "{\"tensors\": 0}"}) {
-    std::ofstream(work_path / "block-00001" / "report.json") << text;
-    WorkFolder work(target, kSettings, {});
-    expect_error(ErrorCode::corrupt, "is damaged", [&] { work.load_block(1); });
+  harm(folder.path() / ".out.pennyweight");
+  WorkFolder work(target, kSettings, {});
+  EXPECT_EQ(work.finished(), finished) << what;
+  ASSERT_EQ(work.warnings().size(), 1u) << what;
+  EXPECT_NE(work.warnings()[0].find(what), std::string::npos)
+      << work.warnings()[0];
+  for (int i = 0; i < finished; ++i) {
+    EXPECT_EQ(work.load_report(i), Json({{"i", i}}));
   }
-  EXPECT_EQ(WorkFolder(target, kSettings, {.force = true}).finished(), 1);
+  for (int i = finished; i < 4; ++i) {
+    work.save_block(i, some_tensors(i), {{"i", i}});
+  }
+}
+
+void edit(
+    const fs::path& file,
+    const std::string& from,
+    const std::string& to) {
+  auto text = read_file(file, 1 << 20);
+  const auto at = text.find(from);
+  ASSERT_NE(at, std::string::npos) << text;
+  std::ofstream(file) << text.replace(at, from.size(), to);
+}
+
+TEST(WorkFolder, WhatIsDamagedIsMadeAgain) {
+  const std::string tensors = "block-00002/model.safetensors";
+  const std::string report = "block-00001/report.json";
+  expect_made_again(tensors, 2, [&](const fs::path& work) {
+    fs::resize_file(work / tensors, 9);
+  });
+  expect_made_again(
+      tensors, 2, [&](const fs::path& work) { fs::remove(work / tensors); });
+  expect_made_again(report, 1, [&](const fs::path& work) {
+    edit(work / report, "\"i\": 1", "\"i\": 2");
+  });
+  expect_made_again(report, 1, [&](const fs::path& work) {
+    fs::remove(work / report);
+    fs::create_directory(work / report);
+  });
+  expect_made_again("block-00000", 0, [](const fs::path& work) {
+    fs::rename(work / "block-00000", work / "other");
+    fs::rename(work / "block-00001", work / "block-00000");
+    fs::rename(work / "other", work / "block-00001");
+  });
+  for (const char* text : {"", "[]", "{\"checksum\": 3}", "{\"tensors\": 0}"}) {
+    expect_made_again(report, 1, [&](const fs::path& work) {
+      std::ofstream(work / report) << text;
+    });
+  }
+}
+
+TEST(WorkFolder, ABlockOfAnotherRunIsNotTaken) {
+  TemporaryFolder other;
+  auto settings = kSettings;
+  settings["v"] = 2;
+  {
+    WorkFolder work(other.path() / "out", settings, {});
+    work.save_block(0, some_tensors(0), {{"i", 0}});
+  }
+  expect_made_again("block-00000", 0, [&](const fs::path& work) {
+    fs::remove_all(work / "block-00000");
+    fs::copy(
+        other.path() / ".out.pennyweight" / "block-00000",
+        work / "block-00000");
+  });
+}
+
+TEST(WorkFolder, LinksInItAreDroppedAndNotFollowed) {
+  TemporaryFolder precious;
+  std::ofstream(precious.path() / "thesis.txt") << "years of work";
+  std::ofstream(precious.path() / "report.json") << "{}";
+  const auto keeps = [&] {
+    EXPECT_EQ(read_file(precious.path() / "thesis.txt", 100), "years of work");
+    EXPECT_EQ(read_file(precious.path() / "report.json", 100), "{}");
+  };
+  for (const std::string name :
+       {"block-00001", "block-00001/report.json", "settings.json"}) {
+    expect_made_again(
+        name, name == "settings.json" ? 0 : 1, [&](const fs::path& work) {
+          fs::remove_all(work / name);
+          fs::create_symlink(
+              name == "block-00001" ? precious.path()
+                                    : precious.path() / "report.json",
+              work / name);
+        });
+    keeps();
+  }
+  TemporaryFolder folder;
+  const auto target = folder.path() / "out";
+  const auto path = folder.path() / ".out.pennyweight";
+  leave_unfinished(target, 1);
+  fs::remove(path / "lock");
+  fs::create_symlink(precious.path() / "thesis.txt", path / "lock");
+  fs::create_directory_symlink(precious.path(), path / "stages");
+  EXPECT_EQ(WorkFolder(target, kSettings, {}).finished(), 1);
+  keeps();
+  EXPECT_FALSE(fs::is_symlink(path / "lock"));
+}
+
+TEST(WorkFolder, ALinkInItsPlaceIsRefused) {
+  TemporaryFolder folder;
+  const auto target = folder.path() / "out";
+  const auto path = folder.path() / ".out.pennyweight";
+  fs::create_directory(folder.path() / "precious");
+  const auto thesis = folder.path() / "precious" / "thesis.txt";
+  std::ofstream(thesis) << "years of work";
+  fs::create_directory_symlink(folder.path() / "precious", path);
+  for (bool resume : {false, true}) {
+    expect_error(ErrorCode::invalid_argument, "is a link", [&] {
+      WorkFolder(target, kSettings, {.resume = resume});
+    });
+  }
+  EXPECT_TRUE(fs::exists(thesis));
+  {
+    WorkFolder work(target, kSettings, {.force = true});
+    work.save_block(0, some_tensors(0), {});
+    EXPECT_FALSE(fs::is_symlink(path));
+  }
+  EXPECT_EQ(read_file(thesis, 100), "years of work");
+}
+
+TEST(WorkFolder, PutElsewhereMeanwhileItIsLeftThere) {
+  TemporaryFolder folder;
+  const auto path = folder.path() / ".out.pennyweight";
+  fs::create_directory(folder.path() / "precious");
+  const auto thesis = folder.path() / "precious" / "thesis.txt";
+  std::ofstream(thesis) << "years of work";
+  WorkFolder work(folder.path() / "out", kSettings, {});
+  work.save_block(0, some_tensors(0), {});
+  fs::rename(path, folder.path() / "moved");
+  fs::create_directory_symlink(folder.path() / "precious", path);
+  work.save_block(1, some_tensors(1), {});
+  EXPECT_TRUE(fs::exists(folder.path() / "moved" / "block-00001"));
+  expect_error(ErrorCode::io, "no longer the folder", [&] { work.path(); });
+  expect_error(ErrorCode::io, "no longer the folder", [&] { work.stages(); });
+  work.remove();
+  EXPECT_TRUE(fs::is_symlink(path));
+  EXPECT_EQ(read_file(thesis, 100), "years of work");
+}
+
+TEST(WorkFolder, AModelThatHoldsSomethingElseNow) {
+  TemporaryFolder folder;
+  const auto target = folder.path() / "out";
+  const auto of = [](const std::string& where, const std::string& content) {
+    return WorkSettings(kSettings, {{"model", {where, content}}});
+  };
+  {
+    WorkFolder work(target, of("/m", "one"), {});
+    work.save_block(0, some_tensors(0), {});
+  }
+  // It lies elsewhere, which does not matter.
+  EXPECT_EQ(WorkFolder(target, of("/n", "one"), {}).finished(), 1);
+  expect_error(ErrorCode::invalid_argument, "model (/m, now /n)", [&] {
+    WorkFolder(target, of("/n", "two"), {});
+  });
+  WorkFolder work(target, of("/m", "two"), {.resume = true});
+  EXPECT_EQ(work.finished(), 0);
+  ASSERT_EQ(work.warnings().size(), 1u);
+  EXPECT_NE(work.warnings()[0].find("/m holds has changed"), std::string::npos);
+}
+
+TEST(WorkFolder, ADamagedStateIsMadeAgain) {
+  TemporaryFolder folder;
+  const auto target = folder.path() / "out";
+  {
+    WorkFolder work(target, kSettings, {});
+    work.save_state(3, some_tensors(0), {{"i", 0}});
+    work.stages().make_folder("gptq");
+  }
+  const auto path = folder.path() / ".out.pennyweight";
+  {
+    WorkFolder work(target, kSettings, {});
+    EXPECT_EQ(work.state(), 3);
+    EXPECT_EQ(work.load_state_report(), Json({{"i", 0}}));
+    EXPECT_TRUE(fs::exists(path / "stages" / "gptq"));
+  }
+  edit(path / "state-0000000003" / "report.json", "\"i\": 0", "\"i\": 5");
+  WorkFolder work(target, kSettings, {});
+  EXPECT_FALSE(work.state());
+  EXPECT_EQ(work.warnings().size(), 1u);
+  EXPECT_FALSE(fs::exists(path / "stages"));
 }
 
 TEST(WorkFolder, ABlockOfWhichNothingIsQuantized) {
@@ -171,7 +366,7 @@ TEST(WorkFolder, SettingsWithoutABlockBindNobody) {
   fs::create_directory(settings.parent_path());
   std::ofstream(settings) << "{\"v\": 2}";
   WorkFolder work(target, kSettings, {});
-  EXPECT_EQ(read_json(settings), kSettings);
+  EXPECT_EQ(read_json(settings).at("settings"), kSettings);
 }
 
 TEST(WorkFolder, RemovedIsFreeForTheNext) {
@@ -187,16 +382,25 @@ TEST(WorkFolder, RemovedIsFreeForTheNext) {
   EXPECT_EQ(second.load_block(0).size(), 2u);
 }
 
-TEST(WorkFolder, DamagedSettingsAreSaid) {
+TEST(WorkFolder, DamagedSettingsAreSaidAndStartedAfresh) {
   TemporaryFolder folder;
   auto target = folder.path() / "out";
-  leave_unfinished(target, 1);
   auto settings = folder.path() / ".out.pennyweight" / "settings.json";
-  std::ofstream(settings) << "{\"opt";
-  expect_error(ErrorCode::corrupt, "settings.json", [&] {
-    WorkFolder(target, kSettings, {});
-  });
-  EXPECT_EQ(WorkFolder(target, kSettings, {.force = true}).finished(), 0);
+  for (const bool edited : {false, true}) {
+    leave_unfinished(target, 1);
+    if (edited) {
+      edit(settings, "0.01", "0.02");
+    } else {
+      std::ofstream(settings) << "{\"opt";
+    }
+    expect_error(ErrorCode::not_found, "settings.json is damaged", [&] {
+      WorkFolder(target, kSettings, {.resume = true});
+    });
+    WorkFolder work(target, kSettings, {});
+    EXPECT_EQ(work.finished(), 0);
+    ASSERT_EQ(work.warnings().size(), 1u);
+    EXPECT_NE(work.warnings()[0].find("settings.json"), std::string::npos);
+  }
 }
 
 TEST(WorkFolder, OneProcessAtATimeAndNoTargetInTheWay) {

@@ -80,6 +80,149 @@ def test_json_file(tmp_path):
     assert json.loads(report.read_text())["family"] == "llama"
 
 
+# What each command prints on stdout at its end, in a second or so.
+PRINTS = {
+    "help": ["--help"],
+    "version": ["--version"],
+    "help of a command": ["gptq", "--help"],
+    "inspect": ["inspect", DEMO],
+    "evaluate": ["evaluate", DEMO, "--data-path", DEMO / "sample.txt",
+                 "--num-samples", 2, "--sequence-length", 64],
+    "convert": ["convert", "--model", DEMO, "-q", "--mlx-path", "out"],
+    "plan": ["plan", DEMO, "--target-bpw", 4.5],
+}
+
+
+@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("stream", ["full", "closed", "pipe"])
+@pytest.mark.parametrize("what", PRINTS)
+def test_an_output_that_is_lost_is_an_error(tmp_path, what, stream, events):
+    """A result that stdout does not take is not a success."""
+    if events and what in ("help", "version", "help of a command"):
+        pytest.skip("no events")
+    if stream == "full" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    words = [BIN, *map(str, PRINTS[what]), *["--json"] * events]
+    if stream == "pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+    done = subprocess.run(
+        ["sh", "-c", {"full": '"$@" > /dev/full', "closed": '"$@" >&-',
+                      "pipe": '"$@"'}[stream], "sh", *words],
+        stdout=writing if stream == "pipe" else None, cwd=tmp_path,
+        stderr=subprocess.PIPE, text=True, timeout=120)
+    if stream == "pipe":
+        os.close(writing)
+    assert done.returncode == 5, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("error: [output] can't write standard output: ")
+
+
+def test_files_that_are_open_are_not_written_into(tmp_path):
+    """With closed streams the next file that is opened would be stdout."""
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", BIN, "convert", "--model",
+         str(DEMO), "-q", "--mlx-path", str(tmp_path / "closed")], timeout=120)
+    assert done.returncode == 5
+    assert run("convert", "--model", DEMO, "-q", "--mlx-path",
+               tmp_path / "open").returncode == 0
+    for path in (tmp_path / "open").iterdir():
+        assert (tmp_path / "closed" / path.name).read_bytes() == \
+            path.read_bytes(), path.name
+
+
+def test_a_result_file_that_is_there_needs_force(tmp_path):
+    report = tmp_path / "report.json"
+    report.write_text("mine")
+    out = ["--mlx-path", tmp_path / "out"]
+    text = ["--data-path", DEMO / "calibration.txt", "--sequence-length", 64,
+            "--num-samples", 8]
+    commands = [
+        ["inspect", DEMO, "--json", report],
+        ["convert", "--model", DEMO, "-q", *out, "--json", report],
+        ["gptq", "--model", DEMO, *out, *text, "--report", report],
+        ["awq", "--model", DEMO, *out, *text, "--report", report],
+        ["dwq", "--model", DEMO, *out, "--report", report],
+        ["dynamic-quant", "--model", DEMO, *out, *text, "--report", report],
+        ["dynamic-quant", "--model", DEMO, *out, *text,
+         "--sensitivities-out", report],
+        ["quantize", DEMO, "-o", tmp_path / "out", "--bits", 4, "--report",
+         report],
+    ]
+    for command in commands:
+        line = one_error(run(*command), 2)
+        assert str(report) in line and "--force" in line
+        assert report.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert run("inspect", DEMO, "--json", report, "--force").returncode == 0
+    assert json.loads(report.read_text())["family"] == "llama"
+    line = one_error(run("gptq", "--model", DEMO, *out, *text, "--json",
+                         tmp_path / "a", "--report", tmp_path / "a"), 2)
+    assert "--json and --report name the same file" in line
+
+
+def test_what_is_no_file_is_written_to(tmp_path):
+    """Pipes, devices and /dev/stdout; a link's file, and never the link."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    assert run("inspect", DEMO, "--json", pipe).returncode == 0
+    assert json.loads(reader.communicate(timeout=60)[0])["family"] == "llama"
+    assert pipe.is_fifo()
+
+    done = run("inspect", DEMO, "--json", "/dev/stdout")
+    assert done.returncode == 0
+    assert json.loads(done.stdout[done.stdout.index("\n{"):])
+    with open(tmp_path / "all", "w") as file:
+        subprocess.run([BIN, "inspect", DEMO, "--json", "/dev/stdout"],
+                       stdout=file, check=True, timeout=60)
+    assert (tmp_path / "all").read_text() == done.stdout
+
+    assert run("inspect", DEMO, "--json", "/dev/null").returncode == 0
+    assert Path("/dev/null").is_char_device()
+    if Path("/dev/full").exists():
+        done = run("inspect", DEMO, "--json", "/dev/full")
+        assert done.returncode == 5 and "/dev/full" in done.stderr
+
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    one_error(run("inspect", DEMO, "--json", tmp_path / "link"), 2)
+    assert run("inspect", DEMO, "--json", tmp_path / "link",
+               "--force").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert json.loads((tmp_path / "real").read_text())
+
+
+def test_what_a_killed_process_left_of_a_result_goes(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    part = tmp_path / f".report.json.part{dead.pid}"
+    part.write_text("half")
+    assert run("inspect", DEMO, "--json",
+               tmp_path / "report.json").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_names_reach_the_terminal_escaped(tmp_path):
+    """A folder is called what its maker likes."""
+    odd = "a\nerror: fake\x1b[31m\u009b"
+    done = run("convert", "--model", DEMO, "-q", "--mlx-path", tmp_path / odd)
+    assert done.returncode == 0
+    assert f"{tmp_path}/a\\nerror: fake\\x1b[31m\\u009b\n" in done.stdout
+    done = run("inspect", tmp_path / odd)
+    assert done.returncode == 0 and "a\\nerror: fake\\x1b" in done.stdout
+    for stream in (done.stdout, run("inspect", tmp_path / f"{odd}x").stderr):
+        assert not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160
+                       for c in stream)
+        assert "\nerror: fake" not in stream
+    bytes_ = os.fsencode(tmp_path) + b"/\xff"
+    done = subprocess.run(
+        [BIN, "convert", "--model", DEMO, "-q", "--mlx-path", bytes_, "--json",
+         tmp_path / "j"], capture_output=True, timeout=60)
+    assert done.returncode == 0 and b"/\\xff\n" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "j").read_text())
+
+
 def test_kernels_are_named(tmp_path):
     """Which implementation served how much of a run, and what each shape of a
     model runs on."""
@@ -101,7 +244,7 @@ def test_kernels_are_named(tmp_path):
         assert any(line.startswith(product["implementation"])
                    for line in lines[head + 1:])
 
-    done = run("inspect", DEMO, "--kernels", "--json", report)
+    done = run("inspect", DEMO, "--kernels", "--json", report, "--force")
     assert done.returncode == 0, done.stderr
     shapes = json.loads(report.read_text())["shapes"]
     assert {"linear", "sum of x x^T", "attention", "its gradient",

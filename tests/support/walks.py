@@ -39,6 +39,8 @@ def command(method, model, out, *flags, text=TEXT):
 
 def run(method, model, out, *flags, code=0, text=TEXT, launcher=()):
     report = Path(f"{out}.json")
+    if report.exists():
+        report.unlink()
     done = subprocess.run(
         [*launcher, *command(method, model, out, *flags, text=text),
          "--report", report],
@@ -56,6 +58,8 @@ def convert(model, out, *flags):
 def report_of(method, model, out, *flags, code=0):
     """The result of any command as JSON; what is said where it must fail."""
     report = Path(f"{out}.json")
+    if report.exists():
+        report.unlink()
     done = subprocess.run(
         [BIN, method, "--model", str(model), "--mlx-path", str(out),
          "--json", report, *map(str, flags)],
@@ -66,6 +70,8 @@ def report_of(method, model, out, *flags, code=0):
 
 def evaluate(model, *flags, code=0):
     report = Path(f"{model}.evaluate.json")
+    if report.exists():
+        report.unlink()
     done = subprocess.run(
         [BIN, "evaluate", str(model), "--json", report, *map(str, flags)],
         capture_output=True, text=True, timeout=300)
@@ -78,7 +84,7 @@ def kl(out, model=DEMO):
     subprocess.run(
         [BIN, "evaluate", out, "--reference", model, "--data-path", HELD_OUT,
          "--sequence-length", "128", "--num-samples", "-1", "--json", report,
-         "--quiet"], check=True, timeout=300)
+         "--force", "--quiet"], check=True, timeout=300)
     return json.loads(report.read_text())["kl"]["mean"]
 
 

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "core/dir_handle.h"
+#include "core/json.h"
+
+namespace pennyweight {
+
+/// A checksum for each file in a folder and those in it, by its name. corrupt
+/// Error for what is neither a file nor a folder, a link for instance.
+Json folder_sums(const DirHandle& folder);
+
+}  // namespace pennyweight
