@@ -1,5 +1,6 @@
 #include "pipeline/dynamic_quant.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -32,6 +33,13 @@ double seconds_since(Clock::time_point start) {
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorCode::invalid_argument, kWhere, what);
+}
+
+bool is_inside(const fs::path& path, const fs::path& folder) {
+  std::error_code ignored;
+  const auto inner = fs::weakly_canonical(whole_path(path), ignored);
+  const auto outer = fs::weakly_canonical(whole_path(folder), ignored);
+  return std::ranges::mismatch(outer, inner).in1 == outer.end();
 }
 
 std::vector<Candidate> list_candidates(const DynamicQuantOptions& options) {
@@ -72,6 +80,13 @@ class Run {
         refuse(
             "--sensitivities-out is for what is measured, and --sensitivities "
             "measures nothing; leave one out");
+      }
+      // Written when it is measured, it would go with a folder that is
+      // replaced.
+      if (is_inside(*options.sensitivities_out, options.mlx_path)) {
+        refuse(
+            "--sensitivities-out " + *options.sensitivities_out +
+            " lies in the output folder; leave it out, and they go there");
       }
       file_.emplace(
           *options.sensitivities_out, options.force, "--sensitivities-out");

@@ -89,6 +89,7 @@ void WorkFolder::enter(const ResumePolicy& policy) {
   }
   folder_ =
       writer_ ? parent_->open_or_make_folder(name) : parent_->open_folder(name);
+  require_own(policy);
 }
 
 void WorkFolder::open(
@@ -126,6 +127,21 @@ void WorkFolder::open(
   }
   finished_at_start_ = finished_;
   drop_unfinished();
+}
+
+// What has the name of a work folder and is none may be somebody's own.
+void WorkFolder::require_own(const ResumePolicy& policy) const {
+  if (!writer_ || folder_->kind(kSettings) || policy.part || policy.force) {
+    return;
+  }
+  if (const auto name = foreign_entry(*folder_)) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        kWhere,
+        path_.string() + " holds " + shown(*name) +
+            ", which no unfinished run left there; move the folder away, or "
+            "pass --force, which empties it");
+  }
 }
 
 void WorkFolder::go_on(

@@ -48,8 +48,9 @@ class WorkFolder {
   /// other folders, it is an invalid_argument Error that names what differs, or
   /// dropped with force. Also invalid_argument: the target is there without
   /// force, something else than a folder stands in the work folder's place
-  /// (with force it goes, of a link only the link), or another process works on
-  /// it; not_found: nothing to resume. One that is no `writer` only reads.
+  /// (with force it goes, of a link only the link), or a folder that no run has
+  /// made, or another process works on it; not_found: nothing to resume. One
+  /// that is no `writer` only reads.
   WorkFolder(
       const fs::path& target,
       const WorkSettings& settings,
@@ -105,6 +106,7 @@ class WorkFolder {
  private:
   void enter(const ResumePolicy& policy);
   void open(const WorkSettings& settings, const ResumePolicy& policy);
+  void require_own(const ResumePolicy& policy) const;
   void go_on(
       const WorkSettings& settings,
       const Json& before,

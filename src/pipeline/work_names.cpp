@@ -19,6 +19,19 @@ std::string state_name(int64_t step) {
   return name;
 }
 
+std::optional<std::string> foreign_entry(const DirHandle& folder) {
+  constexpr const char* kOwn[] = {"lock", "settings.json", "stages", "student"};
+  for (const auto& name : folder.names()) {
+    // What begins with a point was on its way to become something.
+    const bool own = name.starts_with("block-") || name.starts_with("state-") ||
+        name.starts_with(".") || std::ranges::count(kOwn, name) > 0;
+    if (!own) {
+      return name;
+    }
+  }
+  return std::nullopt;
+}
+
 bool has_blocks_from(const DirHandle& folder, int first) {
   return std::ranges::any_of(folder.names(), [&](const std::string& name) {
     int index = 0;

@@ -189,6 +189,9 @@ def test_sensitivities_go_where_the_output_goes(then, tmp_path):
     line = run(DEMO, tmp_path / "three", *flags, "--sensitivities-out",
                tmp_path / "none", "--sensitivities", beside, cwd=cwd, code=2)
     assert "leave one out" in line
+    line = run(DEMO, tmp_path / "out", *flags, "--force", "--sensitivities-out",
+               tmp_path / "out/s.json", cwd=cwd, code=2)
+    assert "lies in the output folder" in line
     assert not list(cwd.iterdir())
 
 

@@ -309,6 +309,25 @@ def test_weights_that_change_while_they_are_read(made, tmp_path):
     assert same_files(straight(model, tmp_path / "fresh"), out)
 
 
+def test_a_fingerprint_does_not_depend_on_threads(tmp_path):
+    """33 MB in one tensor are hashed in pieces."""
+    model = tmp_path / "model"
+    random_model.write(model, vocab_size=65536, hidden_size=256, head_dim=32,
+                       intermediate_size=256)
+    found = set()
+    for threads in (1, 2, 5):
+        out = tmp_path / f"out{threads}"
+        done = subprocess.run(
+            [BIN, "gptq", "--model", str(model), "--mlx-path", str(out),
+             "--data-path", str(TEXT), *FLAGS, "--report", f"{out}.json"],
+            capture_output=True, text=True, timeout=120,
+            env=os.environ | {"PENNYWEIGHT_THREADS": str(threads)})
+        assert done.returncode == 0, done.stderr
+        report = json.loads(Path(f"{out}.json").read_text())
+        found.add(report["settings"]["model"])
+    assert len(found) == 1 and len(found.pop()) == 32
+
+
 def test_another_model_is_not_taken_for_a_changed_one(made, tmp_path):
     """The default output's name is shared by all models: the work of one is
     not dropped unasked for another."""

@@ -285,6 +285,21 @@ TEST(WorkFolder, ALinkInItsPlaceIsRefused) {
   EXPECT_EQ(read_file(thesis, 100), "years of work");
 }
 
+TEST(WorkFolder, AFolderThatNoRunMadeIsNotEmptied) {
+  TemporaryFolder folder;
+  const auto target = folder.path() / "out";
+  const auto path = folder.path() / ".out.pennyweight";
+  fs::create_directory(path);
+  std::ofstream(path / "thesis.txt") << "years of work";
+  expect_error(ErrorCode::invalid_argument, "holds thesis.txt", [&] {
+    WorkFolder(target, kSettings, {});
+  });
+  EXPECT_EQ(read_file(path / "thesis.txt", 100), "years of work");
+  EXPECT_FALSE(fs::exists(path / "lock"));
+  EXPECT_EQ(WorkFolder(target, kSettings, {.force = true}).finished(), 0);
+  EXPECT_FALSE(fs::exists(path));
+}
+
 TEST(WorkFolder, PutElsewhereMeanwhileItIsLeftThere) {
   TemporaryFolder folder;
   const auto path = folder.path() / ".out.pennyweight";
