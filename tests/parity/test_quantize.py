@@ -415,6 +415,30 @@ def test_sweep_measures(tmp_path):
     assert not leftovers(tmp_path)
 
 
+def test_sweep_keeps_models_as_they_were_made(tmp_path):
+    flags = ["--bpw", "3,5", "--keep-models", *FEW[:4]]
+    run("sweep", DEMO, tmp_path / "straight", *flags)
+    process = subprocess.Popen(
+        command("sweep", DEMO, tmp_path / "out", *flags),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stages = tmp_path / ".out.pennyweight/stages"
+    while process.poll() is None and not (
+            stages / ".5.000-bpw.pennyweight").exists():
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    file = stages / "3.000-bpw/model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    report = run("sweep", DEMO, tmp_path / "out", *flags)
+    assert any("3.000-bpw is not as" in note for note in report["notes"])
+    for size in ("3.000-bpw", "5.000-bpw"):
+        assert ((tmp_path / "straight" / size / "model.safetensors").read_bytes()
+                == (tmp_path / "out" / size / "model.safetensors").read_bytes())
+    assert not leftovers(tmp_path)
+
+
 @pytest.mark.parametrize("sizes", ["", "a", "3:2:1", "1:100:0.01", "4,,5"])
 def test_sizes_that_are_none(sizes, tmp_path):
     line = run("sweep", DEMO, tmp_path / "out", "--bpw", sizes, code=2)
