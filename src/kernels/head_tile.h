@@ -29,7 +29,7 @@ ConstMatrix head_tile(
 /// blocks get smaller, so that there are some for many threads.
 template <class F>
 void each_row_block(int64_t rows, F&& f) {
-  constexpr int64_t kWanted = 8;
+  constexpr int64_t kWanted = 6;
   int64_t step = kHeadTileRows;
   while (step > kHeadTileRows / 4 && rows < kWanted * step) {
     step /= 2;

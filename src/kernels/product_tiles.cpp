@@ -7,20 +7,16 @@ namespace pennyweight::kernels {
 
 namespace {
 
-constexpr int64_t kMostRows = 512;
+constexpr int64_t kMostRows = 256;
 constexpr int64_t kFewestRows = 128;
 constexpr int64_t kRowStep = 16;
 constexpr int64_t kColumnStep = 64;
-constexpr int64_t kWanted = 32;  // tiles
-// Multiplications of a tile: some 50 microseconds of a core, and milliseconds.
-constexpr int64_t kLeastWork = int64_t{1} << 23;
-constexpr int64_t kMostWork = int64_t{1} << 28;
-
-/// The least multiple of `step` that cuts `size` into as few parts as `most`
-/// does.
-int64_t even_part(int64_t size, int64_t most, int64_t step) {
-  return round_up(divide_up(size, divide_up(size, most)), step);
-}
+// Tiles that are wanted, and beyond those of them that are long, and the
+// multiplications above which a tile is long enough to be cut for that.
+constexpr int64_t kSome = 8;
+constexpr int64_t kMany = 32;
+constexpr int64_t kLong = int64_t{1} << 25;
+constexpr int64_t kVeryLong = int64_t{1} << 27;
 
 }  // namespace
 
@@ -41,20 +37,25 @@ block_of(const MatmulArgs& args, const Stretch& rows, const Stretch& columns) {
   return block;
 }
 
-// Rows share the weight's packing, which each task does for itself: columns
-// are cut first.
+// Each task packs the part of the weight that it needs for itself, which rows
+// make up for; columns are cut where rows do not make enough tiles, since such
+// tiles of the result have gaps between their rows.
 ProductTiles product_tiles(int64_t m, int64_t n, int64_t k) {
-  const int64_t work = std::clamp(m * n * k / kWanted, kLeastWork, kMostWork);
-  int64_t rows = even_part(m, kMostRows, kRowStep);
-  const int64_t fitting = work / (rows * std::max<int64_t>(1, k));
-  const int64_t columns = even_part(
-      n, std::max(kColumnStep, round_up(fitting, kColumnStep)), kColumnStep);
-  const int64_t across = divide_up(n, columns);
-  while (rows >= 2 * kFewestRows && divide_up(m, rows) * across < kWanted &&
-         rows * columns * k >= 2 * kLeastWork) {
-    rows = round_up(rows / 2, kRowStep);
+  const int64_t wanted = std::clamp(
+      round_up(divide_up(m, kSome), kRowStep), kFewestRows, kMostRows);
+  const int64_t rows = std::min(m, wanted);
+  const int64_t down = divide_up(m, rows);
+  int64_t columns = n;
+  while (columns >= 2 * kColumnStep) {
+    const int64_t tiles = down * divide_up(n, columns);
+    const int64_t work = rows * columns * k;
+    if (!(tiles < kSome && work > kLong) &&
+        !(tiles < kMany && work > kVeryLong)) {
+      break;
+    }
+    columns = round_up(columns / 2, kColumnStep);
   }
-  return {std::min(rows, m), std::min(columns, n)};
+  return {rows, columns};
 }
 
 }  // namespace pennyweight::kernels

@@ -2,25 +2,13 @@
 
 #include "kernels/onednn/product.h"
 
-#include <omp.h>
-#include <sys/mman.h>
-
-#include <algorithm>
-
-#include <cstring>
 #include <memory>
-#include <mutex>
-#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <shared_mutex>
-#include <string>
-#include <string_view>
-#include <unordered_map>
 
 #include "core/error.h"
 #include "kernels/access.h"
+#include "kernels/onednn/compiled.h"
 #include "kernels/onednn/onednn.h"
-#include "kernels/product_log.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
@@ -29,210 +17,6 @@
 namespace pennyweight::kernels::onednn {
 
 namespace {
-
-const dnnl::engine& engine() {
-  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-  return cpu;
-}
-
-dnnl::memory::data_type type_of(DType type) {
-  return type == DType::bf16 ? dnnl::memory::data_type::bf16
-                             : dnnl::memory::data_type::f32;
-}
-
-/// What a compiled product depends on.
-struct Shape {
-  int64_t m, n, k;
-  int64_t x_stride, weight_stride, out_stride;
-  int64_t type, out_type;
-  int64_t by_depth, packed, bias, accumulate;
-
-  bool operator==(const Shape&) const = default;
-};
-
-struct ShapeHash {
-  size_t operator()(const Shape& shape) const {
-    int64_t values[sizeof(Shape) / sizeof(int64_t)];
-    std::memcpy(values, &shape, sizeof(shape));
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (int64_t value : values) {
-      hash = (hash ^ uint64_t(value)) * 0x9e3779b97f4a7c15u;
-      hash ^= hash >> 29;
-    }
-    return size_t(hash);
-  }
-};
-
-dnnl::memory::format_tag packed_tag(DType type, int64_t n) {
-  using Tag = dnnl::memory::format_tag;
-  const bool pairs = type == DType::bf16;
-  switch (packed_columns(n)) {
-    case 16:
-      return pairs ? Tag::BA16a16b2a : Tag::BA16a16b;
-    case 32:
-      return pairs ? Tag::BA16a32b2a : Tag::BA16a32b;
-    case 48:
-      return pairs ? Tag::BA16a48b2a : Tag::BA16a48b;
-    default:
-      return pairs ? Tag::BA16a64b2a : Tag::BA16a64b;
-  }
-}
-
-/// oneDNN, which asks OpenMP, uses one thread as long as this lives.
-class OneThread {
- public:
-  OneThread() {
-    omp_set_num_threads(1);
-  }
-  ~OneThread() {
-    omp_set_num_threads(before_);
-  }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_ = omp_get_max_threads();
-};
-
-/// A compiled product on one thread; to be run by any number of them at once.
-class Product {
- public:
-  explicit Product(const Shape& shape) {
-    using Tag = dnnl::memory::desc;
-    const auto type = type_of(DType(shape.type));
-    x_ = Tag({shape.m, shape.k}, type, {shape.x_stride, 1});
-    weight_ = shape.packed
-        ? Tag({shape.k, shape.n}, type, packed_tag(DType(shape.type), shape.n))
-        : shape.by_depth
-        ? Tag({shape.k, shape.n}, type, {shape.weight_stride, 1})
-        : Tag({shape.k, shape.n}, type, {1, shape.weight_stride});
-    out_ =
-        Tag({shape.m, shape.n},
-            type_of(DType(shape.out_type)),
-            {shape.out_stride, 1});
-    bias_ = Tag({1, shape.n}, dnnl::memory::data_type::f32, {shape.n, 1});
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (shape.accumulate) {
-      dnnl::post_ops post_ops;
-      post_ops.append_sum(1.0f);
-      attributes.set_post_ops(post_ops);
-    }
-    const auto descriptor = shape.bias
-        ? dnnl::matmul::desc(x_, weight_, bias_, out_)
-        : dnnl::matmul::desc(x_, weight_, out_);
-    const dnnl::matmul::primitive_desc primitive(
-        descriptor, attributes, engine());
-    scratchpad_ = primitive.scratchpad_desc();
-    const std::string_view name = primitive.impl_info_str();
-    is_brgemm_ = name.starts_with("brg");
-    is_slow_ = name.starts_with("ref") || name.ends_with(":any");
-    server_ = &product_server("oneDNN " + std::string(name));
-    matmul_ = dnnl::matmul(primitive);
-  }
-
-  void run(const MatmulArgs& args, const float* bias) const {
-    thread_local dnnl::stream stream(engine());
-    thread_local Scratch scratch;
-    const auto memory = [](const dnnl::memory::desc& desc, const void* data) {
-      return dnnl::memory(desc, engine(), const_cast<void*>(data));
-    };
-    void* pad = scratch.get<char>(int64_t(scratchpad_.get_size()));
-    std::unordered_map<int, dnnl::memory> arguments{
-        {DNNL_ARG_SRC, memory(x_, args.x.data)},
-        {DNNL_ARG_WEIGHTS, memory(weight_, args.weight.data)},
-        {DNNL_ARG_DST, memory(out_, args.out.data)},
-        {DNNL_ARG_SCRATCHPAD, memory(scratchpad_, pad)}};
-    if (bias) {
-      arguments.emplace(DNNL_ARG_BIAS, memory(bias_, bias));
-    }
-    const OneThread alone;
-    matmul_.execute(stream, arguments);
-    stream.wait();
-  }
-
-  ProductServer& server() const {
-    return *server_;
-  }
-
-  /// oneDNN's fast kernel for packed weights.
-  bool is_brgemm() const {
-    return is_brgemm_;
-  }
-  /// oneDNN has nothing but its scalar loop for this product, which is a
-  /// hundred times slower than any other kernel.
-  bool is_slow() const {
-    return is_slow_;
-  }
-
- private:
-  ProductServer* server_ = nullptr;
-  bool is_brgemm_ = false;
-  bool is_slow_ = false;
-  dnnl::memory::desc x_, weight_, out_, bias_, scratchpad_;
-  dnnl::matmul matmul_;
-};
-
-/// bad_alloc where oneDNN would not get the memory that a product's code takes:
-/// it writes the code to a null pointer then.
-void require_address_space() {
-  constexpr size_t kCode = size_t{16} << 20;
-  void* held =
-      ::mmap(nullptr, kCode, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (held == MAP_FAILED) {
-    throw std::bad_alloc();
-  }
-  ::munmap(held, kCode);
-}
-
-/// Compiling takes a millisecond or so, hence the cache.
-class ProductCache {
- public:
-  std::shared_ptr<const Product> get(const Shape& shape) {
-    {
-      std::shared_lock lock(mutex_);
-      const auto found = products_.find(shape);
-      if (found != products_.end()) {
-        return found->second;
-      }
-    }
-    auto made = make(shape);
-    std::unique_lock lock(mutex_);
-    if (products_.size() >= kMost) {
-      products_.clear();
-    }
-    return products_.emplace(shape, std::move(made)).first->second;
-  }
-
- private:
-  static constexpr size_t kMost = 1024;
-
-  static std::shared_ptr<const Product> make(const Shape& shape) {
-    const OneThread alone;
-    require_address_space();
-    try {
-      return std::make_shared<const Product>(shape);
-    } catch (const dnnl::error& error) {
-      if (error.status == dnnl_out_of_memory) {
-        throw std::bad_alloc();
-      }
-      throw Error(
-          ErrorCode::not_supported,
-          "kernels",
-          "oneDNN has no product of this shape (" + std::string(error.what()) +
-              "); set PENNYWEIGHT_KERNEL to simd");
-    }
-  }
-
-  std::shared_mutex mutex_;
-  std::unordered_map<Shape, std::shared_ptr<const Product>, ShapeHash>
-      products_;
-};
-
-ProductCache& cache() {
-  static ProductCache products;
-  return products;
-}
 
 void copy_residual(const MatmulArgs& args) {
   if (args.residual.data == args.out.data) {
@@ -301,7 +85,7 @@ int64_t packed_columns(int64_t n) {
 
 namespace {
 
-Shape shape_of(const MatmulArgs& args, bool packed) {
+ProductShape shape_of(const MatmulArgs& args, bool packed) {
   return {
       args.m,
       args.n,
@@ -317,7 +101,7 @@ Shape shape_of(const MatmulArgs& args, bool packed) {
       args.residual.data != nullptr};
 }
 
-void run_product(const Product& product, const MatmulArgs& args) {
+void run_product(const CompiledProduct& product, const MatmulArgs& args) {
   if (args.residual.data) {
     copy_residual(args);
   }
@@ -350,8 +134,42 @@ void add_rows(const MatmulArgs& args, const ConstMatrix& x) {
 
 namespace {
 
-CountedProduct counted(const Product& product, const MatmulArgs& args) {
+CountedProduct counted(const CompiledProduct& product, const MatmulArgs& args) {
   return {product.server(), args.m, args.n, args.k, args.x.type};
+}
+
+/// What serves a product: as it is, or to be made apart and copied.
+struct Served {
+  std::shared_ptr<const CompiledProduct> product;
+  bool apart = false;
+};
+
+/// oneDNN's fast products leave no gaps between rows of the result.
+Served serve(const MatmulArgs& args) {
+  auto made = compiled(shape_of(args, false));
+  if (!made->is_brgemm() && args.out.stride != args.n) {
+    MatmulArgs dense = args;
+    dense.out.stride = args.n;
+    auto apart = compiled(shape_of(dense, false));
+    if (apart->is_brgemm()) {
+      return {std::move(apart), true};
+    }
+  }
+  return {std::move(made), false};
+}
+
+void run_served(const Served& served, const MatmulArgs& args) {
+  if (served.product->is_slow()) {
+    return simd::matmul(args);
+  }
+  if (!served.apart) {
+    return run_product(*served.product, args);
+  }
+  thread_local Scratch scratch;
+  MatmulArgs dense = args;
+  dense.out = {scratch.get<float>(args.m * args.n), args.out.type, args.n};
+  run_product(*served.product, dense);
+  simd::convert({args.m, args.n, as_const(dense.out), args.out});
 }
 
 }  // namespace
@@ -366,23 +184,19 @@ void product(const MatmulArgs& args) {
         {i / across * tiles.rows, tiles.rows},
         {i % across * tiles.columns, tiles.columns});
   };
-  const auto first = cache().get(shape_of(tile(0), false));
-  if (first->is_slow()) {
+  const auto first = serve(tile(0));
+  if (first.product->is_slow()) {
     return simd::matmul(args);
   }
-  const auto count = counted(*first, args);
+  const auto count = counted(*first.product, args);
   parallel_tasks(divide_up(args.m, tiles.rows) * across, [&](int64_t i) {
     const auto own = tile(i);
-    const auto made = i == 0 ? first : cache().get(shape_of(own, false));
-    if (made->is_slow()) {
-      return simd::matmul(own);
-    }
-    run_product(*made, own);
+    run_served(i == 0 ? first : serve(own), own);
   });
 }
 
 void packed_product(const MatmulArgs& args) {
-  const auto made = cache().get(shape_of(args, true));
+  const auto made = compiled(shape_of(args, true));
   if (!made->is_slow()) {
     const auto count = counted(*made, args);
     return run_product(*made, args);
@@ -393,7 +207,7 @@ void packed_product(const MatmulArgs& args) {
   MatmulArgs dense = args;
   dense.out = {scratch.get<float>(args.m * args.n), DType::f32, args.n};
   dense.residual = {};
-  const auto apart = cache().get(shape_of(dense, true));
+  const auto apart = compiled(shape_of(dense, true));
   if (apart->is_slow()) {
     throw Error(
         ErrorCode::not_supported,
@@ -417,8 +231,8 @@ bool packed_product_works(int64_t n, int64_t k, DType type) {
   MatmulArgs adding = args;
   adding.residual = {&adding, DType::f32, n};
   try {
-    return cache().get(shape_of(args, true))->is_brgemm() &&
-        cache().get(shape_of(adding, true))->is_brgemm();
+    return compiled(shape_of(args, true))->is_brgemm() &&
+        compiled(shape_of(adding, true))->is_brgemm();
   } catch (const Error&) {
     return false;
   }
