@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -14,25 +15,39 @@
 
 #include "checkpoint/weight_index.h"
 #include "core/json.h"
+#include "format/round_to_nearest.h"
 #include "fuzz_require.h"
 #include "model/families/family.h"
+
+// Named by format/quant_spec.cpp; a spec rounds nothing, and its kernels need
+// more libraries than this target has.
+void pennyweight::round_to_nearest(
+    const void*,
+    mx::Dtype,
+    int64_t,
+    const QuantSpec&,
+    const RoundedWeights&) {
+  require(false);
+}
 
 namespace {
 
 using namespace pennyweight;
 namespace fs = std::filesystem;
 
-// A folder of this process, in memory where the system has such.
-fs::path folder() {
-  static const fs::path made = [] {
+// A folder of this process, in memory where the system has such. Never
+// destroyed, since it is removed after all that is.
+const fs::path& folder() {
+  static const auto* made = [] {
     const fs::path shm = "/dev/shm";
-    auto path = (fs::exists(shm) ? shm : fs::temp_directory_path()) /
-        ("pennyweight-fuzz-" + std::to_string(::getpid()));
-    fs::create_directories(path);
+    auto* path = new fs::path(
+        (fs::exists(shm) ? shm : fs::temp_directory_path()) /
+        ("pennyweight-fuzz-" + std::to_string(::getpid())));
+    fs::create_directories(*path);
     std::atexit([] { fs::remove_all(folder()); });
     return path;
   }();
-  return made;
+  return *made;
 }
 
 WeightIndex read_index(std::string_view text) {
@@ -67,7 +82,7 @@ void read_spec(
       .shape_of = [](const std::string&) { return mx::Shape{}; }};
   const auto spec = read_as(family.model_class, family.read, input);
   // What is accepted is a model: nothing of it is without size.
-  require(!spec.layers.empty() && spec.hidden_size > 0);
+  require(!spec.blocks.empty() && spec.hidden > 0 && spec.vocab > 0);
 }
 
 }  // namespace
