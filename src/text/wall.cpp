@@ -18,7 +18,7 @@
 #include <new>
 
 #include "core/error.h"
-#include "core/json.h"
+#include "text/frames.h"
 #include "text/rust_text.h"
 
 namespace pennyweight {
@@ -27,10 +27,6 @@ namespace {
 
 constexpr int kMemoryPassed = 71;  // exit codes behind the wall
 constexpr int kMemoryRefused = 72;
-constexpr char kAnswer = 'A';
-constexpr char kProgress = 'P';
-constexpr char kFailure = 'F';
-constexpr uint64_t kLongest = uint64_t{1} << 36;
 constexpr int64_t kMiB = int64_t{1} << 20;
 
 // A second of processor time is far more than any of these needs: templates
@@ -42,7 +38,6 @@ constexpr double kSlower = 1;
 #endif
 constexpr double kSeconds = 3;
 constexpr double kSecondsASection = 0.005 * kSlower;
-constexpr double kSecondsAByte = 4e-6 * kSlower;
 constexpr int64_t kMemory = 96 * kMiB;
 
 /// Bytes of memory that a byte of input may take. Tokenizers take some 125
@@ -58,6 +53,11 @@ int64_t memory_a_byte(Wall::Part part) {
       return 64;
   }
   return 64;
+}
+
+/// Tokenizers are loaded at 20 MB a second and more, and read text at 1 MB.
+double seconds_a_byte(Wall::Part part) {
+  return (part == Wall::Part::load ? 4e-7 : 4e-6) * kSlower;
 }
 
 double cpu_seconds() {
@@ -81,124 +81,9 @@ void copy_text(char (&to)[kSize], std::string_view from) {
   to[size] = '\0';
 }
 
-bool send_all(int socket, const void* data, size_t bytes) {
-  const auto* from = static_cast<const char*>(data);
-#ifdef MSG_NOSIGNAL
-  constexpr int kFlags = MSG_NOSIGNAL;
-#else
-  constexpr int kFlags = 0;  // SO_NOSIGPIPE is set
-#endif
-  while (bytes > 0) {
-    const ssize_t sent = ::send(socket, from, bytes, kFlags);
-    if (sent < 0 && errno == EINTR) {
-      continue;
-    }
-    if (sent <= 0) {
-      return false;
-    }
-    from += sent;
-    bytes -= static_cast<size_t>(sent);
-  }
-  return true;
-}
-
-/// False at the end; `idle` is called where a signal interrupts the wait.
-bool receive_all(
-    int socket,
-    void* data,
-    size_t bytes,
-    const std::function<void()>& idle) {
-  auto* to = static_cast<char*>(data);
-  while (bytes > 0) {
-    const ssize_t got = ::recv(socket, to, bytes, 0);
-    if (got < 0 && errno == EINTR) {
-      idle();
-      continue;
-    }
-    if (got <= 0) {
-      return false;
-    }
-    to += got;
-    bytes -= static_cast<size_t>(got);
-  }
-  return true;
-}
-
-struct Frame {
-  char kind = '\0';
-  std::string text;
-};
-
-bool send_frame(int socket, char kind, std::string_view text) {
-  const uint64_t size = text.size();
-  return send_all(socket, &kind, 1) && send_all(socket, &size, sizeof(size)) &&
-      send_all(socket, text.data(), text.size());
-}
-
-bool receive_frame(
-    int socket,
-    Frame& frame,
-    const std::function<void()>& idle = [] {}) {
-  uint64_t size = 0;
-  if (!receive_all(socket, &frame.kind, 1, idle) ||
-      !receive_all(socket, &size, sizeof(size), idle) || size > kLongest) {
-    return false;
-  }
-  frame.text.resize(size);
-  return receive_all(socket, frame.text.data(), frame.text.size(), idle);
-}
-
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-Json to_json(const ProgressEvent& event) {
-  Json json{
-      {"stage", event.stage},
-      {"done", event.done},
-      {"total", event.total},
-      {"unit", event.unit},
-      {"message", event.message},
-      {"warning", event.warning}};
-  if (event.left) {
-    json["left"] = *event.left;
-  }
-  return json;
-}
-
-ProgressEvent to_event(const Json& json) {
-  ProgressEvent event{
-      json.at("stage"),
-      json.at("done"),
-      json.at("total"),
-      json.at("unit"),
-      json.at("message"),
-      json.at("warning")};
-  if (json.contains("left")) {
-    event.left = json.at("left").get<double>();
-  }
-  return event;
-}
-
-Json to_json(ErrorCode code, const std::string& text) {
-  return {{"code", static_cast<int>(code)}, {"text", text}};
-}
-
-/// The Error again; its text begins with "[where] ".
-[[noreturn]] void throw_failure(const Json& json) {
-  const auto code = static_cast<ErrorCode>(json.at("code").get<int>());
-  const auto text = json.at("text").get<std::string>();
-  const size_t end = text.find("] ");
-  if (!text.starts_with("[") || end == std::string::npos) {
-    throw Error(code, "text", text);
-  }
-  throw Error(code, text.substr(1, end - 1), text.substr(end + 2));
-}
-
 }  // namespace
 
 struct Wall::Spot {
-  bool behind = false;
   int depth = 0;
   Part part = Part::load;
   char where[512] = {};
@@ -225,7 +110,7 @@ Wall::Section::Section(Part part, std::string_view where, size_t bytes) {
   here->part = part;
   copy_text(here->where, where);
   here->allowed = std::min(here->left, kSeconds) + kSecondsASection +
-      kSecondsAByte * double(bytes);
+      seconds_a_byte(part) * double(bytes);
   const auto used = static_cast<int64_t>(pw_meter_used());
   here->memory = kMemory + memory_a_byte(part) * static_cast<int64_t>(bytes);
   int64_t limit = used + here->memory;
@@ -261,19 +146,19 @@ std::string answer(
     const std::string& request,
     char& kind) {
   const ProgressFn progress = [socket](const ProgressEvent& event) {
-    return send_frame(socket, kProgress, dump(to_json(event)));
+    return send_frame(socket, Frame::kProgress, frame_text(event));
   };
-  kind = kFailure;
+  kind = Frame::kFailure;
   try {
     auto text = serve(request, progress);
-    kind = kAnswer;
+    kind = Frame::kAnswer;
     return text;
   } catch (const Error& error) {
-    return dump(to_json(error.code(), error.what()));
+    return frame_text(error.code(), error.what());
   } catch (const std::bad_alloc&) {
-    return dump(to_json(ErrorCode::io, "[text] out of memory"));
+    return frame_text(ErrorCode::io, "[text] out of memory");
   } catch (const std::exception& error) {
-    return dump(to_json(ErrorCode::io, "[text] " + one_line(error.what())));
+    return frame_text(ErrorCode::io, "[text] " + one_line(error.what()));
   }
 }
 
@@ -305,7 +190,7 @@ void close_others(int socket) {
   pw_on_refused_memory([] { ::_exit(kMemoryRefused); });
   Frame request;
   while (receive_frame(socket, request)) {
-    char kind = kFailure;
+    char kind = Frame::kFailure;
     const auto text = answer(socket, serve, request.text, kind);
     if (!send_frame(socket, kind, text)) {
       break;
@@ -426,21 +311,20 @@ void Wall::finish(int signal) {
 }
 
 std::string Wall::ask(std::string_view request, const ProgressFn& progress) {
-  if (child_ < 0 || !send_frame(socket_, 'Q', request)) {
+  if (child_ < 0 || !send_frame(socket_, Frame::kRequest, request)) {
     throw_death();
   }
   try {
     Frame frame;
     ProgressEvent last{"data"};
     while (receive_frame(socket_, frame, [&] { report(progress, last); })) {
-      if (frame.kind == kAnswer) {
+      if (frame.kind == Frame::kAnswer) {
         return std::move(frame.text);
       }
-      const auto json = parse_json(frame.text, "the text's process");
-      if (frame.kind == kFailure) {
-        throw_failure(json);
+      if (frame.kind == Frame::kFailure) {
+        throw_failure(frame.text);
       }
-      last = to_event(json);
+      last = event_of(frame.text);
       report(progress, last);
     }
   } catch (const Error& error) {
