@@ -144,7 +144,7 @@ bool has_address_space(size_t bytes) {
 
 // A library that does not look whether it was given memory writes to a null
 // pointer. Any other fault is a bug of ours, and the system's to report.
-extern "C" void on_fault(int signal, siginfo_t* info, void*) {
+[[maybe_unused]] void on_fault(int signal, siginfo_t* info, void*) {
   constexpr uintptr_t kFirstPages = 1 << 16;
   if (reinterpret_cast<uintptr_t>(info->si_addr) < kFirstPages &&
       (memory_was_refused || !has_address_space(kReserve))) {
@@ -272,10 +272,12 @@ void install_last_words() {
     action.sa_handler = on_fatal_signal;
     ::sigaction(signal, &action, nullptr);
   }
+#ifndef __SANITIZE_ADDRESS__  // which tells more of a fault
   struct sigaction fault {};
   fault.sa_sigaction = on_fault;
   fault.sa_flags = SA_SIGINFO;
   ::sigaction(SIGSEGV, &fault, nullptr);
+#endif
 }
 
 void say_last_words_in_json(bool json) {
@@ -291,12 +293,11 @@ void end_in_order(int code, const std::function<void()>& say) {
 
 }  // namespace pennyweight::cli
 
-#ifdef __linux__
-#ifndef __SANITIZE_ADDRESS__
+// AddressSanitizer has a pthread_create of its own, and begins first.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
 // Before the constructors of all libraries, which may want for memory already.
 __attribute__((section(".preinit_array"), used)) void (*const first)() =
     pennyweight::cli::install_last_words;
-#endif
 
 // In front of the C library's, for all libraries of this process: OpenMP's
 // answer to a thread that the system refuses is a line of its own and exit(1),

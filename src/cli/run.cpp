@@ -14,7 +14,8 @@ namespace {
 
 constexpr const char* kExitCodes =
     "Exit codes: 0 done, 1 internal error, 2 wrong usage, 3 not found, "
-    "4 corrupt input,\n5 the system refused (disk, network, permission), "
+    "4 corrupt input,\n5 the system refused (disk, memory, network, "
+    "permission), "
     "6 not supported,\n7 unusable numbers (NaN weights), 130 stopped.";
 
 // What every command takes beside its own options.
@@ -140,8 +141,8 @@ int run_command(int argc, const char* const* argv) {
 }  // namespace
 
 int run(int argc, const char* const* argv) {
-  open_closed_streams();
   install_last_words();
+  open_closed_streams();
   install_interrupt_handler();
   const int code = run_command(argc, argv);
   if (code == 0) {

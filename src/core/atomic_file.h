@@ -102,7 +102,7 @@ class AtomicFolder {
   fs::path target_;
   fs::path work_;
   std::vector<fs::path> made_;  // parents that did not exist, inner first
-  std::vector<Temporary> named_;
+  std::vector<Temporary> unfinished_;  // they and the work folder
   bool force_;
   bool committed_ = false;
 };

@@ -80,7 +80,7 @@ AtomicFolder::AtomicFolder(fs::path target, bool force)
   clean_up_after_the_dead(target_);
   check_target();
   work_ = sibling(target_, kWorkSuffix);
-  named_.emplace_back(work_);
+  unfinished_.emplace_back(work_);
   std::error_code failed;
   fs::remove_all(work_, failed);
   if (!failed) {
@@ -107,7 +107,7 @@ void AtomicFolder::make_parents() {
   for (auto path = parent; !fs::exists(path, failed) && path.has_filename();
        path = path.parent_path()) {
     made_.push_back(path);
-    named_.emplace_back(path, Temporary::Kind::parent);
+    unfinished_.emplace_back(path, Temporary::Kind::parent);
   }
   failed.clear();
   fs::create_directories(parent, failed);

@@ -47,26 +47,46 @@ WorkFolder::WorkFolder(
     const ResumePolicy& policy,
     bool writer)
     : target_(whole_path(target)), path_(work_path(target_)), writer_(writer) {
-  enter(policy);
-  if (writer_) {
-    lock();
+  // A descriptor to list the folder by, should it have to go and none be left.
+  Descriptor spare(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!spare) {
+    throw io_error(kWhere, "can't open", "/dev/null", errno);
+  }
+  try {
+    enter(policy);
+    if (writer_) {
+      lock();
+    }
+  } catch (...) {
+    remove_if_empty();
+    throw;
   }
   try {
     open(settings, policy);
   } catch (...) {
+    spare.reset();
     count_finished();
     discard();
     throw;
   }
   if (writer_ && !holds_work()) {
-    named_ = Temporary(path_);
+    unfinished_.emplace_back(path_);
+    for (const auto& parent : made_) {
+      unfinished_.emplace_back(parent, Temporary::Kind::parent);
+    }
   }
 }
 
 void WorkFolder::enter(const ResumePolicy& policy) {
   if (writer_) {
-    // Checks the target and makes its parents, then leaves nothing.
-    AtomicFolder probe(target_, policy.force || policy.part);
+    std::error_code absent;
+    for (auto path = target_.parent_path();
+         !fs::exists(path, absent) && path.has_filename();
+         path = path.parent_path()) {
+      made_.push_back(path);
+    }
+    // Checks the target, and leaves nothing, no parents either.
+    { const AtomicFolder probe(target_, policy.force || policy.part); }
     std::error_code failed;
     fs::create_directories(target_.parent_path(), failed);
     if (failed) {
@@ -192,8 +212,19 @@ WorkFolder::~WorkFolder() {
 void WorkFolder::discard() {
   if (lock_ && !holds_work()) {
     remove();
+    remove_if_empty();
   }
   unlock();
+}
+
+// The folder and the parents that were made for it.
+void WorkFolder::remove_if_empty() const {
+  if (writer_ && parent_) {
+    ::unlinkat(parent_->fd(), path_.filename().c_str(), AT_REMOVEDIR);
+  }
+  for (const auto& parent : made_) {
+    ::rmdir(parent.c_str());
+  }
 }
 
 void WorkFolder::lock() {
@@ -302,7 +333,6 @@ void WorkFolder::drop_damaged() {
     fault = fault_of(state(step));
     if (!fault) {
       state_ = step;
-  named_.release();
       return;
     }
     warnings_.push_back(*fault + ": what led to it is done again");
@@ -338,7 +368,7 @@ void WorkFolder::save_block(
       figures,
       std::to_string(finished_) + " finished blocks");
   ++finished_;
-  named_.release();
+  unfinished_.clear();
 }
 
 void WorkFolder::save_state(
@@ -352,6 +382,7 @@ void WorkFolder::save_state(
       std::to_string(state_.value_or(0)) + " steps");
   const auto before = state_;
   state_ = step;
+  unfinished_.clear();
   if (before && before != step) {
     folder_->remove(state_name(*before));
   }

@@ -114,6 +114,7 @@ class WorkFolder {
   void lock();
   void unlock();
   void discard();
+  void remove_if_empty() const;
   std::optional<Json> read_settings() const;
   void start_anew(const WorkSettings& settings);
   void remove_all_but(const std::set<std::string>& kept) const;
@@ -137,7 +138,8 @@ class WorkFolder {
   int finished_at_start_ = 0;
   std::optional<int64_t> state_;
   std::vector<std::string> warnings_;
-  Temporary named_;  // path_, while it holds no work
+  std::vector<fs::path> made_;  // parents that did not exist, inner first
+  std::vector<Temporary> unfinished_;  // they and path_, while it holds no work
 };
 
 }  // namespace pennyweight

@@ -292,6 +292,12 @@ int mkdir(const char* name, mode_t mode) {
       : (int)syscall(SYS_mkdirat, AT_FDCWD, name, mode);
 }
 
+int mkdirat(int dir, const char* name, mode_t mode) {
+  return count_name("mkdir", dir, name) == kFail
+      ? -1
+      : (int)syscall(SYS_mkdirat, dir, name, mode);
+}
+
 int unlink(const char* name) {
   return count_name("unlink", AT_FDCWD, name) == kFail
       ? -1
