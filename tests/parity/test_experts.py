@@ -273,3 +273,19 @@ def test_damaged_stacks(tmp_path):
             config | {"num_local_experts": count,
                       "num_hidden_layers": 4000}))
         refused(4, "num_local_experts")
+
+
+def test_an_expert_that_cannot_be_rounded_is_named(tmp_path):
+    """The error leaves the threads that round experts side by side."""
+    write(tmp_path / "model", "mixtral")
+    file = tmp_path / "model/model.safetensors"
+    weights = mx.load(str(file))
+    bad = UNCHOSEN[0]
+    name = f"model.layers.0.block_sparse_moe.experts.{bad}.w3.weight"
+    weights[name][0, :2] = mx.array([3e38, -3e38])
+    mx.save_safetensors(str(file), weights)
+    said = walks.run("gptq", tmp_path / "model", tmp_path / "out", *FLAGS,
+                     code=7)
+    assert said.count("error:") == 1
+    assert f"block_sparse_moe.switch_mlp.up_proj.{bad}" in said
+    assert not (tmp_path / "out").exists()
