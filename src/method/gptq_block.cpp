@@ -60,9 +60,9 @@ bool are_side_by_side(size_t experts, int64_t in) {
 }
 
 // What experts that are rounded side by side may hold while they wait for a
-// thread: several for each, since some take longer than others.
-constexpr int64_t kWaiting = int64_t{512} << 20;
-constexpr int64_t kWaitingPerThread = 2;
+// thread, one for each at least: more than there are threads, since some take
+// longer than others.
+constexpr int64_t kWaiting = int64_t{256} << 20;
 
 /// Bytes of one of them.
 struct ExpertBytes {
@@ -86,8 +86,9 @@ ExpertBytes bytes_of(
 }
 
 int64_t experts_at_once(int64_t count, const ExpertBytes& bytes) {
-  const int64_t least = kWaitingPerThread * kernels::thread_count();
-  return std::min(count, std::max(least, kWaiting / bytes.waiting));
+  return std::min(
+      count,
+      std::max<int64_t>(kernels::thread_count(), kWaiting / bytes.waiting));
 }
 
 /// The groups of experts from the first on that belong to its step; empty
