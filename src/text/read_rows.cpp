@@ -18,6 +18,10 @@ namespace {
 constexpr const char* kWhere = "data";
 constexpr size_t kFileLimit = size_t{256} << 20;
 constexpr size_t kParquetChunk = size_t{1} << 20;
+/// Text compresses ten times, repetitive rows a hundred times: what expands
+/// further than this is no text, and could go on for hours.
+constexpr uint64_t kMostExpanded = 1000;
+constexpr uint64_t kFreeBytes = uint64_t{16} << 20;  // whatever the file's size
 constexpr const char* kBlanks = " \t\r\n";
 /// Rows of a list that are tried to tell whether it is one of rows.
 constexpr size_t kTried = 16;
@@ -230,6 +234,9 @@ void read_parquet_rows(const fs::path& path, const RowSink& sink) {
   }
   std::string name = path.string();
   const auto rows = open_parquet(name, columns);
+  const uint64_t most =
+      std::max(kFreeBytes, kMostExpanded * ByteFile(path).size());
+  uint64_t expanded = 0;
   for (size_t row = 0;;) {
     RustBytes out;
     RustBytes error;
@@ -238,6 +245,14 @@ void read_parquet_rows(const fs::path& path, const RowSink& sink) {
       const int32_t status =
           pw_parquet_next(rows.get(), kParquetChunk, out.out(), error.out());
       check_rust(status, error, kWhere, name);
+    }
+    expanded += out.size();
+    if (expanded > most) {
+      throw Error(
+          ErrorCode::corrupt,
+          kWhere,
+          name + " expands to more than " + std::to_string(kMostExpanded) +
+              " times its size; it is damaged or made to do harm");
     }
     if (out.size() == 0 || !read_lines(out.view(), name, "row", row, sink)) {
       return;

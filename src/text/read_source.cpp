@@ -84,15 +84,29 @@ class Reader {
       add_text_file(path);
       return;
     }
+    int64_t left_out = 0;
     read_rows(
         path,
         [this](Row row) { return add_row(row); },
-        [this](const RowError& error) {
+        [&](const RowError& error) {
           summary_.use.leave_row(
               error.reason(), short_name(error.where()), error.detail());
+          require_some_rows(path, ++left_out);
         });
     pool_->end_file();
     ++summary_.use.files;
+  }
+
+  /// A few kilobytes of Parquet may hold ten million rows of nothing.
+  void require_some_rows(const fs::path& path, int64_t left_out) const {
+    constexpr int64_t kEnough = 100000;
+    if (left_out == kEnough && summary_.use.rows == 0) {
+      throw Error(
+          ErrorCode::corrupt,
+          kWhere,
+          path.string() + ": none of the first " + std::to_string(kEnough) +
+              " rows can be used; " + summary_.use.warnings().front());
+    }
   }
 
   void add_text_file(const fs::path& path) {

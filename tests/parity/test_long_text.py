@@ -83,11 +83,12 @@ def test_parquet_that_expands_a_thousandfold(tmp_path):
     """Pages are read one by one; what is too large for that is refused."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
-    line = "The same words come again and again. " * 2700
+    words = TEXT.split()
+    line = " ".join(words[i * 7 % len(words)] for i in range(16000))
     many = tmp_path / "many.parquet"
     pq.write_table(pa.table({"text": [line] * 200}), many, compression="zstd",
                    use_dictionary=False, row_group_size=100)
-    assert 200 * len(line) > 400 * many.stat().st_size
+    assert 200 * len(line) > 50 * many.stat().st_size
     arguments = [BIN, "evaluate", DEMO, "--num-samples", "2",
                  "--sequence-length", "64", "--data-path"]
     code, said, peak = peak_mb([*arguments, many])
@@ -100,3 +101,21 @@ def test_parquet_that_expands_a_thousandfold(tmp_path):
     error = [line for line in said.splitlines() if line.startswith("error")]
     assert len(error) == 1 and "one.parquet" in error[0], said
     assert "MiB of memory" in error[0]
+
+
+def test_parquet_of_nothing_ends_soon(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": pa.nulls(10_000_000, pa.string())}), rows)
+    bomb = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"text": ["x" * 1_000_000] * 3000}), bomb)
+    for path, words in (
+            (rows, "none of the first 100000 rows"),
+            (bomb, "expands to more than 1000 times its size")):
+        assert path.stat().st_size < 1_000_000
+        code, said, peak = peak_mb(
+            [BIN, "evaluate", DEMO, "--num-samples", "2",
+             "--sequence-length", "64", "--data-path", path])
+        assert code == 4 and words in said, said
+        assert peak < 500
