@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -13,64 +15,137 @@ namespace pennyweight {
 
 namespace {
 
-constexpr int kMaxDepth = 64;
+constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxOrderedKeys = 20000;
 constexpr const char* kFloatTag = "__float__";
 
-// Refuses deep nesting and too many keys while the parser runs, so that hostile
-// text can't exhaust stack or time, and puts numbers where stand-ins are.
-class Guard {
+// Builds a Json from the parser's events, and refuses deep nesting and too many
+// keys while it runs, so that hostile text can't exhaust stack or time; puts
+// numbers where stand-ins are. The library's own builder with a callback looks
+// through all of a list at the end of each object in it.
+template <class AnyJson>
+class Builder : public nlohmann::json_sax<AnyJson> {
  public:
-  Guard(size_t max_keys, bool stand_ins)
+  using Base = nlohmann::json_sax<AnyJson>;
+  using Text = typename Base::string_t;
+
+  Builder(size_t max_keys, bool stand_ins)
       : max_keys_(max_keys), stand_ins_(stand_ins) {}
 
-  template <class AnyJson>
-  bool operator()(
-      int depth,
-      typename AnyJson::parse_event_t event,
-      AnyJson& parsed) {
-    using Event = typename AnyJson::parse_event_t;
-    if (depth > kMaxDepth) {
-      throw std::runtime_error("nests deeper than 64 levels");
+  bool null() override {
+    return put(nullptr);
+  }
+  bool boolean(bool value) override {
+    return put(value);
+  }
+  bool number_integer(typename Base::number_integer_t value) override {
+    return put(value);
+  }
+  bool number_unsigned(typename Base::number_unsigned_t value) override {
+    return put(value);
+  }
+  bool number_float(typename Base::number_float_t value, const Text& /*text*/)
+      override {
+    return put(value);
+  }
+  bool string(Text& value) override {
+    const JsonLiteral* literal = literal_of(value);
+    return literal ? put(literal->number) : put(std::move(value));
+  }
+  bool binary(typename Base::binary_t& /*value*/) override {
+    return false;  // text has none
+  }
+  bool start_object(size_t /*elements*/) override {
+    return open(AnyJson::object());
+  }
+  bool key(Text& name) override {
+    require_shallow();
+    if (open_.back().keys++ == max_keys_) {
+      throw std::runtime_error("has an object of too many keys");
     }
-    switch (event) {
-      case Event::object_start:
-        keys_.push_back(0);
-        break;
-      case Event::object_end:
-        keys_.pop_back();
-        break;
-      case Event::key:
-        if (keys_.back()++ == max_keys_) {
-          throw std::runtime_error("has an object of too many keys");
-        }
-        if (literal_of(parsed)) {
-          throw std::runtime_error("is not valid JSON: a key is not a string");
-        }
-        break;
-      case Event::value:
-        if (const JsonLiteral* literal = literal_of(parsed)) {
-          parsed = literal->number;
-        }
-        break;
-      default:
-        break;
+    if (literal_of(name)) {
+      throw std::runtime_error("is not valid JSON: a key is not a string");
     }
+    member_ = &(*open_.back().json)[name];
     return true;
+  }
+  bool end_object() override {
+    open_.pop_back();
+    return true;
+  }
+  bool start_array(size_t /*elements*/) override {
+    return open(AnyJson::array());
+  }
+  bool end_array() override {
+    open_.pop_back();
+    return true;
+  }
+  bool parse_error(
+      size_t position,
+      const std::string& /*token*/,
+      const nlohmann::detail::exception& error) override {
+    // Ids of 101 and so on are of the parser; others are of no place.
+    constexpr int kParser = 1;
+    byte_ = error.id / 100 == kParser ? std::optional(position) : std::nullopt;
+    return false;
+  }
+
+  std::optional<size_t> byte() const {
+    return byte_;
+  }
+  AnyJson take() {
+    return std::move(root_);
   }
 
  private:
-  template <class AnyJson>
-  const JsonLiteral* literal_of(const AnyJson& parsed) const {
-    if (!stand_ins_ || !parsed.is_string()) {
-      return nullptr;
+  struct Open {
+    AnyJson* json;
+    size_t keys = 0;
+  };
+
+  void require_shallow() const {
+    if (open_.size() > kMaxDepth) {
+      throw std::runtime_error("nests deeper than 64 levels");
     }
-    return literal_in(parsed.template get_ref<const std::string&>());
+  }
+
+  const JsonLiteral* literal_of(const std::string& text) const {
+    return stand_ins_ ? literal_in(text) : nullptr;
+  }
+
+  template <class Value>
+  bool put(Value&& value) {
+    require_shallow();
+    place(AnyJson(std::forward<Value>(value)));
+    return true;
+  }
+
+  bool open(AnyJson value) {
+    require_shallow();
+    open_.push_back({place(std::move(value))});
+    return true;
+  }
+
+  AnyJson* place(AnyJson value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    AnyJson& parent = *open_.back().json;
+    if (parent.is_array()) {
+      parent.push_back(std::move(value));
+      return &parent.back();
+    }
+    *member_ = std::move(value);
+    return member_;
   }
 
   size_t max_keys_;
   bool stand_ins_;
-  std::vector<size_t> keys_;
+  AnyJson root_;
+  std::vector<Open> open_;     // what is not closed yet, outer first
+  AnyJson* member_ = nullptr;  // of the last key
+  std::optional<size_t> byte_;
 };
 
 // Where the parser stopped, for a text of several lines.
@@ -85,21 +160,16 @@ AnyJson
 parse_guarded(std::string_view text, const std::string& name, size_t max_keys) {
   const auto changed = with_stand_ins(text);
   const std::string_view read = changed ? std::string_view(*changed) : text;
-  Guard guard(max_keys, changed.has_value());
+  Builder<AnyJson> builder(max_keys, changed.has_value());
   const auto corrupt = [&](const std::string& what) {
     return Error(ErrorCode::corrupt, "json", name + " " + what);
   };
   std::string place;
   try {
-    return AnyJson::parse(
-        read.begin(),
-        read.end(),
-        [&guard](
-            int depth, typename AnyJson::parse_event_t event, AnyJson& parsed) {
-          return guard(depth, event, parsed);
-        });
-  } catch (const nlohmann::json::parse_error& error) {
-    place = place_of(read, error.byte);
+    if (AnyJson::sax_parse(read.begin(), read.end(), &builder)) {
+      return builder.take();
+    }
+    place = builder.byte() ? place_of(read, *builder.byte()) : "";
   } catch (const nlohmann::json::exception&) {
     // Of no place.
   } catch (const std::runtime_error& error) {

@@ -175,5 +175,14 @@ TEST(JsonView, NamesFileAndKey) {
   }
 }
 
+TEST(Json, TimeGoesWithTheLengthOfAList) {
+  // Of a million objects: a walk over the list at each would take hours.
+  std::string text = "[{}";
+  for (int i = 1; i < 1000000; ++i) {
+    text += ",{}";
+  }
+  EXPECT_EQ(parse_json(text + "]", "a list").size(), 1000000u);
+}
+
 }  // namespace
 }  // namespace pennyweight
