@@ -79,8 +79,7 @@ TEST(Wall, ACrashIsAnErrorThatNamesTheRow) {
 
 TEST(Wall, AnEndlessLoopIsEndedByItsProcessorTime) {
   Wall wall(serve);
-  expect_error(
-      ErrorCode::corrupt, "processor time", [&] { wall.ask("spin"); });
+  expect_error(ErrorCode::corrupt, "processor time", [&] { wall.ask("spin"); });
 }
 
 TEST(Wall, ProgressIsHeardAndCancels) {
