@@ -180,9 +180,11 @@ void close_others(int socket) {
 #endif
   const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
+  // Sanitizers keep those by which they report; a stack that has run over is
+  // the parent's to tell of.
   for (const int number :
-       {SIGPROF, SIGTERM, SIGXCPU, SIGSEGV, SIGBUS, SIGABRT}) {
-    if (kSlower == 1 || number == SIGPROF) {
+       {SIGPROF, SIGSEGV, SIGTERM, SIGXCPU, SIGBUS, SIGABRT}) {
+    if (kSlower == 1 || number == SIGPROF || number == SIGSEGV) {
       std::signal(number, SIG_DFL);
     }
   }
