@@ -9,8 +9,6 @@ namespace pennyweight {
 namespace {
 
 constexpr size_t kPiece = size_t{256} << 10;
-/// Rows of a list that are tried to tell whether it is one of rows.
-constexpr size_t kTried = 16;
 constexpr const char* kTooLong = "of over 8 MiB that is not text alone";
 
 using Members = std::vector<std::pair<std::string, JsonExtent>>;
@@ -202,7 +200,7 @@ ListLook look(const ByteFile& file, const JsonExtent& list) {
   scan_list(scan, [&](const JsonExtent& extent) {
     seen.first = tried == 0 ? extent.first : seen.first;
     seen.usable = seen.usable || is_usable(file, extent);
-    return !seen.usable && ++tried < kTried;
+    return !seen.usable && ++tried < kTriedRows;
   });
   return seen;
 }

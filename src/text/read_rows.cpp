@@ -23,8 +23,6 @@ constexpr size_t kParquetChunk = size_t{1} << 20;
 constexpr uint64_t kMostExpanded = 1000;
 constexpr uint64_t kFreeBytes = uint64_t{16} << 20;  // whatever the file's size
 constexpr const char* kBlanks = " \t\r\n";
-/// Rows of a list that are tried to tell whether it is one of rows.
-constexpr size_t kTried = 16;
 
 size_t utf8_length(unsigned char lead) {
   if (lead < 0x80) {
@@ -88,7 +86,7 @@ bool is_usable(const Json& json) {
 }
 
 bool has_usable_row(const Json& list) {
-  for (size_t i = 0; i < std::min(list.size(), kTried); ++i) {
+  for (size_t i = 0; i < std::min(list.size(), kTriedRows); ++i) {
     if (is_usable(list[i])) {
       return true;
     }

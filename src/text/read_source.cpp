@@ -175,10 +175,7 @@ class Reader {
 
   /// An error's text without where it comes from and the file it names first.
   static std::string said_of(const std::string& file, const Error& error) {
-    std::string text = error.what();
-    if (const size_t end = text.find("] "); text.starts_with("[")) {
-      text.erase(0, end == std::string::npos ? 0 : end + 2);
-    }
+    std::string text = reason_of(error);
     text.erase(0, text.starts_with(file) ? file.size() : 0);
     const size_t start = text.find_first_not_of(" :,");
     return text.substr(std::min(start, text.size()));

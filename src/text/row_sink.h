@@ -7,6 +7,9 @@
 
 namespace pennyweight {
 
+/// Rows of a list that are tried to tell whether it is one of rows.
+inline constexpr size_t kTriedRows = 16;
+
 /// Where rows go, and those that can't be used.
 class RowSink {
  public:
