@@ -7,7 +7,7 @@ BIN := $(BUILD)/src/pennyweight
 PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	PENNYWEIGHT_BUILD_DIR=$(CURDIR)/$(BUILD) \
 	PENNYWEIGHT_SANITIZE_BIN=$(CURDIR)/build/sanitize/src/pennyweight \
-	OMP_WAIT_POLICY=passive $(PYTHON) -m pytest -q -rs --durations=20 \
+	$(PYTHON) -m pytest -q -rs --durations=20 \
 	-n 2 --dist loadfile
 
 .PHONY: quickstart check check-all test-slow setup setup-tests build sanitize lint format \
@@ -50,7 +50,7 @@ format: ## rewrite our sources with clang-format
 	@git ls-files -z '*.h' '*.cpp' | xargs -0 clang-format -i
 
 test-cpp: build setup-tests
-	@OMP_WAIT_POLICY=passive ctest -j 2 --test-dir $(BUILD) \
+	@ctest -j 2 --test-dir $(BUILD) \
 		--output-on-failure --no-tests=error
 
 test-rust: build
@@ -59,7 +59,7 @@ test-rust: build
 
 test-sanitize: sanitize
 	@UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
+	ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
 		ctest -j 2 --test-dir build/sanitize --output-on-failure \
 		--no-tests=error
 

@@ -31,7 +31,7 @@ template <class F>
 void each_row_block(int64_t rows, F&& f) {
   constexpr int64_t kWanted = 6;
   int64_t step = kHeadTileRows;
-  while (step > kHeadTileRows / 4 && rows < kWanted * step) {
+  while (step > kHeadTileRows / 2 && rows < kWanted * step) {
     step /= 2;
   }
   parallel_tasks((rows + step - 1) / step, [&](int64_t block) {

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <exception>
 #include <type_traits>
+
+#include "kernels/thread_pool.h"
 
 namespace pennyweight::kernels {
 
@@ -13,9 +14,9 @@ namespace pennyweight::kernels {
 /// no threads of its own there), and whether there is a task is a matter of
 /// shapes: one that a single thread runs is a task as well.
 
-/// Threads that a kernel uses: PENNYWEIGHT_THREADS where it is a positive
-/// number, else OpenMP's choice (OMP_NUM_THREADS, else the cores that this
-/// process may run on). 1 inside a task.
+/// Threads that a kernel uses: PENNYWEIGHT_THREADS or else OMP_NUM_THREADS
+/// where it is a positive number, else the cores that this process may run on.
+/// 1 inside a task.
 int thread_count();
 
 /// Another number for all calls to come, by any thread; 0: the above again.
@@ -37,11 +38,6 @@ class Task {
   bool before_;
 };
 
-namespace detail {
-using TaskFn = void (*)(void* context, int64_t task);
-void run_tasks(int64_t tasks, int threads, TaskFn call, void* context);
-}  // namespace detail
-
 /// f(task) for task = 0 .. tasks - 1, on all threads: they begin in this order,
 /// so that one may wait for those before it, and end in any. The first
 /// exception stops what has not begun and is thrown again. A single one is no
@@ -61,7 +57,7 @@ void parallel_tasks(int64_t tasks, F&& f) {
     return;
   }
   using Callee = std::remove_reference_t<F>;
-  detail::run_tasks(
+  ThreadPool::instance().run(
       tasks,
       threads,
       [](void* context, int64_t task) {

@@ -4,8 +4,11 @@
 
 #include "kernels/threads.h"
 
+#include <atomic>
 #include <functional>
 #include <limits>
+#include <stdexcept>
+#include <thread>
 
 #include "kernels/kernel_test.h"
 #include "kernels/score_state.h"
@@ -105,7 +108,8 @@ TEST_P(AnyThreads, Products) {
       {100, 64, 4096},
       {130, 600, 1500},
       {257, 33, 70},
-      {515, 576, 1600}};
+      {515, 576, 1600},
+      {1030, 200, 70}};
   for (const auto& product : all) {
     for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
       multiply(product, type, false, false);
@@ -293,6 +297,57 @@ TEST(Tasks, AreTasksOnOneThreadToo) {
     parallel_tasks(1, [](int64_t) { EXPECT_FALSE(in_task()); });
     parallel_ranges(100, 7, [](int64_t, int64_t) { EXPECT_TRUE(in_task()); });
     parallel_ranges(100, 70, [](int64_t, int64_t) { EXPECT_FALSE(in_task()); });
+    EXPECT_FALSE(in_task());
+  }
+  override_thread_count(0);
+}
+
+TEST(Tasks, BeginInOrderAndOnceEach) {
+  override_thread_count(4);
+  std::atomic<int64_t> begun{0};
+  std::vector<std::atomic<int>> runs(1000);
+  parallel_tasks(1000, [&](int64_t task) {
+    // Those before it have begun, so that it may wait for them.
+    EXPECT_GE(begun.fetch_add(1) + 4, task);
+    ++runs[size_t(task)];
+  });
+  for (const auto& run : runs) {
+    EXPECT_EQ(run, 1);
+  }
+  override_thread_count(0);
+}
+
+TEST(Tasks, SeveralCallersShareThreads) {
+  override_thread_count(3);
+  std::atomic<int64_t> sum{0};
+  const auto call = [&] {
+    for (int i = 0; i < 300; ++i) {
+      parallel_tasks(7, [&](int64_t task) { sum += task; });
+    }
+  };
+  std::thread others[] = {std::thread(call), std::thread(call)};
+  call();
+  for (auto& other : others) {
+    other.join();
+  }
+  EXPECT_EQ(sum, 3 * 300 * 21);
+  override_thread_count(0);
+}
+
+TEST(Tasks, FailAsTheFirstThatFails) {
+  for (const int threads : {1, 3}) {
+    override_thread_count(threads);
+    std::atomic<int64_t> runs{0};
+    const auto failing = [&] {
+      parallel_tasks(100000, [&](int64_t task) {
+        ++runs;
+        if (task == 5) {
+          throw std::runtime_error("the fifth");
+        }
+      });
+    };
+    EXPECT_THROW(failing(), std::runtime_error);
+    EXPECT_LT(runs, 100000);
     EXPECT_FALSE(in_task());
   }
   override_thread_count(0);

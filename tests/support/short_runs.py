@@ -50,7 +50,7 @@ def command(name, out, *flags):
 def run(arguments, seconds=120, **how):
     """A run that ends by itself, whatever it says."""
     how["env"] = os.environ | {
-        "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"
+        "OMP_NUM_THREADS": "2"
     } | how.get("env", {})
     return subprocess.run(
         [str(argument) for argument in arguments], capture_output=True,

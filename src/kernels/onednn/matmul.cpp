@@ -131,6 +131,18 @@ ConstMatrix aligned_copy(const MatmulArgs& args) {
   return {copy, DType::bf16, args.k};
 }
 
+/// Packing the weight once for all strips pays from about these rows on.
+constexpr int64_t kFewestStripRows = 512;
+
+bool bfloat16_strips_pay(const MatmulArgs& args) {
+  const auto address = reinterpret_cast<uintptr_t>(args.weight.data);
+  const bool in_pairs =
+      args.k % 2 == 0 && args.weight.stride % 2 == 0 && address % 4 == 0;
+  return args.x.type == DType::bf16 && args.weight.type == DType::bf16 &&
+      !args.weight_by_depth && in_pairs && args.m >= kFewestStripRows &&
+      strips_pay(args, DType::bf16);
+}
+
 void multiply(const MatmulArgs& args, bool narrow) {
   if (args.m == 0 || args.n == 0) {
     return;
@@ -140,6 +152,9 @@ void multiply(const MatmulArgs& args, bool narrow) {
   }
   if (!stays_bfloat16(args, narrow) && strips_pay(args)) {
     return strip_product({args});
+  }
+  if (narrow && bfloat16_strips_pay(args)) {
+    return strip_product({args, false, false, DType::bf16});
   }
   if (!is_native(args, narrow)) {
     return multiply_by_blocks(args, narrow);

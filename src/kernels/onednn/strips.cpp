@@ -109,8 +109,10 @@ class PackedPanel {
   void pack(int64_t column) const {
     void* to = advance(values_, type_, (column - columns_.begin) * rows_);
     const int64_t count = std::min(kPackedColumns, columns_.end - column);
-    if (type_ == DType::bf16) {
+    if (type_ == DType::bf16 && args_.weight_by_depth) {
       pack_pairs(column, count, static_cast<BFloat16*>(to));
+    } else if (type_ == DType::bf16) {
+      transpose_pairs(column, count, static_cast<BFloat16*>(to));
     } else {
       pack_floats(column, count, static_cast<float*>(to));
     }
@@ -125,6 +127,25 @@ class PackedPanel {
       const auto* second = d + 1 < depth_.end ? row(d + 1) : nullptr;
       interleave(row(d), second, count, width_, to);
     }
+    std::memset(to, 0, size_t(end - to) * sizeof(BFloat16));
+  }
+
+  /// Of rows along the depth, in which pairs stand side by side.
+  void transpose_pairs(int64_t column, int64_t count, BFloat16* to) const {
+    const BFloat16* end = to + rows_ * width_;
+    if (count != width_) {
+      std::memset(to, 0, size_t(end - to) * sizeof(BFloat16));
+    }
+    auto pairs = at(args_.weight, column, depth_.begin);
+    pairs.type = DType::f32;
+    pairs.stride /= 2;
+    simd::transpose(
+        {.rows = count,
+         .columns = depth_.size() / 2,
+         .x = pairs,
+         .out = to,
+         .out_stride = width_});
+    to += depth_.size() * width_;
     std::memset(to, 0, size_t(end - to) * sizeof(BFloat16));
   }
 
@@ -155,6 +176,11 @@ class PackedPanel {
   void* values_;
 };
 
+/// Tile loads of AMX that cross cache lines cost it a third of its rate.
+bool is_aligned(const ConstMatrix& x) {
+  return reinterpret_cast<uintptr_t>(x.data) % kCacheLine == 0;
+}
+
 class Strips {
  public:
   explicit Strips(const StripArgs& args)
@@ -162,7 +188,7 @@ class Strips {
 
   void run() {
     const int64_t k = product_.k;
-    const int64_t parts = k <= kWholeDepth ? 1 : divide_up(k, kPartDepth);
+    const int64_t parts = whole_depth() ? 1 : divide_up(k, kPartDepth);
     int64_t part = round_up(divide_up(k, parts), depth_step(args_.type));
     // Rows of a transposed strip an even number of cache lines apart would
     // share places in the nearest cache.
@@ -203,11 +229,18 @@ class Strips {
     }
   };
 
+  /// Of bfloat16 as it lies a strip is narrow enough at any depth.
+  bool whole_depth() const {
+    return product_.k <= kWholeDepth ||
+        (args_.type == DType::bf16 && !args_.x_by_depth);
+  }
+
   void run_rows(Span rows, Span columns, int64_t part) {
     thread_local Scratch packed, summed;
     const bool one_part = part >= product_.k;
     Sums sums;
-    if (product_.out.type == DType::f32) {
+    if (product_.out.type == DType::f32 ||
+        (one_part && product_.out.type == args_.type)) {
       sums = {product_.out, 0, 0};
     } else if (!one_part) {
       const Matrix values{
@@ -251,6 +284,16 @@ class Strips {
 
   ConstMatrix strip_of_x(Span rows, Span depth) const {
     thread_local Scratch scratch;
+    if (args_.type == DType::bf16 && !args_.x_by_depth) {
+      const auto x = at(product_.x, rows.begin, depth.begin);
+      if (x.stride == depth.size() && is_aligned(x)) {
+        return x;
+      }
+      auto* to = scratch.get<BFloat16>(rows.size() * depth.size());
+      simd::convert(
+          {rows.size(), depth.size(), x, {to, DType::bf16, depth.size()}});
+      return {to, DType::bf16, depth.size()};
+    }
     if (args_.type == DType::bf16) {
       const int64_t apart = round_up(depth.size(), kPackedDepth);
       auto* to = scratch.get<BFloat16>(rows.size() * apart);
@@ -350,7 +393,7 @@ class Strips {
       }
     }
     packed_product(chunk);
-    if (last && product_.out.type != DType::f32) {
+    if (last && (!direct || sums.values.data != product_.out.data)) {
       const auto out = from_row(product_.out, rows.begin);
       copy(as_const(to), from_column(out, columns.begin));
     } else if (!direct) {
