@@ -6,7 +6,9 @@
 #include <hwy/highway.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <string_view>
 #include <vector>
 
 #include "kernels/access.h"
@@ -310,6 +312,22 @@ HWY_EXPORT(swiglu);
 HWY_EXPORT(softmax);
 HWY_EXPORT(logsumexp);
 HWY_EXPORT(target_name);
+
+namespace {
+
+/// PENNYWEIGHT_SIMD=avx2 takes AVX2 where the machine has more, for tests of
+/// those lanes and of bytes that are the same on any machine. Before the first
+/// kernel is chosen.
+[[maybe_unused]] const bool limited = [] {
+  const char* text = std::getenv("PENNYWEIGHT_SIMD");
+  if (text == nullptr || std::string_view(text) != "avx2") {
+    return false;
+  }
+  hwy::DisableTargets(HWY_AVX2 - 1);  // the lower its bit, the more it has
+  return true;
+}();
+
+}  // namespace
 
 namespace simd {
 
