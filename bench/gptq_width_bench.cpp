@@ -18,7 +18,7 @@
 
 #include "kernels/kernels.h"
 #include "measure.h"
-#include "method/gptq.h"
+#include "method/gptq/gptq.h"
 
 namespace {
 

@@ -18,7 +18,7 @@
 #include "core/json.h"
 #include "kernels/dispatch.h"
 #include "measure.h"
-#include "method/gptq.h"
+#include "method/gptq/gptq.h"
 #include "model/decoder.h"
 #include "model/gradients.h"
 #include "model/outer_weights.h"

@@ -1,4 +1,4 @@
-#include "pipeline/awq.h"
+#include "commands/awq.h"
 
 #include "cli/walk_command.h"
 

@@ -14,7 +14,7 @@
 
 #include "core/error.h"
 #include "core/json_text.h"
-#include "pipeline/kernel_report.h"
+#include "run/kernel_report.h"
 
 namespace pennyweight::cli {
 

@@ -1,4 +1,4 @@
-#include "pipeline/convert.h"
+#include "commands/convert.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"

@@ -1,8 +1,8 @@
-#include "pipeline/dwq.h"
+#include "commands/dwq.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"
-#include "pipeline/ranks.h"
+#include "pass/ranks.h"
 
 namespace pennyweight::cli {
 

@@ -1,4 +1,4 @@
-#include "pipeline/dynamic_quant.h"
+#include "commands/dynamic_quant.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"

@@ -1,4 +1,4 @@
-#include "pipeline/evaluate.h"
+#include "commands/evaluate.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"

@@ -1,4 +1,4 @@
-#include "pipeline/gptq.h"
+#include "commands/gptq.h"
 
 #include "cli/walk_command.h"
 

@@ -1,4 +1,4 @@
-#include "pipeline/inspect.h"
+#include "commands/inspect.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"

@@ -1,6 +1,6 @@
+#include "commands/quantize/plan.h"
 #include "checkpoint/hub.h"
 #include "cli/command.h"
-#include "pipeline/quantize_plan.h"
 
 namespace pennyweight::cli {
 

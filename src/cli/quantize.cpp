@@ -1,4 +1,4 @@
-#include "pipeline/quantize.h"
+#include "commands/quantize/quantize.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"

@@ -5,8 +5,9 @@
 #include "cli/command.h"
 #include "cli/last_words.h"
 #include "core/error.h"
+#include "core/version.h"
 #include "ops/ops.h"
-#include "pipeline/ranks.h"
+#include "pass/ranks.h"
 
 namespace pennyweight::cli {
 
@@ -89,7 +90,7 @@ int run_command(int argc, const char* const* argv) {
       "checkpoint\nand writes one that stock mlx-lm loads.",
       "pennyweight");
   app.formatter(std::make_shared<HelpText>());
-  app.set_version_flag("--version", std::string(PENNYWEIGHT_VERSION));
+  app.set_version_flag("--version", version());
   app.require_subcommand(1);
   app.footer(kExitCodes);
 

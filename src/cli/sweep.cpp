@@ -1,4 +1,4 @@
-#include "pipeline/sweep.h"
+#include "commands/sweep.h"
 
 #include "checkpoint/hub.h"
 #include "cli/command.h"

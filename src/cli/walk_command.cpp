@@ -2,7 +2,7 @@
 
 #include "checkpoint/hub.h"
 #include "core/error.h"
-#include "pipeline/kernel_report.h"
+#include "run/kernel_report.h"
 
 namespace pennyweight::cli {
 

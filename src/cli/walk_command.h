@@ -6,7 +6,7 @@
 
 #include "cli/command.h"
 #include "cli/console.h"
-#include "pipeline/method_run.h"
+#include "run/method_run.h"
 
 namespace pennyweight::cli {
 

@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "checkpoint/quantization_entries.h"
-#include "checkpoint/safetensors.h"
 #include "core/error.h"
 
 namespace pennyweight {
@@ -23,32 +22,6 @@ std::string shard_name(size_t shard, size_t count) {
   return name;
 }
 
-// The 8-byte length and the JSON, padded with spaces so that the data behind
-// it is aligned for every dtype. Entries come in the order of their data, which
-// a Json object would have to search for each name.
-std::string
-make_header(const std::vector<TensorPlan>& plan, size_t begin, size_t end) {
-  std::string text = R"({"__metadata__":{"format":"mlx"})";
-  uint64_t offset = 0;
-  for (size_t i = begin; i < end; ++i) {
-    Json entry;
-    entry["dtype"] = safetensors_dtype_name(plan[i].dtype);
-    entry["shape"] =
-        std::vector<int>(plan[i].shape.begin(), plan[i].shape.end());
-    entry["data_offsets"] = {offset, offset + plan_bytes(plan[i])};
-    text += "," + Json(plan[i].name).dump() + ":" + entry.dump();
-    offset += plan_bytes(plan[i]);
-  }
-  text += "}";
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  uint64_t length = text.size();
-  std::string header(8, '\0');
-  for (int i = 0; i < 8; ++i) {
-    header[static_cast<size_t>(i)] = static_cast<char>(length >> (8 * i));
-  }
-  return header + text;
-}
-
 [[noreturn]] void refuse(const std::string& name, const std::string& why) {
   throw Error(
       ErrorCode::invalid_argument,
@@ -63,14 +36,6 @@ void require_ready(const std::string& name, const mx::array& value) {
 }
 
 }  // namespace
-
-uint64_t plan_bytes(const TensorPlan& tensor) {
-  uint64_t bytes = mx::size_of(tensor.dtype);
-  for (auto extent : tensor.shape) {
-    bytes *= static_cast<uint64_t>(extent);
-  }
-  return bytes;
-}
 
 ModelWriter::ModelWriter(
     fs::path folder,
@@ -96,7 +61,7 @@ void ModelWriter::open_shard() {
   size_t begin = shard_ == 0 ? 0 : shard_ends_[shard_ - 1];
   file_ = std::make_unique<AtomicFile>(
       folder_ / shard_name(shard_, shard_ends_.size()));
-  file_->write(make_header(plan_, begin, shard_ends_[shard_]));
+  file_->write(safetensors_header(plan_, begin, shard_ends_[shard_]));
 }
 
 void ModelWriter::write(const std::string& name, const mx::array& value) {
@@ -137,40 +102,6 @@ void ModelWriter::append(const mx::array& rows) {
     file_.reset();
     ++shard_;
   }
-}
-
-namespace {
-
-void write_all(
-    AtomicFile file,
-    const std::map<std::string, mx::array>& tensors) {
-  std::vector<TensorPlan> plan;
-  std::vector<mx::array> values;
-  for (const auto& [name, tensor] : tensors) {
-    plan.push_back({name, tensor.dtype(), tensor.shape()});
-    values.push_back(mx::contiguous(tensor));
-  }
-  mx::eval(values);
-  file.write(make_header(plan, 0, plan.size()));
-  for (const auto& value : values) {
-    file.write(value.data<char>(), value.nbytes());
-  }
-  file.commit();
-}
-
-}  // namespace
-
-void write_safetensors(
-    const fs::path& target,
-    const std::map<std::string, mx::array>& tensors) {
-  write_all(AtomicFile(target), tensors);
-}
-
-void write_safetensors(
-    const DirHandle& folder,
-    const std::string& name,
-    const std::map<std::string, mx::array>& tensors) {
-  write_all(AtomicFile(folder, name), tensors);
 }
 
 void ModelWriter::finish(int64_t parameters) {

@@ -9,22 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/safetensors_writer.h"
 #include "core/atomic_file.h"
 #include "core/json.h"
 
 namespace pennyweight {
 
 namespace mx = mlx::core;
-
-/// A tensor before its data is there.
-struct TensorPlan {
-  std::string name;
-  mx::Dtype dtype;
-  mx::Shape shape;
-};
-
-/// What it takes up in a file.
-uint64_t plan_bytes(const TensorPlan& tensor);
 
 /// mlx-lm's limit for a shard, 5 GiB.
 inline constexpr uint64_t kMaxShardBytes = uint64_t{5} << 30;
@@ -70,16 +61,6 @@ class ModelWriter {
   size_t shard_ = 0;
   std::unique_ptr<AtomicFile> file_;
 };
-
-/// One safetensors file of these tensors, whole or not at all. Errors as
-/// AtomicFile's.
-void write_safetensors(
-    const fs::path& file,
-    const std::map<std::string, mx::array>& tensors);
-void write_safetensors(
-    const DirHandle& folder,
-    const std::string& name,
-    const std::map<std::string, mx::array>& tensors);
 
 /// config.json of the output: `config` with `quantization` (null: none, and
 /// what was there is removed, another quantizer's and text_config's, too) under

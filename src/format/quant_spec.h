@@ -1,11 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/json.h"
-#include "ops/ops.h"
 
 namespace pennyweight {
 
@@ -41,9 +41,5 @@ int64_t quantized_bytes(
     int64_t out,
     int64_t in,
     int scale_bytes);
-
-/// Round to nearest: exactly what mx::quantize and so mlx_lm.convert writes.
-/// weight [..., in] float; codes, scales and biases as in QuantizedWeight.
-ops::QuantizedWeight quantize(const mx::array& weight, const QuantSpec& spec);
 
 }  // namespace pennyweight

@@ -3,7 +3,7 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
-#include "format/pack.h"
+#include "ops/rounding/pack.h"
 
 namespace pennyweight {
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "format/quant_spec.h"
-#include "method/gptq.h"
+#include "method/gptq/gptq.h"
 #include "ops/ops.h"
 
 namespace pennyweight {

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "calibration/statistics.h"
 #include "core/json.h"
 #include "format/quant_spec.h"
 #include "model/decoder_spec.h"
+#include "pass/statistics.h"
 
 namespace pennyweight {
 

@@ -4,7 +4,8 @@
 #include <mlx/transforms.h>
 
 #include "core/error.h"
-#include "format/packed_rows.h"
+#include "ops/rounding/packed_rows.h"
+#include "ops/rounding/quantize.h"
 
 namespace pennyweight {
 

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "format/packed_rows.h"
+#include "ops/rounding/packed_rows.h"
 
 namespace pennyweight {
 

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "format/quant_plan.h"
+#include "ops/rounding/quantize.h"
 
 namespace pennyweight {
 namespace {

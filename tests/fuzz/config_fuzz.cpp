@@ -15,9 +15,9 @@
 
 #include "checkpoint/weight_index.h"
 #include "core/json.h"
-#include "format/round_to_nearest.h"
 #include "fuzz_require.h"
 #include "model/families/family.h"
+#include "ops/rounding/round_to_nearest.h"
 
 // Named by format/quant_spec.cpp; a spec rounds nothing, and its kernels need
 // more libraries than this target has.

@@ -15,8 +15,8 @@
 
 #include "core/error.h"
 #include "core/process.h"
-#include "method/rounding_loss.h"
-#include "pipeline/rounding_costs.h"
+#include "method/learned/rounding_loss.h"
+#include "method/widths/rounding_costs.h"
 #include "rounded_alone.h"
 
 namespace {

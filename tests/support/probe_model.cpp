@@ -14,9 +14,9 @@
 #include <fstream>
 #include <iostream>
 
-#include "calibration/fold.h"
 #include "core/error.h"
 #include "model/decoder.h"
+#include "pass/fold.h"
 
 namespace {
 

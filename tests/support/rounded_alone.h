@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
-#include "calibration/floats.h"
-#include "calibration/token_batches.h"
-#include "method/gptq.h"
+#include "method/gptq/gptq.h"
 #include "method/pack_result.h"
 #include "model/decoder.h"
 #include "model/gradients.h"
 #include "ops/kl_head.h"
 #include "ops/primitive.h"
+#include "pass/floats.h"
+#include "pass/token_batches.h"
 
 namespace pennyweight::testing {
 

@@ -1,0 +1,279 @@
+#include "commands/quantize/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <map>
+
+#include "core/atomic_file.h"
+#include "core/bytes.h"
+#include "core/error.h"
+#include "core/version.h"
+#include "export/front_matter.h"
+#include "export/model_card.h"
+#include "kernels/threads.h"
+#include "pass/sample.h"
+#include "run/kernel_report.h"
+#include "text/text_reader.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr int kPromptTokens = 32;
+constexpr int kContinued = 48;
+constexpr size_t kSamples = 3;
+
+std::string fixed(double value, int decimals) {
+  char text[48];
+  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
+  return text;
+}
+
+const std::map<std::string, std::string>& stage_titles() {
+  static const std::map<std::string, std::string> titles{
+      {"nearest", "Rounded to nearest"},
+      {"gptq", "GPTQ"},
+      {"learned", "GPTQ, rounding learned block by block"},
+      {"dwq", "Scales and biases distilled"}};
+  return titles;
+}
+
+Json fidelity_json(const Evaluation& found) {
+  const auto& against = *found.reference;
+  return {
+      {"tokens", found.tokens},
+      {"perplexity", found.perplexity.value},
+      {"perplexity_reference", against.perplexity.value},
+      {"kl_mean", against.kl.mean.value},
+      {"kl_stderr", against.kl.mean.standard_error},
+      {"kl_median", against.kl.median},
+      {"kl_p99", against.kl.p99},
+      {"top1", against.top1.value}};
+}
+
+Json modules_json(const WidthPlan& widths) {
+  Json modules = Json::array();
+  for (const auto& own : widths.modules) {
+    const auto& module = own.module;
+    std::string name = module.path;
+    const auto mark = "." + std::to_string(module.block) + ".";
+    if (const auto at = name.find(mark);
+        module.block >= 0 && at < name.size()) {
+      name = name.substr(at + mark.size());
+    }
+    Json entry{
+        {"path", module.path},
+        {"block", module.block},
+        {"name", name},
+        {"bits", own.spec ? Json(own.spec->bits) : Json()},
+        {"group_size", own.spec ? Json(own.spec->group_size) : Json()},
+        {"parameters",
+         module.out * module.in * std::max<int64_t>(1, module.count)},
+        {"loss", own.loss}};
+    if (!own.reason.empty()) {
+      entry["reason"] = own.reason;
+    }
+    modules.push_back(std::move(entry));
+  }
+  return modules;
+}
+
+// Each block's error on held-out text, by stage.
+Json blocks_json(const QuantizeReport& result) {
+  std::map<int64_t, Json> blocks;
+  for (const auto& stage : result.stages) {
+    const auto list = stage.figures.find("blocks");
+    if (list == stage.figures.end()) {
+      continue;
+    }
+    int64_t index = 0;
+    for (const Json& block : *list) {
+      const auto errors = block.find("held_out_error");
+      if (errors != block.end()) {
+        auto& own = blocks[index];
+        own["index"] = index;
+        own["errors"][stage.name] =
+            errors->at(block.at("kept").get<std::string>());
+        if (errors->contains("round to nearest")) {
+          own["errors"]["nearest"] = errors->at("round to nearest");
+        }
+      }
+      ++index;
+    }
+  }
+  Json json = Json::array();
+  for (auto& [index, block] : blocks) {
+    json.push_back(std::move(block));
+  }
+  return json;
+}
+
+Json dwq_json(const StageOutcome& stage) {
+  const Json& figures = stage.figures;
+  if (!figures.contains("curve")) {
+    return nullptr;
+  }
+  return {
+      {"start", figures.at("start_kl")},
+      {"best", figures.at("best_kl")},
+      {"best_step", figures.at("best_step")},
+      {"curve", figures.at("curve")}};
+}
+
+/// How both models go on.
+Json samples_json(const Presentation& shown, const fs::path& folder) {
+  const auto& context = shown.context;
+  TokenSequences prompts;
+  for (const auto& sequence : context.mix.report) {
+    if (prompts.size() < kSamples && sequence.size() >= kPromptTokens) {
+      prompts.push_back({sequence.begin(), sequence.begin() + kPromptTokens});
+    }
+  }
+  if (prompts.empty()) {
+    return nullptr;
+  }
+  const auto quantized = open_model(folder, context.options.assume_family);
+  const auto full =
+      continue_sequences(context.model, prompts, kContinued, context.progress);
+  const auto other =
+      continue_sequences(quantized, prompts, kContinued, context.progress);
+  TextReader reader(context.model_folder);
+  Json samples = Json::array();
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    samples.push_back(
+        {{"prompt", reader.decode(prompts[i])},
+         {"reference", reader.decode(full[i])},
+         {"quantized", reader.decode(other[i])}});
+  }
+  return samples;
+}
+
+Json stages_json(const QuantizeReport& result) {
+  Json stages = Json::array();
+  for (const auto& outcome : result.stages) {
+    if (!std::isfinite(outcome.kl)) {
+      continue;  // the notes say so
+    }
+    stages.push_back(
+        {{"name", outcome.name},
+         {"title", stage_titles().at(outcome.name)},
+         {"kl", outcome.kl},
+         {"seconds", outcome.seconds},
+         {"kept", outcome.kept},
+         {"note", outcome.note}});
+  }
+  return stages;
+}
+
+}  // namespace
+
+std::string machine_name() {
+  return std::to_string(kernels::thread_count()) + " threads, " +
+      describe_kernels();
+}
+
+Json frontier_points(const WidthChooser& widths, double low, double high) {
+  constexpr int kPoints = 15;
+  Json points = Json::array();
+  for (int i = 0; i < kPoints; ++i) {
+    const double at = low + (high - low) * i / (kPoints - 1);
+    try {
+      const auto plan = widths.choose({at, std::nullopt});
+      points.push_back(
+          {{"bits_per_weight", plan.bits_per_weight},
+           {"kl", plan.loss},
+           {"label", "estimated"},
+           {"measured", false}});
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::invalid_argument) {
+        throw;
+      }
+      // Below the least that the candidates allow.
+    }
+  }
+  return points;
+}
+
+Json page_data(const Presentation& shown, const fs::path& quantized) {
+  const auto& result = shown.result;
+  const auto& context = shown.context;
+  Json page{
+      {"model", fs::path(context.options.model).filename().string()},
+      {"output", fs::path(shown.options.output).filename().string()},
+      {"version", version()},
+      {"parameters", result.parameters},
+      {"bytes_in", result.bytes_in},
+      {"bytes_out", result.bytes_out},
+      {"bits_per_weight", result.bits_per_weight},
+      {"effort", shown.options.recipe ? "of a recipe" : context.options.effort},
+      {"seconds", result.seconds},
+      {"peak_rss", result.peak_rss},
+      {"machine", machine_name()},
+      {"settings", options_to_json(shown.options, true)},
+      {"data", to_json(context.mix)},
+      {"fidelity", fidelity_json(shown.fidelity)},
+      {"stages", stages_json(result)},
+      {"modules", modules_json(context.widths)},
+      {"blocks", blocks_json(result)},
+      {"notes", result.notes}};
+  if (shown.options.target.target_bpw) {
+    page["target"] = {{"bits_per_weight", *shown.options.target.target_bpw}};
+  } else if (shown.options.target.target_size) {
+    page["target"] = {
+        {"bytes",
+         parse_bytes(*shown.options.target.target_size, "--target-size")}};
+  }
+  if (shown.frontier) {
+    page["frontier"] = frontier_points(
+        *shown.frontier,
+        0.6 * result.bits_per_weight,
+        1.5 * result.bits_per_weight);
+    for (const auto& stage : page["stages"]) {
+      page["frontier"].push_back(
+          {{"bits_per_weight", result.bits_per_weight},
+           {"kl", stage["kl"]},
+           {"label", stage["title"]},
+           {"measured", true}});
+    }
+  }
+  for (const auto& outcome : result.stages) {
+    if (outcome.name == "dwq") {
+      page["dwq"] = dwq_json(outcome);
+    }
+  }
+  page["samples"] = samples_json(shown, quantized);
+  return page;
+}
+
+void write_card(const Presentation& shown, const fs::path& folder) {
+  const auto& result = shown.result;
+  ModelCard card;
+  card.source = shown.context.options.model;
+  card.base =
+      read_front_matter(shown.context.model_folder / "README.md").values;
+  card.quantization =
+      read_json(folder / "config.json").value("quantization", Json());
+  card.summary = "Quantized for MLX at " + fixed(result.bits_per_weight, 3) +
+      " bits a weight, scales included; each module's width and each stage "
+      "were chosen by what they cost on text.";
+  card.fidelity = {
+      {"bits a weight", fixed(result.bits_per_weight, 3)},
+      {"size", fixed(double(result.bytes_out) / 1e6, 2) + " MB"},
+      {"KL to the original", fixed(result.kl, 4)},
+      {"perplexity", fixed(result.perplexity, 3)},
+      {"perplexity of the original", fixed(result.perplexity_reference, 3)},
+      {"same likeliest token", fixed(100 * result.top1, 1) + " %"},
+      {"measured on",
+       std::to_string(shown.fidelity.tokens) + " tokens of " +
+           shown.context.mix.source + " that no stage has seen"}};
+  for (const auto& outcome : result.stages) {
+    card.stages.push_back(
+        {stage_titles().at(outcome.name), outcome.kl, outcome.kept});
+  }
+  card.recipe = true;
+  card.report = true;
+  write_file(folder / "README.md", model_card(card));
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "commands/quantize/quantize.h"
+#include "commands/quantize/stages.h"
+#include "eval/metrics.h"
+
+namespace pennyweight {
+
+/// What the report of a run is made of; all outlive it.
+struct Presentation {
+  StageContext context;
+  const QuantizeReport& result;
+  const Evaluation& fidelity;  // on the report's text
+  const QuantizeOptions& options;
+  const WidthChooser* frontier;  // null: widths were not chosen by cost
+};
+
+/// What report.html shows; the schema is report_page's. Has both models go on
+/// with beginnings of the report's text.
+Json page_data(const Presentation& shown, const fs::path& quantized);
+
+/// README.md, the model card.
+void write_card(const Presentation& shown, const fs::path& folder);
+
+/// Estimated KL of plans from `low` to `high` bits a weight.
+Json frontier_points(const WidthChooser& widths, double low, double high);
+
+/// "2 threads, AVX-512 ...", for reports.
+std::string machine_name();
+
+}  // namespace pennyweight

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "commands/quantize/quantize.h"
+#include "eval/evaluate.h"
+#include "run/width_plan.h"
+
+namespace pennyweight {
+
+/// The model to quantize. invalid_argument, by the command `where`, for one
+/// that is quantized already.
+Model open_full_model(
+    const fs::path& folder,
+    const PlanOptions& options,
+    const std::string& where);
+
+/// One width where the target is one, else the options' list.
+std::vector<Candidate> list_candidates(
+    const PlanOptions& options,
+    const TargetOptions& target);
+
+/// For the size asked for; of a single candidate there is nothing to choose.
+/// invalid_argument for more than one target, and as WidthChooser::choose.
+WidthPlan choose_widths(
+    const WidthChooser& widths,
+    const Model& model,
+    const std::vector<Candidate>& candidates,
+    const TargetOptions& target,
+    const std::string& where);
+
+/// All files of a finished model; corrupt Error for a link and the like, which
+/// no stage makes.
+void copy_folder(const fs::path& from, const fs::path& to);
+
+/// What the stages of a run work on; all outlive them.
+struct StageContext {
+  const Model& model;
+  const fs::path& model_folder;
+  const PlanOptions& options;
+  const CalibrationMix& mix;
+  const WidthPlan& widths;
+  fs::path folder;  // each stage's output is folder / name
+  const ProgressFn& progress;
+};
+
+/// Rounds to nearest.
+Json run_nearest(const StageContext& context, const fs::path& output);
+
+/// GPTQ on the first sequences of the mix; with sizes.learn_steps the rounding
+/// of blocks with few bits is learned after it. Gates a block by the mix's
+/// gate. See WalkReport.
+Json run_rounding(
+    const StageContext& context,
+    const StageSizes& sizes,
+    const std::string& name,
+    const fs::path& output);
+
+/// Distills scales and biases of the model in `student`. See DwqReport.
+Json run_dwq(
+    const StageContext& context,
+    const StageSizes& sizes,
+    const fs::path& student,
+    const fs::path& output);
+
+/// The quantized model in `folder` beside the full one. `states`: see
+/// evaluate().
+Evaluation divergence(
+    const StageContext& context,
+    const fs::path& folder,
+    const TokenSequences& text,
+    ReferenceStates* states = nullptr);
+
+/// Whether a plan has blocks whose rounding is learned.
+bool learns(const WidthPlan& widths);
+
+}  // namespace pennyweight

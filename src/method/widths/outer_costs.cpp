@@ -1,0 +1,200 @@
+#include "method/widths/outer_costs.h"
+
+#include <mlx/memory.h>
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "method/gptq/outer_fit.h"
+#include "method/learned/rounding_loss.h"
+#include "model/decoder.h"
+#include "model/finite.h"
+#include "ops/kl_head.h"
+#include "ops/rounding/quantize.h"
+#include "pass/floats.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "costs";
+
+class OuterPass {
+ public:
+  OuterPass(
+      const OuterView& view,
+      const CostSettings& settings,
+      const ProgressFn& progress)
+      : view_(view), settings_(settings), progress_(progress) {
+    for (const auto& batch : view.batches) {
+      if (tokens_ > 0 && tokens_ + batch.count > settings.outer_tokens) {
+        break;
+      }
+      tokens_ += batch.count;
+      ++measured_;
+    }
+  }
+
+  std::vector<ModuleCosts> run() {
+    std::vector<ModuleCosts> costs;
+    const auto homes = list_homes(view_.model.spec);
+    for (const ModuleSpec& module : homes) {
+      if (module.block < 0) {
+        total_ += int64_t(settings_.gptq_bits.size());
+      }
+    }
+    for (const ModuleSpec& module : homes) {
+      if (module.block < 0) {
+        try {
+          costs.push_back({module.path, module.in * module.out, all(module)});
+        } catch (const Error& error) {
+          throw about(kWhere, module.path, error);
+        }
+      }
+    }
+    return costs;
+  }
+
+ private:
+  mx::array head_rows(const mx::array& x, size_t batch) const {
+    return pick_tokens(
+        view_.batches[batch],
+        final_norm(view_.model.spec, view_.outer, x, view_.model.dtype));
+  }
+
+  std::vector<float> head_gram() const {
+    const int hidden = int(view_.model.spec.hidden);
+    auto sum = mx::zeros({hidden, hidden});
+    for (size_t i = 0; i < view_.batches.size(); ++i) {
+      const auto x = head_rows(view_.output(i), i);
+      sum = ops::gram_add(sum, {x}, x);
+      mx::eval(sum);
+    }
+    return to_vector(sum);
+  }
+
+  std::vector<double> all(const ModuleSpec& module) {
+    GptqOptions options;
+    options.rounds = 0;
+    options.figures = false;
+    auto gram = is_head(module) ? head_gram() : std::vector<float>();
+    const auto seen = input_weights(module, gram);
+    const OuterRounding rounding(view_.model, module, std::move(gram), options);
+    std::vector<LossPoint> points;
+    for (const int bits : settings_.gptq_bits) {
+      report(progress_, {kWhere, done_++, total_, "outer roundings"});
+      if (const auto spec = gptq_candidate(bits, module.in)) {
+        points.push_back({*spec, loss(module, rounding.round(*spec).weight)});
+        mx::clear_cache();  // the next width's arrays are of other sizes
+      }
+    }
+    return spread_losses(
+        points, settings_.candidates, module.in, [&](const QuantSpec& spec) {
+          return nearest(module, spec, points.empty(), seen);
+        });
+  }
+
+  /// What each column's errors count, as head and as embedding.
+  static std::vector<float> input_weights(
+      const ModuleSpec& module,
+      const std::vector<float>& gram) {
+    const auto in = static_cast<size_t>(module.in);
+    std::vector<float> weights(in, 1.0f);
+    double mean = 0;
+    for (size_t i = 0; i < in && !gram.empty(); ++i) {
+      weights[i] = gram[i * (in + 1)];
+      mean += double(weights[i]) / double(in);
+    }
+    for (float& weight : weights) {
+      weight += module.tied ? float(kTiedShare * mean) : 0.0f;
+    }
+    return weights;
+  }
+
+  /// Of rounding to nearest the KL, or what is proportional to it.
+  double nearest(
+      const ModuleSpec& module,
+      const QuantSpec& spec,
+      bool measured,
+      const std::vector<float>& seen) const {
+    const auto& table = module.kind == ModuleSpec::Kind::head
+        ? view_.outer.head
+        : view_.outer.embedding;
+    if (measured) {
+      return loss(module, quantize(table, spec));
+    }
+    double sum = 0;
+    each_rows(table.vocab(), [&](int first, int count) {
+      sum += nearest_loss(
+          mx::contiguous(*table.dense_rows(first, count).dense),
+          spec,
+          seen,
+          std::vector<float>(size_t(count), 1.0f));
+    });
+    return sum;
+  }
+
+  /// The mean KL with `weight` in the module's place.
+  double loss(const ModuleSpec& module, const ops::QuantizedWeight& weight)
+      const {
+    auto outer = view_.outer;
+    outer.rounded = true;
+    const bool embeds = module.kind != ModuleSpec::Kind::head;
+    if (embeds) {
+      outer.embedding = outer.embedding.with_packed(weight);
+    }
+    if (is_head(module)) {
+      outer.head = outer.head.with_packed(weight);
+    }
+    double sum = 0;
+    const auto states = embeds ? forward(outer) : std::vector<mx::array>();
+    for (size_t i = 0; i < measured_; ++i) {
+      const auto full = view_.output(i);
+      const auto kl = ops::kl_loss(
+          outer.head.head(
+              head_rows(embeds ? states[i] : full, i), outer.logit_cap),
+          view_.outer.head.head(head_rows(full, i), outer.logit_cap));
+      sum += double(mx::sum(kl).item<float>());
+    }
+    return sum / double(tokens_);
+  }
+
+  std::vector<mx::array> forward(const OuterWeights& outer) const {
+    std::vector<mx::array> states;
+    for (size_t i = 0; i < measured_; ++i) {
+      states.push_back(embed(outer, view_.batches[i].tokens));
+      mx::eval(states.back());
+    }
+    const ForwardContext context{.dtype = view_.model.dtype};
+    for (const BlockSpec& block : view_.model.spec.blocks) {
+      const auto weights = load_block(
+          view_.model, block.index, view_.model.dtype, PackedWeights::expand);
+      for (mx::array& state : states) {
+        state = run_block(block, weights, state, context);
+        mx::eval(state);
+      }
+    }
+    return states;
+  }
+
+  const OuterView& view_;
+  const CostSettings& settings_;
+  const ProgressFn& progress_;
+  size_t measured_ = 0;  // batches
+  int64_t tokens_ = 0;   // of them
+  int64_t done_ = 0;
+  int64_t total_ = 0;
+};
+
+}  // namespace
+
+std::vector<ModuleCosts> measure_outer_costs(
+    const OuterView& view,
+    const CostSettings& settings,
+    const ProgressFn& progress) {
+  return OuterPass(view, settings, progress).run();
+}
+
+}  // namespace pennyweight

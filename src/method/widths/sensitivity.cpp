@@ -1,0 +1,380 @@
+#include "method/widths/sensitivity.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <utility>
+
+#include "method/packed_block.h"
+#include "model/finite.h"
+#include "model/gradients.h"
+#include "ops/kl_head.h"
+#include "ops/rounding/quantize.h"
+#include "pass/activation_store.h"
+#include "pass/token_batches.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr const char* kWhere = "dynamic-quant";
+
+/// A weight as it is after rounding to `spec`; itself where that does not fit.
+mx::array round_weight(const mx::array& weight, const QuantSpec& spec) {
+  return fits(spec, weight.shape(1))
+      ? ops::dequantize(quantize(weight, spec), weight.dtype())
+      : weight;
+}
+
+/// sum += x, in the sum's own memory once it is evaluated.
+void add_to(std::optional<mx::array>& sum, const mx::array& x) {
+  // Taken out, since a sum that is held here too would be copied.
+  const auto before = std::exchange(sum, std::nullopt);
+  sum = before ? ops::accumulate(*before, x) : x;
+}
+
+class Pass {
+ public:
+  Pass(
+      const Model& model,
+      const std::vector<std::vector<int32_t>>& sequences,
+      const SensitivitySettings& settings,
+      const ProgressFn& progress)
+      : model_(model),
+        settings_(settings),
+        progress_(progress),
+        context_{.dtype = model.dtype},
+        batches_(make_token_batches(
+            sequences,
+            model.spec.vocab,
+            settings.batch_tokens)),
+        blocks_(model.spec.blocks.size()),
+        budget_{settings.activation_bytes},
+        full_(batches_.size(), budget_, settings.scratch_folder),
+        slopes_(batches_.size(), budget_, settings.scratch_folder),
+        inputs_(
+            (blocks_ + 1) * batches_.size(),
+            budget_,
+            settings.scratch_folder),
+        outer_(load_outer(model, model.dtype)),
+        low_outer_(outer_) {
+    for (const BlockSpec& block : model.spec.blocks) {
+      for (const ModuleSpec& module : list_modules(block)) {
+        modules_.emplace(module.path, module);
+      }
+    }
+    for (const auto& batch : batches_) {
+      tokens_ += batch.count;
+    }
+    require_finite(model, outer_);
+    const auto round = [&](OuterTable& table) {
+      if (fits(settings.low, model.spec.hidden)) {
+        table = table.with_packed(quantize(table, settings.low));
+      }
+    };
+    low_outer_.rounded = true;
+    round(low_outer_.embedding);
+    if (model.spec.head) {
+      round(low_outer_.head);
+    } else {
+      low_outer_.head = low_outer_.embedding;
+    }
+  }
+
+  Sensitivities run() {
+    for (size_t i = 0; i < batches_.size(); ++i) {
+      full_.put(i, embed(outer_, batches_[i].tokens));
+      inputs_.put(i, embed(low_outer_, batches_[i].tokens));
+    }
+    for (const BlockSpec& block : model_.spec.blocks) {
+      forward(block);
+    }
+    through_head();
+    for (size_t i = blocks_; i-- > 0;) {
+      backward(model_.spec.blocks[i]);
+    }
+    through_embedding();
+    return std::move(result_);
+  }
+
+ private:
+  void tick(size_t step) {
+    report(
+        progress_,
+        {kWhere,
+         static_cast<int64_t>(step),
+         static_cast<int64_t>(2 * blocks_ + 2),
+         "blocks",
+         ""});
+  }
+
+  BlockWeights rounded(const BlockWeights& weights) const {
+    auto low = weights;
+    for (auto& [path, linear] : low.linears) {
+      if (modules_.at(path).packable) {
+        linear.dense = round_weight(*linear.dense, settings_.low);
+      }
+    }
+    return low;
+  }
+
+  mx::array input(int block, size_t batch) const {
+    return inputs_.get(static_cast<size_t>(block) * batches_.size() + batch);
+  }
+
+  void forward(const BlockSpec& spec) {
+    tick(static_cast<size_t>(spec.index));
+    const auto weights = load_block(model_, spec.index, model_.dtype);
+    require_finite(weights);
+    const auto low = rounded(weights);
+    for (size_t i = 0; i < batches_.size(); ++i) {
+      full_.put(i, run_block(spec, weights, full_.get(i), context_));
+      inputs_.put(
+          static_cast<size_t>(spec.index + 1) * batches_.size() + i,
+          run_block(spec, low, input(spec.index, i), context_));
+    }
+  }
+
+  mx::array
+  head_rows(const OuterWeights& outer, const mx::array& x, size_t batch) const {
+    return pick_tokens(
+        batches_[batch], final_norm(model_.spec, outer, x, model_.dtype));
+  }
+
+  /// Batches whose rows go through the head together: with more of them the
+  /// head is rounded to the candidates less often.
+  size_t group_end(size_t begin) const {
+    constexpr int64_t kBytes = int64_t{128} << 20;
+    const int64_t most = kBytes / (8 * model_.spec.hidden);
+    int64_t rows = batches_[begin].count;
+    size_t end = begin + 1;
+    while (end < batches_.size() && rows + batches_[end].count <= most) {
+      rows += batches_[end++].count;
+    }
+    return end;
+  }
+
+  void through_head() {
+    tick(blocks_);
+    double loss = 0;
+    for (size_t begin = 0; begin < batches_.size();) {
+      const size_t end = group_end(begin);
+      loss += group_through_head(begin, end);
+      begin = end;
+    }
+    result_.loss = loss / static_cast<double>(tokens_);
+    if (model_.spec.head) {
+      keep_table(outer_.head, head_effects_);
+    }
+  }
+
+  double group_through_head(size_t begin, size_t end) {
+    std::vector<mx::array> full, low;
+    for (size_t i = begin; i < end; ++i) {
+      full.push_back(head_rows(outer_, full_.get(i), i));
+      low.push_back(
+          head_rows(low_outer_, input(static_cast<int>(blocks_), i), i));
+      mx::eval(full.back(), low.back());
+    }
+    const auto kl = ops::kl_head(
+        low_outer_.head.head(mx::concatenate(low, 0), outer_.logit_cap),
+        outer_.head.head(mx::concatenate(full, 0), outer_.logit_cap),
+        {.factor = 1.0f / static_cast<float>(tokens_)},
+        [&](int first, int count, const mx::array& gradient) {
+          add_effects(
+              *outer_.head.dense_rows(first, count).dense,
+              *low_outer_.head.dense_rows(first, count).dense,
+              gradient,
+              begin == 0,
+              head_effects_);
+        });
+    int row = 0;
+    for (size_t i = begin; i < end; ++i) {
+      const auto rows = [&](const std::vector<mx::array>& in) {
+        return std::vector<mx::array>{head_rows(low_outer_, in[0], i)};
+      };
+      const int count = static_cast<int>(batches_[i].count);
+      const auto dx = mx::slice(kl.dx, {row, 0}, {row + count, kl.dx.shape(1)});
+      row += count;
+      slopes_.put(
+          i,
+          mx::vjp(
+              rows,
+              {input(static_cast<int>(blocks_), i)},
+              {mx::astype(dx, model_.dtype)})
+              .second[0]);
+    }
+    return static_cast<double>(mx::sum(kl.loss).item<float>());
+  }
+
+  void backward(const BlockSpec& spec) {
+    tick(2 * blocks_ - static_cast<size_t>(spec.index));
+    const auto weights = load_block(model_, spec.index, model_.dtype);
+    auto low = rounded(weights);
+    std::vector<mx::array> dense;
+    std::vector<std::string> paths;
+    for (const auto& [path, linear] : low.linears) {
+      dense.push_back(*linear.dense);
+      paths.push_back(path);
+    }
+    mx::eval(dense);
+    std::map<std::string, std::optional<mx::array>> sums;
+    for (size_t i = 0; i < batches_.size(); ++i) {
+      auto gradients = block_gradients(
+          spec, low, paths, input(spec.index, i), slopes_.get(i), context_);
+      for (const auto& [path, gradient] : gradients.weights) {
+        add_to(sums[path], gradient);
+      }
+      std::vector<mx::array> wanted{gradients.x};
+      for (const auto& [path, sum] : sums) {
+        wanted.push_back(*sum);
+      }
+      gradients.weights.clear();
+      mx::eval(wanted);
+      slopes_.put(i, gradients.x);
+    }
+    for (const auto& [path, sum] : sums) {
+      add(path,
+          *weights.linears.at(path).dense,
+          *low.linears.at(path).dense,
+          *sum);
+    }
+  }
+
+  // Of each token's row the slopes of where it stood, and what the head adds:
+  // alignments are sums over rows.
+  void through_embedding() {
+    tick(2 * blocks_ + 1);
+    const auto& table = outer_.embedding;
+    auto effects = model_.spec.head ? Effects() : head_effects_;
+    if (model_.spec.head) {
+      each_rows(table.vocab(), [&](int first, int count) {
+        const auto rows = *table.dense_rows(first, count).dense;
+        add_effects(
+            rows,
+            *low_outer_.embedding.dense_rows(first, count).dense,
+            mx::zeros(rows.shape()),
+            true,
+            effects);
+      });
+    }
+    for (size_t i = 0; i < batches_.size(); ++i) {
+      const auto tokens = mx::flatten(batches_[i].tokens);
+      add_effects(
+          mx::astype(table.take(tokens, true), model_.dtype),
+          low_outer_.embedding.take(tokens, true),
+          mx::multiply(
+              mx::flatten(slopes_.get(i), 0, 1),
+              mx::array(outer_.embedding_scale)),
+          false,
+          effects);
+    }
+    keep_table(table, effects);
+  }
+
+  /// Of each candidate, then of none and of low.
+  using Effects = std::vector<RoundingEffect>;
+
+  std::vector<Candidate> asked(int64_t in) const {
+    auto candidates = settings_.candidates;
+    for (auto& candidate : candidates) {
+      if (candidate && !fits(*candidate, in)) {
+        candidate.reset();  // not asked about later
+      }
+    }
+    candidates.push_back(std::nullopt);
+    candidates.push_back(
+        fits(settings_.low, in) ? Candidate(settings_.low) : std::nullopt);
+    return candidates;
+  }
+
+  /// sum += those of some rows, errors only where they are wanted.
+  void add_effects(
+      const mx::array& weight,
+      const mx::array& low,
+      const mx::array& gradient,
+      bool errors,
+      Effects& sum) const {
+    const auto effects =
+        rounding_effects(weight, low, gradient, asked(weight.shape(1)));
+    sum.resize(effects.size());
+    for (size_t i = 0; i < effects.size(); ++i) {
+      sum[i].alignment += effects[i].alignment;
+      sum[i].error += errors ? effects[i].error : 0;
+    }
+  }
+
+  static ModuleSensitivity sensitivity(int64_t parameters, Effects effects) {
+    ModuleSensitivity own;
+    own.parameters = parameters;
+    own.low_error = effects.back().error;
+    effects.pop_back();
+    own.whole = effects.back().alignment;
+    effects.pop_back();
+    own.effects = std::move(effects);
+    return own;
+  }
+
+  void keep_table(const OuterTable& table, const Effects& effects) {
+    keep(
+        table.path(),
+        sensitivity(int64_t{table.vocab()} * model_.spec.hidden, effects));
+  }
+
+  void add(
+      const std::string& path,
+      const mx::array& weight,
+      const mx::array& low,
+      const mx::array& gradient) {
+    Effects effects;
+    add_effects(weight, low, gradient, true, effects);
+    keep(
+        modules_.at(path).home,
+        sensitivity(static_cast<int64_t>(weight.size()), effects));
+  }
+
+  // Parts of a stack are rounded alike, and so counted together.
+  void keep(const std::string& home, const ModuleSensitivity& own) {
+    const auto [it, first] = result_.modules.emplace(home, own);
+    if (first) {
+      return;
+    }
+    auto& sum = it->second;
+    sum.parameters += own.parameters;
+    sum.whole += own.whole;
+    sum.low_error += own.low_error;
+    for (size_t i = 0; i < own.effects.size(); ++i) {
+      sum.effects[i].alignment += own.effects[i].alignment;
+      sum.effects[i].error += own.effects[i].error;
+    }
+  }
+
+  const Model& model_;
+  const SensitivitySettings& settings_;
+  const ProgressFn& progress_;
+  ForwardContext context_;
+  std::map<std::string, ModuleSpec> modules_;  // of the blocks
+  std::vector<TokenBatch> batches_;
+  size_t blocks_;
+  MemoryBudget budget_;
+  ActivationStore full_;    // the full model's residual stream
+  ActivationStore slopes_;  // the loss by the rounded one's
+  ActivationStore inputs_;  // of each block and batch
+  OuterWeights outer_;
+  OuterWeights low_outer_;
+  int64_t tokens_ = 0;
+  std::vector<RoundingEffect> head_effects_;
+  Sensitivities result_;
+};
+
+}  // namespace
+
+Sensitivities measure_sensitivities(
+    const Model& model,
+    const std::vector<std::vector<int32_t>>& sequences,
+    const SensitivitySettings& settings,
+    const ProgressFn& progress) {
+  return Pass(model, sequences, settings, progress).run();
+}
+
+}  // namespace pennyweight

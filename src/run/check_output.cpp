@@ -1,0 +1,113 @@
+#include "run/check_output.h"
+
+#include <algorithm>
+#include <fstream>
+#include <system_error>
+
+#include "checkpoint/weight_index.h"
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "core/wrong_file.h"
+#include "export/front_matter.h"
+#include "export/side_files.h"
+#include "text/text_reader.h"
+
+namespace pennyweight {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void check_tokenizer(
+    const std::string& where,
+    const fs::path& folder,
+    const SideFiles& files,
+    const ProgressFn& progress) {
+  std::error_code ignored;
+  if (fs::exists(folder / "tokenizer.json", ignored)) {
+    TextReader{folder};  // for its errors
+    return;
+  }
+  std::vector<std::string> names;
+  for (const auto& name : files.names) {
+    if (is_tokenizer_file(name)) {
+      names.push_back(name);
+    }
+  }
+  if (names.empty()) {
+    warn(
+        progress,
+        where,
+        "the model has no tokenizer; the output needs one to be of use");
+    return;
+  }
+  for (const auto& name : names) {
+    std::ifstream file(folder / name, std::ios::binary);
+    std::string start(512, '\0');
+    file.read(start.data(), static_cast<std::streamsize>(start.size()));
+    start.resize(static_cast<size_t>(file.gcount()));
+    if (const auto wrong = wrong_file(start)) {
+      throw Error(
+          ErrorCode::corrupt, where, (folder / name).string() + " " + *wrong);
+    }
+  }
+  warn(
+      progress,
+      where,
+      "the model has no tokenizer.json; " + some_of(names, 5) +
+          (names.size() > 1 ? " are" : " is") + " carried unchecked");
+}
+
+}  // namespace
+
+void check_source(
+    const std::string& where,
+    const fs::path& model,
+    const ProgressFn& progress) {
+  const auto files = list_side_files(model);
+  check_tokenizer(where, model, files, progress);
+  for (const auto& text : files.warnings) {
+    warn(progress, where, text);
+  }
+  for (const auto& key : read_front_matter(model / "README.md").dropped) {
+    warn(
+        progress,
+        where,
+        "the model's README.md gives a " + key +
+            " that can't be read; the output's names none, add it by hand");
+  }
+}
+
+void check_folders(
+    const std::string& where,
+    const fs::path& model,
+    const fs::path& output,
+    bool force,
+    bool first,
+    const ProgressFn& progress) {
+  check_output(where, model, output);
+  if (first) {
+    AtomicFolder(output, force);
+  }
+  check_source(where, model, progress);
+}
+
+void check_output(
+    const std::string& where,
+    const std::filesystem::path& model,
+    const std::filesystem::path& output) {
+  std::error_code ignored;
+  auto from = std::filesystem::weakly_canonical(model, ignored);
+  auto to = std::filesystem::weakly_canonical(output, ignored);
+  auto [end, unused] =
+      std::mismatch(to.begin(), to.end(), from.begin(), from.end());
+  if (end == to.end()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        where,
+        "the output " + output.string() +
+            " is the model itself or holds it; choose another --mlx-path");
+  }
+}
+
+}  // namespace pennyweight

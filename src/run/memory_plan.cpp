@@ -1,0 +1,186 @@
+#include "run/memory_plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "core/error.h"
+#include "model/outer_weights.h"
+#include "run/block_task.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr int64_t kMega = 1'000'000;
+// Program, libraries, tokenizer, kernels' scratch.
+constexpr int64_t kProgram = 150 * kMega;
+
+std::string size_text(int64_t bytes) {
+  char text[32];
+  if (bytes >= 1000 * kMega) {
+    std::snprintf(text, sizeof(text), "%.2f GB", double(bytes) * 1e-9);
+  } else {
+    std::snprintf(text, sizeof(text), "%.0f MB", double(bytes) * 1e-6);
+  }
+  return text;
+}
+
+int64_t machine_memory() {
+  return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
+}
+
+// Sums of what the module's input needs, and while they are split the parts,
+// of x, x_full - x and r_full - r.
+int64_t
+statistics_bytes(const ModuleSpec& module, int64_t hidden, bool shifts) {
+  return 4 * module.in * (shifts ? 4 * module.in + 2 * hidden : module.in);
+}
+
+// The most that one block takes: its weights as read and as expanded, the
+// variants' packed ones, statistics, a batch on its way through.
+int64_t block_bytes(
+    const Model& model,
+    const Stage& stage,
+    const BlockSpec& block,
+    const MemoryDemand& demand) {
+  int64_t weights = 0;
+  int64_t statistics = 0;
+  int64_t widths = 0;
+  int64_t experts = 0;
+  const bool shifts = stage.needs().quantized_inputs;
+  const int64_t split = shifts ? 2 : 1;  // sums, and what they are split into
+  for (const ModuleSpec& module : list_modules(block)) {
+    weights += module.out * module.in;
+    statistics = std::max(
+        statistics, statistics_bytes(module, model.spec.hidden, shifts));
+    experts += module.expert ? split * expert_bytes(module, shifts) : 0;
+    // Of the experts a token reads only some.
+    widths += module.part > 0 ? 0 : module.out + module.in;
+  }
+  statistics += std::min(experts, split * kExpertSums);
+  if (block.moe) {
+    widths += block.moe->chosen *
+        (2 * model.spec.hidden + 3 * block.moe->experts.down.in);
+  }
+  const int64_t item = static_cast<int64_t>(mx::size_of(model.dtype));
+  const int64_t rows = std::max<int64_t>(demand.batch_tokens, 512);
+  // Both streams' arrays of a batch at once, and what a kernel copies.
+  const int64_t batch = 2 * rows * (widths * item + 4 * model.spec.hidden * 4);
+  return weights * item * 3 + 6 * weights + statistics + batch +
+      stage.working_bytes(block);
+}
+
+// Embedding and head as they will be written, which a walk holds, and what
+// fitting them takes beside: rows some at a time, in float32, with codes and
+// grids; what a head reads of some thousand tokens, and its Hessian.
+struct OuterBytes {
+  int64_t held = 0;
+  int64_t fit = 0;
+};
+OuterBytes outer_bytes(const Model& model, const QuantPlan& plan) {
+  constexpr int64_t kFitTokens = 8192;
+  const int item = static_cast<int>(mx::size_of(model.dtype));
+  OuterBytes bytes;
+  for (const ModuleSpec& module : list_homes(model.spec)) {
+    if (module.block < 0) {
+      const auto& spec = plan.at(module.path).spec;
+      bytes.held +=
+          spec ? quantized_bytes(*spec, module.out, module.in, item) : 0;
+      bytes.fit = kTableRows * module.in * 16 + 4 * 4 * module.in * module.in +
+          kFitTokens * module.in * 4;
+    }
+  }
+  return bytes;
+}
+
+int64_t output_bytes(const Model& model, const QuantPlan& plan) {
+  const int item = static_cast<int>(mx::size_of(model.dtype));
+  int64_t bytes = 0;
+  for (const ModuleSpec& module : list_modules(model.spec)) {
+    const auto& entry = plan.at(module.home);
+    bytes += entry.spec
+        ? quantized_bytes(*entry.spec, module.out, module.in, item)
+        : module.out * module.in * item;
+  }
+  return bytes;
+}
+
+}  // namespace
+
+int64_t MemoryDemand::freed_bytes() const {
+  constexpr int64_t kMost = int64_t{256} << 20;
+  return limit ? std::min(kMost, *limit / 8) : kMost;
+}
+
+MemoryPlan make_memory_plan(
+    const Model& model,
+    const QuantPlan& plan,
+    const Stage& stage,
+    const MemoryDemand& demand) {
+  const int64_t item = static_cast<int64_t>(mx::size_of(model.dtype));
+  MemoryPlan result;
+  int64_t block = 0;
+  int64_t inner = 0;
+  for (const BlockSpec& spec : model.spec.blocks) {
+    block = std::max(block, block_bytes(model, stage, spec, demand));
+    inner = std::max(inner, spec.attention.o.in);
+    inner = std::max(inner, spec.mlp ? spec.mlp->down.in : 0);
+  }
+  const int64_t streams = stage.needs().quantized_inputs ? 2 : 1;
+  // Each has a residual stream and what o or down read; the quantized one
+  // keeps a block's inputs, too, and all do where blocks are restarted.
+  const int64_t kept = stage.needs().restarts ? streams : streams - 1;
+  result.activations = demand.tokens *
+      ((streams + kept) * model.spec.hidden * 4 + streams * inner * item);
+  const auto outer = outer_bytes(model, plan);
+  result.fixed =
+      kProgram + demand.freed_bytes() + outer.held + std::max(outer.fit, block);
+  const int64_t limit = demand.limit.value_or(machine_memory() / 2);
+  const int64_t room = limit - result.fixed;
+  if (room < 0 && demand.limit) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "plan",
+        "--memory-limit " + size_text(limit) + " is too little: about " +
+            size_text(result.fixed) +
+            " are needed for the largest block, its statistics and the "
+            "embedding; raise it, or lower --batch-size");
+  }
+  result.in_memory = std::clamp<int64_t>(room, 0, result.activations);
+  result.scratch = result.activations - result.in_memory;
+  result.output = output_bytes(model, plan);
+  result.disk = result.scratch + 2 * result.output;
+  return result;
+}
+
+void require_disk(const MemoryPlan& plan, const std::string& folder) {
+  std::error_code failed;
+  auto space = std::filesystem::space(folder, failed);
+  if (failed || static_cast<int64_t>(space.available) >= plan.disk) {
+    return;
+  }
+  throw Error(
+      ErrorCode::io,
+      "plan",
+      folder + " has " + size_text(static_cast<int64_t>(space.available)) +
+          " free and about " + size_text(plan.disk) +
+          " are needed (output, finished blocks" +
+          (plan.scratch > 0 ? ", scratch file" : "") +
+          "); make room or choose another --mlx-path");
+}
+
+std::string describe(const MemoryPlan& plan) {
+  std::string text = "plan: memory up to " + size_text(plan.peak()) +
+      ", of which activations " + size_text(plan.in_memory);
+  if (plan.scratch > 0) {
+    text +=
+        "; " + size_text(plan.scratch) + " of activations in a scratch file";
+  }
+  return text + "; disk " + size_text(plan.disk) + ", output " +
+      size_text(plan.output);
+}
+
+}  // namespace pennyweight

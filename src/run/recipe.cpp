@@ -1,0 +1,200 @@
+#include "run/recipe.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "kernels/dispatch.h"
+
+namespace pennyweight {
+
+namespace {
+
+constexpr int64_t kMostSequences = 1 << 20;
+constexpr const char* kStages[] = {"nearest", "gptq", "learned", "dwq"};
+
+Candidate parse_width(const std::string& text, const std::string& origin) {
+  const auto found = parse_candidates(text);
+  if (found.size() != 1) {
+    throw Error(
+        ErrorCode::corrupt,
+        "recipe",
+        origin + ": '" + one_line(text, 40) + "' is not one width");
+  }
+  return found.front();
+}
+
+std::vector<std::string> read_stages(const JsonView& view) {
+  const Json* list = view.find("stages");
+  std::vector<std::string> stages;
+  if (list && list->is_array()) {
+    for (const auto& stage : *list) {
+      if (stage.is_string()) {
+        stages.push_back(stage.get<std::string>());
+      }
+    }
+  }
+  const bool known = std::ranges::all_of(stages, [](const auto& name) {
+    return std::ranges::count(kStages, name) == 1;
+  });
+  const bool distills = stages.size() == 2 && stages.back() == "dwq";
+  if (!known || !(stages.size() == 1 || distills) || stages.front() == "dwq") {
+    throw Error(
+        ErrorCode::corrupt,
+        "recipe",
+        view.origin() +
+            ": \"stages\" is not one of nearest, gptq and learned, and perhaps "
+            "dwq after it");
+  }
+  return stages;
+}
+
+}  // namespace
+
+Json to_json(const Recipe& recipe) {
+  Json widths = Json::object();
+  for (const auto& [path, width] : recipe.widths) {
+    widths[path] = candidate_name(width);
+  }
+  auto data = options_to_json(recipe.mix);
+  data["fit"] = recipe.mix_size.fit;
+  data["gate"] = recipe.mix_size.gate;
+  data["report"] = recipe.mix_size.report;
+  data["fingerprint"] = recipe.mix_fingerprint;
+  Json sizes{
+      {"block_gate", recipe.sizes.block_gate},
+      {"gptq_sequences", recipe.sizes.gptq_sequences},
+      {"fold_every", recipe.sizes.fold_every},
+      {"learn_steps", recipe.sizes.learn_steps},
+      {"dwq_sequences", recipe.sizes.dwq_sequences},
+      {"dwq_epochs", recipe.sizes.dwq_epochs}};
+  if (recipe.sizes.dwq_rate) {
+    sizes["dwq_rate"] = *recipe.sizes.dwq_rate;
+  }
+  return {
+      {"pennyweight", recipe.version},
+      {"kernels", recipe.kernels},
+      {"model",
+       {{"name", recipe.model},
+        {"fingerprint", recipe.model_fingerprint},
+        {"assume-family", recipe.assume_family}}},
+      {"target", recipe.target},
+      {"data", data},
+      {"stages", recipe.stages},
+      {"sizes", sizes},
+      {"widths", widths}};
+}
+
+Recipe read_recipe(const std::filesystem::path& file) {
+  const auto origin = file.string();
+  const auto json = read_json(file, size_t{16} << 20);
+  const JsonView view(json, origin);
+  const auto model = view.object("model");
+  const auto data = view.object("data");
+  const auto sizes = view.object("sizes");
+  const auto widths = view.object("widths");
+  if (!model || !data || !sizes || !widths) {
+    throw Error(
+        ErrorCode::corrupt,
+        "recipe",
+        origin +
+            " is no recipe of pennyweight: it lacks model, data, sizes or "
+            "widths");
+  }
+  Recipe recipe;
+  recipe.version = view.string("pennyweight");
+  recipe.kernels = view.string_or("kernels", "");
+  recipe.model = model->string("name");
+  recipe.model_fingerprint = model->string("fingerprint");
+  recipe.assume_family = model->string_or("assume-family", "");
+  options_from_json(recipe.mix, data->json(), origin);
+  const auto count = [](const JsonView& from, const char* name, int least) {
+    return static_cast<int>(from.integer(name, least, kMostSequences));
+  };
+  recipe.mix_size = {
+      count(*data, "fit", 1),
+      count(*data, "gate", 1),
+      count(*data, "report", 1)};
+  recipe.mix_fingerprint = data->string("fingerprint");
+  if (const auto target = view.object("target")) {
+    recipe.target = target->json();
+  }
+  recipe.stages = read_stages(view);
+  recipe.sizes.cost_sequences = 0;
+  recipe.sizes.block_gate = count(*sizes, "block_gate", 1);
+  recipe.sizes.gptq_sequences = count(*sizes, "gptq_sequences", 1);
+  recipe.sizes.fold_every = count(*sizes, "fold_every", 0);
+  recipe.sizes.learn_steps = count(*sizes, "learn_steps", 0);
+  recipe.sizes.dwq_sequences = count(*sizes, "dwq_sequences", 0);
+  recipe.sizes.dwq_epochs = count(*sizes, "dwq_epochs", 1);
+  if (sizes->has("dwq_rate")) {
+    recipe.sizes.dwq_rate = sizes->number("dwq_rate");
+  }
+  for (const auto& [path, width] : widths->json().items()) {
+    if (!width.is_string()) {
+      throw Error(
+          ErrorCode::corrupt,
+          "recipe",
+          origin + ": the width of " + one_line(path, 80) + " is no text");
+    }
+    recipe.widths[path] = parse_width(width.get<std::string>(), origin);
+  }
+  return recipe;
+}
+
+std::vector<std::string> differences(
+    const Recipe& recipe,
+    const std::filesystem::path& file,
+    const std::string& version) {
+  std::vector<std::string> notes;
+  if (recipe.version != version) {
+    notes.push_back(
+        file.string() + " was written by pennyweight " + recipe.version +
+        ", this is " + version + ": the bytes may not be the same");
+  }
+  const auto kind = kernels::kernel_kind();
+  if (!recipe.kernels.empty() && recipe.kernels != kind) {
+    notes.push_back(
+        file.string() + " was made by kernels of another kind (" +
+        one_line(recipe.kernels, 80) + "; here: " + kind +
+        "), which round otherwise: the bytes will not be the same");
+  }
+  return notes;
+}
+
+bool is_comparable(const std::string& fingerprint) {
+  constexpr size_t kOldDigits = 16;
+  return fingerprint.size() != kOldDigits;
+}
+
+WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {
+  const auto homes = list_homes(model.spec);
+  std::vector<Candidate> wanted;
+  std::vector<Candidate> candidates;
+  for (const ModuleSpec& module : homes) {
+    const auto it = recipe.widths.find(module.path);
+    if (it == recipe.widths.end()) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          "recipe",
+          "the recipe has no width for " + module.path);
+    }
+    wanted.push_back(it->second);
+    if (std::ranges::count(candidates, it->second) == 0) {
+      candidates.push_back(it->second);
+    }
+  }
+  if (homes.size() != recipe.widths.size()) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "recipe",
+        "the recipe has widths of " + std::to_string(recipe.widths.size()) +
+            " modules, the model has " + std::to_string(homes.size()));
+  }
+  WidthChooser widths(model, candidates);
+  for (const ModuleSpec& module : homes) {
+    widths.add(module, std::vector<double>(candidates.size(), 0.0));
+  }
+  return widths.plan_for(wanted);
+}
+
+}  // namespace pennyweight

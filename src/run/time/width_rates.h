@@ -1,0 +1,28 @@
+#pragma once
+
+#include "method/gptq/gptq.h"
+#include "pass/statistics.h"
+#include "run/time/machine_rates.h"
+#include "run/time/rate_sampler.h"
+
+namespace pennyweight {
+
+/// A linear whose roundings are timed, with what it reads.
+struct WidthSample {
+  mx::array weight;  // [out, in], in the model's type
+  InputStatistics sums;
+  int64_t rows = 0;  // to time at least
+};
+
+/// Times the roundings of some of its rows. Those of wide linears are timed on
+/// two parts of their inputs, from which at_width() gives the whole.
+WidthRates
+measure_width(const WidthSample& sample, mx::Dtype dtype, RateSampler& sampler);
+
+/// The same without losses and learning, which embedding and head are spared.
+WidthRates measure_outer_width(
+    const WidthSample& sample,
+    mx::Dtype dtype,
+    RateSampler& sampler);
+
+}  // namespace pennyweight
