@@ -44,28 +44,18 @@ add(CLI::App& app, const OptionInfo& info, std::optional<T>& value) {
 
 }  // namespace
 
-template <class T>
-void FlagBinder::operator()(const OptionInfo& info, T& value) {
-  auto* option = add(app_, info, value);
-  option->required(info.required);
-  if (!info.choices.empty()) {
-    option->check(CLI::IsMember(info.choices));
-  }
+OptionSink bind_flags(CLI::App& app) {
+  return [&app](const OptionInfo& info, OptionRef field) {
+    auto* option =
+        std::visit([&](auto* value) { return add(app, info, *value); }, field);
+    option->required(info.required);
+    if (info.advanced) {
+      option->group("Advanced");
+    }
+    if (!info.choices.empty()) {
+      option->check(CLI::IsMember(info.choices));
+    }
+  };
 }
-
-#define PENNYWEIGHT_BINDS(T)                                        \
-  template void FlagBinder::operator()(const OptionInfo& info, T&); \
-  template void FlagBinder::operator()(                             \
-      const OptionInfo& info, std::optional<T>&)
-
-template void FlagBinder::operator()(const OptionInfo& info, bool&);
-PENNYWEIGHT_BINDS(int);
-PENNYWEIGHT_BINDS(int64_t);
-PENNYWEIGHT_BINDS(uint64_t);
-PENNYWEIGHT_BINDS(double);
-PENNYWEIGHT_BINDS(std::string);
-PENNYWEIGHT_BINDS(std::vector<std::string>);
-
-#undef PENNYWEIGHT_BINDS
 
 }  // namespace pennyweight::cli

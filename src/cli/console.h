@@ -11,6 +11,7 @@
 #include "core/json.h"
 #include "core/output_file.h"
 #include "core/progress.h"
+#include "core/text.h"
 
 namespace pennyweight::cli {
 
@@ -81,15 +82,5 @@ void install_interrupt_handler();
 /// Puts something in the place of standard streams that are closed, so that no
 /// file is opened under their numbers; writing to stdout fails as before.
 void open_closed_streams();
-
-/// "1.5 GB", "12 MB": decimal units, as file managers and hubs count.
-std::string human_bytes(double bytes);
-/// "1:02:03" or "4:05".
-std::string human_time(double seconds);
-/// Columns padded to their widest cell; the first is left-aligned, the rest
-/// right-aligned. cells[0] is the header. Names are shown().
-std::string table(const std::vector<std::vector<std::string>>& cells);
-/// printf-style number.
-std::string fixed(double value, int decimals);
 
 }  // namespace pennyweight::cli

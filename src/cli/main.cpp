@@ -1,4 +1,4 @@
-#include "cli/command.h"
+#include "cli/run.h"
 
 int main(int argc, char** argv) {
   return pennyweight::cli::run(argc, argv);

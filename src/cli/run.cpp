@@ -1,13 +1,18 @@
+#include "cli/run.h"
+
 #include <CLI/CLI.hpp>
 #include <list>
 #include <memory>
 
-#include "cli/command.h"
+#include "cli/bind.h"
+#include "cli/console.h"
 #include "cli/last_words.h"
+#include "commands/command.h"
 #include "core/error.h"
 #include "core/version.h"
 #include "ops/ops.h"
 #include "pass/ranks.h"
+#include "run/session.h"
 
 namespace pennyweight::cli {
 
@@ -30,7 +35,7 @@ struct Shared {
   void add(CLI::App& app) {
     json_option =
         app.add_option(
-               "--json",
+               "--json,--report",
                json,
                "Write the result to FILE as JSON; without a FILE, progress "
                "and result as JSON lines on stdout")
@@ -67,7 +72,8 @@ struct HelpText : CLI::Formatter {
 struct Entry {
   CLI::App* parser = nullptr;
   Shared shared;
-  std::function<void(Console&)> body;
+  std::string name;
+  std::unique_ptr<Call> call;
 };
 
 int guarded(Console& console, const std::function<void(Console&)>& body) {
@@ -79,6 +85,29 @@ int guarded(Console& console, const std::function<void(Console&)>& body) {
     end_in_order(words.code, [&] { console.error(words.name, words.line); });
     return words.code;
   }
+}
+
+// Of several processes the first speaks for all, and writes.
+void run_call(
+    const Entry& entry,
+    const std::optional<std::string>& json,
+    Console& console) {
+  const bool force = entry.shared.force_option->count() > 0;
+  const Ranks& group = Ranks::world();
+  if (!group.first()) {
+    Session session(
+        entry.name, [](const ProgressEvent&) { return !interrupted(); });
+    entry.call->run(session);
+    return;
+  }
+  console.configure(json, entry.shared.quiet, force);
+  Session session(entry.name, console.progress());
+  session.reserve_file =
+      [&](const std::string& path, bool replaces, const char* option) {
+        console.output_file(path, replaces, option);
+      };
+  const auto report = entry.call->run(session);
+  console.result(to_json(report), summary(report));
 }
 
 // 0, or the exit code of what was said.
@@ -99,7 +128,9 @@ int run_command(int argc, const char* const* argv) {
     Entry& entry = entries.emplace_back();
     entry.parser = app.add_subcommand(command.name, command.summary);
     entry.parser->footer("Examples:\n" + command.examples + "\n" + kExitCodes);
-    entry.body = command.add(*entry.parser);
+    entry.name = command.name;
+    entry.call = command.call();
+    entry.call->visit(bind_flags(*entry.parser));
     entry.shared.add(*entry.parser);
   }
 
@@ -126,10 +157,8 @@ int run_command(int argc, const char* const* argv) {
       const Shared& shared = entry.shared;
       const auto json = shared.json_target();
       say_last_words_in_json(json && (json->empty() || *json == "-"));
-      const int code = guarded(console, [&](Console& own) {
-        own.configure(json, shared.quiet, shared.force_option->count() > 0);
-        entry.body(own);
-      });
+      const int code =
+          guarded(console, [&](Console& own) { run_call(entry, json, own); });
       if (code != 0) {
         abandon_ranks(code);
       }

@@ -1,12 +1,13 @@
 #include "commands/convert.h"
 
-#include <chrono>
-
+#include "commands/command.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/process.h"
+#include "core/text.h"
+#include "eval/float16_check.h"
 #include "export/conversion.h"
 #include "export/write_model.h"
+#include "method/plan_modules.h"
 #include "run/check_output.h"
 
 namespace pennyweight {
@@ -115,133 +116,127 @@ ConversionSettings settings_of(
   return settings;
 }
 
-// The modules as the report lists them; one that was to be quantized and is
-// not is a warning, too.
-std::vector<ConvertedModule> list_converted(
+/// What became of the modules with a matrix, in the order of the forward pass,
+/// in figures and in words; one that was to be quantized and is not is a
+/// warning, too.
+void describe_modules(
+    Session& session,
     const Model& model,
     const Conversion& conversion,
-    bool dequantize,
-    const ProgressFn& progress) {
-  std::vector<ConvertedModule> modules;
+    const ConvertOptions& options) {
+  auto& report = session.report();
+  const std::string dtype = report.figures.at("dtype");
+  Json modules = Json::array();
+  int64_t quantized = 0;
+  std::string kept;
   for (const auto& module : list_homes(model.spec)) {
-    ConvertedModule entry{module.path, std::nullopt, ""};
+    Json entry{{"path", module.path}};
+    std::optional<QuantSpec> spec;
+    std::string reason;
     if (conversion.plan()) {
       const auto& planned = conversion.plan()->at(module.path);
-      entry.spec = planned.spec;
-      entry.reason = planned.reason;
+      spec = planned.spec;
+      reason = planned.reason;
     } else if (auto it = model.quantized.find(module.path);
-               it != model.quantized.end() && !dequantize) {
-      entry.spec = it->second;
+               it != model.quantized.end() && !options.dequantize) {
+      spec = it->second;
     }
-    if (!entry.reason.empty()) {
+    if (spec) {
+      entry["quantization"] = to_json(*spec);
+      ++quantized;
+    }
+    if (!reason.empty()) {
+      entry["kept_because"] = reason;
+      kept += "  kept in " + dtype + ": " + shown(module.path) + " (" + reason +
+          ")\n";
       warn(
-          progress, kWhere, module.path + " is not quantized: " + entry.reason);
+          session.progress(),
+          session.command(),
+          module.path + " is not quantized: " + reason);
     }
     modules.push_back(std::move(entry));
   }
-  return modules;
+  report.text = std::to_string(quantized) + " of " +
+      std::to_string(modules.size()) + " modules quantized, the rest in " +
+      dtype + "\n" + kept;
+  report.figures["modules"] = std::move(modules);
 }
 
 // What the cast does that a user should know.
-void note_type(
-    const Model& model,
-    const OutputType& type,
-    ConvertReport& report,
-    const ProgressFn& progress) {
+void note_type(Session& session, const Model& model, const OutputType& type) {
   const bool asked = type.from == "--dtype";
   if (const auto cast = describe_cast(model, type); !asked && !cast.empty()) {
-    report.notes.push_back(cast);
+    session.note(cast);
   }
   if (becomes_float16(model, type)) {
-    report.float16 = check_float16(model, "use --dtype bfloat16", progress);
-    report.notes.insert(
-        report.notes.end(),
-        report.float16.warnings.begin(),
-        report.float16.warnings.end());
+    const auto checked =
+        check_float16(model, "use --dtype bfloat16", session.progress());
+    session.note(checked.warnings);
+    if (checked.tokens > 0) {
+      session.report().figures["float16"] = to_json(checked);
+    }
   }
+}
+
+RunReport run(Session& session, const ConvertOptions& options) {
+  convert(session, session.model_folder(options.model), options);
+  return session.finish();
 }
 
 }  // namespace
 
-ConvertReport convert(
+void convert(
+    Session& session,
     const fs::path& model_folder,
-    const ConvertOptions& options,
-    const ProgressFn& progress) {
-  auto start = std::chrono::steady_clock::now();
+    const ConvertOptions& options) {
   check_options(options);
   Model model = open_model(model_folder, options.assume_family);
   const auto type = output_type(model, options);
   auto settings = settings_of(model, options, type);
   Conversion conversion(model, settings);
   check_folders(
-      kWhere, model_folder, options.mlx_path, options.force, true, progress);
+      session.command(),
+      model_folder,
+      options.mlx_path,
+      options.force,
+      true,
+      session.progress());
   AtomicFolder output(options.mlx_path, options.force);
 
-  ConvertReport report;
+  session.describe_input(model);
+  auto& report = session.report();
   report.output = options.mlx_path;
-  report.dtype = float_name(settings.dtype.value_or(model.dtype));
-  report.stored_dtype = float_name(model.dtype);
-  report.dtype_from = type ? type->from : "";
-  report.notes = model.spec.notes;
+  report.figures["dtype"] = float_name(settings.dtype.value_or(model.dtype));
+  report.figures["dtype_from"] = type ? type->from : "";
+  report.figures["stored_dtype"] = float_name(model.dtype);
   if (type) {
-    note_type(model, *type, report, progress);
+    note_type(session, model, *type);
   }
-  for (const auto& note : report.notes) {
-    warn(progress, kWhere, note);
-  }
-  ModelSize before = model_size(model);
-  report.parameters = before.parameters;
-  report.bytes_in = before.bytes;
-  report.modules =
-      list_converted(model, conversion, options.dequantize, progress);
+  describe_modules(session, model, conversion, options);
   auto written = write_model(
       model,
       conversion,
       output.path(),
       options.model,
       summary_of(options),
-      kWhere,
-      progress);
-  report.side_files = written.side_files;
+      session.command(),
+      session.progress());
+  report.figures["side_files"] = written.side_files;
   report.bytes_out = written.bytes;
   report.bits_per_weight = written.bits_per_weight;
   output.commit();
-  report.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
-  report.peak_rss = peak_rss();
-  return report;
 }
 
-Json to_json(const ConvertReport& report) {
-  Json json;
-  json["output"] = report.output;
-  json["dtype"] = report.dtype;
-  json["dtype_from"] = report.dtype_from;
-  json["stored_dtype"] = report.stored_dtype;
-  json["modules"] = Json::array();
-  for (const auto& module : report.modules) {
-    Json entry{{"path", module.path}};
-    if (module.spec) {
-      entry["quantization"] = to_json(*module.spec);
-    }
-    if (!module.reason.empty()) {
-      entry["kept_because"] = module.reason;
-    }
-    json["modules"].push_back(std::move(entry));
-  }
-  json["parameters"] = report.parameters;
-  json["bytes_in"] = report.bytes_in;
-  json["bytes"] = report.bytes_out;
-  json["bits_per_weight"] = report.bits_per_weight;
-  json["seconds"] = report.seconds;
-  json["peak_rss"] = report.peak_rss;
-  json["side_files"] = report.side_files;
-  json["notes"] = report.notes;
-  if (report.float16.tokens > 0) {
-    json["float16"] = to_json(report.float16);
-  }
-  return json;
+Command convert_command() {
+  return make_command<ConvertOptions>(
+      "convert",
+      "Quantize by rounding to nearest, as mlx_lm.convert does",
+      "  pennyweight convert --model Qwen/Qwen3-0.6B --mlx-path out -q\n"
+      "  pennyweight convert --model folder --mlx-path out -q --q-bits 3 "
+      "--q-group-size 32\n"
+      "  pennyweight convert --model folder --mlx-path out -q --q-mode mxfp4\n"
+      "  pennyweight convert --model out --mlx-path plain --dequantize\n",
+      run);
 }
 
 }  // namespace pennyweight

@@ -1,17 +1,17 @@
 #include "commands/dwq.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "commands/command.h"
 #include "commands/convert.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/process.h"
+#include "core/text.h"
 #include "core/version.h"
 #include "export/conversion.h"
 #include "export/write_model.h"
-#include "method/dwq/data.h"
+#include "method/dwq/train.h"
 #include "run/check_output.h"
 #include "run/work/fingerprint.h"
 #include "run/work/work_folder.h"
@@ -21,35 +21,28 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dwq";
 // Of a step's inputs, and of what the teacher has made for later steps.
 constexpr int64_t kActivationBytes = int64_t{64} << 20;
 
-using Clock = std::chrono::steady_clock;
-
-[[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, kWhere, what);
-}
-
-void check(const DwqOptions& options) {
+void check(const Session& session, const DwqOptions& options) {
   if (options.num_samples < 1) {
-    refuse("--num-samples has to be at least 1");
+    session.refuse("--num-samples has to be at least 1");
   }
   if (options.batch_size < 1) {
-    refuse("--batch-size has to be at least 1");
+    session.refuse("--batch-size has to be at least 1");
   }
   if (options.max_seq_length < 2) {
-    refuse("--max-seq-length has to be at least 2");
+    session.refuse("--max-seq-length has to be at least 2");
   }
   if (options.seed > 0xffffffff) {
-    refuse("--seed has to be below 2^32");
+    session.refuse("--seed has to be below 2^32");
   }
   if (options.learning_rate &&
       !(*options.learning_rate > 0 && std::isfinite(*options.learning_rate))) {
-    refuse("--learning-rate has to be above 0");
+    session.refuse("--learning-rate has to be above 0");
   }
   if (options.targets_only && !options.target_dir) {
-    refuse("--targets-only writes --target-dir; give one");
+    session.refuse("--targets-only writes --target-dir; give one");
   }
   make_quant_spec("affine", options.bits, options.group_size);
 }
@@ -62,88 +55,84 @@ int64_t count_sequences(const DistillSplit& split) {
   return count;
 }
 
-class Run {
+class Distillation {
  public:
-  Run(const fs::path& teacher_folder,
+  Distillation(
+      Session& session,
+      const Model& teacher,
+      const fs::path& teacher_folder,
       const std::optional<fs::path>& student_folder,
-      const DwqOptions& options,
-      const Ranks& ranks,
-      const ProgressFn& progress)
-      : folder_(teacher_folder),
+      const DwqRunOptions& options)
+      : session_(session),
+        teacher_(teacher),
+        folder_(teacher_folder),
         options_(options),
-        ranks_(ranks),
-        progress_(progress),
-        start_(Clock::now()),
-        teacher_((check(options), open_model(folder_, options.assume_family))),
-        teacher_part_(ModelPart::of(teacher_.spec, ranks, options.pipeline)) {
-    if (!teacher_.quantized.empty() && !teacher_.published_packed) {
-      refuse(
+        own_(options.dwq),
+        ranks_(session.group()),
+        teacher_part_(ModelPart::of(teacher.spec, ranks_, own_.pipeline)) {
+    if (!teacher.quantized.empty() && !teacher.published_packed) {
+      session.refuse(
           folder_.string() +
           " is quantized; --model is the full-precision model, and "
           "--quantized-model what to improve");
     }
-    for (const auto& text : teacher_.spec.notes) {
-      note(text);
-    }
+    session.note(teacher.spec.notes);
     if (student_folder) {
       open_student(*student_folder);
     }
-    if (!options.targets_only) {
+    if (!own_.targets_only) {
       if (student_folder) {
-        check_output(kWhere, *student_folder, options.mlx_path);
+        check_output(session.command(), *student_folder, options.mlx_path);
       }
       check_folders(
-          kWhere,
+          session.command(),
           student_folder.value_or(folder_),
           options.mlx_path,
           options.force,
-          ranks.first(),
-          progress);
+          ranks_.first(),
+          session.progress());
     }
   }
 
-  DwqReport run(const FetchDatasetFn& fetch) {
-    return run(
-        load_dwq_data(teacher_, folder_, options_, ranks_, fetch, progress_));
-  }
-
-  DwqReport run(DwqData data) {
-    data_ = std::move(data);
-    result_.data = data_.source;
-    result_.data_use = data_.use;
-    result_.notes.insert(
-        result_.notes.end(), data_.notes.begin(), data_.notes.end());
-    result_.train_sequences = count_sequences(data_.train);
-    result_.held_out_sequences = count_sequences(data_.valid);
-    if (options_.target_dir) {
+  void run(std::optional<DwqData> data) {
+    data_ = data ? std::move(*data)
+                 : load_dwq_data(
+                       teacher_,
+                       folder_,
+                       own_,
+                       ranks_,
+                       session_.fetch_dataset(),
+                       session_.progress());
+    train_sequences_ = count_sequences(data_.train);
+    held_out_sequences_ = count_sequences(data_.valid);
+    auto& report = session_.report();
+    report.data = data_.source;
+    report.data_use = data_.use;
+    report.notes.insert(
+        report.notes.end(), data_.notes.begin(), data_.notes.end());
+    report.figures["targets"] = "";
+    report.figures["train_sequences"] = train_sequences_;
+    report.figures["held_out_sequences"] = held_out_sequences_;
+    if (own_.target_dir) {
       make_targets();
     }
-    if (!options_.targets_only) {
+    if (!own_.targets_only) {
       distill();
     }
-    result_.ranks = ranks_.size();
-    result_.seconds =
-        std::chrono::duration<double>(Clock::now() - start_).count();
-    result_.peak_rss = peak_rss();
-    return std::move(result_);
+    describe();
   }
 
  private:
-  void note(const std::string& text) {
-    result_.notes.push_back(text);
-    warn(progress_, kWhere, text);
-  }
-
   void open_student(const fs::path& folder) {
     student_ = open_model(folder, options_.assume_family);
     if (student_->quantized.empty()) {
-      refuse(
+      session_.refuse(
           folder.string() +
           " is not quantized; leave out --quantized-model to round the full "
           "model");
     }
     if (student_->spec.vocab != teacher_.spec.vocab) {
-      refuse(
+      session_.refuse(
           folder.string() + " has a vocabulary of " +
           std::to_string(student_->spec.vocab) + ", the full model of " +
           std::to_string(teacher_.spec.vocab));
@@ -151,11 +140,16 @@ class Run {
   }
 
   void make_targets() {
-    const fs::path folder = *options_.target_dir;
-    result_.targets = folder.string();
+    const fs::path folder = *own_.target_dir;
+    session_.report().figures["targets"] = folder.string();
     for (const auto* split : {&data_.valid, &data_.train}) {
       write_targets(
-          teacher_, teacher_part_, *split, folder, kActivationBytes, progress_);
+          teacher_,
+          teacher_part_,
+          *split,
+          folder,
+          kActivationBytes,
+          session_.progress());
       check_targets(folder, *split);
     }
   }
@@ -170,7 +164,7 @@ class Run {
 
   Json settings_json() const {
     return {
-        {"method", kWhere},
+        {"method", session_.command()},
         {"version", version()},
         {"options", options_to_json(options_, true)},
         {"student", student_.has_value()},
@@ -186,9 +180,7 @@ class Run {
     ranks_.first_then_others([&] {
       work_.emplace(options_.mlx_path, settings(), policy, ranks_.first());
     });
-    for (const auto& text : work_->warnings()) {
-      note(text);
-    }
+    session_.note(work_->warnings());
     if (student_) {
       return;
     }
@@ -199,11 +191,13 @@ class Run {
       convert_options.mlx_path = rounded.string();
       convert_options.assume_family = options_.assume_family;
       convert_options.quantize = true;
-      convert_options.q_bits = options_.bits;
-      convert_options.q_group_size = options_.group_size;
-      const auto made = convert(folder_, convert_options, progress_);
-      result_.notes.insert(
-          result_.notes.end(), made.notes.begin(), made.notes.end());
+      convert_options.q_bits = own_.bits;
+      convert_options.q_group_size = own_.group_size;
+      Session rounding("convert", session_.progress(), alone_);
+      convert(rounding, folder_, convert_options);
+      const auto& notes = rounding.report().notes;
+      auto& all = session_.report().notes;
+      all.insert(all.end(), notes.begin(), notes.end());
     }
     ranks_.barrier();
     open_student(rounded);
@@ -216,28 +210,30 @@ class Run {
       if (packed && is_trained(it->second)) {
         continue;
       }
-      result_.untrained.push_back(
+      untrained_.push_back(
           module.path + ": " +
           (!packed                           ? "in floats"
                : it->second.mode != "affine" ? "its scales are no floats"
                                              : "8 bits"));
     }
-    result_.trained_modules = static_cast<int64_t>(student.trained().size());
-    result_.trained_parameters = student.parameters();
-    if (!result_.untrained.empty() && result_.trained_modules > 0) {
-      note(
-          std::to_string(result_.untrained.size()) +
+    trained_ = !student.trained().empty();
+    auto& figures = session_.report().figures;
+    figures["trained_modules"] = student.trained().size();
+    figures["trained_parameters"] = student.parameters();
+    figures["untrained"] = untrained_;
+    if (!untrained_.empty() && trained_) {
+      session_.note(
+          std::to_string(untrained_.size()) +
           " modules are not trained (in floats, of 8 bits, or with scales that "
           "are no floats): " +
-          result_.untrained.front() +
-          (result_.untrained.size() > 1 ? ", ..." : ""));
+          untrained_.front() + (untrained_.size() > 1 ? ", ..." : ""));
     }
   }
 
   std::unique_ptr<Targets> targets() const {
-    if (options_.target_dir) {
+    if (own_.target_dir) {
       return std::make_unique<StoredTargets>(
-          *options_.target_dir, student_->spec.vocab);
+          *own_.target_dir, student_->spec.vocab);
     }
     return std::make_unique<TeacherTargets>(
         teacher_, teacher_part_, kActivationBytes, work_->path());
@@ -245,41 +241,39 @@ class Run {
 
   void distill() {
     open_work();
-    const auto part = ModelPart::of(student_->spec, ranks_, options_.pipeline);
+    const auto part = ModelPart::of(student_->spec, ranks_, own_.pipeline);
     ops::keep_freed_memory();
     {
       Student student(*student_, part);
       list_untrained(student);
-      result_.trained = !student.trained().empty();
-      if (result_.trained) {
+      if (trained_) {
         Distiller distiller(student, part, kActivationBytes, work_->path());
         const auto train_targets = targets();
         const auto valid_targets = targets();
-        result_.training = train_dwq(
+        training_ = train_dwq(
             student,
             distiller,
             part,
             {data_.train, data_.valid, *train_targets, *valid_targets},
-            {.learning_rate = options_.learning_rate},
+            {.learning_rate = own_.learning_rate},
             *work_,
-            progress_);
+            session_.progress());
       } else {
-        note(
+        session_.note(
             "nothing can be trained, since no module has affine scales of "
             "fewer than 8 bits: the start is kept");
       }
     }
-    if (result_.training.diverged) {
-      note(
+    if (training_.diverged) {
+      session_.note(
           "training diverged after step " +
           std::to_string(
-              result_.training.curve.empty()
-                  ? 0
-                  : result_.training.curve.back().step) +
+              training_.curve.empty() ? 0 : training_.curve.back().step) +
           ": choose a lower --learning-rate");
     }
-    if (result_.trained && result_.training.tensors.empty()) {
-      note("no step was better on held-out text than the start, which is kept");
+    if (trained_ && training_.tensors.empty()) {
+      session_.note(
+          "no step was better on held-out text than the start, which is kept");
     }
     teacher_.checkpoint.require_unchanged();
     if (ranks_.first()) {
@@ -289,23 +283,57 @@ class Run {
     ranks_.barrier();
   }
 
+  void describe() {
+    auto& report = session_.report();
+    auto& figures = report.figures;
+    const auto sequences = std::to_string(train_sequences_);
+    const auto held_out = std::to_string(held_out_sequences_);
+    if (!trained_) {
+      if (own_.targets_only) {
+        report.text = "targets of " + sequences + " and " + held_out +
+            " sequences are in " + shown(*own_.target_dir) + "\n";
+      }
+      return;
+    }
+    figures["learning_rate"] = training_.rate;
+    figures["trial"] = training_.trial;
+    figures["start_kl"] = training_.start;
+    figures["best_kl"] = training_.best;
+    figures["best_step"] = training_.best_step;
+    figures["resumed_steps"] = training_.resumed_steps;
+    figures["tokens_per_second"] = training_.seconds > 0
+        ? double(training_.tokens) / training_.seconds
+        : 0.0;
+    figures["curve"] = to_json(training_.curve);
+    report.text = "data: " + shown(report.data) + "; " + sequences +
+        " sequences, " + held_out + " held out\n" +
+        figures["trained_parameters"].dump() +
+        " scales and biases trained, learning rate " +
+        fixed(training_.rate * 1e6, 1) + "e-6\nheld-out KL " +
+        fixed(training_.start, 4) + " -> " + fixed(training_.best, 4) +
+        (training_.best_step > 0
+             ? ", best after step " + std::to_string(training_.best_step)
+             : ": no step was better than the start, which is kept") +
+        "\n";
+  }
+
   std::string summary() const {
-    if (result_.training.tensors.empty()) {
+    if (training_.tensors.empty()) {
       return "DWQ kept the quantized model as it was, at %bpw bits a weight, "
              "scales included.";
     }
     return "Scales and biases distilled from the full model (DWQ) at %bpw "
            "bits a weight, scales included, on " +
-        std::to_string(result_.train_sequences) + " sequences of " +
-        result_.data + ".";
+        std::to_string(train_sequences_) + " sequences of " +
+        session_.report().data + ".";
   }
 
   void write() {
     ConversionSettings settings;
     settings.floats = [&](const std::string& name) -> std::optional<mx::array> {
-      auto it = result_.training.tensors.find(name);
-      return it == result_.training.tensors.end() ? std::nullopt
-                                                  : std::optional(it->second);
+      auto it = training_.tensors.find(name);
+      return it == training_.tensors.end() ? std::nullopt
+                                           : std::optional(it->second);
     };
     Conversion conversion(*student_, settings);
     AtomicFolder output(options_.mlx_path, options_.force);
@@ -315,53 +343,72 @@ class Run {
         output.path(),
         options_.model,
         summary(),
-        kWhere,
-        progress_);
-    if (result_.trained) {
-      write_file(output.path() / "dwq_log.csv", log_csv(result_.training));
+        session_.command(),
+        session_.progress());
+    if (trained_) {
+      write_file(output.path() / "dwq_log.csv", log_csv(training_));
     }
     output.commit();
-    result_.output = options_.mlx_path;
-    result_.parameters = model_size(*student_).parameters;
-    result_.bytes_out = written.bytes;
-    result_.bits_per_weight = written.bits_per_weight;
+    auto& report = session_.report();
+    report.output = options_.mlx_path;
+    report.parameters = model_size(*student_).parameters;
+    report.bytes_out = written.bytes;
+    report.bits_per_weight = written.bits_per_weight;
   }
 
+  Session& session_;
+  const Model& teacher_;
   fs::path folder_;
-  const DwqOptions& options_;
+  const DwqRunOptions& options_;
+  const DwqOptions& own_;
   const Ranks& ranks_;
-  ProgressFn progress_;
-  Clock::time_point start_;
-  Model teacher_;
+  const Ranks alone_{};
   ModelPart teacher_part_;
   std::optional<Model> student_;
   DwqData data_;
+  int64_t train_sequences_ = 0;
+  int64_t held_out_sequences_ = 0;
   std::optional<WorkFolder> work_;
-  DwqReport result_;
+  std::vector<std::string> untrained_;  // modules, with the reason
+  bool trained_ = false;                // false: there is nothing to train
+  TrainResult training_;
 };
+
+RunReport run(Session& session, const DwqRunOptions& options) {
+  check(session, options.dwq);
+  const auto folder = session.model_folder(options.model);
+  std::optional<fs::path> student;
+  if (options.dwq.quantized_model) {
+    student = session.model_folder(*options.dwq.quantized_model);
+  }
+  const auto teacher = open_model(folder, options.assume_family);
+  dwq(session, teacher, folder, student, options);
+  return session.finish();
+}
 
 }  // namespace
 
-DwqReport dwq(
-    const fs::path& model_folder,
+void dwq(
+    Session& session,
+    const Model& teacher,
+    const fs::path& teacher_folder,
     const std::optional<fs::path>& student_folder,
-    const DwqOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const Ranks& ranks,
-    const ProgressFn& progress) {
-  return Run(model_folder, student_folder, options, ranks, progress)
-      .run(fetch_dataset);
+    const DwqRunOptions& options,
+    std::optional<DwqData> data) {
+  Distillation(session, teacher, teacher_folder, student_folder, options)
+      .run(std::move(data));
 }
 
-DwqReport dwq_on(
-    const fs::path& model_folder,
-    const std::optional<fs::path>& student_folder,
-    const DwqOptions& options,
-    DwqData data,
-    const Ranks& ranks,
-    const ProgressFn& progress) {
-  return Run(model_folder, student_folder, options, ranks, progress)
-      .run(std::move(data));
+Command dwq_command() {
+  return make_command<DwqRunOptions>(
+      "dwq",
+      "Improve a quantized model by distillation: its scales and biases are "
+      "trained towards the full model",
+      "  pennyweight dwq --model Qwen/Qwen3-0.6B --mlx-path out\n"
+      "  pennyweight dwq --model folder --quantized-model gptq_out --mlx-path "
+      "out\n    --data-path notes.txt --num-samples 512 --max-seq-length 513\n"
+      "  mpirun -n 2 pennyweight dwq --model folder --mlx-path out\n",
+      run);
 }
 
 }  // namespace pennyweight

@@ -1,17 +1,15 @@
-#include "commands/dynamic_quant.h"
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "commands/command.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/output_file.h"
-#include "core/process.h"
+#include "core/text.h"
 #include "eval/evaluate.h"
 #include "export/conversion.h"
 #include "export/write_model.h"
-#include "method/gptq/stage.h"
+#include "method/registry.h"
 #include "method/widths/sensitivity_file.h"
 #include "pass/sample.h"
 #include "run/check_output.h"
@@ -23,17 +21,110 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dynamic-quant";
 constexpr const char* kSensitivities = "sensitivities.json";
-using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+/// What may round once widths are chosen.
+std::vector<std::string> roundings() {
+  std::vector<std::string> names{""};
+  for (const auto& entry : methods()) {
+    names.push_back(entry.name);
+  }
+  return names;
 }
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, kWhere, what);
-}
+/// Flags and defaults are mlx_lm.dynamic_quant's, and what that lacks.
+struct DynamicQuantOptions : SourceOptions, OutputOptions {
+  LoadDataOptions data;
+  double target_bpw = 5.0;
+  std::optional<std::string> target_size;
+  int low_bits = 4;
+  int low_group_size = 64;
+  int high_bits = 5;
+  int high_group_size = 64;
+  std::optional<std::string> candidates;
+  std::optional<std::string> sensitivities;
+  std::optional<std::string> sensitivities_out;
+  std::string then;
+  bool report_ppl = false;
+  bool grad_checkpoint = false;
+  std::string accumulation_dtype = "float32";
+  int batch_size = 0;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    SourceOptions::visit(self, option);
+    OutputOptions::visit(self, option);
+    LoadDataOptions::visit(self.data, option);
+    option(
+        {.name = "target-bpw",
+         .help = "Bits a weight, scales included, that are not passed"},
+        self.target_bpw);
+    option(
+        {.name = "target-size",
+         .help = "Instead: bytes of all tensors, such as 4.2GB"},
+        self.target_size);
+    option(
+        {.name = "low-bits",
+         .help = "Bits at which sensitivities are measured, and the fewest "
+                 "without --candidates"},
+        self.low_bits);
+    option(
+        {.name = "low-group-size", .help = "And their group size"},
+        self.low_group_size);
+    option(
+        {.name = "high-bits",
+         .help = "Bits of what is most sensitive, without --candidates"},
+        self.high_bits);
+    option(
+        {.name = "high-group-size", .help = "And their group size"},
+        self.high_group_size);
+    option(
+        {.name = "candidates",
+         .help = "Choose among these instead of low and high, bits:group_size "
+                 "or bf16 (as it is): 3:64,4:64,4:32,6:64,8:64,bf16"},
+        self.candidates);
+    option(
+        {.name = "sensitivities",
+         .help = "Read sensitivities from this JSON file, mlx-lm's or ours, "
+                 "instead of measuring them"},
+        self.sensitivities);
+    option(
+        {.name = "sensitivities-out",
+         .help = "Write what was measured to this JSON file, as soon as it is "
+                 "(default: sensitivities.json in the output folder)",
+         .affects_result = false},
+        self.sensitivities_out);
+    option(
+        {.name = "then",
+         .help = "Round by this method, on the same text, rather than to "
+                 "nearest",
+         .choices = roundings()},
+        self.then);
+    option(
+        {.name = "report-ppl",
+         .help = "Report the perplexity of the model before and after",
+         .affects_result = false},
+        self.report_ppl);
+    option(
+        {.name = "grad-checkpoint",
+         .help = "Taken for mlx-lm's sake: blocks are always run again on the "
+                 "way back",
+         .affects_result = false},
+        self.grad_checkpoint);
+    option(
+        {.name = "accumulation-dtype",
+         .help = "Taken for mlx-lm's sake: gradients are always summed in "
+                 "float32",
+         .choices = {"float32", "bfloat16"},
+         .affects_result = false},
+        self.accumulation_dtype);
+    option(
+        {.name = "batch-size",
+         .help = "Sequences that go through a block together; 0: as fits the "
+                 "caches"},
+        self.batch_size);
+  }
+};
 
 bool is_inside(const fs::path& path, const fs::path& folder) {
   std::error_code ignored;
@@ -51,60 +142,61 @@ std::vector<Candidate> list_candidates(const DynamicQuantOptions& options) {
       make_quant_spec("affine", options.high_bits, options.high_group_size)};
 }
 
-class Run {
+class DynamicQuant {
  public:
-  Run(const fs::path& folder,
-      const DynamicQuantOptions& options,
-      const ProgressFn& progress)
-      : folder_(folder),
+  DynamicQuant(Session& session, const DynamicQuantOptions& options)
+      : session_(session),
+        folder_(session.model_folder(options.model)),
         options_(options),
-        progress_(progress),
         low_(make_quant_spec(
             "affine",
             options.low_bits,
             options.low_group_size)),
-        model_(open_source(folder, options.assume_family, progress)),
+        model_(open_source(folder_, options.assume_family, session.progress())),
         candidates_(list_candidates(options)),
-        target_(size_target(options.target_bpw, options.target_size, kWhere)),
+        target_(size_target(
+            options.target_bpw,
+            options.target_size,
+            session.command())),
         widths_(model_, candidates_, low_) {
     if (!model_.quantized.empty()) {
-      refuse(
+      session.refuse(
           model_.checkpoint.folder().string() +
           " is quantized already; start from the full-precision model");
     }
     check_folders(
-        kWhere, folder, options.mlx_path, options.force, true, progress);
+        session.command(),
+        folder_,
+        options.mlx_path,
+        options.force,
+        true,
+        session.progress());
     check_target();
     if (options.sensitivities_out) {
       if (options.sensitivities) {
-        refuse(
+        session_.refuse(
             "--sensitivities-out is for what is measured, and --sensitivities "
             "measures nothing; leave one out");
       }
       // Written when it is measured, it would go with a folder that is
       // replaced.
       if (is_inside(*options.sensitivities_out, options.mlx_path)) {
-        refuse(
+        session_.refuse(
             "--sensitivities-out " + *options.sensitivities_out +
             " lies in the output folder; leave it out, and they go there");
       }
       file_.emplace(
           *options.sensitivities_out, options.force, "--sensitivities-out");
     }
-    for (const auto& text : model_.spec.notes) {
-      note(text);
-    }
+    session.describe_input(model_);
   }
 
-  DynamicReport run(const FetchDatasetFn& fetch) {
-    const auto start = Clock::now();
-    const auto size = model_size(model_);
-    result_.parameters = size.parameters;
-    result_.bytes_in = size.bytes;
+  void run() {
+    auto& report = session_.report();
     TokenData data;
     if (!options_.sensitivities || options_.report_ppl ||
-        options_.then == "gptq") {
-      data = load(fetch);
+        !options_.then.empty()) {
+      data = load();
     }
     if (options_.sensitivities) {
       read(*options_.sensitivities);
@@ -112,27 +204,22 @@ class Run {
       measure(data);
     }
     const auto plan = choose();
-    if (options_.then == "gptq") {
-      round_by_gptq(plan, data);
-    } else {
+    if (options_.then.empty()) {
       write(plan);
+    } else {
+      round_by_method(plan, data);
     }
     if (options_.report_ppl) {
-      result_.perplexity_before = perplexity(model_, data);
-      result_.perplexity_after =
-          perplexity(open_model(options_.mlx_path), data);
+      const double before = perplexity(model_, data);
+      const double after = perplexity(open_model(options_.mlx_path), data);
+      report.figures["perplexity_before"] = before;
+      report.figures["perplexity"] = after;
+      report.text +=
+          "perplexity " + fixed(before, 3) + " -> " + fixed(after, 3) + "\n";
     }
-    result_.seconds = seconds_since(start);
-    result_.peak_rss = peak_rss();
-    return std::move(result_);
   }
 
  private:
-  void note(const std::string& text) {
-    result_.notes.push_back(text);
-    warn(progress_, kWhere, text);
-  }
-
   // Found out now, not when everything has been measured.
   void check_target() const {
     WidthChooser widths(model_, candidates_, low_);
@@ -142,52 +229,59 @@ class Run {
     widths.choose(target_);
   }
 
-  TokenData load(const FetchDatasetFn& fetch) {
+  TokenData load() {
     TextReader reader(folder_);
     auto data = load_data(
         reader,
         options_.data,
-        self_sampler(model_, reader.facts(), progress_),
-        fetch,
-        progress_);
-    result_.data = data.source;
-    result_.data_use = data.use;
-    result_.tokens = data.tokens;
-    result_.notes.insert(
-        result_.notes.end(), data.warnings.begin(), data.warnings.end());
+        self_sampler(model_, reader.facts(), session_.progress()),
+        session_.fetch_dataset(),
+        session_.progress());
+    auto& report = session_.report();
+    report.data = data.source;
+    report.data_use = data.use;
+    report.figures["tokens"] = data.tokens;
+    report.notes.insert(
+        report.notes.end(), data.warnings.begin(), data.warnings.end());
     return data;
   }
 
   void measure(const TokenData& data) {
-    const auto start = Clock::now();
+    const double start = session_.seconds();
     SensitivitySettings settings{
         .low = low_,
         .candidates = candidates_,
         .scratch_folder = scratch_folder()};
     if (options_.batch_size < 0) {
-      refuse("--batch-size is negative");
+      session_.refuse("--batch-size is negative");
     }
     if (options_.batch_size > 0) {
       settings.batch_tokens =
           int64_t{options_.batch_size} * options_.data.sequence_length;
     }
     ops::keep_freed_memory();
-    const auto measured =
-        measure_sensitivities(model_, data.sequences, settings, progress_);
-    result_.low_kl = measured.loss;
-    result_.pass_seconds = seconds_since(start);
+    const auto measured = measure_sensitivities(
+        model_, data.sequences, settings, session_.progress());
+    auto& report = session_.report();
+    report.figures["low_kl"] = measured.loss;
+    report.figures["pass_seconds"] = session_.seconds() - start;
     for (const auto& module : list_homes(model_.spec)) {
       add(module, module_losses(measured, module));
     }
     const auto text = file().text(measured, low_, list_homes(model_.spec));
     if (file_) {
-      result_.sensitivities = *options_.sensitivities_out;
+      report.figures["sensitivities"] = *options_.sensitivities_out;
       file_->write(text);
     } else {
-      result_.sensitivities =
+      report.figures["sensitivities"] =
           (fs::path(options_.mlx_path) / kSensitivities).string();
       measured_ = text;
     }
+    report.text += "data: " + shown(report.data) + "; " +
+        std::to_string(data.tokens) +
+        " tokens; KL with all modules at the low width " +
+        fixed(measured.loss, 4) + "\nsensitivities written to " +
+        shown(report.figures["sensitivities"].get<std::string>()) + "\n";
   }
 
   fs::path scratch_folder() const {
@@ -200,7 +294,7 @@ class Run {
   }
 
   void read(const std::string& name) {
-    result_.sensitivities = name;
+    session_.report().figures["sensitivities"] = name;
     const auto modules = list_homes(model_.spec);
     const auto losses = file().read(name, modules);
     for (size_t i = 0; i < modules.size(); ++i) {
@@ -211,17 +305,34 @@ class Run {
   void add(const ModuleSpec& module, const ModuleLosses& found) {
     sensitivities_[module.path] = found.sensitivity;
     if (const auto text = widths_.add(module, found.losses)) {
-      note(*text);
+      session_.note(*text);
     }
   }
 
   QuantPlan choose() {
     const auto chosen = widths_.choose(target_);
+    Json modules = Json::array();
+    std::map<std::string, int> counts;
     for (const auto& own : chosen.modules) {
       const auto& path = own.module.path;
-      result_.modules.push_back(
-          {path, own.spec, sensitivities_.at(path), own.loss});
+      modules.push_back(
+          {{"path", path},
+           {"quantization", own.spec ? to_json(*own.spec) : Json(false)},
+           {"sensitivity", sensitivities_.at(path)},
+           {"estimated_loss", own.loss}});
+      ++counts
+          [own.spec ? std::to_string(own.spec->bits) + " bits, groups of " +
+                   std::to_string(own.spec->group_size)
+                    : "unquantized"];
     }
+    auto& report = session_.report();
+    report.figures["modules"] = std::move(modules);
+    report.text += "modules by width: ";
+    for (const auto& [name, count] : counts) {
+      report.text += (name == counts.begin()->first ? "" : "; ") + name + ": " +
+          std::to_string(count);
+    }
+    report.text += "\n";
     return chosen.plan;
   }
 
@@ -237,19 +348,20 @@ class Run {
         options_.model,
         "Mixed widths by sensitivity, rounded to nearest, at %bpw bits a "
         "weight, scales included.",
-        kWhere,
-        progress_);
+        session_.command(),
+        session_.progress());
     if (measured_) {
       write_file(output.path() / kSensitivities, *measured_);
     }
     output.commit();
-    result_.output = options_.mlx_path;
-    result_.bytes_out = written.bytes;
-    result_.bits_per_weight = written.bits_per_weight;
+    auto& report = session_.report();
+    report.output = options_.mlx_path;
+    report.bytes_out = written.bytes;
+    report.bits_per_weight = written.bits_per_weight;
   }
 
   // A run of its own, with a work folder that it may be gone on with from.
-  void round_by_gptq(const QuantPlan& plan, const TokenData& data) {
+  void round_by_method(const QuantPlan& plan, const TokenData& data) {
     WalkOptions walk;
     walk.model = options_.model;
     walk.mlx_path = options_.mlx_path;
@@ -257,27 +369,26 @@ class Run {
     walk.assume_family = options_.assume_family;
     walk.batch_size = options_.batch_size;
     walk.force = options_.force;
+    const auto& entry = find_method(options_.then);
     const Ranks alone;
-    MethodRun run(kWhere, folder_, walk, alone, progress_);
+    Session session(session_.command(), session_.progress(), alone);
+    MethodRun run(session, model_, folder_, walk);
     run.calibrate(plan, split_held_out(data.sequences, true), data.source);
-    GptqOptions gptq;
-    if (run.note_unchecked()) {
-      gptq.shift = 0;
-    }
-    GptqStage stage(gptq);
+    const auto method = entry.settings()->make(!run.note_unchecked());
     if (measured_) {
       run.add_file(kSensitivities, *measured_);
     }
     auto settings = options_to_json(options_, true);
     settings["plan"] = to_json(plan);
-    const auto written =
-        run.run(stage, settings, "Mixed widths by sensitivity, GPTQ");
-    result_.then = to_json(written);
-    result_.output = written.output;
-    result_.bytes_out = written.bytes_out;
-    result_.bits_per_weight = written.bits_per_weight;
-    result_.notes.insert(
-        result_.notes.end(), written.notes.begin(), written.notes.end());
+    run.run(*method, settings, "Mixed widths by sensitivity, " + entry.title);
+    const auto& made = session.finish();
+    auto& report = session_.report();
+    report.figures["then"] = to_json(made);
+    report.output = made.output;
+    report.bytes_out = made.bytes_out;
+    report.bits_per_weight = made.bits_per_weight;
+    report.notes.insert(
+        report.notes.end(), made.notes.begin(), made.notes.end());
   }
 
   double perplexity(const Model& model, const TokenData& data) const {
@@ -285,12 +396,13 @@ class Run {
     for (const auto& sequence : data.sequences) {
       sequences.push_back({sequence});
     }
-    return evaluate(model, nullptr, sequences, {}, progress_).perplexity.value;
+    return evaluate(model, nullptr, sequences, {}, session_.progress())
+        .perplexity.value;
   }
 
+  Session& session_;
   fs::path folder_;
   const DynamicQuantOptions& options_;
-  ProgressFn progress_;
   QuantSpec low_;
   Model model_;
   std::vector<Candidate> candidates_;
@@ -299,17 +411,35 @@ class Run {
   std::map<std::string, double> sensitivities_;
   std::optional<OutputFile> file_;       // for what is measured
   std::optional<std::string> measured_;  // that goes into the output folder
-  DynamicReport result_;
 };
+
+/// Measures what rounding each module costs (measure_sensitivities), or reads
+/// it, then gives each the width by which the least is lost within the target,
+/// rounds to nearest, or as options.then says, and writes options.mlx_path.
+/// Sensitivities that were measured go to options.sensitivities_out, else to
+/// sensitivities.json in the output folder: mlx-lm's own pairs without
+/// --candidates, else an object with all figures. mlx-lm writes them to the
+/// current folder, where nobody asked for them. Errors as convert's,
+/// load_data's and OutputFile's; invalid_argument for a target that the
+/// candidates can't meet, which is found before anything is measured.
+RunReport run(Session& session, const DynamicQuantOptions& options) {
+  session.require_one_process();
+  DynamicQuant(session, options).run();
+  return session.finish();
+}
 
 }  // namespace
 
-DynamicReport dynamic_quant(
-    const fs::path& model_folder,
-    const DynamicQuantOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress) {
-  return Run(model_folder, options, progress).run(fetch_dataset);
+Command dynamic_quant_command() {
+  return make_command<DynamicQuantOptions>(
+      "dynamic-quant",
+      "Quantize to a size by widths chosen from each module's sensitivity",
+      "  pennyweight dynamic-quant --model Qwen/Qwen3-0.6B --mlx-path out "
+      "--target-bpw 4.75\n"
+      "  pennyweight dynamic-quant --model folder --mlx-path out --target-size "
+      "400MB\n    --candidates 3:64,4:64,4:32,5:64,6:64,8:64,bf16 --then "
+      "gptq\n",
+      run);
 }
 
 }  // namespace pennyweight

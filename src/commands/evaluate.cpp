@@ -1,19 +1,52 @@
-#include "commands/evaluate.h"
+#include "eval/evaluate.h"
 
 #include <chrono>
+#include <optional>
 
+#include "commands/command.h"
 #include "core/error.h"
-#include "core/process.h"
-#include "eval/evaluate.h"
+#include "core/text.h"
 #include "eval/float16_range.h"
 #include "export/conversion.h"
 #include "model/model.h"
 #include "pass/sample.h"
+#include "run/options.h"
 #include "text/text_reader.h"
 
 namespace pennyweight {
 
 namespace {
+
+struct EvaluateOptions : SourceOptions {
+  std::optional<std::string> reference;
+  LoadDataOptions data;
+  int batch_size = 0;
+  std::optional<std::string> dtype;
+
+  EvaluateOptions() {
+    data.num_samples = 256;  // as mlx_lm.perplexity
+  }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    SourceOptions::visit(self, option, true);
+    option(
+        {.name = "reference",
+         .help = "The full-precision model, for KL and top-1 agreement"},
+        self.reference);
+    LoadDataOptions::visit(self.data, option);
+    option(
+        {.name = "batch-size",
+         .help = "Sequences a batch; 0: as fits the caches",
+         .affects_result = false},
+        self.batch_size);
+    option(
+        {.name = "dtype",
+         .help = "Type that matrices run in (default: the model's own)",
+         .choices = {"float16", "bfloat16", "float32"}},
+        self.dtype);
+  }
+};
 
 std::optional<mx::Dtype> dtype_by_name(const std::optional<std::string>& name) {
   if (!name) {
@@ -49,23 +82,11 @@ Json to_json(const Mean& mean) {
   return {{"mean", mean.value}, {"standard_error", mean.standard_error}};
 }
 
-}  // namespace
-
-EvaluateReport evaluate_model(
-    const fs::path& model_folder,
-    const std::optional<fs::path>& reference_folder,
-    const EvaluateOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress) {
+EvalSettings settings_of(const EvaluateOptions& options, Model& model) {
   EvalSettings settings;
   settings.dtype = dtype_by_name(options.dtype);
-  if (options.batch_size < 0) {
-    throw Error(
-        ErrorCode::invalid_argument, "evaluate", "--batch-size is negative");
-  }
   settings.batch_tokens =
       int64_t{options.batch_size} * options.data.sequence_length;
-  auto model = open_model(model_folder, options.assume_family);
   // Asked for by the user, or as mlx-lm runs it.
   settings.float16_overflow_fails = settings.dtype || runs_in_float16(model);
   if (!settings.float16_overflow_fails && model.dtype == mx::float16) {
@@ -74,86 +95,125 @@ EvaluateReport evaluate_model(
         "mlx-lm computes in float32: activations are not checked for float16's "
         "range");
   }
+  return settings;
+}
+
+std::string with_error(const Mean& mean, int decimals) {
+  return fixed(mean.value, decimals) + " +- " +
+      fixed(mean.standard_error, decimals);
+}
+
+void add_figures(const Evaluation& found, Json& json) {
+  json["sequences"] = found.sequences;
+  json["tokens"] = found.tokens;
+  json["perplexity"] = found.perplexity.value;
+  json["perplexity_standard_error"] = found.perplexity.standard_error;
+  if (!found.reference) {
+    return;
+  }
+  const auto& against = *found.reference;
+  json["reference"]["perplexity"] = against.perplexity.value;
+  json["reference"]["perplexity_standard_error"] =
+      against.perplexity.standard_error;
+  json["kl"] = to_json(against.kl.mean);
+  json["kl"]["median"] = against.kl.median;
+  json["kl"]["p99"] = against.kl.p99;
+  json["kl"]["max"] = against.kl.max;
+  json["top1"] = to_json(against.top1);
+}
+
+std::string describe(const Evaluation& found) {
+  std::vector<std::vector<std::string>> rows{
+      {"perplexity", with_error(found.perplexity, 4)}};
+  if (found.reference) {
+    const auto& against = *found.reference;
+    rows.push_back({"reference perplexity", with_error(against.perplexity, 4)});
+    rows.push_back({"KL mean", with_error(against.kl.mean, 5)});
+    rows.push_back({"KL median", fixed(against.kl.median, 5)});
+    rows.push_back({"KL p99", fixed(against.kl.p99, 4)});
+    rows.push_back({"KL max", fixed(against.kl.max, 4)});
+    rows.push_back({"same top-1", fixed(100 * against.top1.value, 2) + "%"});
+  }
+  return table(rows);
+}
+
+/// Scores the model, beside the reference if any, on text that is tokenized by
+/// the model's own tokenizer.
+RunReport run(Session& session, const EvaluateOptions& options) {
+  if (options.batch_size < 0) {
+    session.refuse("--batch-size is negative");
+  }
+  const auto folder = session.model_folder(options.model);
+  auto model = open_model(folder, options.assume_family);
+  const auto settings = settings_of(options, model);
+  auto& report = session.report();
+  auto& figures = report.figures;
   std::optional<Model> reference;
-  if (reference_folder) {
-    reference.emplace(open_model(*reference_folder, options.assume_family));
+  if (options.reference) {
+    const auto other = session.model_folder(*options.reference);
+    reference.emplace(open_model(other, options.assume_family));
+    figures["reference"] = {
+        {"model", other.string()}, {"bytes", model_size(*reference).bytes}};
   }
   const auto data = [&] {
-    TextReader reader(model_folder);
+    TextReader reader(folder);
     return load_data(
         reader,
         options.data,
         // From the better of the models.
-        self_sampler(reference ? *reference : model, reader.facts(), progress),
-        fetch_dataset,
-        progress);
+        self_sampler(
+            reference ? *reference : model, reader.facts(), session.progress()),
+        session.fetch_dataset(),
+        session.progress());
   }();
-
-  EvaluateReport report;
-  auto start = std::chrono::steady_clock::now();
-  report.figures = evaluate(
+  const double start = session.seconds();
+  const auto found = evaluate(
       model,
       reference ? &*reference : nullptr,
       as_scored(data),
       settings,
-      progress);
-  std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  auto size = model_size(model);
-  report.model = model_folder.string();
-  report.dtype = float_name(settings.dtype.value_or(model.dtype));
+      session.progress());
+  const double took = session.seconds() - start;
+  const auto size = model_size(model);
+  const auto dtype = float_name(settings.dtype.value_or(model.dtype));
   report.data = data.source;
-  report.sources = data.sources;
   report.data_use = data.use;
   report.parameters = size.parameters;
-  report.bytes = size.bytes;
-  report.bits_per_weight = size.bits_per_weight;
   report.notes = model.spec.notes;
-  if (reference) {
-    report.reference = reference_folder->string();
-    report.reference_bytes = model_size(*reference).bytes;
-  }
   report.notes.insert(
       report.notes.end(), data.warnings.begin(), data.warnings.end());
-  report.seconds = took.count();
-  report.tokens_per_second =
-      static_cast<double>(report.figures.tokens) / took.count();
-  report.peak_rss = peak_rss();
+  figures["model"] = folder.string();
+  figures["dtype"] = dtype;
+  figures["sources"] = data.sources;
+  add_figures(found, figures);
+  figures["bytes"] = size.bytes;
+  figures["bits_per_weight"] = size.bits_per_weight;
+  figures["tokens_per_second"] = double(found.tokens) / took;
+  report.text = shown(folder.string()) + ": " + fixed(size.bits_per_weight, 3) +
+      " bits a weight, " + human_bytes(double(size.bytes)) +
+      "\ndata: " + shown(data.source) + "; " + std::to_string(found.sequences) +
+      " sequences, " + std::to_string(found.tokens) + " tokens scored in " +
+      dtype + "\n\n" + describe(found) + "\n";
+  for (const auto& note : report.notes) {
+    report.text += "note: " + shown(note) + "\n";
+  }
+  report.text += fixed(double(found.tokens) / took, 0) + " tokens/s, ";
+  session.finish();
+  report.seconds = took;  // without loading the text
   return report;
 }
 
-Json to_json(const EvaluateReport& report) {
-  const Evaluation& figures = report.figures;
-  Json json = {
-      {"model", report.model},
-      {"dtype", report.dtype},
-      {"data", report.data},
-      {"sources", report.sources},
-      {"data_use", to_json(report.data_use)},
-      {"sequences", figures.sequences},
-      {"tokens", figures.tokens},
-      {"perplexity", figures.perplexity.value},
-      {"perplexity_standard_error", figures.perplexity.standard_error},
-      {"parameters", report.parameters},
-      {"bytes", report.bytes},
-      {"bits_per_weight", report.bits_per_weight},
-      {"seconds", report.seconds},
-      {"tokens_per_second", report.tokens_per_second},
-      {"peak_rss", report.peak_rss},
-      {"notes", report.notes}};
-  if (figures.reference) {
-    const auto& against = *figures.reference;
-    json["reference"] = {
-        {"model", report.reference},
-        {"bytes", report.reference_bytes},
-        {"perplexity", against.perplexity.value},
-        {"perplexity_standard_error", against.perplexity.standard_error}};
-    json["kl"] = to_json(against.kl.mean);
-    json["kl"]["median"] = against.kl.median;
-    json["kl"]["p99"] = against.kl.p99;
-    json["kl"]["max"] = against.kl.max;
-    json["top1"] = to_json(against.top1);
-  }
-  return json;
+}  // namespace
+
+Command evaluate_command() {
+  return make_command<EvaluateOptions>(
+      "evaluate",
+      "Perplexity, and KL and top-1 agreement against a reference",
+      "  pennyweight evaluate qwen3-4bit --data-path notes.txt\n"
+      "  pennyweight evaluate qwen3-4bit --reference Qwen/Qwen3-0.6B "
+      "--data-path notes.txt\n"
+      "  pennyweight evaluate folder --data-path self --num-samples 32\n",
+      run);
 }
 
 }  // namespace pennyweight

@@ -1,17 +1,28 @@
-#include "commands/inspect.h"
-
+#include "commands/command.h"
+#include "core/error.h"
+#include "core/text.h"
+#include "export/output_type.h"
 #include "model/model.h"
+#include "run/kernel_report.h"
+#include "run/options.h"
 
 namespace pennyweight {
 
 namespace {
 
-std::string dtype_name(mx::Dtype dtype) {
-  if (dtype == mx::bfloat16) {
-    return "bfloat16";
+struct InspectOptions : SourceOptions {
+  bool kernels = false;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    SourceOptions::visit(self, option, true);
+    option(
+        {.name = "kernels",
+         .help = "Try what each shape of the model runs on here, and how "
+                 "fast"},
+        self.kernels);
   }
-  return dtype == mx::float16 ? "float16" : "float32";
-}
+};
 
 std::string kind_name(ModuleSpec::Kind kind) {
   switch (kind) {
@@ -27,142 +38,192 @@ std::string kind_name(ModuleSpec::Kind kind) {
   return "";
 }
 
-class Table {
- public:
-  Table(const Model& model, InspectReport& report)
-      : model_(model), report_(report) {}
+std::string shape_text(const Json& shape) {
+  std::string text;
+  for (const auto& extent : shape) {
+    text += (text.empty() ? "" : " x ") + extent.dump();
+  }
+  return text;
+}
 
-  void add(
-      const std::string& path,
-      const std::string& kind,
-      std::vector<int64_t> shape) {
-    InspectRow row;
-    row.path = path;
-    row.kind = kind;
-    row.shape = std::move(shape);
-    auto size = module_size(model_, path);
-    row.parameters = size.parameters;
-    row.bytes = size.bytes;
-    row.bits_per_weight =
-        8.0 * static_cast<double>(size.bytes) / size.parameters;
-    row.share = static_cast<double>(size.bytes) / report_.bytes;
-    if (auto it = model_.quantized.find(path); it != model_.quantized.end()) {
-      row.quantized = it->second;
-      row.type = it->second.mode;
-    } else {
-      row.type = dtype_name(model_.tensors.info(path + ".weight").dtype);
+/// A row for each module with a matrix, norm and parameter, in the order of the
+/// forward pass, for a program and for a reader.
+class ModuleTable {
+ public:
+  explicit ModuleTable(const Model& model)
+      : model_(model), total_(double(model_size(model).bytes)) {
+    auto modules = list_homes(model.spec);
+    add(modules.front());
+    for (const BlockSpec& block : model.spec.blocks) {
+      for (const ModuleSpec& module : list_homes(block)) {
+        add(module);
+      }
+      for (const NormSpec& norm : list_norms(block)) {
+        add(norm);
+      }
+      for (const ParameterSpec& parameter : list_parameters(block)) {
+        add(parameter);
+      }
     }
-    report_.rows.push_back(std::move(row));
+    add(model.spec.final_norm);
+    if (model.spec.head) {
+      add(modules.back());
+    }
   }
 
+  const Json& json() const {
+    return json_;
+  }
+  std::string text() const {
+    return table(cells_);
+  }
+
+ private:
   void add(const ModuleSpec& module) {
-    std::vector<int64_t> shape{module.out, module.in};
+    Json shape = {module.out, module.in};
     if (module.count > 0) {
       shape.insert(shape.begin(), module.count);
     }
-    add(module.path, kind_name(module.kind), std::move(shape));
+    add_module(module.path, kind_name(module.kind), shape);
   }
 
   void add(const NormSpec& norm) {
-    add(norm.path, "norm", {norm.size});
+    add_module(norm.path, "norm", {norm.size});
   }
 
   void add(const ParameterSpec& parameter) {
     const auto& info = model_.tensors.info(parameter.name);
-    InspectRow row;
-    row.path = parameter.name;
-    row.kind = "parameter";
-    row.shape = parameter.shape;
-    row.type = dtype_name(info.dtype);
-    row.bytes = static_cast<int64_t>(info.bytes);
-    row.parameters = row.bytes / int64_t{size_of(info.dtype)};
-    row.bits_per_weight = 8.0 * size_of(info.dtype);
-    row.share = static_cast<double>(row.bytes) / report_.bytes;
-    report_.rows.push_back(std::move(row));
+    const auto bytes = static_cast<int64_t>(info.bytes);
+    add_row(
+        parameter.name,
+        "parameter",
+        parameter.shape,
+        float_name(info.dtype),
+        {bytes, bytes / int64_t{size_of(info.dtype)}},
+        std::nullopt);
   }
 
- private:
+  void add_module(
+      const std::string& path,
+      const std::string& kind,
+      const Json& shape) {
+    const auto it = model_.quantized.find(path);
+    const bool packed = it != model_.quantized.end();
+    add_row(
+        path,
+        kind,
+        shape,
+        packed ? it->second.mode
+               : float_name(model_.tensors.info(path + ".weight").dtype),
+        module_size(model_, path),
+        packed ? std::optional(it->second) : std::nullopt);
+  }
+
+  void add_row(
+      const std::string& path,
+      const std::string& kind,
+      const Json& shape,
+      const std::string& type,
+      const ModuleSize& size,
+      const std::optional<QuantSpec>& spec) {
+    const double bits = 8.0 * double(size.bytes) / double(size.parameters);
+    const double share = double(size.bytes) / total_;
+    Json row{
+        {"path", path},
+        {"kind", kind},
+        {"shape", shape},
+        {"type", type},
+        {"parameters", size.parameters},
+        {"bytes", size.bytes},
+        {"bits_per_weight", bits},
+        {"share", share}};
+    if (spec) {
+      row["bits"] = spec->bits;
+      row["group_size"] = spec->group_size;
+    }
+    json_.push_back(std::move(row));
+    cells_.push_back(
+        {path,
+         shape_text(shape),
+         type,
+         spec ? std::to_string(spec->bits) : fixed(bits, 0),
+         spec ? std::to_string(spec->group_size) : "-",
+         std::to_string(size.bytes),
+         fixed(100 * share, 2) + "%"});
+  }
+
   const Model& model_;
-  InspectReport& report_;
+  double total_;
+  Json json_ = Json::array();
+  std::vector<std::vector<std::string>> cells_{
+      {"module", "shape", "type", "bits", "group", "bytes", "share"}};
 };
 
-}  // namespace
+std::string describe(const std::vector<KernelRow>& kernels) {
+  std::vector<std::vector<std::string>> rows{
+      {"product", "shape", "GF/s", "runs on"}};
+  for (const auto& row : kernels) {
+    rows.push_back(
+        {row.what,
+         row.shape,
+         fixed(row.operations_per_second / 1e9, 0),
+         row.implementation});
+  }
+  return "kernels: " + describe_kernels() + "\n\n" + table(rows);
+}
 
-InspectReport inspect(
-    const fs::path& folder,
-    const std::string& assumed_family,
-    bool kernels) {
-  auto model = open_model(folder, assumed_family);
-  auto size = model_size(model);
-  InspectReport report;
-  report.folder = folder.string();
-  report.family = model.spec.family;
-  report.blocks = static_cast<int64_t>(model.spec.blocks.size());
-  report.hidden = model.spec.hidden;
-  report.vocab = model.spec.vocab;
-  report.tied = !model.spec.head;
-  report.type = dtype_name(model.dtype);
+/// What a checkpoint holds.
+RunReport run(Session& session, const InspectOptions& options) {
+  const auto folder = session.model_folder(options.model);
+  const auto model = open_model(folder, options.assume_family);
+  const auto size = model_size(model);
+  const ModuleTable modules(model);
+  const auto type = float_name(model.dtype);
+  const auto blocks = int64_t(model.spec.blocks.size());
+  auto& report = session.report();
   report.parameters = size.parameters;
-  report.bytes = size.bytes;
-  report.bits_per_weight = size.bits_per_weight;
   report.notes = model.spec.notes;
-
-  Table table(model, report);
-  auto modules = list_homes(model.spec);
-  table.add(modules.front());
-  for (const BlockSpec& block : model.spec.blocks) {
-    for (const ModuleSpec& module : list_homes(block)) {
-      table.add(module);
-    }
-    for (const NormSpec& norm : list_norms(block)) {
-      table.add(norm);
-    }
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      table.add(parameter);
-    }
+  report.figures = {
+      {"folder", folder.string()},
+      {"family", model.spec.family},
+      {"blocks", blocks},
+      {"hidden", model.spec.hidden},
+      {"vocab", model.spec.vocab},
+      {"tied", !model.spec.head.has_value()},
+      {"type", type},
+      {"bytes", size.bytes},
+      {"bits_per_weight", size.bits_per_weight},
+      {"modules", modules.json()},
+      {"shapes", Json::array()}};
+  report.text = shown(folder.string()) + ": " + shown(model.spec.family) +
+      ", " + fixed(double(size.parameters) / 1e6, 1) + " M parameters, " +
+      std::to_string(blocks) + " blocks, hidden " +
+      std::to_string(model.spec.hidden) + ", vocabulary " +
+      std::to_string(model.spec.vocab) +
+      (model.spec.head ? "" : ", tied head") + "\n" +
+      fixed(size.bits_per_weight, 3) + " bits a weight, " +
+      human_bytes(double(size.bytes)) + ", " + type + "\n\n" + modules.text();
+  if (options.kernels) {
+    const auto kernels = try_kernels(model);
+    report.figures["shapes"] = to_json(kernels);
+    report.text += "\n" + describe(kernels);
   }
-  table.add(model.spec.final_norm);
-  if (model.spec.head) {
-    table.add(modules.back());
-  }
-  if (kernels) {
-    report.kernels = try_kernels(model);
+  for (const auto& note : report.notes) {
+    report.text += "note: " + shown(note) + "\n";
   }
   return report;
 }
 
-Json to_json(const InspectReport& report) {
-  Json rows = Json::array();
-  for (const InspectRow& row : report.rows) {
-    Json json = {
-        {"path", row.path},
-        {"kind", row.kind},
-        {"shape", row.shape},
-        {"type", row.type},
-        {"parameters", row.parameters},
-        {"bytes", row.bytes},
-        {"bits_per_weight", row.bits_per_weight},
-        {"share", row.share}};
-    if (row.quantized) {
-      json["bits"] = row.quantized->bits;
-      json["group_size"] = row.quantized->group_size;
-    }
-    rows.push_back(json);
-  }
-  return {
-      {"folder", report.folder},
-      {"family", report.family},
-      {"blocks", report.blocks},
-      {"hidden", report.hidden},
-      {"vocab", report.vocab},
-      {"tied", report.tied},
-      {"type", report.type},
-      {"parameters", report.parameters},
-      {"bytes", report.bytes},
-      {"bits_per_weight", report.bits_per_weight},
-      {"modules", rows},
-      {"shapes", to_json(report.kernels)},
-      {"notes", report.notes}};
+}  // namespace
+
+Command inspect_command() {
+  return make_command<InspectOptions>(
+      "inspect",
+      "Family, parameters, and a table of modules",
+      "  pennyweight inspect Qwen/Qwen3-0.6B\n"
+      "  pennyweight inspect folder --json modules.json\n"
+      "  pennyweight inspect folder --kernels\n",
+      run);
 }
 
 }  // namespace pennyweight

@@ -1,17 +1,15 @@
-#include "commands/sweep.h"
-
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 
+#include "commands/command.h"
 #include "commands/quantize/report.h"
 #include "commands/quantize/stages.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/json_text.h"
-#include "core/process.h"
+#include "core/text.h"
 #include "core/version.h"
 #include "export/report_page.h"
 #include "run/check_output.h"
@@ -22,12 +20,45 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "sweep";
-using Clock = std::chrono::steady_clock;
+struct SweepOptions : OutputOptions, ResumeOptions {
+  PlanOptions plan;
+  std::string bpw = "2.5:6:0.5";
+  bool estimate = false;
+  bool keep = false;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
+  SweepOptions() {
+    plan.effort = "fast";
+    mlx_path = "sweep";
+  }
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    PlanOptions::visit(self.plan, option);
+    OutputOptions::visit(self, option);
+    ResumeOptions::visit(self, option);
+    option(
+        {.name = "bpw",
+         .help = "Bits a weight: first:last:step, or a list such as 3,4,4.5"},
+        self.bpw);
+    option(
+        {.name = "estimate",
+         .help = "Only estimate each KL; models are not made"},
+        self.estimate);
+    option(
+        {.name = "keep-models",
+         .help = "Keep the model of each size in the output folder"},
+        self.keep);
+  }
+};
+
+struct SweepPoint {
+  double asked = 0;
+  double bits_per_weight = 0;
+  int64_t bytes = 0;
+  double estimated = 0;        // KL, by costs
+  std::optional<double> kl{};  // on the gate's text, rounded by GPTQ
+  double seconds = 0;
+};
 
 std::vector<double> split_numbers(const std::string& text, char separator) {
   std::vector<double> numbers;
@@ -51,54 +82,68 @@ std::string size_name(double bpw) {
   return text;
 }
 
-class Run {
+/// "2.5:6:0.25" or "3,4,4.5" to sizes; invalid_argument for anything else,
+/// for more than 200 of them, and for what is not above 0 and at most 32.
+std::vector<double> parse_sizes(
+    const Session& session,
+    const std::string& text) {
+  constexpr double kMost = 32;
+  constexpr size_t kMostSizes = 200;
+  std::vector<double> sizes = split_numbers(text, ',');
+  if (const auto range = split_numbers(text, ':'); range.size() == 3) {
+    sizes.clear();
+    for (double size = range[0];
+         range[2] > 0 && size <= range[1] + 1e-9 && sizes.size() <= kMostSizes;
+         size = range[0] + range[2] * double(sizes.size())) {
+      sizes.push_back(size);
+    }
+  }
+  const bool good = !sizes.empty() && sizes.size() <= kMostSizes &&
+      std::ranges::all_of(
+          sizes, [](double size) { return size > 0 && size <= kMost; });
+  if (!good) {
+    session.refuse(
+        "--bpw '" + one_line(text, 60) +
+        "' is neither first:last:step, such as 2.5:6:0.25, nor a list of "
+        "bits a weight above 0 and at most 32 (200 of them at most)");
+  }
+  return sizes;
+}
+
+class Sweep {
  public:
-  Run(const fs::path& folder,
-      const SweepOptions& options,
-      const ProgressFn& progress)
-      : folder_(folder),
+  Sweep(Session& session, const SweepOptions& options)
+      : session_(session),
+        folder_(session.model_folder(options.plan.model)),
         options_(options),
-        progress_(progress),
-        model_(open_full_model(folder, options.plan, kWhere)),
-        sizes_(parse_sizes(options.bpw)),
+        model_(open_full_model(session, folder_, options.plan)),
+        sizes_(parse_sizes(session, options.bpw)),
         stages_(stage_sizes(options.plan)) {
     // Points are of GPTQ; what comes after it takes too long for each.
     stages_.learn_steps = 0;
     stages_.dwq_sequences = 0;
     check_folders(
-        kWhere, folder, options.output, options.force, true, progress);
-    for (const auto& text : model_.spec.notes) {
-      note(text);
-    }
+        session.command(),
+        folder_,
+        options.mlx_path,
+        options.force,
+        true,
+        session.progress());
+    session.note(model_.spec.notes);
   }
 
-  SweepReport run(const FetchDatasetFn& fetch) {
-    const auto start = Clock::now();
-    mix_ = [&] {
-      TextReader reader(folder_, options_.plan.memory_limit);
-      return load_mix(
-          model_,
-          reader,
-          options_.plan.mix,
-          {.fit = stages_.fit_sequences()},
-          fetch,
-          progress_);
-    }();
-    result_.data = mix_.source;
-    result_.notes.insert(
-        result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
+  void run() {
+    load();
     work_.emplace(
-        options_.output,
+        options_.mlx_path,
         WorkSettings(
-            {{"method", kWhere},
+            {{"method", session_.command()},
              {"version", version()},
              {"options", options_to_json(options_, true)},
              {"data", fingerprint(mix_.fit) + fingerprint(mix_.gate)}},
             {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
-    for (const auto& text : work_->warnings()) {
-      note(text);
-    }
+    session_.note(work_->warnings());
     const auto candidates = parse_candidates(options_.plan.candidates);
     const auto costs = work_->costs(
         model_,
@@ -106,26 +151,33 @@ class Run {
         candidates,
         stages_,
         options_.plan.mix.seed,
-        progress_);
-    result_.cost_seconds = work_->state().at("cost_seconds").get<double>();
-    const auto widths = priced_widths(model_, candidates, costs, result_.notes);
+        session_.progress());
+    const auto widths =
+        priced_widths(model_, candidates, costs, session_.report().notes);
     for (const double size : sizes_) {
       add_point(widths, size);
     }
-    result_.seconds = seconds_since(start);
-    result_.peak_rss = peak_rss();
     write();
-    return std::move(result_);
   }
 
  private:
-  void note(const std::string& text) {
-    result_.notes.push_back(text);
-    warn(progress_, kWhere, text);
+  void load() {
+    TextReader reader(folder_, options_.plan.memory_limit);
+    mix_ = load_mix(
+        model_,
+        reader,
+        options_.plan.mix,
+        {.fit = stages_.fit_sequences()},
+        session_.fetch_dataset(),
+        session_.progress());
+    auto& report = session_.report();
+    report.data = mix_.source;
+    report.notes.insert(
+        report.notes.end(), mix_.notes.begin(), mix_.notes.end());
   }
 
   void add_point(const WidthChooser& widths, double size) {
-    const auto start = Clock::now();
+    const double start = session_.seconds();
     WidthPlan plan;
     try {
       plan = widths.choose({size, std::nullopt});
@@ -133,7 +185,7 @@ class Run {
       if (error.code() != ErrorCode::invalid_argument) {
         throw;
       }
-      note(size_name(size) + " is left out: " + error.what());
+      session_.note(size_name(size) + " is left out: " + error.what());
       return;
     }
     SweepPoint point{
@@ -144,16 +196,15 @@ class Run {
     if (!options_.estimate) {
       measure(plan, point, start);
     }
-    result_.points.push_back(point);
+    points_.push_back(point);
   }
 
-  void
-  measure(const WidthPlan& plan, SweepPoint& point, Clock::time_point start) {
+  void measure(const WidthPlan& plan, SweepPoint& point, double start) {
     const auto name = size_name(point.asked);
     Json& done = work_->state()["points"];
     if (options_.keep && done.contains(name) &&
         !work_->holds(name, done[name].value("files", Json()))) {
-      note(
+      session_.note(
           (work_->stages() / name).string() +
           " is not as the unfinished run left it: it is made again");
       done.erase(name);
@@ -166,13 +217,13 @@ class Run {
           mix_,
           plan,
           work_->stages(),
-          progress_};
+          session_.progress()};
       const auto output = work_->fresh_stage(name);
-      run_rounding(context, stages_, "gptq", output);
+      run_rounding(context, stages_, gptq_, output);
       const auto found = divergence(context, output, mix_.gate, &gate_);
       done[name] = {
           {"kl", found.reference->kl.mean.value},
-          {"seconds", seconds_since(start)}};
+          {"seconds", session_.seconds() - start}};
       if (options_.keep) {
         done[name]["files"] = work_->sums(name);
       } else {
@@ -182,14 +233,12 @@ class Run {
     }
     point.kl = done[name].at("kl").get<double>();
     point.seconds = done[name].at("seconds").get<double>();
-    report(
-        progress_,
-        {kWhere, 0, 0, "", name + ": KL " + std::to_string(*point.kl)});
+    session_.say(name + ": KL " + std::to_string(*point.kl));
   }
 
   Json page() const {
     Json points = Json::array();
-    for (const auto& point : result_.points) {
+    for (const auto& point : points_) {
       points.push_back(
           {{"bits_per_weight", point.bits_per_weight},
            {"kl", point.kl.value_or(point.estimated)},
@@ -198,20 +247,20 @@ class Run {
     }
     return {
         {"model", fs::path(options_.plan.model).filename().string()},
-        {"output", fs::path(options_.output).filename().string()},
+        {"output", fs::path(options_.mlx_path).filename().string()},
         {"version", version()},
-        {"seconds", result_.seconds},
-        {"peak_rss", result_.peak_rss},
+        {"seconds", session_.report().seconds},
+        {"peak_rss", session_.report().peak_rss},
         {"machine", machine_name()},
         {"settings", options_to_json(options_, true)},
         {"data", to_json(mix_)},
         {"frontier", points},
-        {"notes", result_.notes}};
+        {"notes", session_.report().notes}};
   }
 
   std::string csv() const {
     std::string text = "asked,bits_per_weight,bytes,estimated_kl,kl\n";
-    for (const auto& point : result_.points) {
+    for (const auto& point : points_) {
       char line[160];
       std::snprintf(
           line,
@@ -231,14 +280,39 @@ class Run {
     return text;
   }
 
+  void describe() {
+    auto& report = session_.report();
+    const double cost_seconds = work_->state().at("cost_seconds");
+    Json points = Json::array();
+    std::vector<std::vector<std::string>> rows{
+        {"bits a weight", "size", "estimated KL", "KL"}};
+    for (const auto& point : points_) {
+      points.push_back(
+          {{"asked", point.asked},
+           {"bits_per_weight", point.bits_per_weight},
+           {"bytes", point.bytes},
+           {"estimated_kl", point.estimated},
+           {"kl", point.kl ? Json(*point.kl) : Json()},
+           {"seconds", point.seconds}});
+      rows.push_back(
+          {fixed(point.bits_per_weight, 3),
+           human_bytes(double(point.bytes)),
+           fixed(point.estimated, 4),
+           point.kl ? fixed(*point.kl, 4) : "-"});
+    }
+    report.output = options_.mlx_path;
+    report.figures = {{"points", points}, {"cost_seconds", cost_seconds}};
+    report.text = table(rows) + "costs took " + fixed(cost_seconds, 1) + " s\n";
+  }
+
   void write() {
-    result_.output = options_.output;
-    AtomicFolder output(options_.output, options_.force);
-    write_file(
-        output.path() / "sweep.json", to_text(to_json(result_), 2) + "\n");
+    describe();
+    const auto json = to_json(session_.finish());
+    AtomicFolder output(options_.mlx_path, options_.force);
+    write_file(output.path() / "sweep.json", to_text(json, 2) + "\n");
     write_file(output.path() / "sweep.csv", csv());
     write_file(output.path() / "report.html", report_page(page()));
-    for (const auto& point : result_.points) {
+    for (const auto& point : points_) {
       const auto name = size_name(point.asked);
       if (options_.keep && point.kl) {
         fs::create_directories(output.path() / name);
@@ -249,73 +323,37 @@ class Run {
     work_->remove();
   }
 
+  Session& session_;
   fs::path folder_;
   const SweepOptions& options_;
-  ProgressFn progress_;
   Model model_;
   std::vector<double> sizes_;
   StageSizes stages_;
+  ChainStage gptq_ = make_chain({stage::kGptq}, "sweep").front();
   CalibrationMix mix_;
   ReferenceStates gate_;  // of the full model
   std::optional<StagedWork> work_;
-  SweepReport result_;
+  std::vector<SweepPoint> points_;
 };
+
+/// The frontier of size against KL: widths chosen from one table of costs for
+/// each size, rounded by GPTQ and measured. Sizes below what the candidates
+/// allow are left out, with a note.
+RunReport run(Session& session, const SweepOptions& options) {
+  session.require_one_process();
+  Sweep(session, options).run();
+  return session.finish();
+}
 
 }  // namespace
 
-std::vector<double> parse_sizes(const std::string& text) {
-  constexpr double kMost = 32;
-  constexpr size_t kMostSizes = 200;
-  std::vector<double> sizes = split_numbers(text, ',');
-  if (const auto range = split_numbers(text, ':'); range.size() == 3) {
-    sizes.clear();
-    for (double size = range[0];
-         range[2] > 0 && size <= range[1] + 1e-9 && sizes.size() <= kMostSizes;
-         size = range[0] + range[2] * double(sizes.size())) {
-      sizes.push_back(size);
-    }
-  }
-  const bool good = !sizes.empty() && sizes.size() <= kMostSizes &&
-      std::ranges::all_of(
-          sizes, [](double size) { return size > 0 && size <= kMost; });
-  if (!good) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        kWhere,
-        "--bpw '" + one_line(text, 60) +
-            "' is neither first:last:step, such as 2.5:6:0.25, nor a list of "
-            "bits a weight above 0 and at most 32 (200 of them at most)");
-  }
-  return sizes;
-}
-
-Json to_json(const SweepReport& report) {
-  Json points = Json::array();
-  for (const auto& point : report.points) {
-    points.push_back(
-        {{"asked", point.asked},
-         {"bits_per_weight", point.bits_per_weight},
-         {"bytes", point.bytes},
-         {"estimated_kl", point.estimated},
-         {"kl", point.kl ? Json(*point.kl) : Json()},
-         {"seconds", point.seconds}});
-  }
-  return {
-      {"output", report.output},
-      {"data", report.data},
-      {"points", points},
-      {"cost_seconds", report.cost_seconds},
-      {"seconds", report.seconds},
-      {"peak_rss", report.peak_rss},
-      {"notes", report.notes}};
-}
-
-SweepReport sweep(
-    const fs::path& model_folder,
-    const SweepOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress) {
-  return Run(model_folder, options, progress).run(fetch_dataset);
+Command sweep_command() {
+  return make_command<SweepOptions>(
+      "sweep",
+      "Measure the frontier of size against KL, widths chosen for each size",
+      "  pennyweight sweep Qwen/Qwen3-0.6B --bpw 2.5:6:0.25 -o sweep\n"
+      "  pennyweight sweep folder --bpw 3,4,5 --estimate -o estimates\n",
+      run);
 }
 
 }  // namespace pennyweight

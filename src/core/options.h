@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "core/error.h"
@@ -31,7 +33,34 @@ struct OptionInfo {
   /// False for what can't change the result (paths, progress, limits): left
   /// out of the fingerprint.
   bool affects_result = true;
+  /// For those who study the method: listed apart by --help.
+  bool advanced = false;
 };
+
+/// A field that an option sets.
+using OptionRef = std::variant<
+    bool*,
+    int*,
+    int64_t*,
+    uint64_t*,
+    double*,
+    std::string*,
+    std::vector<std::string>*,
+    std::optional<int>*,
+    std::optional<int64_t>*,
+    std::optional<uint64_t>*,
+    std::optional<double>*,
+    std::optional<std::string>*>;
+
+/// A visitor for options whose struct is not known.
+using OptionSink = std::function<void(const OptionInfo& info, OptionRef field)>;
+
+template <class Options>
+void visit_options(Options& options, const OptionSink& sink) {
+  Options::visit(options, [&](const OptionInfo& info, auto& field) {
+    sink(info, &field);
+  });
+}
 
 namespace detail {
 
@@ -101,6 +130,11 @@ Json options_to_json(const Options& options, bool results_only = false) {
   Options::visit(options, detail::ToJson{json, results_only});
   return json;
 }
+
+/// The same of options whose struct is not known: `visit` hands each to a sink.
+Json visited_to_json(
+    const std::function<void(const OptionSink&)>& visit,
+    bool results_only = false);
 
 /// Overwrites the options named in `json`; a wrong type is a corrupt Error.
 template <class Options>

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "method/plan_modules.h"
 #include "ops/rounding/packed_rows.h"
 #include "ops/rounding/quantize.h"
 
@@ -60,12 +61,6 @@ ops::QuantizedWeight stack_packed(
     whole.biases = stacked([](const auto& part) { return *part.biases; });
   }
   return whole;
-}
-
-void keep_published(const Model& model, QuantPlan& plan) {
-  for (const auto& [path, spec] : model.quantized) {
-    plan.modules[path] = {spec, "", true};
-  }
 }
 
 Conversion::Conversion(const Model& model, ConversionSettings settings)

@@ -39,9 +39,6 @@ struct ConversionSettings {
 ops::QuantizedWeight stack_packed(
     const std::vector<ops::QuantizedWeight>& parts);
 
-/// Modules that came packed from their publisher stay so in `plan`.
-void keep_published(const Model& model, QuantPlan& plan);
-
 /// What becomes of each tensor of a model: planned for all first (the writer
 /// wants every shape), then done one tensor at a time in the same order.
 class Conversion {

@@ -23,8 +23,8 @@ size_t least(const std::vector<Judged>& ways) {
   return static_cast<size_t>(best - ways.begin());
 }
 
-Json to_json(const std::vector<Judged>& ways) {
-  Json errors = Json::object();
+std::map<std::string, double> by_name(const std::vector<Judged>& ways) {
+  std::map<std::string, double> errors;
   for (const Judged& way : ways) {
     errors[way.name] = way.error;
   }

@@ -1,9 +1,10 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
-#include "method/stage.h"
+#include "method/block_method.h"
 
 namespace pennyweight {
 
@@ -17,7 +18,7 @@ struct Judged {
 size_t least(const std::vector<Judged>& ways);
 
 /// Errors by name.
-Json to_json(const std::vector<Judged>& ways);
+std::map<std::string, double> by_name(const std::vector<Judged>& ways);
 
 /// What a user is told where a way other than the first was kept.
 std::string describe_kept(

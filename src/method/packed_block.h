@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "format/quant_plan.h"
-#include "method/stage.h"
+#include "method/block_method.h"
 #include "model/finite.h"
 #include "model/weights.h"
 

@@ -8,8 +8,8 @@
 
 #include "core/progress.h"
 #include "format/quant_plan.h"
+#include "method/block_method.h"
 #include "method/packed_block.h"
-#include "method/stage.h"
 #include "model/model.h"
 #include "model/weights.h"
 #include "pass/expert_statistics.h"

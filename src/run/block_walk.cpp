@@ -64,7 +64,7 @@ CalibrationSplit split_held_out(Sequences sequences, bool hold_out) {
 BlockWalk::BlockWalk(
     const Model& model,
     const QuantPlan& plan,
-    Stage& stage,
+    BlockMethod& stage,
     const CalibrationSplit& data,
     const WalkSettings& settings,
     const Ranks& ranks)
@@ -136,7 +136,7 @@ void BlockWalk::run(
     const bool known = spec.index < finished;
     if (known) {
       run_finished(spec, work);
-      stage_.resume(work.load_report(spec.index));
+      stage_.resume(block_figures_from_json(work.load_report(spec.index)));
     } else {
       run_new(spec, work, timed(progress, left));
     }
@@ -189,21 +189,20 @@ void BlockWalk::run_new(
        progress},
       spec);
   auto start = std::chrono::steady_clock::now();
-  auto outcome = stage_.run(task);
+  auto figures = stage_.run(task);
   task.finish();
-  if (auto experts = task.coverage(outcome.warnings); !experts.is_null()) {
-    outcome.figures["experts"] = std::move(experts);
+  if (auto experts = task.coverage(figures.warnings); !experts.is_null()) {
+    figures.details["experts"] = std::move(experts);
   }
-  for (const auto& warning : outcome.warnings) {
+  for (const auto& warning : figures.warnings) {
     warn(progress, stage_.name(), warning);
   }
-  outcome.figures["warnings"] = outcome.warnings;
-  outcome.figures["seconds"] =
+  figures.details["seconds"] =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
   model_.checkpoint.require_unchanged();
   if (ranks_.first()) {
-    work.save_block(spec.index, task.result(), outcome.figures);
+    work.save_block(spec.index, task.result(), to_json(figures));
   }
 }
 

@@ -9,7 +9,7 @@
 
 #include "core/progress.h"
 #include "format/quant_plan.h"
-#include "method/stage.h"
+#include "method/block_method.h"
 #include "model/model.h"
 #include "pass/ranks.h"
 #include "run/work/work_folder.h"
@@ -48,7 +48,7 @@ class BlockWalk {
   BlockWalk(
       const Model& model,
       const QuantPlan& plan,
-      Stage& stage,
+      BlockMethod& stage,
       const CalibrationSplit& data,
       const WalkSettings& settings,
       const Ranks& ranks);
@@ -71,7 +71,7 @@ class BlockWalk {
 
   const Model& model_;
   const QuantPlan& plan_;
-  Stage& stage_;
+  BlockMethod& stage_;
   const Ranks& ranks_;
   std::vector<TokenBatch> batches_;  // those to fit first, then held out
   size_t fit_batches_ = 0;

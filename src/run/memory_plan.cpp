@@ -43,7 +43,7 @@ statistics_bytes(const ModuleSpec& module, int64_t hidden, bool shifts) {
 // variants' packed ones, statistics, a batch on its way through.
 int64_t block_bytes(
     const Model& model,
-    const Stage& stage,
+    const BlockMethod& stage,
     const BlockSpec& block,
     const MemoryDemand& demand) {
   int64_t weights = 0;
@@ -118,7 +118,7 @@ int64_t MemoryDemand::freed_bytes() const {
 MemoryPlan make_memory_plan(
     const Model& model,
     const QuantPlan& plan,
-    const Stage& stage,
+    const BlockMethod& stage,
     const MemoryDemand& demand) {
   const int64_t item = static_cast<int64_t>(mx::size_of(model.dtype));
   MemoryPlan result;

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "format/quant_plan.h"
-#include "method/stage.h"
+#include "method/block_method.h"
 #include "model/model.h"
 
 namespace pennyweight {
@@ -37,7 +37,7 @@ struct MemoryDemand {
 MemoryPlan make_memory_plan(
     const Model& model,
     const QuantPlan& plan,
-    const Stage& stage,
+    const BlockMethod& stage,
     const MemoryDemand& demand);
 
 /// io Error when the file system of `folder` has less room than plan.disk.

@@ -8,7 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
-#include "core/process.h"
+#include "core/text.h"
 #include "core/version.h"
 #include "export/write_model.h"
 #include "method/gptq/outer_fit.h"
@@ -16,6 +16,7 @@
 #include "ops/rounding/quantize.h"
 #include "pass/sample.h"
 #include "run/check_output.h"
+#include "run/memory_plan.h"
 #include "run/work/fingerprint.h"
 #include "text/text_reader.h"
 
@@ -117,95 +118,76 @@ class FinishedBlocks {
   FinishedBlock block_;
 };
 
-}  // namespace
-
-QuantSpec router_spec() {
-  return make_quant_spec("affine", 8, 64);
-}
-
-QuantPlan plan_modules(
-    const Model& model,
-    const QuantSpec& linears,
-    const QuantSpec& embedding,
-    const QuantSpec& head) {
-  QuantPlan plan{linears, {}};
-  const std::map<ModuleSpec::Kind, QuantSpec> specs{
-      {ModuleSpec::Kind::linear, linears},
-      {ModuleSpec::Kind::router, router_spec()},
-      {ModuleSpec::Kind::embedding, embedding},
-      {ModuleSpec::Kind::head, head}};
-  for (const ModuleSpec& module : list_homes(model.spec)) {
-    const QuantSpec& spec = specs.at(module.kind);
-    auto& entry = plan.modules[module.path];
-    if (!module.packable) {
-      entry.reason = kNotPackable;
-    } else if (fits(spec, module.in)) {
-      entry.spec = spec;
-    } else {
-      entry.reason = "rows of " + std::to_string(module.in) +
-          " weights don't divide into groups of " +
-          std::to_string(spec.group_size);
+/// How often each way of making a block was kept, and the last block's error:
+/// nothing where a method has one way and measures none.
+std::string describe_ways(const std::vector<BlockFigures>& blocks) {
+  std::map<std::string, int> kept;
+  for (const auto& block : blocks) {
+    if (!block.kept.empty()) {
+      ++kept[block.kept];
     }
   }
-  keep_published(model, plan);
-  return plan;
+  std::string text;
+  for (const auto& [name, count] : kept) {
+    text += (text.empty() ? "blocks by what was kept: " : ", ") + name + ": " +
+        std::to_string(count);
+  }
+  text += text.empty() ? "" : "\n";
+  const auto error = blocks.empty() ? std::nullopt : blocks.back().error();
+  if (error) {
+    text +=
+        "held-out error after the last block: " + fixed(100 * *error, 3) + "%";
+    const auto& errors = blocks.back().held_out_error;
+    if (const auto rtn = errors.find(kRtn); rtn != errors.end()) {
+      text += std::string(", ") + kRtn + " in its place " +
+          fixed(100 * rtn->second, 3) + "%";
+    }
+    text += "\n";
+  }
+  return text;
 }
 
+}  // namespace
+
 MethodRun::MethodRun(
-    const std::string& name,
+    Session& session,
+    const Model& model,
     const fs::path& model_folder,
-    const WalkOptions& options,
-    const Ranks& ranks,
-    const ProgressFn& progress)
-    : name_(name),
+    const WalkOptions& options)
+    : session_(session),
+      model_(model),
       folder_(model_folder),
       options_(options),
-      ranks_(ranks),
-      progress_(progress),
-      start_(std::chrono::steady_clock::now()),
-      model_(open_source(model_folder, options.assume_family, progress)) {
-  auto refuse = [&](const std::string& what) {
-    throw Error(ErrorCode::invalid_argument, name_, what);
-  };
+      ranks_(session.group()) {
   if (!model_.quantized.empty() && !model_.published_packed) {
-    refuse(
+    session_.refuse(
         model_.checkpoint.folder().string() +
         " is quantized already; start from the full-precision model");
   }
   if (options_.batch_size < 0) {
-    refuse("--batch-size is negative");
+    session_.refuse("--batch-size is negative");
   }
   check_folders(
-      name_,
+      session_.command(),
       folder_,
       options_.mlx_path,
       options_.force,
       ranks_.first(),
-      progress_);
-  for (const auto& text : model_.spec.notes) {
-    note(text);
-  }
+      session_.progress());
 }
 
-void MethodRun::note(const std::string& text) {
-  result_.notes.push_back(text);
-  warn(progress_, name_, text);
-}
-
-void MethodRun::calibrate(
-    QuantPlan plan,
-    bool hold_out,
-    const FetchDatasetFn& fetch_dataset) {
+void MethodRun::calibrate(QuantPlan plan, bool hold_out) {
   TextReader reader(folder_, options_.memory_limit);
   auto data = load_data(
       reader,
       options_.data,
-      self_sampler(model_, reader.facts(), progress_),
-      fetch_dataset,
-      progress_);
-  result_.notes.insert(
-      result_.notes.end(), data.warnings.begin(), data.warnings.end());
-  result_.data_use = data.use;
+      self_sampler(model_, reader.facts(), session_.progress()),
+      session_.fetch_dataset(),
+      session_.progress());
+  auto& report = session_.report();
+  report.notes.insert(
+      report.notes.end(), data.warnings.begin(), data.warnings.end());
+  report.data_use = data.use;
   calibrate(
       std::move(plan),
       split_held_out(std::move(data.sequences), hold_out),
@@ -218,30 +200,36 @@ void MethodRun::calibrate(
     const std::string& source) {
   plan_ = std::move(plan);
   int64_t published = 0;
+  Json kept = Json::array();
   for (const auto& [path, entry] : plan_.modules) {
     published += entry.published;
     if (!entry.spec) {
-      result_.kept.push_back(path + ": " + entry.reason);
-      warn(progress_, name_, path + " is not quantized: " + entry.reason);
+      kept.push_back(path + ": " + entry.reason);
+      warn(
+          session_.progress(),
+          session_.command(),
+          path + " is not quantized: " + entry.reason);
     }
   }
   if (published > 0) {
-    note(
+    session_.note(
         std::to_string(published) +
         " modules are published packed (mxfp4) and stay as they are");
   }
   split_ = std::move(text);
   fingerprint_ = fingerprint(split_.fit) + fingerprint(split_.held_out);
-  result_.data = source;
-  result_.tokens = count_tokens(split_.fit);
-  result_.held_out_tokens = count_tokens(split_.held_out);
+  auto& report = session_.report();
+  report.data = source;
+  report.figures["tokens"] = count_tokens(split_.fit);
+  report.figures["held_out_tokens"] = count_tokens(split_.held_out);
+  report.figures["kept"] = std::move(kept);
 }
 
 bool MethodRun::note_unchecked() {
   if (!split_.held_out.empty()) {
     return false;
   }
-  note(
+  session_.note(
       "the sequences are too few to hold any out: nothing is checked on text "
       "that it was not fitted to, and GPTQ's --shift is taken as 0");
   return true;
@@ -250,7 +238,7 @@ bool MethodRun::note_unchecked() {
 // What two runs must share for the one to go on with the other's work.
 Json MethodRun::settings(const Json& options) const {
   Json settings;
-  settings["method"] = name_;
+  settings["method"] = session_.command();
   settings["version"] = version();
   settings["options"] = options;
   settings["model"] = fingerprint(model_);
@@ -262,7 +250,7 @@ Json MethodRun::settings(const Json& options) const {
 // The first rank makes it ready, then the others read.
 std::unique_ptr<WorkFolder> MethodRun::open_work() {
   const ResumePolicy policy{options_.resume, options_.force, options_.part};
-  auto compared = result_.settings;
+  auto compared = settings_;
   compared.erase("model");  // has its own place
   const WorkSettings settings(compared, {{"model", identify(model_)}});
   std::unique_ptr<WorkFolder> work;
@@ -270,14 +258,14 @@ std::unique_ptr<WorkFolder> MethodRun::open_work() {
     work = std::make_unique<WorkFolder>(
         options_.mlx_path, settings, policy, ranks_.first());
   });
-  for (const auto& text : work->warnings()) {
-    note(text);
-  }
+  session_.note(work->warnings());
   return work;
 }
 
 // Says what the run will take, and refuses what can't be.
-WalkSettings MethodRun::plan_walk(const Stage& stage, const WorkFolder& work) {
+WalkSettings MethodRun::plan_walk(
+    const BlockMethod& method,
+    const WorkFolder& work) {
   WalkSettings walk;
   walk.scratch_folder = work.path();
   if (options_.batch_size > 0) {
@@ -285,30 +273,54 @@ WalkSettings MethodRun::plan_walk(const Stage& stage, const WorkFolder& work) {
         int64_t{options_.batch_size} * options_.data.sequence_length;
   }
   MemoryDemand demand{
-      (result_.tokens + result_.held_out_tokens) / ranks_.size() +
-          options_.data.sequence_length,
+      tokens() / ranks_.size() + options_.data.sequence_length,
       walk.batch_tokens,
       std::nullopt};
   if (options_.memory_limit) {
     demand.limit = parse_bytes(*options_.memory_limit, "--memory-limit");
   }
   ops::keep_freed_memory(static_cast<size_t>(demand.freed_bytes()));
-  result_.plan = make_memory_plan(model_, plan_, stage, demand);
-  walk.activation_bytes = result_.plan.in_memory;
-  report(progress_, {name_, 0, 0, "", describe(result_.plan)});
-  require_disk(result_.plan, work.path().parent_path().string());
+  const auto plan = make_memory_plan(model_, plan_, method, demand);
+  walk.activation_bytes = plan.in_memory;
+  session_.say(pennyweight::describe(plan));
+  require_disk(plan, work.path().parent_path().string());
   if (work.resumed()) {
-    auto text = "going on after " + std::to_string(work.finished()) + " of " +
-        std::to_string(model_.spec.blocks.size()) + " blocks";
-    report(progress_, {name_, 0, 0, "", text});
+    session_.say(
+        "going on after " + std::to_string(work.finished()) + " of " +
+        std::to_string(model_.spec.blocks.size()) + " blocks");
   }
+  session_.report().figures["plan"] = {
+      {"peak", plan.peak()},
+      {"activations_in_memory", plan.in_memory},
+      {"scratch", plan.scratch},
+      {"disk", plan.disk}};
   return walk;
+}
+
+// Of all blocks, in figures and in words.
+void MethodRun::describe(const WorkFolder& work) {
+  std::vector<BlockFigures> blocks;
+  Json json = Json::array();
+  for (int i = 0; i < work.finished(); ++i) {
+    json.push_back(work.load_report(i));
+    blocks.push_back(block_figures_from_json(json.back()));
+  }
+  auto& report = session_.report();
+  report.figures["blocks"] = std::move(json);
+  const auto& kept = report.figures["kept"];
+  report.text += "data: " + shown(report.data) + "; " +
+      std::to_string(count_tokens(split_.fit)) + " tokens, " +
+      std::to_string(count_tokens(split_.held_out)) + " more held out\n" +
+      describe_ways(blocks);
+  for (const Json& module : kept) {
+    report.text += "not quantized: " + shown(module.get<std::string>()) + "\n";
+  }
 }
 
 void MethodRun::write_output(
     const WorkFolder& work,
     const PackedBlock& outer,
-    const std::string& summary) {
+    const std::string& title) {
   FinishedBlocks blocks(work, model_, plan_, outer);
   ConversionSettings settings;
   settings.dtype = output_dtype(model_);
@@ -322,60 +334,57 @@ void MethodRun::write_output(
   };
   Conversion conversion(model_, settings);
   AtomicFolder output(options_.mlx_path, options_.force);
+  auto& report = session_.report();
   auto written = write_model(
       model_,
       conversion,
       output.path(),
       options_.model,
-      summary + " (%bpw a weight with scales), calibrated on " +
-          std::to_string(result_.tokens + result_.held_out_tokens) +
-          " tokens of " + result_.data + ".",
-      name_,
-      progress_);
+      title + " (%bpw a weight with scales), calibrated on " +
+          std::to_string(tokens()) + " tokens of " + report.data + ".",
+      session_.command(),
+      session_.progress());
   for (const auto& [name, text] : added_) {
     write_file(output.path() / name, text);
   }
-  result_.bytes_out = written.bytes;
-  result_.bits_per_weight = written.bits_per_weight;
+  report.bytes_out = written.bytes;
+  report.bits_per_weight = written.bits_per_weight;
   output.commit();
 }
 
-WalkReport
-MethodRun::run(Stage& stage, const Json& options, const std::string& summary) {
+void MethodRun::run(
+    BlockMethod& method,
+    const Json& options,
+    const std::string& title) {
   // What the walk reads first, and what it reads only when it is done.
   require_finite(model_, load_outer(model_, model_.dtype));
-  result_.settings = settings(options);
+  settings_ = settings(options);
+  auto& report = session_.report();
+  report.figures["settings"] = settings_;
   auto work = open_work();
-  result_.resumed_blocks = work->finished();
-  auto walk = plan_walk(stage, *work);
-  BlockWalk blocks(model_, plan_, stage, split_, walk, ranks_);
+  report.figures["resumed_blocks"] = work->finished();
+  auto walk = plan_walk(method, *work);
+  BlockWalk blocks(model_, plan_, method, split_, walk, ranks_);
   OuterFit outer;
   if (options_.fit_embed) {
     outer = fit_outer(
-        model_, plan_, blocks.outer_batches(), ranks_, name_, progress_);
-    result_.outer = outer.figures;
+        model_,
+        plan_,
+        blocks.outer_batches(),
+        ranks_,
+        session_.command(),
+        session_.progress());
     mx::clear_cache();  // blocks have arrays of other sizes
   }
-  blocks.run(*work, outer.packed, progress_);
+  report.figures["outer"] = outer.figures;
+  blocks.run(*work, outer.packed, session_.progress());
   ranks_.barrier();
-
-  result_.output = options_.mlx_path;
-  result_.ranks = ranks_.size();
-  auto size = model_size(model_);
-  result_.parameters = size.parameters;
-  result_.bytes_in = size.bytes;
+  report.output = options_.mlx_path;
   if (ranks_.first()) {
-    for (int i = 0; i < work->finished(); ++i) {
-      result_.blocks.push_back(work->load_report(i));
-    }
-    write_output(*work, outer.packed, summary);
+    describe(*work);
+    write_output(*work, outer.packed, title);
     work->remove();
   }
-  result_.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
-          .count();
-  result_.peak_rss = peak_rss();
-  return result_;
 }
 
 }  // namespace pennyweight

@@ -10,7 +10,6 @@ namespace pennyweight {
 namespace {
 
 constexpr int64_t kMostSequences = 1 << 20;
-constexpr const char* kStages[] = {"nearest", "gptq", "learned", "dwq"};
 
 Candidate parse_width(const std::string& text, const std::string& origin) {
   const auto found = parse_candidates(text);
@@ -33,17 +32,17 @@ std::vector<std::string> read_stages(const JsonView& view) {
       }
     }
   }
-  const bool known = std::ranges::all_of(stages, [](const auto& name) {
-    return std::ranges::count(kStages, name) == 1;
-  });
-  const bool distills = stages.size() == 2 && stages.back() == "dwq";
-  if (!known || !(stages.size() == 1 || distills) || stages.front() == "dwq") {
-    throw Error(
-        ErrorCode::corrupt,
-        "recipe",
-        view.origin() +
-            ": \"stages\" is not one of nearest, gptq and learned, and perhaps "
-            "dwq after it");
+  try {
+    const auto chain = make_chain(stages, view.origin() + ": \"stages\"");
+    const bool distills = chain.back().kind == ChainStage::Kind::distill;
+    if (chain.size() > (distills ? 2u : 1u)) {
+      throw Error(
+          ErrorCode::corrupt,
+          "recipe",
+          view.origin() + ": \"stages\" has more than one that rounds");
+    }
+  } catch (const Error& error) {
+    throw Error(ErrorCode::corrupt, "recipe", reason_of(error));
   }
   return stages;
 }

@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "core/json.h"
+#include "method/chain.h"
+#include "pass/calibration_mix.h"
 #include "method/widths/dynamic.h"
-#include "run/stage_sizes.h"
 #include "run/width_plan.h"
 
 namespace pennyweight {

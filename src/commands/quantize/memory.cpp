@@ -3,7 +3,6 @@
 #include <set>
 #include <string>
 
-#include "commands/quantize/rounding_chain.h"
 #include "core/bytes.h"
 #include "method/widths/rounding_costs.h"
 #include "run/memory_plan.h"
@@ -65,7 +64,12 @@ QuantizeMemory plan_memory(
     int sequence_length,
     const std::optional<std::string>& limit) {
   QuantizeMemory memory;
-  RoundingChain chain(sizes);
+  const auto& stages = default_chain();
+  const auto last = std::find_if(
+      stages.rbegin(), stages.rend(), [&](const ChainStage& stage) {
+        return stage.kind == ChainStage::Kind::blocks && has_work(stage, sizes);
+      });
+  const auto rounding = make_stage(*last, sizes);
   MemoryDemand demand{
       int64_t{sizes.gptq_sequences + sizes.block_gate} * sequence_length,
       2048,
@@ -74,7 +78,7 @@ QuantizeMemory plan_memory(
     demand.limit = parse_bytes(*limit, "--memory-limit");
   }
   memory.rounding =
-      make_memory_plan(model, widths.plan, chain.stage(), demand).peak();
+      make_memory_plan(model, widths.plan, *rounding.method, demand).peak();
   memory.costs = cost_bytes(model, sizes, sequence_length);
   if (sizes.dwq_sequences > 0) {
     int64_t groups = 0;

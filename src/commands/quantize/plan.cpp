@@ -1,18 +1,39 @@
-#include "commands/quantize/plan.h"
-
+#include "commands/command.h"
+#include "commands/quantize/memory.h"
 #include "commands/quantize/stages.h"
 #include "core/error.h"
+#include "core/text.h"
+#include "run/time/time_plan.h"
 
 namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "plan";
+struct QuantizePlanOptions {
+  PlanOptions plan;
+  TargetOptions target;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    PlanOptions::visit(self.plan, option);
+    TargetOptions::visit(self.target, option);
+  }
+};
+
+/// What an effort would take.
+struct PlannedEffort {
+  std::string effort;
+  StageSizes sizes;
+  TimePlan seconds;
+  TimeRange range;  // of the total
+  QuantizeMemory memory;
+};
 
 /// Widths of the size asked for. Which modules get them is not known without
 /// text; a weight's squared rounding error stands for its cost.
 WidthPlan assumed_widths(
     const Model& model,
+    const Session& session,
     const QuantizePlanOptions& options) {
   const auto candidates = list_candidates(options.plan, options.target);
   WidthChooser widths(model, candidates);
@@ -24,78 +45,118 @@ WidthPlan assumed_widths(
     }
     widths.add(module, losses);
   }
-  return choose_widths(widths, model, candidates, options.target, kWhere);
+  return choose_widths(widths, model, candidates, options.target, session);
 }
 
-}  // namespace
+PlannedEffort plan_effort(
+    const Model& model,
+    const WidthPlan& widths,
+    const MachineRates& rates,
+    PlanOptions options,
+    const std::string& effort) {
+  options.effort = effort;
+  PlannedEffort planned;
+  planned.effort = effort;
+  planned.sizes = stage_sizes(options);
+  if (!learns(widths)) {
+    planned.sizes.learn_steps = 0;
+  }
+  const int length = options.mix.sequence_length;
+  planned.seconds = plan_time(model, planned.sizes, length, rates, &widths);
+  planned.range = plan_range(planned.seconds, rates);
+  planned.memory =
+      plan_memory(model, widths, planned.sizes, length, options.memory_limit);
+  return planned;
+}
 
-QuantizePlanReport plan_quantize(
-    const fs::path& model_folder,
-    const QuantizePlanOptions& options) {
-  const auto model = open_full_model(model_folder, options.plan, kWhere);
+Json to_json(const PlannedEffort& planned) {
+  const auto& seconds = planned.seconds;
+  const auto& memory = planned.memory;
+  return {
+      {"effort", planned.effort},
+      {"sizes", to_json(planned.sizes)},
+      {"seconds",
+       {{"start", seconds.start},
+        {"costs", seconds.costs},
+        {stage::kRtn, seconds.nearest},
+        {stage::kGptq, seconds.gptq},
+        {stage::kLearned, seconds.learned},
+        {stage::kDwq, seconds.dwq},
+        {"report", seconds.report},
+        {"total", seconds.total()},
+        {"low", planned.range.low},
+        {"high", planned.range.high}}},
+      {"memory",
+       {{"costs", memory.costs},
+        {"rounding", memory.rounding},
+        {stage::kDwq, memory.dwq},
+        {"peak", memory.peak()}}}};
+}
+
+std::string describe(const std::vector<PlannedEffort>& efforts) {
+  std::vector<std::vector<std::string>> rows{
+      {"effort", "time", "memory", "range", "GPTQ", "learned", "distilled"}};
+  for (const auto& planned : efforts) {
+    const auto& sizes = planned.sizes;
+    rows.push_back(
+        {planned.effort,
+         human_time(planned.seconds.total()),
+         human_bytes(double(planned.memory.peak())),
+         human_time(planned.range.low) + " to " +
+             human_time(planned.range.high),
+         std::to_string(sizes.gptq_sequences) + " sequences",
+         std::to_string(sizes.learn_steps) + " steps a block",
+         std::to_string(sizes.dwq_sequences) + " sequences"});
+  }
+  return table(rows);
+}
+
+/// What `quantize` will make and take, without running it: samples of the work
+/// are timed for some seconds, no text is read.
+RunReport run(Session& session, const QuantizePlanOptions& options) {
+  const auto folder = session.model_folder(options.plan.model);
+  const auto model = open_full_model(session, folder, options.plan);
   const auto size = model_size(model);
-  const auto widths = assumed_widths(model, options);
-  QuantizePlanReport report;
+  const auto widths = assumed_widths(model, session, options);
+  const auto rates = measure_rates(model, options.plan.mix.sequence_length);
+  auto& report = session.report();
   report.parameters = size.parameters;
   report.bytes_in = size.bytes;
-  report.bytes_out = widths.bytes;
-  report.bits_per_weight = widths.bits_per_weight;
-  const int length = options.plan.mix.sequence_length;
-  report.rates = measure_rates(model, length);
   report.notes = model.spec.notes;
-  if (const auto text = report.rates.warning(); !text.empty()) {
+  if (const auto text = rates.warning(); !text.empty()) {
     report.notes.push_back(text);
   }
-  for (const std::string effort : {"fast", "balanced", "best"}) {
-    auto wanted = options.plan;
-    wanted.effort = effort;
-    PlannedEffort planned;
-    planned.effort = effort;
-    planned.sizes = stage_sizes(wanted);
-    if (!learns(widths)) {
-      planned.sizes.learn_steps = 0;
-    }
-    planned.seconds =
-        plan_time(model, planned.sizes, length, report.rates, &widths);
-    planned.range = plan_range(planned.seconds, report.rates);
-    planned.memory = plan_memory(
-        model, widths, planned.sizes, length, options.plan.memory_limit);
-    report.efforts.push_back(std::move(planned));
+  std::vector<PlannedEffort> efforts;
+  Json json = Json::array();
+  for (const char* effort : {"fast", "balanced", "best"}) {
+    efforts.push_back(plan_effort(model, widths, rates, options.plan, effort));
+    json.push_back(to_json(efforts.back()));
+  }
+  report.figures = {
+      {"bytes", widths.bytes},
+      {"bits_per_weight", widths.bits_per_weight},
+      {"measured", to_json(rates)},
+      {"efforts", json}};
+  report.text = "size: " + human_bytes(double(size.bytes)) + " -> at most " +
+      human_bytes(double(widths.bytes)) + ", " +
+      fixed(widths.bits_per_weight, 3) + " bits a weight, scales included\n" +
+      describe(efforts) + "times are of samples of this work, taken here in " +
+      fixed(rates.seconds, 1) + " s on " + std::to_string(rates.threads) +
+      " threads; reading the text comes on top\n";
+  for (const auto& note : report.notes) {
+    report.text += "note: " + shown(note) + "\n";
   }
   return report;
 }
 
-Json to_json(const QuantizePlanReport& report) {
-  Json efforts = Json::array();
-  for (const auto& planned : report.efforts) {
-    efforts.push_back(
-        {{"effort", planned.effort},
-         {"sizes", to_json(planned.sizes)},
-         {"seconds",
-          {{"start", planned.seconds.start},
-           {"costs", planned.seconds.costs},
-           {"nearest", planned.seconds.nearest},
-           {"gptq", planned.seconds.gptq},
-           {"learned", planned.seconds.learned},
-           {"dwq", planned.seconds.dwq},
-           {"report", planned.seconds.report},
-           {"total", planned.seconds.total()},
-           {"low", planned.range.low},
-           {"high", planned.range.high}}},
-         {"memory",
-          {{"costs", planned.memory.costs},
-           {"rounding", planned.memory.rounding},
-           {"dwq", planned.memory.dwq},
-           {"peak", planned.memory.peak()}}}});
-  }
-  return {
-      {"parameters", report.parameters},
-      {"bytes_in", report.bytes_in},
-      {"bytes", report.bytes_out},
-      {"bits_per_weight", report.bits_per_weight},
-      {"measured", to_json(report.rates)},
-      {"efforts", efforts},
-      {"notes", report.notes}};
+}  // namespace
+
+Command plan_command() {
+  return make_command<QuantizePlanOptions>(
+      "plan",
+      "Say what quantize will make and take, without running it",
+      "  pennyweight plan Qwen/Qwen3-0.6B --target-bpw 4.5\n",
+      run);
 }
 
 }  // namespace pennyweight

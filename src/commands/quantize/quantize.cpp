@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <sstream>
+#include "commands/command.h"
 
 #include <mlx/memory.h>
 
@@ -13,6 +15,7 @@
 #include "core/error.h"
 #include "core/json_text.h"
 #include "core/process.h"
+#include "core/text.h"
 #include "core/version.h"
 #include "export/report_page.h"
 #include "kernels/dispatch.h"
@@ -26,57 +29,55 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "quantize";
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+std::vector<std::string> split_names(const std::string& text) {
+  std::vector<std::string> names;
+  std::istringstream stream(text);
+  for (std::string name; std::getline(stream, name, ',');) {
+    names.push_back(name);
+  }
+  return names;
 }
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, kWhere, what);
-}
-
-class Run {
+class Quantization {
  public:
-  Run(const fs::path& folder,
-      const QuantizeOptions& options,
-      const ProgressFn& progress)
-      : folder_(folder),
+  Quantization(Session& session, const QuantizeOptions& options)
+      : session_(session),
+        folder_(session.model_folder(options.plan.model)),
         options_(options),
-        progress_(progress),
-        start_(Clock::now()),
         recipe_(
             options.recipe ? std::optional(read_recipe(*options.recipe))
                            : std::nullopt),
-        model_(open_full_model(folder, assumed(), kWhere)),
-        sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan)) {
+        model_(open_full_model(session, folder_, assumed())),
+        sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan)),
+        chain_(chain()) {
     if (recipe_) {
-      refuse_beside_recipe(options);
+      refuse_beside_recipe(session, options);
     } else {
       check_target();
     }
     if (options.plan.mix.seed > 0xffffffff) {
-      refuse("--seed has to be below 2^32");
+      session.refuse("--seed has to be below 2^32");
     }
     if (options.time_limit) {
       parse_seconds(*options.time_limit, "--time-limit");
     }
     check_folders(
-        kWhere, folder, options.output, options.force, true, progress);
-    for (const auto& text : model_.spec.notes) {
-      note(text);
-    }
+        session.command(),
+        folder_,
+        options.mlx_path,
+        options.force,
+        true,
+        session.progress());
+    session.describe_input(model_);
     if (recipe_) {
       adopt(*recipe_);
     }
   }
 
-  QuantizeReport run(const FetchDatasetFn& fetch) {
-    const auto size = model_size(model_);
-    result_.parameters = size.parameters;
-    result_.bytes_in = size.bytes;
-    load(fetch);
+  void run() {
+    load();
     open_work();
     if (options_.time_limit && !recipe_) {
       budget_.emplace(
@@ -87,23 +88,22 @@ class Run {
               parse_seconds(*options_.time_limit, "--time-limit")),
           start_,
           *work_,
-          [this](const std::string& text) { note(text); });
+          [this](const std::string& text) { session_.note(text); });
     }
     plan_widths();
     adapt_to_widths();
     run_stages();
     write();
-    result_.seconds = seconds_since(start_);
-    return std::move(result_);
   }
 
  private:
-  void note(const std::string& text) {
-    result_.notes.push_back(text);
-    warn(progress_, kWhere, text);
-  }
-  void say(const std::string& text) const {
-    report(progress_, {kWhere, 0, 0, "", text});
+  std::vector<ChainStage> chain() const {
+    if (recipe_) {
+      return make_chain(recipe_->stages, *options_.recipe);
+    }
+    return options_.stages
+        ? make_chain(split_names(*options_.stages), "--stages")
+        : default_chain();
   }
 
   // Found out now, not when costs have been measured.
@@ -115,7 +115,7 @@ class Run {
         model_,
         all,
         options_.target,
-        kWhere);
+        session_);
   }
 
   PlanOptions assumed() const {
@@ -136,23 +136,23 @@ class Run {
     }
     if (is_comparable(recipe.model_fingerprint) &&
         recipe.model_fingerprint != fingerprint(model_)) {
-      refuse(
+      session_.refuse(
           *options_.recipe + " is of another model (" + recipe.model +
           "); quantize that, or leave out --recipe");
     }
     if (!is_comparable(recipe.model_fingerprint)) {
-      note(
+      session_.note(
           *options_.recipe +
           " is older than the way models and texts are told apart now: "
           "whether these are the recipe's is not known");
     }
     widths_ = recipe_widths(model_, recipe);
     for (const auto& text : differences(recipe, *options_.recipe, version())) {
-      note(text);
+      session_.note(text);
     }
   }
 
-  void load(const FetchDatasetFn& fetch) {
+  void load() {
     TextReader reader(folder_, options_.plan.memory_limit);
     mix_size_ = recipe_ ? recipe_->mix_size
                         : MixSize{
@@ -160,12 +160,20 @@ class Run {
                               .gate = sizes_.gate_sequences,
                               .report = sizes_.report_sequences};
     mix_ = load_mix(
-        model_, reader, options_.plan.mix, mix_size_, fetch, progress_);
-    result_.notes.insert(
-        result_.notes.end(), mix_.notes.begin(), mix_.notes.end());
+        model_,
+        reader,
+        options_.plan.mix,
+        mix_size_,
+        session_.fetch_dataset(),
+        session_.progress());
+    auto& report = session_.report();
+    report.data = mix_.source;
+    report.data_use = mix_.use;
+    report.notes.insert(
+        report.notes.end(), mix_.notes.begin(), mix_.notes.end());
     if (recipe_ && is_comparable(recipe_->model_fingerprint) &&
         recipe_->mix_fingerprint != mix_fingerprint()) {
-      note(
+      session_.note(
           "the text is not the recipe's, so the result will be another; give "
           "--data-path if it lies elsewhere now");
     }
@@ -177,7 +185,7 @@ class Run {
 
   void open_work() {
     Json settings{
-        {"method", kWhere},
+        {"method", session_.command()},
         {"version", version()},
         {"options", options_to_json(options_, true)},
         {"data", mix_fingerprint()}};
@@ -185,19 +193,17 @@ class Run {
       settings["recipe"] = to_json(*recipe_);
     }
     work_.emplace(
-        options_.output,
+        options_.mlx_path,
         WorkSettings(settings, {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
-    for (const auto& text : work_->warnings()) {
-      note(text);
-    }
+    session_.note(work_->warnings());
     for (const auto& name : drop_damaged_stages(*work_, recipe_.has_value())) {
-      note(
+      session_.note(
           (work_->stages() / name).string() +
           " is not as the unfinished run left it: it is made again");
     }
     if (work_->resumed()) {
-      say("going on with an unfinished run");
+      session_.say("going on with an unfinished run");
     } else if (recipe_) {
       work_->save();  // stages go on too, and nothing is measured before them
     }
@@ -212,16 +218,18 @@ class Run {
     if (budget_ && measured_) {
       budget_->fit_costs(sizes_);
     }
-    const auto costs = measured_
-        ? work_->costs(
-              model_, mix_.fit, all, sizes_, options_.plan.mix.seed, progress_)
-        : RoundingCosts{};
+    const auto costs = measured_ ? work_->costs(
+                                       model_,
+                                       mix_.fit,
+                                       all,
+                                       sizes_,
+                                       options_.plan.mix.seed,
+                                       session_.progress())
+                                 : RoundingCosts{};
     std::vector<std::string> notes;
     chooser_.emplace(priced_widths(model_, all, costs, notes));
-    for (const auto& text : notes) {
-      note(text);
-    }
-    widths_ = choose_widths(*chooser_, model_, all, options_.target, kWhere);
+    session_.note(notes);
+    widths_ = choose_widths(*chooser_, model_, all, options_.target, session_);
   }
 
   void adapt_to_widths() {
@@ -236,12 +244,6 @@ class Run {
     }
   }
 
-  void fit_time(const std::string& stage) {
-    if (budget_) {
-      budget_->fit(stage, sizes_);
-    }
-  }
-
   StageContext context() const {
     return {
         model_,
@@ -250,63 +252,56 @@ class Run {
         mix_,
         *widths_,
         work_->stages(),
-        progress_};
+        session_.progress()};
   }
 
   void run_stages() {
-    const bool all = !recipe_;
-    const auto wanted = [&](const char* name) {
-      return all || std::ranges::count(recipe_->stages, name) > 0;
-    };
-    fit_time("nearest");
-    if (wanted("nearest")) {
-      stage("nearest", [&](const fs::path& output) {
-        return run_nearest(context(), output);
-      });
-    }
-    fit_time("gptq");
-    if (wanted("gptq")) {
-      auto sizes = sizes_;
-      sizes.learn_steps = 0;
-      stage("gptq", [&, sizes](const fs::path& output) {
-        return run_rounding(context(), sizes, "gptq", output);
-      });
-    }
-    fit_time("learned");
-    if (wanted("learned") && sizes_.learn_steps > 0) {
-      stage("learned", [&](const fs::path& output) {
-        return run_rounding(context(), sizes_, "learned", output);
+    using Kind = ChainStage::Kind;
+    for (const ChainStage& stage : chain_) {
+      if (stage.kind == Kind::distill && best_.empty()) {
+        break;
+      }
+      if (budget_) {
+        budget_->fit(stage.name, sizes_);
+      }
+      if (!has_work(stage, sizes_)) {
+        continue;
+      }
+      run_stage(stage, [&](const fs::path& output) {
+        switch (stage.kind) {
+          case Kind::rtn:
+            return run_nearest(context(), output);
+          case Kind::distill:
+            return run_dwq(context(), sizes_, work_->stages() / best_, output);
+          default:
+            return run_rounding(context(), sizes_, stage, output);
+        }
       });
     }
     if (best_.empty()) {
       throw Error(
           ErrorCode::numeric,
-          kWhere,
+          session_.command(),
           "no stage leaves a model of finite probabilities at this size; give "
           "a larger one");
-    }
-    fit_time("dwq");
-    if (wanted("dwq") && sizes_.dwq_sequences > 0) {
-      stage("dwq", [&](const fs::path& output) {
-        return run_dwq(context(), sizes_, work_->stages() / best_, output);
-      });
     }
   }
 
   /// Does a stage, or reads what it came to before a kill; keeps it where the
   /// KL on the gate's text is the least so far.
-  void stage(
-      const std::string& name,
+  void run_stage(
+      const ChainStage& stage,
       const std::function<Json(const fs::path& output)>& body) {
+    const auto& name = stage.name;
     Json& done = work_->state()["stages"];
     if (!done.contains(name)) {
-      const auto start = Clock::now();
+      const double start = session_.seconds();
       const auto output = work_->fresh_stage(name);
       Json figures = body(output);
       mx::clear_cache();  // later stages have arrays of other sizes
       done[name] = {
           {"kl", finite_kl(output)},
-          {"seconds", seconds_since(start)},
+          {"seconds", session_.seconds() - start},
           {"files", work_->sums(name)},
           {"figures", figures}};
       work_->save();
@@ -317,13 +312,14 @@ class Run {
     }
     const bool finite = !found.at("kl").is_null();
     StageOutcome outcome{
-        .name = name,
+        .stage = stage,
         .kl = finite ? found.at("kl").get<double>()
                      : std::numeric_limits<double>::infinity(),
         .seconds = found.at("seconds").get<double>(),
         .figures = found.at("figures")};
     outcome.kept = finite && (outcome.kl < best_kl_ || recipe_);
-    say(name + ": KL " + std::to_string(outcome.kl) +
+    session_.say(
+        name + ": KL " + std::to_string(outcome.kl) +
         (outcome.kept ? "" : ", no better: not kept"));
     if (outcome.kept) {
       if (!best_.empty()) {
@@ -335,11 +331,11 @@ class Run {
       outcome.note = finite ? "not better on the gate's text"
                             : "its probabilities are not finite";
       if (!finite) {
-        note(name + ": " + outcome.note + "; not kept");
+        session_.note(name + ": " + outcome.note + "; not kept");
       }
       work_->drop_stage(name);
     }
-    result_.stages.push_back(std::move(outcome));
+    stages_.push_back(std::move(outcome));
   }
 
   /// On the gate's text; null where a model has overflown.
@@ -372,8 +368,8 @@ class Run {
     }
     made.stages = kept_stages();
     made.sizes = sizes_;
-    for (const auto& outcome : result_.stages) {
-      if (outcome.name == "dwq" && outcome.figures.contains("learning_rate")) {
+    for (const auto& outcome : stages_) {
+      if (outcome.figures.contains("learning_rate")) {
         made.sizes.dwq_rate = outcome.figures.at("learning_rate").get<double>();
       }
     }
@@ -383,62 +379,110 @@ class Run {
   // One that rounds, and perhaps dwq after it.
   std::vector<std::string> kept_stages() const {
     std::string rounding;
-    for (const auto& outcome : result_.stages) {
-      if (outcome.kept && outcome.name != "dwq") {
-        rounding = outcome.name;
+    for (const auto& outcome : stages_) {
+      if (outcome.kept && outcome.stage.kind != ChainStage::Kind::distill) {
+        rounding = outcome.stage.name;
       }
     }
-    std::vector<std::string> stages{rounding};
-    if (best_ == "dwq") {
-      stages.push_back(best_);
+    std::vector<std::string> names{rounding};
+    if (best_ != rounding) {
+      names.push_back(best_);
     }
-    return stages;
+    return names;
   }
 
   void note_memory() {
     const auto& limit = options_.plan.memory_limit;
-    if (limit && result_.peak_rss > parse_bytes(*limit, "--memory-limit")) {
-      note(
+    if (limit && peak_rss() > parse_bytes(*limit, "--memory-limit")) {
+      session_.note(
           "--memory-limit was passed (" +
-          std::to_string(result_.peak_rss / 1000000) +
+          std::to_string(peak_rss() / 1000000) +
           " MB): rounding keeps to it, costs and distillation take what they "
           "need");
     }
   }
 
+  Json figures(const Json& page) const {
+    Json stages = Json::array();
+    for (const auto& outcome : stages_) {
+      stages.push_back(
+          {{"name", outcome.stage.name},
+           {"kl", outcome.kl},
+           {"seconds", outcome.seconds},
+           {"kept", outcome.kept},
+           {"note", outcome.note},
+           {"figures", outcome.figures}});
+    }
+    return {
+        {"kl", final_.kl},
+        {"perplexity", final_.perplexity},
+        {"perplexity_reference", final_.perplexity_reference},
+        {"top1", final_.top1},
+        {"stages", stages},
+        {"page", page}};
+  }
+
+  std::string describe() const {
+    std::vector<std::vector<std::string>> rows{
+        {"stage", "KL", "seconds", "kept"}};
+    for (const auto& outcome : stages_) {
+      rows.push_back(
+          {outcome.stage.name,
+           fixed(outcome.kl, 4),
+           fixed(outcome.seconds, 1),
+           outcome.kept ? "yes" : "no"});
+    }
+    return table(rows) + "\non text that no stage has seen: KL " +
+        fixed(final_.kl, 4) + ", perplexity " +
+        fixed(final_.perplexity_reference, 3) + " -> " +
+        fixed(final_.perplexity, 3) + ", same likeliest token " +
+        fixed(100 * final_.top1, 1) +
+        "%\nlook at report.html in the output; recipe.json does it again\n";
+  }
+
   void write() {
     const auto source = work_->stages() / best_;
     const auto found = divergence(context(), source, mix_.report);
-    result_.kl = found.reference->kl.mean.value;
-    result_.perplexity = found.perplexity.value;
-    result_.perplexity_reference = found.reference->perplexity.value;
-    result_.top1 = found.reference->top1.value;
-    result_.output = options_.output;
-    result_.bytes_out = widths_->bytes;
-    result_.bits_per_weight = widths_->bits_per_weight;
-    result_.peak_rss = peak_rss();
+    final_ = {
+        found.reference->kl.mean.value,
+        found.perplexity.value,
+        found.reference->perplexity.value,
+        found.reference->top1.value};
+    auto& report = session_.report();
+    report.output = options_.mlx_path;
+    report.bytes_out = widths_->bytes;
+    report.bits_per_weight = widths_->bits_per_weight;
     note_memory();
-    result_.seconds = seconds_since(start_);
-    AtomicFolder output(options_.output, options_.force);
+    session_.finish();
+    AtomicFolder output(options_.mlx_path, options_.force);
     copy_folder(source, output.path());
     write_file(
         output.path() / "recipe.json", to_text(to_json(recipe()), 2) + "\n");
     const Presentation shown{
-        context(), result_, found, options_, measured_ ? &*chooser_ : nullptr};
-    result_.page = page_data(shown, source);
-    write_file(output.path() / "report.html", report_page(result_.page));
+        context(),
+        report,
+        stages_,
+        final_,
+        found,
+        options_,
+        measured_ ? &*chooser_ : nullptr};
+    const auto page = page_data(shown, source);
+    write_file(output.path() / "report.html", report_page(page));
     write_card(shown, output.path());
+    report.figures = figures(page);
+    report.text = describe();
     output.commit();
     work_->remove();
   }
 
+  Session& session_;
   fs::path folder_;
   QuantizeOptions options_;
-  ProgressFn progress_;
-  Clock::time_point start_;
+  Clock::time_point start_ = Clock::now();
   std::optional<Recipe> recipe_;
   Model model_;
   StageSizes sizes_;
+  std::vector<ChainStage> chain_;
   MixSize mix_size_;
   CalibrationMix mix_;
   std::optional<StagedWork> work_;
@@ -449,17 +493,32 @@ class Run {
   bool measured_ = false;  // widths were chosen by costs
   std::string best_;       // stage
   double best_kl_ = std::numeric_limits<double>::infinity();
-  QuantizeReport result_;
+  std::vector<StageOutcome> stages_;
+  FinalFigures final_;
 };
+
+/// Chooses each module's width for the size asked for, then rounds: by GPTQ,
+/// by learning the rounding of blocks with few bits, and by distilling scales
+/// and biases. Each stage is kept only where the KL to the full model falls on
+/// text that it was not fitted to. Writes the output with recipe.json,
+/// report.html and a model card.
+RunReport run(Session& session, const QuantizeOptions& options) {
+  session.require_one_process();
+  Quantization(session, options).run();
+  return session.finish();
+}
 
 }  // namespace
 
-QuantizeReport quantize_model(
-    const fs::path& model_folder,
-    const QuantizeOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress) {
-  return Run(model_folder, options, progress).run(fetch_dataset);
+Command quantize_command() {
+  return make_command<QuantizeOptions>(
+      "quantize",
+      "Make the best model of a given size: widths and methods chosen for you",
+      "  pennyweight quantize Qwen/Qwen3-0.6B -o qwen3-45 --target-bpw 4.5\n"
+      "  pennyweight quantize folder -o out --target-size 400MB --effort best "
+      "--time-limit 1h\n"
+      "  pennyweight quantize folder -o again --recipe out/recipe.json\n",
+      run);
 }
 
 }  // namespace pennyweight

@@ -1,42 +1,28 @@
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/json.h"
-#include "core/options.h"
-#include "core/progress.h"
-#include "pass/calibration_mix.h"
-#include "run/stage_sizes.h"
+#include "run/plan_options.h"
+#include "run/session.h"
 
 namespace pennyweight {
 
-namespace fs = std::filesystem;
-
-struct QuantizeOptions {
+struct QuantizeOptions : OutputOptions, ResumeOptions {
   PlanOptions plan;
   TargetOptions target;
-  std::string output = "mlx_model";
   std::optional<std::string> recipe;
   std::optional<std::string> time_limit;
-  bool resume = false;
-  bool force = false;
-  std::string report;
+  std::optional<std::string> stages;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
     PlanOptions::visit(self.plan, option);
     TargetOptions::visit(self.target, option);
-    option(
-        {.name = "output",
-         .help = "Folder to write; must not exist unless --force",
-         .short_name = "o",
-         .aliases = {"mlx-path"},
-         .affects_result = false},
-        self.output);
+    OutputOptions::visit(self, option);
     option(
         {.name = "recipe",
          .help = "Do again what this recipe.json says: widths, stages, text"},
@@ -46,71 +32,39 @@ struct QuantizeOptions {
          .help = "Such as 30m or 2h: stages are cut to what fits, by the "
                  "machine's speed"},
         self.time_limit);
+    ResumeOptions::visit(self, option);
     option(
-        {.name = "resume",
-         .help = "Insist on going on with an unfinished run (one with the same "
-                 "settings is gone on with anyway)",
-         .affects_result = false},
-        self.resume);
-    option(
-        {.name = "force",
-         .help = "Replace an output folder and report files that exist; start "
-                 "afresh rather than go on with an unfinished run, unless with "
-                 "--resume",
-         .affects_result = false},
-        self.force);
-    option(
-        {.name = "report",
-         .help = "Write all figures to this JSON file",
-         .affects_result = false},
-        self.report);
+        {.name = "stages",
+         .help =
+             "Stages to try, in this order, such as nearest,gptq,dwq: those "
+             "of --effort, or any method by its name",
+         .advanced = true},
+        self.stages);
   }
 };
 
 /// invalid_argument, naming it, for a flag that a recipe has the say on: all
 /// that affect the result but where the text lies.
-void refuse_beside_recipe(const QuantizeOptions& options);
+void refuse_beside_recipe(
+    const Session& session,
+    const QuantizeOptions& options);
 
+/// What a stage has come to.
 struct StageOutcome {
-  std::string name;  // nearest, gptq, learned, dwq
-  double kl = 0;     // on the gate's text
+  ChainStage stage;
+  double kl = 0;  // on the gate's text
   double seconds = 0;
   bool kept = false;
   std::string note{};
   Json figures = Json::object();
 };
 
-Json to_json(const StageOutcome& outcome);
-
-struct QuantizeReport {
-  std::string output;
-  int64_t parameters = 0;
-  int64_t bytes_in = 0;
-  int64_t bytes_out = 0;
-  double bits_per_weight = 0;
-  std::vector<StageOutcome> stages;
-  double kl = 0;  // on the report's text
+/// The result on text that no stage has seen.
+struct FinalFigures {
+  double kl = 0;
   double perplexity = 0;
   double perplexity_reference = 0;
   double top1 = 0;
-  double seconds = 0;
-  int64_t peak_rss = 0;
-  std::vector<std::string> notes;
-  Json page;  // what report.html shows
 };
-
-Json to_json(const QuantizeReport& report);
-
-/// Chooses each module's width for the size asked for, then rounds: by GPTQ,
-/// by learning the rounding of blocks with few bits, and by distilling scales
-/// and biases. Each stage is kept only where the KL to the full model falls on
-/// text that it was not fitted to. Writes options.output with recipe.json,
-/// report.html and a model card. Errors as convert's, load_mix's and the
-/// methods'; invalid_argument for a size that the candidates can't meet.
-QuantizeReport quantize_model(
-    const fs::path& model_folder,
-    const QuantizeOptions& options,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress = {});
 
 }  // namespace pennyweight

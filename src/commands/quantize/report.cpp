@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <map>
 
 #include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "core/version.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
@@ -23,21 +23,6 @@ namespace {
 constexpr int kPromptTokens = 32;
 constexpr int kContinued = 48;
 constexpr size_t kSamples = 3;
-
-std::string fixed(double value, int decimals) {
-  char text[48];
-  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
-  return text;
-}
-
-const std::map<std::string, std::string>& stage_titles() {
-  static const std::map<std::string, std::string> titles{
-      {"nearest", "Rounded to nearest"},
-      {"gptq", "GPTQ"},
-      {"learned", "GPTQ, rounding learned block by block"},
-      {"dwq", "Scales and biases distilled"}};
-  return titles;
-}
 
 Json fidelity_json(const Evaluation& found) {
   const auto& against = *found.reference;
@@ -80,23 +65,23 @@ Json modules_json(const WidthPlan& widths) {
 }
 
 // Each block's error on held-out text, by stage.
-Json blocks_json(const QuantizeReport& result) {
+Json blocks_json(const std::vector<StageOutcome>& stages) {
   std::map<int64_t, Json> blocks;
-  for (const auto& stage : result.stages) {
+  for (const auto& stage : stages) {
     const auto list = stage.figures.find("blocks");
     if (list == stage.figures.end()) {
       continue;
     }
     int64_t index = 0;
-    for (const Json& block : *list) {
-      const auto errors = block.find("held_out_error");
-      if (errors != block.end()) {
+    for (const Json& json : *list) {
+      const auto block = block_figures_from_json(json);
+      if (const auto error = block.error()) {
         auto& own = blocks[index];
         own["index"] = index;
-        own["errors"][stage.name] =
-            errors->at(block.at("kept").get<std::string>());
-        if (errors->contains("round to nearest")) {
-          own["errors"]["nearest"] = errors->at("round to nearest");
+        own["errors"][stage.stage.name] = *error;
+        const auto rtn = block.held_out_error.find(kRtn);
+        if (rtn != block.held_out_error.end()) {
+          own["errors"][stage::kRtn] = rtn->second;
         }
       }
       ++index;
@@ -149,15 +134,15 @@ Json samples_json(const Presentation& shown, const fs::path& folder) {
   return samples;
 }
 
-Json stages_json(const QuantizeReport& result) {
+Json stages_json(const std::vector<StageOutcome>& all) {
   Json stages = Json::array();
-  for (const auto& outcome : result.stages) {
+  for (const auto& outcome : all) {
     if (!std::isfinite(outcome.kl)) {
       continue;  // the notes say so
     }
     stages.push_back(
-        {{"name", outcome.name},
-         {"title", stage_titles().at(outcome.name)},
+        {{"name", outcome.stage.name},
+         {"title", outcome.stage.title},
          {"kl", outcome.kl},
          {"seconds", outcome.seconds},
          {"kept", outcome.kept},
@@ -200,7 +185,7 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
   const auto& context = shown.context;
   Json page{
       {"model", fs::path(context.options.model).filename().string()},
-      {"output", fs::path(shown.options.output).filename().string()},
+      {"output", fs::path(shown.options.mlx_path).filename().string()},
       {"version", version()},
       {"parameters", result.parameters},
       {"bytes_in", result.bytes_in},
@@ -213,9 +198,9 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
       {"settings", options_to_json(shown.options, true)},
       {"data", to_json(context.mix)},
       {"fidelity", fidelity_json(shown.fidelity)},
-      {"stages", stages_json(result)},
+      {"stages", stages_json(shown.stages)},
       {"modules", modules_json(context.widths)},
-      {"blocks", blocks_json(result)},
+      {"blocks", blocks_json(shown.stages)},
       {"notes", result.notes}};
   if (shown.options.target.target_bpw) {
     page["target"] = {{"bits_per_weight", *shown.options.target.target_bpw}};
@@ -237,9 +222,9 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
            {"measured", true}});
     }
   }
-  for (const auto& outcome : result.stages) {
-    if (outcome.name == "dwq") {
-      page["dwq"] = dwq_json(outcome);
+  for (const auto& outcome : shown.stages) {
+    if (outcome.stage.kind == ChainStage::Kind::distill) {
+      page[stage::kDwq] = dwq_json(outcome);
     }
   }
   page["samples"] = samples_json(shown, quantized);
@@ -260,16 +245,16 @@ void write_card(const Presentation& shown, const fs::path& folder) {
   card.fidelity = {
       {"bits a weight", fixed(result.bits_per_weight, 3)},
       {"size", fixed(double(result.bytes_out) / 1e6, 2) + " MB"},
-      {"KL to the original", fixed(result.kl, 4)},
-      {"perplexity", fixed(result.perplexity, 3)},
-      {"perplexity of the original", fixed(result.perplexity_reference, 3)},
-      {"same likeliest token", fixed(100 * result.top1, 1) + " %"},
+      {"KL to the original", fixed(shown.figures.kl, 4)},
+      {"perplexity", fixed(shown.figures.perplexity, 3)},
+      {"perplexity of the original",
+       fixed(shown.figures.perplexity_reference, 3)},
+      {"same likeliest token", fixed(100 * shown.figures.top1, 1) + " %"},
       {"measured on",
        std::to_string(shown.fidelity.tokens) + " tokens of " +
            shown.context.mix.source + " that no stage has seen"}};
-  for (const auto& outcome : result.stages) {
-    card.stages.push_back(
-        {stage_titles().at(outcome.name), outcome.kl, outcome.kept});
+  for (const auto& outcome : shown.stages) {
+    card.stages.push_back({outcome.stage.title, outcome.kl, outcome.kept});
   }
   card.recipe = true;
   card.report = true;

@@ -9,7 +9,9 @@ namespace pennyweight {
 /// What the report of a run is made of; all outlive it.
 struct Presentation {
   StageContext context;
-  const QuantizeReport& result;
+  const RunReport& result;
+  const std::vector<StageOutcome>& stages;
+  const FinalFigures& figures;
   const Evaluation& fidelity;  // on the report's text
   const QuantizeOptions& options;
   const WidthChooser* frontier;  // null: widths were not chosen by cost

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "commands/dwq.h"
-#include "commands/quantize/rounding_chain.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "method/learned/rounding.h"
 #include "eval/evaluate.h"
 #include "export/conversion.h"
 #include "export/write_model.h"
@@ -14,16 +14,14 @@
 namespace pennyweight {
 
 Model open_full_model(
+    const Session& session,
     const fs::path& folder,
-    const PlanOptions& options,
-    const std::string& where) {
+    const PlanOptions& options) {
   auto model = open_source(folder, options.assume_family);
   if (!model.quantized.empty()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        where,
+    session.refuse(
         folder.string() +
-            " is quantized already; start from the full-precision model");
+        " is quantized already; start from the full-precision model");
   }
   return model;
 }
@@ -42,19 +40,17 @@ WidthPlan choose_widths(
     const Model& model,
     const std::vector<Candidate>& candidates,
     const TargetOptions& target,
-    const std::string& where) {
+    const Session& session) {
   if (int(target.target_bpw.has_value()) + int(target.target_size.has_value()) +
           int(target.bits.has_value()) >
       1) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        where,
+    session.refuse(
         "--target-bpw, --target-size and --bits each say how large the result "
         "is to be; give one");
   }
   if (target.target_bpw || target.target_size) {
     return widths.choose(
-        size_target(target.target_bpw, target.target_size, where));
+        size_target(target.target_bpw, target.target_size, session.command()));
   }
   // Where the one width does not fit, floats are what there is.
   std::vector<Candidate> specs;
@@ -117,7 +113,7 @@ Json run_nearest(const StageContext& context, const fs::path& output) {
       folder.path(),
       context.options.model,
       "Rounded to nearest.",
-      "nearest",
+      stage::kRtn,
       context.progress);
   folder.commit();
   return {{"bytes", written.bytes}};
@@ -126,7 +122,7 @@ Json run_nearest(const StageContext& context, const fs::path& output) {
 Json run_rounding(
     const StageContext& context,
     const StageSizes& sizes,
-    const std::string& name,
+    const ChainStage& stage,
     const fs::path& output) {
   WalkOptions walk;
   walk.model = context.options.model;
@@ -136,19 +132,21 @@ Json run_rounding(
   walk.data.sequence_length = context.mix.sequence_length;
   walk.part = true;
   const Ranks alone;
-  MethodRun run(name, context.model_folder, walk, alone, context.progress);
+  Session session(stage.name, context.progress, alone);
+  MethodRun run(session, context.model, context.model_folder, walk);
+  session.describe_input(context.model);
   run.calibrate(
       context.widths.plan,
       {first_of(context.mix.fit, sizes.gptq_sequences),
        first_of(context.mix.gate, sizes.block_gate)},
       context.mix.source);
-  RoundingChain chain(sizes);
-  Json options = chain.options();
+  auto [method, options] = make_stage(stage, sizes);
   options["plan"] = to_json(context.widths.plan);
-  return to_json(run.run(
-      chain.stage(),
+  run.run(
+      *method,
       options,
-      sizes.learn_steps > 0 ? "Learned rounding" : "GPTQ"));
+      stage.name == stage::kLearned ? "Learned rounding" : stage.title);
+  return to_json(session.finish());
 }
 
 Json run_dwq(
@@ -156,16 +154,17 @@ Json run_dwq(
     const StageSizes& sizes,
     const fs::path& student,
     const fs::path& output) {
-  DwqOptions options;
+  DwqRunOptions options;
   options.model = context.options.model;
-  options.quantized_model = student.string();
   options.mlx_path = output.string();
   options.assume_family = context.options.assume_family;
-  options.num_samples = sizes.dwq_sequences;
-  options.max_seq_length = context.mix.sequence_length;
-  options.seed = context.options.mix.seed;
-  options.learning_rate = sizes.dwq_rate;
   options.part = true;
+  auto& own = options.dwq;
+  own.quantized_model = student.string();
+  own.num_samples = sizes.dwq_sequences;
+  own.max_seq_length = context.mix.sequence_length;
+  own.seed = context.options.mix.seed;
+  own.learning_rate = sizes.dwq_rate;
   DwqData data;
   data.source = context.mix.source;
   data.train.sequences = first_of(context.mix.fit, sizes.dwq_sequences);
@@ -174,8 +173,8 @@ Json run_dwq(
     return make_dwq_batches(
         split,
         context.model.spec.vocab,
-        static_cast<size_t>(options.batch_size),
-        static_cast<size_t>(options.max_seq_length),
+        static_cast<size_t>(own.batch_size),
+        static_cast<size_t>(own.max_seq_length),
         seed);
   };
   batch(data.valid, 0);
@@ -183,18 +182,19 @@ Json run_dwq(
   for (int epoch = 0; epoch < sizes.dwq_epochs; ++epoch) {
     batch(
         data.train,
-        static_cast<uint32_t>(options.seed) + static_cast<uint32_t>(epoch));
+        static_cast<uint32_t>(own.seed) + static_cast<uint32_t>(epoch));
     all.insert(all.end(), data.train.batches.begin(), data.train.batches.end());
   }
   data.train.batches = std::move(all);
   const Ranks alone;
-  return to_json(dwq_on(
+  Session session(stage::kDwq, context.progress, alone);
+  dwq(session,
+      context.model,
       context.model_folder,
       student,
       options,
-      std::move(data),
-      alone,
-      context.progress));
+      std::move(data));
+  return to_json(session.finish());
 }
 
 }  // namespace pennyweight

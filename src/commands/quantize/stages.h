@@ -10,12 +10,11 @@
 
 namespace pennyweight {
 
-/// The model to quantize. invalid_argument, by the command `where`, for one
-/// that is quantized already.
+/// The model to quantize. invalid_argument for one that is quantized already.
 Model open_full_model(
+    const Session& session,
     const fs::path& folder,
-    const PlanOptions& options,
-    const std::string& where);
+    const PlanOptions& options);
 
 /// One width where the target is one, else the options' list.
 std::vector<Candidate> list_candidates(
@@ -29,7 +28,7 @@ WidthPlan choose_widths(
     const Model& model,
     const std::vector<Candidate>& candidates,
     const TargetOptions& target,
-    const std::string& where);
+    const Session& session);
 
 /// All files of a finished model; corrupt Error for a link and the like, which
 /// no stage makes.
@@ -49,16 +48,15 @@ struct StageContext {
 /// Rounds to nearest.
 Json run_nearest(const StageContext& context, const fs::path& output);
 
-/// GPTQ on the first sequences of the mix; with sizes.learn_steps the rounding
-/// of blocks with few bits is learned after it. Gates a block by the mix's
-/// gate. See WalkReport.
+/// Rounds the blocks by the stage's method, fitted to the first sequences of
+/// the mix and judged by its gate. The figures of RunReport.
 Json run_rounding(
     const StageContext& context,
     const StageSizes& sizes,
-    const std::string& name,
+    const ChainStage& stage,
     const fs::path& output);
 
-/// Distills scales and biases of the model in `student`. See DwqReport.
+/// Distills scales and biases of the model in `student`.
 Json run_dwq(
     const StageContext& context,
     const StageSizes& sizes,

@@ -1,34 +1,36 @@
 #pragma once
 
-#include "method/awq/stage.h"
+#include "method/awq/method.h"
 
 namespace pennyweight {
 
-/// AWQ's folding before another stage, where it helps: in every n-th block
-/// that stage rounds with the scales folded in and without (AwqStage), and
-/// what was better there is what the blocks up to the next such one begin
-/// with: with scales they try both ways, too, without them they don't search
-/// scales at all. Trying costs more than the stage itself.
-class FoldProbe : public Stage {
+/// AWQ's folding before another method, where it helps. Every n-th block is
+/// made twice, with scales folded in and without (AwqMethod), and the better is
+/// kept. If that was the scaled one, the blocks up to the next such one are
+/// made twice as well; if not, they are made without scales alone, since trying
+/// takes more time than the other method itself.
+class FoldProbe : public BlockMethod {
  public:
-  /// `then` must outlive this.
-  FoldProbe(const AwqOptions& options, Stage& then, int every)
-      : awq_(options, &then), then_(then), every_(every) {}
+  FoldProbe(
+      const AwqOptions& options,
+      std::shared_ptr<BlockMethod> then,
+      int every)
+      : awq_(options, then), then_(std::move(then)), every_(every) {}
 
   std::string name() const override {
-    return then_.name();
+    return then_->name();
   }
-  StageNeeds needs() const override;
+  MethodNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
   double roundings(const BlockSpec& block) const override {
-    return then_.roundings(block);
+    return then_->roundings(block);
   }
-  BlockOutcome run(BlockTask& task) override;
-  void resume(const Json& figures) override;
+  BlockFigures run(BlockTask& task) override;
+  void resume(const BlockFigures& figures) override;
 
  private:
-  AwqStage awq_;
-  Stage& then_;
+  AwqMethod awq_;
+  std::shared_ptr<BlockMethod> then_;
   int every_;
   bool folds_ = false;  // scales were kept last
 };

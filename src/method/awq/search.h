@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "method/awq/awq.h"
-#include "method/stage.h"
+#include "method/block_method.h"
 
 namespace pennyweight {
 

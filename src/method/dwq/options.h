@@ -10,10 +10,7 @@ namespace pennyweight {
 
 /// Flags and defaults are mlx_lm.dwq's, and what that lacks.
 struct DwqOptions {
-  std::string model;
   std::optional<std::string> quantized_model;
-  std::string mlx_path = "mlx_model";
-  std::string assume_family;
   int bits = 4;
   int group_size = 64;
   int num_samples = 2048;
@@ -26,36 +23,15 @@ struct DwqOptions {
   std::optional<std::string> target_dir;
   bool targets_only = false;
   bool pipeline = false;
-  bool resume = false;
-  bool force = false;
-  bool part = false;  // of a larger run, see ResumePolicy; no option
-  std::string report;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
-    option(
-        {.name = "model",
-         .help = "The full-precision model to learn from: a folder, or a hub "
-                 "id such as org/name[@revision]",
-         .short_name = "m",
-         .required = true,
-         .affects_result = false},  // its contents do
-        self.model);
     option(
         {.name = "quantized-model",
          .help = "The quantized model to improve, of any method (default: the "
                  "full one rounded to --bits)",
          .affects_result = false},
         self.quantized_model);
-    option(
-        {.name = "mlx-path",
-         .help = "Folder to write; must not exist unless --force",
-         .affects_result = false},
-        self.mlx_path);
-    option(
-        {.name = "assume-family",
-         .help = "Read a model of an unknown model_type as this family's"},
-        self.assume_family);
     option(
         {.name = "bits", .help = "Bits a weight, without --quantized-model"},
         self.bits);
@@ -106,24 +82,6 @@ struct DwqOptions {
          .help = "Of several processes give each a part of the blocks, rather "
                  "than a part of each batch"},
         self.pipeline);
-    option(
-        {.name = "resume",
-         .help = "Insist on going on with an unfinished run (one with the same "
-                 "settings is gone on with anyway)",
-         .affects_result = false},
-        self.resume);
-    option(
-        {.name = "force",
-         .help = "Replace an output folder and report files that exist; start "
-                 "afresh rather than go on with an unfinished run, unless with "
-                 "--resume",
-         .affects_result = false},
-        self.force);
-    option(
-        {.name = "report",
-         .help = "Write the figures of each step to this JSON file",
-         .affects_result = false},
-        self.report);
   }
 };
 

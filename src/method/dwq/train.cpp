@@ -304,4 +304,30 @@ TrainResult train_dwq(
       .run();
 }
 
+std::string log_csv(const TrainResult& training) {
+  std::string text =
+      "step,tokens,learning_rate,loss,gradient_norm,held_out_kl\n";
+  char line[160];
+  std::snprintf(line, sizeof(line), "0,0,,,,%.6g\n", training.start);
+  text += line;
+  for (const auto& point : training.curve) {
+    std::snprintf(
+        line,
+        sizeof(line),
+        "%lld,%lld,%.6g,%.6g,%.6g,",
+        static_cast<long long>(point.step),
+        static_cast<long long>(point.tokens),
+        point.rate,
+        point.loss,
+        point.norm);
+    text += line;
+    if (point.held_out) {
+      std::snprintf(line, sizeof(line), "%.6g", *point.held_out);
+      text += line;
+    }
+    text += "\n";
+  }
+  return text;
+}
+
 }  // namespace pennyweight

@@ -48,6 +48,10 @@ struct TrainResult {
 
 Json to_json(const std::vector<TrainPoint>& curve);
 
+/// Of the start and each step: step, tokens, learning_rate, loss,
+/// gradient_norm and held_out_kl, empty where it was not measured.
+std::string log_csv(const TrainResult& training);
+
 /// Steps between two measures on held-out text, and those of a trial of a rate.
 int64_t measure_interval(int64_t steps);
 

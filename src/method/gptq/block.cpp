@@ -18,7 +18,7 @@ struct Rounding {
   BlockTask& task;
   const GptqOptions& options;
   std::vector<GptqVariant>& variants;
-  BlockOutcome& outcome;
+  BlockFigures& figures;
 
   InputStatistics statistics(const LinearGroup& group) const {
     return task.statistics(
@@ -30,11 +30,11 @@ struct Rounding {
 
 /// One group, on all threads.
 void round_group(const Rounding& rounding, const LinearGroup& group) {
-  auto& [task, options, variants, outcome] = rounding;
+  auto& [task, options, variants, figures] = rounding;
   const auto& path = group.modules.front().path;
   const auto inputs = factor_inputs(
       take_sums(rounding.statistics(group), options), options, path);
-  note_inputs(path, damping_of(inputs.hessian), options, outcome);
+  note_inputs(path, damping_of(inputs.hessian), options, figures);
   for (const ModuleSpec& module : group.modules) {
     const auto dense = task.weight(module.path);
     quantize_module(
@@ -136,7 +136,7 @@ struct ExpertWork {
 void round_experts(
     const Rounding& rounding,
     std::span<const LinearGroup> groups) {
-  auto& [task, options, variants, outcome] = rounding;
+  auto& [task, options, variants, figures] = rounding;
   int64_t weights = 0;
   for (const ModuleSpec& module : groups.front().modules) {
     weights += module.in * module.out;
@@ -161,7 +161,7 @@ void round_experts(
     });
     for (const ExpertWork& work : works) {
       note_inputs(
-          work.group.modules.front().path, work.damping, options, outcome);
+          work.group.modules.front().path, work.damping, options, figures);
       for (size_t m = 0; m < work.dense.size(); ++m) {
         const ModuleSpec& module = work.group.modules[m];
         for (size_t i = 0; i < variants.size(); ++i) {
@@ -181,8 +181,8 @@ void round_groups(
     BlockTask& task,
     const GptqOptions& options,
     std::vector<GptqVariant>& variants,
-    BlockOutcome& outcome) {
-  const Rounding rounding{task, options, variants, outcome};
+    BlockFigures& figures) {
+  const Rounding rounding{task, options, variants, figures};
   for (std::span<const LinearGroup> left = task.groups(); !left.empty();) {
     const auto experts = experts_of_step(left);
     if (are_side_by_side(experts.size(), left.front().modules.front().in)) {

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "method/block_method.h"
 #include "method/gptq/gptq.h"
-#include "method/stage.h"
 
 namespace pennyweight {
 
@@ -22,12 +22,12 @@ struct GptqVariant {
 /// Rounds the groups of `task` in each variant, from the same statistics, and
 /// sets what the first one comes to. Experts of one step are rounded side by
 /// side, each on one thread, where they are many and narrow: the results are
-/// the same for any number of threads. Figures and warnings go to `outcome`.
+/// the same for any number of threads. Figures and warnings go to `figures`.
 void round_groups(
     BlockTask& task,
     const GptqOptions& options,
     std::vector<GptqVariant>& variants,
-    BlockOutcome& outcome);
+    BlockFigures& figures);
 
 /// Most bytes that experts of the block which are rounded side by side hold
 /// beside the statistics; 0 where none are. `results`: of how many variants

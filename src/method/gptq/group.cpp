@@ -115,15 +115,15 @@ void note_inputs(
     const std::string& path,
     const Damping& damping,
     const GptqOptions& options,
-    BlockOutcome& outcome) {
-  Json& json = outcome.figures["inputs"][path];
+    BlockFigures& figures) {
+  Json& json = figures.details["inputs"][path];
   json["damp"] = damping.damp;
   json["dead_inputs"] = damping.dead_inputs;
   if (damping.damp > options.damp * 1.5) {
     char text[64];
     std::snprintf(
         text, sizeof(text), "raised from %g to %g", options.damp, damping.damp);
-    outcome.warnings.push_back(
+    figures.warnings.push_back(
         path + ": the Hessian was not positive definite; damping " + text);
   }
 }

@@ -55,7 +55,7 @@ void note_inputs(
     const std::string& path,
     const Damping& damping,
     const GptqOptions& options,
-    BlockOutcome& outcome);
+    BlockFigures& figures);
 
 /// Takes the result of a variant, by its place among them.
 using KeepResult = std::function<void(size_t variant, GptqResult result)>;

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/options.h"
-#include "method/stage.h"
+#include "method/block_method.h"
 
 /// Learned rounding: codes, scales and biases of a block trained together on
 /// the block's output, for widths where one-shot methods fall apart (after

@@ -1,16 +1,24 @@
 #include "run/time/stage_budget.h"
 
+#include <optional>
 #include <utility>
 
 namespace pennyweight {
 
 namespace {
 
-PlannedStage planned_stage(const std::string& name) {
-  return name == "nearest" ? PlannedStage::nearest
-      : name == "gptq"     ? PlannedStage::gptq
-      : name == "learned"  ? PlannedStage::learned
-                           : PlannedStage::dwq;
+/// Absent for a stage that plans know nothing of.
+std::optional<PlannedStage> planned_stage(const std::string& name) {
+  for (const auto& [stage, planned] :
+       {std::pair{stage::kRtn, PlannedStage::nearest},
+        {stage::kGptq, PlannedStage::gptq},
+        {stage::kLearned, PlannedStage::learned},
+        {stage::kDwq, PlannedStage::dwq}}) {
+    if (name == stage) {
+      return planned;
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -52,18 +60,21 @@ void StageBudget::begin(const WidthPlan& widths, const StageSizes& wanted) {
 }
 
 void StageBudget::fit(const std::string& name, StageSizes& sizes) {
+  const auto next = planned_stage(name);
+  if (!next) {
+    return;
+  }
   Json& fitted = work_.state()["fitted"];
   if (!fitted.contains(name)) {
-    const auto next = planned_stage(name);
     auto cut = wanted_;
     // What a stage was done with stays: a recipe has one number for all.
-    if (next > PlannedStage::gptq) {
+    if (*next > PlannedStage::gptq) {
       cut.gptq_sequences = sizes.gptq_sequences;
     }
-    if (next > PlannedStage::learned) {
+    if (*next > PlannedStage::learned) {
       cut.learn_steps = sizes.learn_steps;
     }
-    auto text = limit_.fit(next, passed(), cut);
+    auto text = limit_.fit(*next, passed(), cut);
     if (to_json(cut) == to_json(sizes)) {
       text.clear();  // was said before the stage before
     }
@@ -78,7 +89,9 @@ void StageBudget::took(
     const std::string& name,
     double seconds,
     const StageSizes& sizes) {
-  limit_.took(planned_stage(name), seconds, sizes);
+  if (const auto stage = planned_stage(name)) {
+    limit_.took(*stage, seconds, sizes);
+  }
 }
 
 }  // namespace pennyweight

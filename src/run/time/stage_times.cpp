@@ -190,7 +190,7 @@ double StageTimes::outer_fit() const {
   return seconds + (read ? forward(count) : 0);
 }
 
-/// The roundings of GptqStage and what makes them known.
+/// The roundings of GptqMethod and what makes them known.
 double StageTimes::round_block(size_t block) const {
   const GptqOptions options;
   const bool gated = sizes_.block_gate > 0;
@@ -249,7 +249,7 @@ double StageTimes::gptq() const {
   return seconds;
 }
 
-// See LearnedStage.
+// See LearnedMethod.
 double StageTimes::learn_block(size_t block) const {
   const auto& own = rates_.block(block);
   const double step = LearnedOptions{}.tokens * own.learn +

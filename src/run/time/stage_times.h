@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "run/stage_sizes.h"
+#include "method/chain.h"
 #include "run/time/machine_rates.h"
 #include "run/width_plan.h"
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/json.h"
-#include "run/stage_sizes.h"
+#include "method/chain.h"
 #include "run/time/machine_rates.h"
 #include "run/width_plan.h"
 

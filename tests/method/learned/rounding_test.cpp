@@ -8,7 +8,7 @@
 
 #include "format/quant_spec.h"
 #include "method/gptq/gptq.h"
-#include "method/learned/stage.h"
+#include "method/learned/method.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
 #include "ops/rounding/pack.h"
@@ -313,18 +313,18 @@ TEST(LearnedCheck, NamesTheFlag) {
 
 }  // namespace
 
-TEST(LearnedStage, TellsTheFirstStageWhatWasDone) {
-  struct First : Stage {
+TEST(LearnedMethod, TellsTheFirstStageWhatWasDone) {
+  struct First : BlockMethod {
     std::string name() const override {
       return "first";
     }
-    StageNeeds needs() const override {
+    MethodNeeds needs() const override {
       return {};
     }
     int64_t working_bytes(const BlockSpec&) const override {
       return 0;
     }
-    BlockOutcome run(BlockTask&) override {
+    BlockFigures run(BlockTask&) override {
       return {};
     }
     void resume(const Json& figures) override {
@@ -332,7 +332,7 @@ TEST(LearnedStage, TellsTheFirstStageWhatWasDone) {
     }
     bool folds = false;
   } first;
-  LearnedStage(first, LearnedOptions{}).resume({{"folds", true}});
+  LearnedMethod(first, LearnedOptions{}).resume({{"folds", true}});
   EXPECT_TRUE(first.folds);
 }
 

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+/// Numbers, sizes and times as people read them.
+namespace pennyweight {
+
+/// "1.5 GB", "12 MB": decimal units, as file managers and hubs count.
+std::string human_bytes(double bytes);
+/// "1:02:03" or "4:05".
+std::string human_time(double seconds);
+/// Columns padded to their widest cell; the first is left-aligned, the rest
+/// right-aligned. cells[0] is the header. Names are shown().
+std::string table(const std::vector<std::vector<std::string>>& cells);
+/// printf-style number.
+std::string fixed(double value, int decimals);
+
+}  // namespace pennyweight

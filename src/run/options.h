@@ -1,0 +1,88 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "core/options.h"
+
+/// Parts of which commands' options are made.
+namespace pennyweight {
+
+/// The model that is read.
+struct SourceOptions {
+  std::string model;
+  std::string assume_family;
+
+  /// `positional`: whether the model may be given without its flag.
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option, bool positional = false) {
+    option(
+        {.name = "model",
+         .help = "Model folder, or a hub id such as org/name[@revision]",
+         .short_name = "m",
+         .aliases = {"hf-path"},
+         .positional = positional,
+         .required = true,
+         .affects_result = false},  // its contents do
+        self.model);
+    option(
+        {.name = "assume-family",
+         .help = "Read a model of an unknown model_type as this family's"},
+        self.assume_family);
+  }
+};
+
+/// The folder that is written.
+struct OutputOptions {
+  std::string mlx_path = "mlx_model";
+  bool force = false;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "mlx-path",
+         .help = "Folder to write; must not exist unless --force",
+         .short_name = "o",
+         .aliases = {"output"},
+         .affects_result = false},
+        self.mlx_path);
+    option(
+        {.name = "force",
+         .help = "Replace an output folder and files that exist; start afresh "
+                 "rather than go on with an unfinished run, unless with "
+                 "--resume",
+         .affects_result = false},
+        self.force);
+  }
+};
+
+/// Of commands that go on with an unfinished run.
+struct ResumeOptions {
+  bool resume = false;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "resume",
+         .help = "Insist on going on with an unfinished run (one with the same "
+                 "settings is gone on with anyway)",
+         .affects_result = false},
+        self.resume);
+  }
+};
+
+struct LimitOptions {
+  std::optional<std::string> memory_limit;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "memory-limit",
+         .help = "Most memory to use, such as 4GB; activations past it go to "
+                 "a scratch file (default: half of the machine's)",
+         .affects_result = false},
+        self.memory_limit);
+  }
+};
+
+}  // namespace pennyweight

@@ -1,0 +1,53 @@
+#include "run/run_report.h"
+
+#include "core/error.h"
+#include "core/text.h"
+
+namespace pennyweight {
+
+Json to_json(const RunReport& report) {
+  Json json{{"output", report.output}};
+  if (!report.data.empty()) {
+    json["data"] = report.data;
+  }
+  if (report.data_use) {
+    json["data_use"] = to_json(*report.data_use);
+  }
+  json.update(report.figures);
+  if (report.parameters > 0) {
+    json["parameters"] = report.parameters;
+  }
+  if (report.bytes_in > 0) {
+    json["bytes_in"] = report.bytes_in;
+  }
+  if (report.bytes_out > 0) {
+    json["bytes"] = report.bytes_out;
+    json["bits_per_weight"] = report.bits_per_weight;
+  }
+  json["seconds"] = report.seconds;
+  json["peak_rss"] = report.peak_rss;
+  json["processes"] = report.processes;
+  json["notes"] = report.notes;
+  return json;
+}
+
+std::string summary(const RunReport& report) {
+  std::string text = report.text;
+  std::string size;
+  if (report.bytes_out > 0) {
+    size = fixed(report.bits_per_weight, 3) + " bits a weight: " +
+        (report.bytes_in > 0 ? human_bytes(double(report.bytes_in)) + " -> "
+                             : "") +
+        human_bytes(double(report.bytes_out)) + ", ";
+  }
+  if (report.seconds > 0) {
+    text += size + "in " + fixed(report.seconds, 1) + " s, peak memory " +
+        human_bytes(double(report.peak_rss)) + "\n";
+  }
+  if (!report.output.empty()) {
+    text += "written to " + shown(report.output) + "\n";
+  }
+  return text;
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "core/output_file.h"
+#include "core/progress.h"
+#include "model/model.h"
+#include "pass/ranks.h"
+#include "run/run_report.h"
+#include "text/load_data.h"
+
+namespace pennyweight {
+
+namespace fs = std::filesystem;
+
+/// One call of a command: whom it tells of its progress, what it has to report
+/// so far, and the processes that share it.
+class Session {
+ public:
+  /// `command` begins what is said. `group` must outlive this.
+  Session(
+      std::string command,
+      ProgressFn progress,
+      const Ranks& group = Ranks::world());
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const std::string& command() const {
+    return command_;
+  }
+  const ProgressFn& progress() const {
+    return progress_;
+  }
+  const Ranks& group() const {
+    return group_;
+  }
+  RunReport& report() {
+    return report_;
+  }
+
+  /// Tells the user, and keeps it for the report.
+  void note(const std::string& text);
+  void note(const std::vector<std::string>& texts);
+  /// Tells the user.
+  void say(const std::string& text) const;
+  /// invalid_argument Error.
+  [[noreturn]] void refuse(const std::string& what) const;
+  /// not_supported Error where a launcher has started several processes.
+  void require_one_process() const;
+  double seconds() const;
+
+  /// The folder of a model or data set that an option names.
+  fs::path model_folder(const std::string& name) const;
+  FetchDatasetFn fetch_dataset() const;
+  /// `model`'s size as the input's, and its notes.
+  void describe_input(const Model& model);
+  /// The report with its time and memory.
+  const RunReport& finish();
+
+  /// A file that an option names for a result, so that no two options name one.
+  std::function<void(const std::string& path, bool force, const char* option)>
+      reserve_file = [](const std::string&, bool, const char*) {};
+
+ private:
+  std::string command_;
+  ProgressFn progress_;
+  const Ranks& group_;
+  std::chrono::steady_clock::time_point start_;
+  RunReport report_;
+};
+
+}  // namespace pennyweight
