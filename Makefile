@@ -25,7 +25,7 @@ check-all: check test-slow ## and what takes long: 200 kills, 500 hostile inputs
 test-slow: build sanitize setup-tests
 	@PENNYWEIGHT_SLOW=1 $(PYTEST) tests/project/test_system_limits.py \
 		tests/parity/test_faults.py tests/parity/test_hostile_inputs.py \
-		tests/parity/test_long_text.py
+		tests/parity/test_long_text.py tests/parity/test_upload.py
 
 setup: ## system packages and the .venv that the build needs
 	@tools/setup.sh build

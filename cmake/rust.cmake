@@ -1,5 +1,5 @@
-# The Rust crate in src/text/rust (tokenizers, minijinja, parquet, hf-hub) as
-# one static library, target `pennyweight_rust`.
+# The Rust crate in src/text/rust (tokenizers, minijinja, parquet) as one
+# static library, target `pennyweight_rust`.
 
 find_program(CARGO_PROGRAM cargo HINTS "$ENV{HOME}/.cargo/bin")
 if(NOT CARGO_PROGRAM)

@@ -93,3 +93,8 @@ for file in "${requirements[@]}"; do
     die "pip could not install $file; check the network"
   cp "$file" "$stamp"
 done
+
+# The command as pip installs it, with this clone's build for its program.
+printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom pennyweight import main\nmain()\n' \
+  "$PWD/.venv/bin/python" "$PWD/python" > .venv/bin/pennyweight
+chmod +x .venv/bin/pennyweight

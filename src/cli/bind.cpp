@@ -52,6 +52,9 @@ OptionSink bind_flags(CLI::App& app) {
     if (info.advanced) {
       option->group("Advanced");
     }
+    if (!info.takes.empty()) {
+      option->type_name(info.takes);
+    }
     if (!info.choices.empty()) {
       option->check(CLI::IsMember(info.choices));
     }

@@ -6,6 +6,7 @@
 
 #include "cli/bind.h"
 #include "cli/console.h"
+#include "cli/hub_names.h"
 #include "cli/last_words.h"
 #include "commands/command.h"
 #include "core/error.h"
@@ -46,6 +47,12 @@ struct Shared {
     if (!force_option) {
       force_option = app.add_flag("--force", force, "Replace --json's FILE");
     }
+  }
+
+  // Whether progress is for a reader.
+  bool shows_progress() const {
+    const auto target = json_target();
+    return !quiet && !(target && (target->empty() || *target == "-"));
   }
 
   std::optional<std::string> json_target() const {
@@ -122,6 +129,8 @@ int run_command(int argc, const char* const* argv) {
   app.set_version_flag("--version", version());
   app.require_subcommand(1);
   app.footer(kExitCodes);
+  bool asks_names = false;  // see run/fetched.h
+  app.add_flag("--hub-names", asks_names)->group("");
 
   std::list<Entry> entries;  // the parser keeps references into them
   for (const Command& command : commands()) {
@@ -129,6 +138,7 @@ int run_command(int argc, const char* const* argv) {
     entry.parser = app.add_subcommand(command.name, command.summary);
     entry.parser->footer("Examples:\n" + command.examples + "\n" + kExitCodes);
     entry.name = command.name;
+    entry.parser->allow_extras(command.takes_anything);
     entry.call = command.call();
     entry.call->visit(bind_flags(*entry.parser));
     entry.shared.add(*entry.parser);
@@ -155,6 +165,14 @@ int run_command(int argc, const char* const* argv) {
   for (const Entry& entry : entries) {
     if (entry.parser->parsed()) {
       const Shared& shared = entry.shared;
+      if (asks_names) {
+        return guarded(console, [&](Console& own) {
+          auto names = hub_names(*entry.parser);
+          names["progress"] = shared.shows_progress();
+          own.say(json_text(names));
+          own.flush();
+        });
+      }
       const auto json = shared.json_target();
       say_last_words_in_json(json && (json->empty() || *json == "-"));
       const int code =

@@ -23,6 +23,7 @@ struct Command {
   std::string summary;
   std::string examples;  // shown under --help
   std::function<std::unique_ptr<Call>()> call;
+  bool takes_anything = false;  // arguments that it has no options for
 };
 
 /// The command that runs `function` on Options.
@@ -46,9 +47,11 @@ Command make_command(
     RunReport (*run_)(Session&, const Options&);
     Options options_;
   };
-  return {name, summary, examples, [function] {
-            return std::make_unique<Own>(function);
-          }};
+  return {
+      .name = name,
+      .summary = summary,
+      .examples = examples,
+      .call = [function] { return std::make_unique<Own>(function); }};
 }
 
 Command convert_command();

@@ -32,7 +32,8 @@ struct EvaluateOptions : SourceOptions {
     SourceOptions::visit(self, option, true);
     option(
         {.name = "reference",
-         .help = "The full-precision model, for KL and top-1 agreement"},
+         .help = "The full-precision model, for KL and top-1 agreement",
+         .takes = "MODEL"},
         self.reference);
     LoadDataOptions::visit(self.data, option);
     option(

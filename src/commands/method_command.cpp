@@ -44,9 +44,11 @@ class MethodCall : public Call {
 }  // namespace
 
 Command method_command(const MethodEntry& entry) {
-  return {entry.name, entry.summary, entry.examples, [&entry] {
-            return std::make_unique<MethodCall>(entry);
-          }};
+  return {
+      .name = entry.name,
+      .summary = entry.summary,
+      .examples = entry.examples,
+      .call = [&entry] { return std::make_unique<MethodCall>(entry); }};
 }
 
 }  // namespace pennyweight

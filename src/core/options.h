@@ -35,6 +35,9 @@ struct OptionInfo {
   bool affects_result = true;
   /// For those who study the method: listed apart by --help.
   bool advanced = false;
+  /// What the value names, as --help shows it: MODEL, DATA or RECIPE. What of
+  /// these is a hub id is fetched before the command starts (run/fetched.h).
+  std::string takes{};
 };
 
 /// A field that an option sets.

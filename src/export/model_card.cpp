@@ -3,7 +3,8 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "checkpoint/hub.h"
+#include "core/error.h"
+#include "core/hub_name.h"
 #include "export/front_matter.h"
 
 namespace pennyweight {

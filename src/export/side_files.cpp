@@ -111,14 +111,17 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
   return at == folder.end();
 }
 
-// Folder of a repository in the hub's cache, models--org--name, that holds the
-// snapshot; the folder itself for any other.
-fs::path home_of(const fs::path& folder) {
+// Whether a model's folder owns what lies at a path. A snapshot in the hub's
+// cache owns its repository's folder, models--org--name, and the store beside
+// it, where huggingface_hub keeps what repositories share.
+bool owns(const fs::path& folder, const fs::path& path) {
   const auto snapshots = folder.parent_path();
   const auto repository = snapshots.parent_path();
   const bool cached = snapshots.filename() == "snapshots" &&
       repository.filename().string().starts_with("models--");
-  return cached ? repository : folder;
+  return is_inside(path, folder) ||
+      (cached && (is_inside(path, repository) ||
+                  is_inside(path, repository.parent_path() / "blobs")));
 }
 
 // What says how text becomes tokens: an output is of no use without it, or
@@ -217,7 +220,7 @@ std::optional<fs::path> leads_out(
   const auto home = fs::canonical(folder, failed);
   const auto target = fs::canonical(folder / name, failed);
   // A link to nothing leads nowhere.
-  if (failed || is_inside(target, home_of(home))) {
+  if (failed || owns(home, target)) {
     return std::nullopt;
   }
   return target;

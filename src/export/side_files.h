@@ -26,7 +26,8 @@ struct SideFiles {
 /// published: left out with a warning that names where it leads, and of the
 /// tokenizer and the chat templates, which an output needs, an invalid_argument
 /// Error. A snapshot in the hub's cache has its files in the cache's folder of
-/// the same repository, which counts as its own. io Error for a folder that
+/// the same repository or in the store that repositories share, which count as
+/// its own. io Error for a folder that
 /// can't be listed.
 SideFiles list_side_files(const std::filesystem::path& folder);
 
@@ -42,7 +43,7 @@ std::vector<std::string> copy_side_files(
 bool is_tokenizer_file(const std::string& name);
 
 /// Where the entry `name` of a model's folder leads by way of links, if that is
-/// neither in the folder nor in the hub cache's folder of its repository.
+/// nowhere that the folder owns.
 std::optional<std::filesystem::path> leads_out(
     const std::filesystem::path& folder,
     const std::string& name);

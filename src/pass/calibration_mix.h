@@ -28,7 +28,8 @@ struct MixOptions {
          .help = "Text: a file or folder of text, .json, .jsonl or .parquet "
                  "rows, a hub data set org/name, or self (sampled from the "
                  "model). Each file of a folder is a domain. Without it: "
-                 "mlx-lm's calibration text, else self"},
+                 "mlx-lm's calibration text, else self",
+         .takes = "DATA"},
         self.data_path);
     option(
         {.name = "mix",

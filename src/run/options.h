@@ -23,7 +23,8 @@ struct SourceOptions {
          .aliases = {"hf-path"},
          .positional = positional,
          .required = true,
-         .affects_result = false},  // its contents do
+         .affects_result = false,  // its contents do
+         .takes = "MODEL"},
         self.model);
     option(
         {.name = "assume-family",

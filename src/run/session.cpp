@@ -1,8 +1,8 @@
 #include "run/session.h"
 
-#include "checkpoint/hub.h"
 #include "core/error.h"
 #include "core/process.h"
+#include "run/fetched.h"
 
 namespace pennyweight {
 
@@ -46,11 +46,8 @@ double Session::seconds() const {
       .count();
 }
 
-// One process fetches, then the others find it.
 fs::path Session::model_folder(const std::string& name) const {
-  fs::path folder;
-  group_.first_then_others([&] { folder = resolve_model(name, progress_); });
-  return folder;
+  return resolve_model(name, progress_);
 }
 
 FetchDatasetFn Session::fetch_dataset() const {

@@ -1,10 +1,8 @@
 #include "text/data_source.h"
 
-#include <algorithm>
-#include <cctype>
-
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/hub_name.h"
 #include "text/data_files.h"
 #include "text/default_text.h"
 
@@ -17,48 +15,32 @@ constexpr int kMaxLength = 1 << 20;
 
 using Kind = DataSource::Kind;
 
-/// `org/name` and not the path of a file.
-bool is_hub_id(const std::string& text) {
-  const size_t slash = text.find('/');
-  const bool allowed =
-      std::all_of(text.begin(), text.end(), [](unsigned char c) {
-        return std::isalnum(c) || c == '/' || c == '-' || c == '_' || c == '.';
-      });
-  return allowed && slash != 0 && slash + 1 < text.size() &&
-      slash != std::string::npos && slash == text.rfind('/') &&
-      text.front() != '.' && !is_text_name(text);
-}
-
 DataSource self_source(std::vector<std::string> warnings = {}) {
   return {
       Kind::self, "", "", "self (sampled from the model)", std::move(warnings)};
 }
 
 DataSource default_source(bool self) {
-  DefaultText found;
+  const std::string lead =
+      "no --data-path, and mlx-lm's calibration text can't be had: ";
   try {
-    found = read_default_text();
+    return {
+        Kind::text,
+        "",
+        read_default_text(),
+        "mlx-lm's calibration text (calibration_v5)",
+        {"no --data-path: mlx-lm's calibration text is used"}};
   } catch (const Error& error) {
     // A damaged copy in the cache is the user's to remove.
-    if (!self ||
-        (error.code() != ErrorCode::io &&
-         error.code() != ErrorCode::not_found)) {
+    if (error.code() != ErrorCode::not_found) {
       throw;
     }
+    if (!self) {
+      throw Error(error.code(), kWhere, lead + reason_of(error));
+    }
     return self_source(
-        {"no --data-path, and mlx-lm's calibration text can't be had (" +
-         std::string(error.what()) + "): text is sampled from the model"});
+        {lead + reason_of(error) + "; text is sampled from the model"});
   }
-  DataSource source{
-      Kind::text,
-      "",
-      std::move(found.text),
-      "mlx-lm's calibration text (calibration_v5)",
-      {"no --data-path: mlx-lm's calibration text is used"}};
-  if (!found.warning.empty()) {
-    source.warnings.push_back(found.warning);
-  }
-  return source;
 }
 
 DataSource path_source(
@@ -71,7 +53,7 @@ DataSource path_source(
   if (fs::exists(path)) {
     return {Kind::file, path, "", path, {}};
   }
-  if (!is_hub_id(path)) {
+  if (!is_dataset_id(path)) {
     throw Error(
         ErrorCode::not_found,
         kWhere,
@@ -106,6 +88,10 @@ void check(const LoadDataOptions& options) {
 }
 
 }  // namespace
+
+bool is_dataset_id(const std::string& text) {
+  return parse_hub_name(text) && !is_text_name(text);
+}
 
 DataSource find_source(
     const LoadDataOptions& options,

@@ -23,6 +23,9 @@ struct DataSource {
   std::vector<std::string> warnings;
 };
 
+/// `org/name[@revision]` and not the path of a file.
+bool is_dataset_id(const std::string& text);
+
 /// `self`: whether text can be sampled from the model. invalid_argument for
 /// options out of range, and the errors that load_data has for a path.
 DataSource find_source(

@@ -36,7 +36,8 @@ struct LoadDataOptions {
         {.name = "data-path",
          .help = "Text: a file or folder of text, .json, .jsonl or .parquet "
                  "rows, a hub data set org/name, or self (sampled from the "
-                 "model). Without it: mlx-lm's calibration text, else self"},
+                 "model). Without it: mlx-lm's calibration text, else self",
+         .takes = "DATA"},
         self.data_path);
     option(
         {.name = "num-samples",

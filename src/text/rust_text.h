@@ -75,14 +75,6 @@ void pw_parquet_free(PwParquet* rows);
 int32_t
 pw_parquet_next(PwParquet* rows, size_t limit, PwBytes* out, PwBytes* error);
 
-int32_t pw_http_get(
-    const uint8_t* url,
-    size_t size,
-    uint64_t limit,
-    uint64_t seconds,
-    PwBytes* out,
-    PwBytes* error);
-
 }  // extern "C"
 
 namespace pennyweight {

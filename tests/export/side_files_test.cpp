@@ -197,15 +197,20 @@ TEST_F(SideFilesTest, ASnapshotOfTheHubsCacheIsWhole) {
   write_file(home / "blobs" / "abc", "{}");
   fs::create_symlink("../../blobs/abc", snapshot / "tokenizer.json");
   fs::create_symlink(folder_ / "from", snapshot / "out.json");
+  // A blob that several repositories have in common.
+  fs::create_directories(folder_ / "blobs" / "ab");
+  write_file(folder_ / "blobs" / "ab" / "cd", "{}");
+  fs::create_symlink("../../blobs/ab/cd", home / "blobs" / "def");
+  fs::create_symlink("../../blobs/def", snapshot / "vocab.json");
   EXPECT_EQ(
       list_side_files(snapshot).names,
-      std::vector<std::string>{"tokenizer.json"});
+      (std::vector<std::string>{"tokenizer.json", "vocab.json"}));
   fs::create_directory_symlink(snapshot, folder_ / "short");
-  EXPECT_EQ(list_side_files(folder_ / "short").names.size(), 1u);
+  EXPECT_EQ(list_side_files(folder_ / "short").names.size(), 2u);
   EXPECT_EQ(
       copy_side_files(list_side_files(snapshot), snapshot, folder_ / "to")
           .size(),
-      1u);
+      2u);
 }
 
 }  // namespace

@@ -1,17 +1,20 @@
-"""A hub on loopback, and ways for it to fail.
+"""A hub on loopback, as huggingface_hub speaks to it, and ways for it to fail.
 
-Two servers, as the real one is two: the hub proper lists a repository and
-sends small files (after a redirect inside itself), and sends the reader of
-weights on to a file store of another origin.
+Two servers, as the real one is two: the hub proper, which lists and changes one
+repository and sends its small files, and a file store of another origin, to
+which it sends the reader and the writer of weights. The token belongs to the
+first and must never reach the second.
 """
 
+import base64
 import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_secret"
+KEPT = 64 << 20  # bytes of an object that are kept, and not its checksum alone
 
 
 class Request:
@@ -21,28 +24,36 @@ class Request:
         self.range = handler.headers.get("Range")
         self.authorization = handler.headers.get("Authorization")
         self.store = store
-        self.name = None  # of the file whose bytes it asks for
 
 
 class Hub:
-    """files: name -> bytes, of one commit of model or data set org/tiny."""
+    """files: name -> bytes, of model or data set org/tiny."""
 
-    def __init__(self, files):
-        self.files = dict(files)
-        self.commit = COMMIT
+    def __init__(self, files=None):
+        self.exists = files is not None
+        self.files = dict(files or {})
+        self.commit = "0123456789abcdef0123456789abcdef01234567"
+        self.private = False
+        self.branches = {"main", "v1"}
         self.requests = []
-        self.sent = {}  # name -> bytes sent, over all requests
         self.token = None  # asked for where set
-        self.listing = None  # overrides the names
-        self.revisions = {"main", "v1", COMMIT}
-        self.cuts = {}  # name -> lengths after which a connection breaks
-        self.stall = {}  # name -> bytes after which nothing more comes
-        self.wrong_checksum = set()
-        self.wrong_size = set()
-        self.garbled = {}  # name -> times that other bytes are sent
-        self.ignores_ranges = False
-        self.failing = []  # statuses of the next answers
         self.gated = False
+        self.failing = {}  # part of a path -> statuses of the next answers
+        # Of downloads, by name:
+        self.cuts = {}  # lengths after which a connection breaks
+        self.garbled = set()  # other bytes are sent
+        self.wrong_size = set()
+        # Of uploads:
+        self.may_create = self.may_write = True
+        self.objects = {}  # sha256 -> bytes, or None where they are too many
+        self.parts = {}  # sha256 -> {number: bytes}
+        self.commits = []  # headers of all commits
+        self.chunk_size = None  # in parts where set
+        self.refused_commit = None  # (status, message)
+        self.card_errors = []
+        self.ignored = set()
+        self.stall = None  # bytes of a body after which nothing moves
+        self.stalled = threading.Event()
         self.released = threading.Event()
         self.hub = self.start(store=False)
         self.store = self.start(store=True)
@@ -53,15 +64,16 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def log_message(self, *args):
+            def log_message(self, *_):
                 pass
 
-            def do_GET(self):
-                request = Request(self, store)
-                owner.requests.append(request)
-                owner.serve(self, request)
+            def serve(self):
+                try:
+                    owner.serve(self, store)
+                except ConnectionError:
+                    self.close_connection = True
 
-            do_HEAD = do_GET
+            do_GET = do_HEAD = do_POST = do_PUT = serve
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
@@ -69,7 +81,8 @@ class Hub:
             target=server.serve_forever, args=(0.02,), daemon=True).start()
         return server
 
-    def address(self, server):
+    @staticmethod
+    def address(server):
         return f"http://127.0.0.1:{server.server_address[1]}"
 
     @property
@@ -82,116 +95,233 @@ class Hub:
             server.shutdown()
             server.server_close()
 
-    def downloads(self):
+    def downloads(self, name):
         return [request for request in self.requests
-                if request.method == "GET" and request.name]
+                if request.method == "GET" and request.path.endswith("/" + name)]
+
+    def puts(self):
+        return [request for request in self.requests if request.method == "PUT"]
 
     # What follows answers one request.
 
-    def serve(self, handler, request):
-        if self.failing:
-            return self.answer(handler, self.failing.pop(0))
-        if request.store:
+    def serve(self, handler, store):
+        request = Request(handler, store)
+        self.requests.append(request)
+        if handler.command == "PUT" and store:
+            return self.put(handler, request)
+        length = int(handler.headers.get("Content-Length") or 0)
+        body = handler.rfile.read(length)
+        for part, statuses in self.failing.items():
+            if part in request.path and statuses:
+                return self.answer(handler, statuses.pop(0))
+        if store:
             return self.send(handler, request, request.path[1:])
+        if request.path.startswith("/complete/"):  # a signed address
+            return self.change(handler, request.path, json_of(body))
         if self.token and request.authorization != f"Bearer {self.token}":
-            return self.answer(handler, 401)
-        parts = request.path[1:].split("/")
-        if parts[0] == "api" and parts[1] in ("models", "datasets"):
-            return self.list(handler, parts)
-        if parts[:3] == ["api", "resolve-cache", "models"]:
-            return self.send(handler, request, "/".join(parts[3:]))
+            return self.answer(handler, 401, {"error": "Invalid credentials"})
+        if handler.command == "POST":
+            return self.change(handler, request.path, json_of(body))
+        self.show(handler, request)
+
+    def answer(self, handler, status, value=None, headers=None):
+        body = b"" if value is None else json.dumps(value).encode()
+        headers = dict(headers or {})
+        if isinstance(value, dict) and "error" in value:
+            headers["X-Error-Message"] = value["error"]
+        handler.send_response(status)
+        for key, text in headers.items():
+            handler.send_header(key, text)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
+
+    def show(self, handler, request):
+        parts = urlsplit(handler.path).path[1:].split("/")
         if parts[0] == "datasets":
             parts = parts[1:]
-        name = "/".join(parts[4:])
-        if parts[:4] != ["org", "tiny", "resolve", self.commit] or (
-                name not in self.files):
-            return self.answer(handler, 404, {"X-Error-Code": "EntryNotFound"})
-        if self.gated:
-            return self.answer(handler, 403, {"X-Error-Code": "GatedRepo"})
-        if name.endswith(".safetensors"):
-            return self.answer(handler, 302, self.facts(name) | {
-                "X-Linked-Etag": f'"{self.sha256(name)}"',
-                "X-Linked-Size": str(self.size(name)),
-                "ETag": '"of the redirect"',
-                "Location": f"{self.address(self.store)}/{quote(name)}"})
-        return self.answer(handler, 307, self.facts(name) | {
-            "Location": f"/api/resolve-cache/models/{quote(name)}"})
-
-    def list(self, handler, parts):
-        if parts[2:4] != ["org", "tiny"]:
-            return self.answer(handler, 404, {"X-Error-Code": "RepoNotFound"})
-        if "/".join(parts[5:]) not in {
-                revision.replace("/", "%2F") for revision in self.revisions
-        } | self.revisions:
+        if not self.exists or ["org", "tiny"] not in (parts[:2], parts[2:4]):
             return self.answer(
-                handler, 404, {"X-Error-Code": "RevisionNotFound"})
-        names = list(self.files) if self.listing is None else self.listing
-        body = {"sha": self.commit,
-                "siblings": [{"rfilename": name} for name in names]}
-        return self.answer(handler, 200, body=json.dumps(body).encode())
+                handler, 404, headers={"X-Error-Code": "RepoNotFound"})
+        if parts[0] != "api":
+            if self.gated:
+                return self.answer(
+                    handler, 403, headers={"X-Error-Code": "GatedRepo"})
+            return self.resolve(handler, request, unquote("/".join(parts[4:])))
+        revision = unquote("/".join(parts[5:])) or "main"
+        if revision not in self.branches | {self.commit}:
+            return self.answer(
+                handler, 404, headers={"X-Error-Code": "RevisionNotFound"})
+        if parts[4:5] == ["tree"]:
+            return self.answer(handler, 200, [
+                self.entry(name) for name in self.files])
+        self.answer(handler, 200, {
+            "id": "org/tiny", "sha": self.commit, "private": self.private,
+            "siblings": [{"rfilename": name} for name in self.files]})
+
+    def is_large(self, name):
+        return name.endswith(".safetensors") or name == "large.txt"
+
+    def entry(self, name):
+        facts = {"type": "file", "path": name, "size": len(self.files[name]),
+                 "oid": self.git_hash(name)}
+        if self.is_large(name):
+            facts["lfs"] = {"oid": self.sha256(name), "pointerSize": 100,
+                            "size": facts["size"]}
+        return facts
 
     def sha256(self, name):
-        digest = hashlib.sha256(self.files[name]).hexdigest()
-        return "0" * 64 if name in self.wrong_checksum else digest
+        return hashlib.sha256(self.files[name]).hexdigest()
 
     def git_hash(self, name):
         data = self.files[name]
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
-    def size(self, name):
-        return len(self.files[name]) + (name in self.wrong_size)
-
-    def facts(self, name):
-        return {"X-Repo-Commit": self.commit,
-                "ETag": f'W/"{self.git_hash(name)}"'}
-
-    def answer(self, handler, status, headers=None, body=b""):
-        handler.send_response(status)
-        for key, value in (headers or {}).items():
-            handler.send_header(key, value)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        if handler.command == "GET":
-            handler.wfile.write(body)
+    def resolve(self, handler, request, name):
+        if name not in self.files:
+            return self.answer(
+                handler, 404, headers={"X-Error-Code": "EntryNotFound"})
+        if not self.is_large(name):
+            return self.send(handler, request, name)
+        size = len(self.files[name]) + (name in self.wrong_size)
+        self.answer(handler, 302, headers={
+            "X-Repo-Commit": self.commit, "ETag": '"of the redirect"',
+            "X-Linked-Etag": f'"{self.sha256(name)}"', "X-Linked-Size": str(size),
+            "Location": f"{self.address(self.store)}/{quote(name)}"})
 
     def send(self, handler, request, name):
-        if name not in self.files:
-            return self.answer(handler, 404)
-        request.name = name
         data = self.files[name]
-        first = 0
-        if request.range and not self.ignores_ranges:
-            first = int(request.range.removeprefix("bytes=").split("-")[0])
-        if first > 0 and first >= len(data):
-            return self.answer(
-                handler, 416, {"Content-Range": f"bytes */{len(data)}"})
+        if name in self.garbled:
+            data = bytes(byte ^ 1 for byte in data)
+        first = int(request.range[6:].split("-")[0]) if request.range else 0
         handler.send_response(206 if first else 200)
         handler.send_header("Content-Length", str(len(data) - first))
-        for key, value in self.facts(name).items():
-            handler.send_header(key, value)
+        handler.send_header("X-Repo-Commit", self.commit)
+        handler.send_header("ETag", f'"{self.git_hash(name)}"')
         if first:
             handler.send_header(
                 "Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
         handler.end_headers()
-        if handler.command == "GET":
-            self.send_body(handler, name, data[first:])
-
-    def send_body(self, handler, name, body):
-        if self.garbled.get(name, 0) > 0:
-            self.garbled[name] -= 1
-            body = bytes(byte ^ 1 for byte in body)
-        whole = len(body)
+        if handler.command == "HEAD":
+            return
+        whole = data = data[first:]
         if self.cuts.get(name):
-            body = body[:self.cuts[name].pop(0)]
-        if name in self.stall:
-            body = body[:self.stall[name]]
-        self.sent[name] = self.sent.get(name, 0) + len(body)
-        try:
-            handler.wfile.write(body)
-            handler.wfile.flush()
-            if name in self.stall:
-                self.released.wait()
-        except OSError:
-            pass  # the client went away
-        if len(body) < whole:
+            data = data[:self.cuts[name].pop(0)]
+        if self.stall is not None and self.is_large(name):
+            data = data[:self.stall]
+        handler.wfile.write(data)
+        handler.wfile.flush()
+        if len(data) < len(whole):
             handler.close_connection = True
+            if self.stall is not None:
+                self.stalled.set()
+                self.released.wait()
+
+    def change(self, handler, path, request):
+        if path == "/api/repos/create":
+            if self.exists or not self.may_create:
+                return self.answer(
+                    handler, 409 if self.exists else 403,
+                    {"error": "can't create", "url": f"{self.endpoint}/org/tiny"})
+            self.exists = True
+            self.private = request.get("visibility") == "private"
+            return self.answer(handler, 200, {"url": f"{self.endpoint}/org/tiny"})
+        if path == "/api/validate-yaml":
+            errors = [{"message": text} for text in self.card_errors]
+            warned = [] if "license" in request["content"] else [
+                {"message": "no licence"}]
+            return self.answer(handler, 400 if errors else 200,
+                               {"errors": errors, "warnings": warned})
+        if path.startswith("/complete/"):
+            parts = self.parts.pop(request["oid"])
+            data = b"".join(parts[number] for number in sorted(parts))
+            return self.keep(handler, request["oid"], data)
+        if not self.may_write:
+            return self.answer(handler, 403, {"error": "no write access"})
+        if path.startswith("/api/models/org/tiny/preupload/"):
+            return self.answer(handler, 200, {"files": [
+                {"path": file["path"],
+                 "uploadMode": "lfs" if self.is_large(file["path"]) else "regular",
+                 "shouldIgnore": file["path"] in self.ignored}
+                for file in request["files"]]})
+        if path.startswith("/api/models/org/tiny/commit/"):
+            return self.take_commit(handler, request)
+        if path == "/org/tiny.git/info/lfs/objects/batch":
+            return self.answer(handler, 200, {"objects": [
+                self.actions(item["oid"], item["size"])
+                for item in request["objects"]]})
+        self.answer(handler, 404)
+
+    def actions(self, oid, size):
+        answer = {"oid": oid, "size": size}
+        if oid in self.objects:
+            return answer
+        address = f"{self.address(self.store)}/{oid}"
+        upload = {"href": f"{address}?signed"}
+        if self.chunk_size:
+            self.parts[oid] = {}
+            count = -(-size // self.chunk_size)
+            upload = {"href": f"{self.endpoint}/complete/{oid}", "header": {
+                "chunk_size": str(self.chunk_size),
+                **{str(n): f"{address}/{n}" for n in range(count, 0, -1)}}}
+        return answer | {"actions": {"upload": upload}}
+
+    def put(self, handler, request):
+        length = int(handler.headers["Content-Length"])
+        name = request.path[1:].split("/")
+        hasher, blocks, done = hashlib.sha256(), [], 0
+        while done < length:
+            if self.stall is not None and done >= self.stall:
+                self.stalled.set()
+                self.released.wait()
+                handler.close_connection = True
+                return
+            block = handler.rfile.read(min(1 << 18, length - done))
+            if not block:
+                return  # the writer went away
+            hasher.update(block)
+            done += len(block)
+            if length <= KEPT:
+                blocks.append(block)
+        for part, statuses in self.failing.items():
+            if part == "store" and statuses:
+                return self.answer(handler, statuses.pop(0))
+        data = b"".join(blocks)
+        if len(name) == 2:
+            self.parts[name[0]][int(name[1])] = data
+            return self.answer(handler, 200, headers={"ETag": f'"{name[1]}"'})
+        if length > KEPT:
+            data = None
+        self.keep(handler, name[0], data, hasher)
+
+    def keep(self, handler, oid, data, hasher=None):
+        hasher = hasher or hashlib.sha256(data)
+        if hasher.hexdigest() != oid:
+            return self.answer(handler, 400, {"error": "other bytes"})
+        self.objects[oid] = data
+        self.answer(handler, 200)
+
+    def take_commit(self, handler, lines):
+        if self.refused_commit:
+            status, text = self.refused_commit
+            return self.answer(handler, status, {"error": text})
+        for line in lines[1:]:
+            value = line["value"]
+            if line["key"] == "file":
+                self.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "deletedFile":
+                del self.files[value["path"]]
+            else:
+                self.files[value["path"]] = self.objects[value["oid"]]
+        self.commits.append(lines[0]["value"])
+        self.commit = hashlib.sha1(json.dumps(lines).encode()).hexdigest()
+        self.answer(handler, 200, {
+            "commitOid": self.commit,
+            "commitUrl": f"{self.endpoint}/org/tiny/commit/{self.commit}"})
+
+
+def json_of(body):
+    """Of one value, or of several lines."""
+    lines = [json.loads(line) for line in body.splitlines()]
+    return lines if len(lines) > 1 else lines[0] if lines else None

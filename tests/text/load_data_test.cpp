@@ -24,9 +24,8 @@ const char* const kTemplate =
 class LoadData : public ::testing::Test {
  protected:
   LoadData() {
-    // Neither the user's cache nor the network.
+    // Not the user's cache.
     setenv("HOME", folder_.path().c_str(), 1);
-    setenv("HF_HUB_OFFLINE", "1", 1);
   }
 
   static Tokenizer tokenizer(const std::string& chat_template = kTemplate) {

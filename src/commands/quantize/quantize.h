@@ -25,7 +25,8 @@ struct QuantizeOptions : OutputOptions, ResumeOptions {
     OutputOptions::visit(self, option);
     option(
         {.name = "recipe",
-         .help = "Do again what this recipe.json says: widths, stages, text"},
+         .help = "Do again what this recipe.json says: widths, stages, text",
+         .takes = "RECIPE"},
         self.recipe);
     option(
         {.name = "time-limit",

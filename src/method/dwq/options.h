@@ -30,7 +30,8 @@ struct DwqOptions {
         {.name = "quantized-model",
          .help = "The quantized model to improve, of any method (default: the "
                  "full one rounded to --bits)",
-         .affects_result = false},
+         .affects_result = false,
+         .takes = "MODEL"},
         self.quantized_model);
     option(
         {.name = "bits", .help = "Bits a weight, without --quantized-model"},
@@ -58,7 +59,8 @@ struct DwqOptions {
         {.name = "data-path",
          .help = "Text: a file or folder of text, .json, .jsonl or .parquet "
                  "rows, a hub data set org/name, or self (sampled from the "
-                 "model). Without it: mlx-lm's calibration text, else self"},
+                 "model). Without it: mlx-lm's calibration text, else self",
+         .takes = "DATA"},
         self.data_path);
     option(
         {.name = "grad-checkpoint",

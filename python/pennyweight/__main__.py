@@ -1,0 +1,3 @@
+from pennyweight import main
+
+main()

@@ -1,0 +1,223 @@
+"""Folders for hub ids. huggingface_hub finds, fetches, locks and takes up again;
+what it leaves out stands here: files are compared with their checksums, a copy
+in the cache that stands in for a hub out of reach is said to, and Ctrl-C is
+heard at once and leaves no part of a file."""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+
+from pennyweight.hub import (STOPS, Refused, checked_token, explain, on_stop,
+                             passes, patiently, shown)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# What mlx-lm fetches of a model, code that an output carries and nothing here
+# runs included; what can hold rows of a data set.
+NEEDED = {
+    "model": ["*.json", "*.jsonl", "*.jinja", "*.py", "*.tiktoken", "*.txt",
+              "tokenizer.model", "tiktoken.model", "model*.safetensors"],
+    "dataset": ["*.json", "*.jsonl", "*.parquet", "*.txt"]}
+# The card tells the licence, and SentencePiece models have any name. Other
+# clients fetch none of these, so that a copy without them is whole.
+WELCOME = {"model": ["README.md", "*.model", "*.model.v*"], "dataset": []}
+
+# As in mlx_lm/quant/utils.py (mlx-lm 0.32.2).
+TEXT = ".cache/mlx-lm/calibration_v5.txt"
+TEXT_ADDRESS = (
+    "https://gist.githubusercontent.com/tristandruyen/"
+    "9e207a95c7d75ddf37525d353e00659c/raw/"
+    "571fda718462de863e5a0171078c175420c7649a/calibration_data_v5_rc.txt")
+
+
+def digest(path, name):
+    """What a blob should be called: the SHA-256 of a file in the store, or git's
+    hash of one in the repository. Nothing for another kind of name."""
+    if re.fullmatch(r"[0-9a-f]{64}", name):
+        hasher = hashlib.sha256()
+    elif COMMIT.fullmatch(name):
+        hasher = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    else:
+        return None
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def remove_blob(repository, blob):
+    """And the names that it has; the first of these."""
+    names = [path for path in sorted(repository.glob("snapshots/*/**/*"))
+             if path.is_symlink() and os.path.realpath(path.parent / os.readlink(
+                 path)) == os.path.realpath(blob)]
+    for path in [*names, blob]:
+        path.unlink(missing_ok=True)
+    return names[0].name if names else blob.name
+
+
+@contextlib.contextmanager
+def arrivals_checked(repository):
+    """Compares each blob that arrives with its name. The library looks at sizes
+    alone. What a killed run has left is compared by the next: `marker` names
+    what was there before it."""
+    blobs, marker = repository / "blobs", repository / ".pennyweight-checked"
+
+    def names():
+        with contextlib.suppress(FileNotFoundError):
+            return {name for name in os.listdir(blobs)
+                    if not name.endswith(".incomplete")}
+        return set()
+
+    known = names()
+    with contextlib.suppress(OSError):  # a cache may be read-only
+        if marker.exists():
+            known &= set(marker.read_text().split())
+        repository.mkdir(parents=True, exist_ok=True)
+        marker.write_text("\n".join(known))
+    try:
+        yield
+    finally:
+        damaged = [remove_blob(repository, blobs / name)
+                   for name in sorted(names() - known)
+                   if digest(blobs / name, name) not in (name, None)]
+        with contextlib.suppress(OSError):
+            marker.unlink()
+            repository.rmdir()  # where nothing has come
+        if damaged:
+            raise Refused("corrupt", f"{shown(damaged[0])} arrived damaged (its "
+                          "checksum is not the hub's); run again to fetch it anew")
+
+
+def fetch(kind, name, warn):
+    """The folder of `org/name[@revision]` in the hub's cache."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    repo, _, revision = name.partition("@")
+    revision = revision or "main"
+    wanted = {"repo_id": repo, "repo_type": kind, "revision": revision}
+
+    def cached():
+        return snapshot_download(**wanted, local_files_only=True,
+                                 allow_patterns=NEEDED[kind])
+
+    if constants.is_offline_mode():
+        return cached()
+    checked_token()
+    if not COMMIT.fullmatch(revision):
+        try:
+            commit = patiently(lambda: HfApi().repo_info(**wanted, timeout=30)).sha
+        except Exception as error:
+            if not passes(error):
+                raise
+            with contextlib.suppress(LocalEntryNotFoundError):
+                folder = cached()
+                warn(f"{explain(error)[1]}; the copy in the cache is used")
+                return folder
+            raise
+        if not COMMIT.fullmatch(commit or ""):
+            raise Refused("corrupt", "the hub's answer names no commit")
+    repository = (Path(constants.HF_HUB_CACHE).expanduser()
+                  / f"{kind}s--{repo.replace('/', '--')}")
+    with arrivals_checked(repository):
+        folder = patiently(lambda: snapshot_download(
+            **wanted, allow_patterns=NEEDED[kind] + WELCOME[kind]))
+    if not os.path.isdir(folder):
+        raise Refused("not_found", "the repository holds no file that is of use here")
+    return folder
+
+
+def fetch_text():
+    """Puts mlx-lm's calibration text where mlx-lm does; why that failed."""
+    path = Path.home() / TEXT
+    if path.exists():
+        return ""
+    from huggingface_hub import constants
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with urllib.request.urlopen(TEXT_ADDRESS, timeout=20) as answer:
+            text = answer.read().decode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text)
+        draft.replace(path)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        draft.unlink(missing_ok=True)
+        return shown(error, 200) or type(error).__name__
+    return ""
+
+
+def remove_parts():
+    """Files that this process is just writing into the cache. Its threads go on
+    meanwhile, and can begin no others for the limit, which stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    for number in range(3, min(soft, 1 << 14)):
+        with contextlib.suppress(OSError):
+            if hasattr(fcntl, "F_GETPATH"):  # macOS
+                path = fcntl.fcntl(number, fcntl.F_GETPATH, bytes(1024))
+                path = os.fsdecode(path.rstrip(b"\0"))
+            else:
+                path = os.readlink(f"/proc/self/fd/{number}")
+            if path.endswith(".incomplete"):
+                os.unlink(path)
+
+
+def is_first():
+    """Of the processes that mpirun has started; one of them speaks for all."""
+    variables = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in variables)
+
+
+def hand_over(names, command):
+    """Fetches what is named and starts the program in the place of this process.
+    Errors are for it to tell, in its own way."""
+    answers = {"model": {}, "dataset": {}}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def start():
+        os.environ["PENNYWEIGHT_FETCHED"] = json.dumps(answers)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        os.execv(command[0], command)
+
+    def stop():
+        remove_parts()
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # after a bar
+        for kind in answers:  # those that are there as well: nothing is to begin
+            answers[kind] = dict.fromkeys(
+                names[kind], {"code": "cancelled", "message": "stopped by the user"})
+        start()
+
+    if names["text"] and (why := fetch_text()):
+        os.environ["PENNYWEIGHT_NO_TEXT"] = why
+    if not names["model"] and not names["dataset"]:
+        return
+    on_stop(stop)
+    import huggingface_hub
+    huggingface_hub.logging.set_verbosity_error()
+    shows = names["progress"] and is_first()
+    if not shows:
+        huggingface_hub.utils.disable_progress_bars()
+    for kind in answers:
+        for name in names[kind]:
+            if shows:
+                print(f"fetch: {name}", file=sys.stderr)
+            answer = {}
+            try:
+                answer["folder"] = fetch(
+                    kind, name, lambda text: answer.update(warning=text))
+            except Exception as error:
+                code, message = explain(error)
+                answer = {"code": code, "message": message}
+            answers[kind][name] = answer
+    start()
