@@ -1,6 +1,6 @@
 """What fetching from the hub and uploading to it share: errors in one line with
 the codes of the program, another try, and Ctrl-C. Imports no huggingface_hub
-before it is needed: that takes half a second."""
+before it is needed, since that takes time."""
 
 import os
 import re

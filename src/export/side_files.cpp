@@ -120,8 +120,9 @@ bool owns(const fs::path& folder, const fs::path& path) {
   const bool cached = snapshots.filename() == "snapshots" &&
       repository.filename().string().starts_with("models--");
   return is_inside(path, folder) ||
-      (cached && (is_inside(path, repository) ||
-                  is_inside(path, repository.parent_path() / "blobs")));
+      (cached &&
+       (is_inside(path, repository) ||
+        is_inside(path, repository.parent_path() / "blobs")));
 }
 
 // What says how text becomes tokens: an output is of no use without it, or
