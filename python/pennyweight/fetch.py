@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from pennyweight.hub import (STOPS, Refused, checked_token, explain, on_stop,
-                             passes, patiently, shown)
+                             passes, patiently, quieten, shown)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What mlx-lm fetches of a model, code that an output carries and nothing here
@@ -203,11 +203,8 @@ def hand_over(names, command):
     if not names["model"] and not names["dataset"]:
         return
     on_stop(stop)
-    import huggingface_hub
-    huggingface_hub.logging.set_verbosity_error()
     shows = names["progress"] and is_first()
-    if not shows:
-        huggingface_hub.utils.disable_progress_bars()
+    quieten(bars=shows)
     for kind in answers:
         for name in names[kind]:
             if shows:

@@ -5,6 +5,7 @@ before it is needed, since that takes time."""
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
@@ -42,6 +43,14 @@ def checked_token():
         raise Refused("invalid_argument", "the token (HF_TOKEN, or the file that "
                       "`hf auth login` writes) holds characters that none has")
     return token
+
+
+def quieten(bars):
+    """Bars on a terminal, where they are wanted, and no words of the library."""
+    import huggingface_hub
+    huggingface_hub.logging.set_verbosity_error()
+    if not (bars and sys.stderr.isatty()):
+        huggingface_hub.utils.disable_progress_bars()
 
 
 def passes(error):

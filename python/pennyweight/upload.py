@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from pennyweight.hub import (CODES, REPOSITORY, REVISION, Refused, checked_token,
-                             explain, on_stop, patiently, shown)
+                             explain, on_stop, patiently, quieten, shown)
 
 INDEX = "model.safetensors.index.json"
 EXAMPLES = """Examples:
@@ -203,10 +203,7 @@ def upload(words):
         options = parse(words)
         events = options.json == "-"
         files = files_of(options.folder)
-        import huggingface_hub
-        huggingface_hub.logging.set_verbosity_error()
-        if options.quiet or events:
-            huggingface_hub.utils.disable_progress_bars()
+        quieten(bars=not (options.quiet or events))
 
         def warn(text):
             say("warning", shown(text), stage="upload")

@@ -249,9 +249,12 @@ def test_a_model_and_a_data_set(hub, tmp_path):
                   json.dumps({"text": "once upon a time " * 400}).encode()}
     out = tmp_path / "out"
     report = tmp_path / "report.json"
-    succeeds(run(hub, tmp_path, "gptq", "--model", "org/tiny@v1", "--mlx-path",
-                 out, "--data-path", "org/tiny", "--num-samples", 4,
-                 "--sequence-length", 64, "--report", report))
+    done = succeeds(run(
+        hub, tmp_path, "gptq", "--model", "org/tiny@v1", "--mlx-path", out,
+        "--data-path", "org/tiny", "--num-samples", 4, "--sequence-length", 64,
+        "--report", report))
+    assert done.stderr.startswith("fetch: org/tiny@v1\nfetch: org/tiny\n")
+    assert "%|" not in done.stderr  # a bar is for a terminal
     card = (out / "README.md").read_text()
     assert "base_model: org/tiny\n" in card and "license: apache-2.0" in card
     assert "# org/tiny@v1 for MLX" in card
