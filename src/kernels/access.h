@@ -44,6 +44,19 @@ inline void* advance(void* data, DType type, int64_t elements) {
   return static_cast<char*>(data) + elements * int64_t(size_of(type));
 }
 
+/// Where the values of a head's row begin.
+inline const void* element_at(
+    const HeadsView& x,
+    DType type,
+    int64_t batch,
+    int64_t row,
+    int64_t head) {
+  return advance(
+      x.data,
+      type,
+      batch * x.batch_stride + row * x.row_stride + head * x.head_stride);
+}
+
 inline ConstMatrix as_const(const Matrix& x) {
   return {x.data, x.type, x.stride};
 }

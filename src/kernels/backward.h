@@ -19,9 +19,9 @@ struct RmsNormBackwardArgs {
   Matrix dx{};
 };
 
-/// For y = what `kind` makes of gate and up (see SwigluArgs); what was clipped
-/// has no gradient.
-struct SwigluBackwardArgs {
+/// For y = what `kind` makes of gate and up (see GatedActivationArgs); what was
+/// clipped has no gradient.
+struct GatedActivationBackwardArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   ConstMatrix gate{};
@@ -56,10 +56,5 @@ struct GatedDeltaBackwardArgs {
   /// [key_heads, key_dim] each, by v [heads, value_dim], by g and beta [heads].
   float* out = nullptr;
 };
-
-void rms_norm_backward(const RmsNormBackwardArgs& args);
-void swiglu_backward(const SwigluBackwardArgs& args);
-void attention_backward(const AttentionBackwardArgs& args);
-void gated_delta_backward(const GatedDeltaBackwardArgs& args);
 
 }  // namespace pennyweight::kernels

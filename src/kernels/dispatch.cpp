@@ -14,72 +14,27 @@ namespace pennyweight::kernels {
 namespace {
 
 constexpr Implementation kReference{
-    .matmul = reference::matmul,
-    .dequantize = reference::dequantize,
-    .quantized_matmul = reference::quantized_matmul,
-    .rms_norm = reference::rms_norm,
-    .rope = reference::rope,
-    .attention = reference::attention,
-    .gated_delta = reference::gated_delta,
-    .causal_conv = reference::causal_conv,
-    .swiglu = reference::swiglu,
-    .subtract = reference::subtract,
-    .add_magnitudes = reference::add_magnitudes,
-    .transpose = reference::transpose,
-    .gram = reference::gram,
-    .softmax = reference::softmax,
-    .logsumexp = reference::logsumexp,
-    .score_update = reference::score_update,
-    .rms_norm_backward = reference::rms_norm_backward,
-    .swiglu_backward = reference::swiglu_backward,
-    .attention_backward = reference::attention_backward,
-    .gated_delta_backward = reference::gated_delta_backward,
-    .kl_slopes = reference::kl_slopes,
-    .group_gradient = reference::group_gradient,
-    .accumulate = reference::accumulate,
+#define KERNEL(name, Args) .name = reference::name,
+#include "kernels/kernel_list.def"
 };
 
 constexpr Implementation kSimd{
-    .matmul = simd::matmul,
-    .dequantize = simd::dequantize,
-    .quantized_matmul = simd::quantized_matmul,
-    .rms_norm = simd::rms_norm,
-    .rope = simd::rope,
-    .attention = simd::attention,
-    .gated_delta = simd::gated_delta,
-    .causal_conv = simd::causal_conv,
-    .swiglu = simd::swiglu,
-    .subtract = simd::subtract,
-    .add_magnitudes = simd::add_magnitudes,
-    .transpose = simd::transpose,
-    .gram = simd::gram,
-    .softmax = simd::softmax,
-    .logsumexp = simd::logsumexp,
-    .score_update = simd::score_update,
-    .rms_norm_backward = simd::rms_norm_backward,
-    .swiglu_backward = simd::swiglu_backward,
-    .attention_backward = simd::attention_backward,
-    .gated_delta_backward = simd::gated_delta_backward,
-    .kl_slopes = simd::kl_slopes,
-    .group_gradient = simd::group_gradient,
-    .accumulate = simd::accumulate,
+#define KERNEL(name, Args) .name = simd::name,
+#include "kernels/kernel_list.def"
 };
 
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
-constexpr Implementation with_onednn(bool f32) {
-  Implementation made = kSimd;
-  made.matmul = f32 ? onednn::matmul_f32 : onednn::matmul;
-  made.gram = f32 ? onednn::gram_f32 : onednn::gram;
-  made.quantized_matmul =
-      f32 ? onednn::quantized_matmul_f32 : onednn::quantized_matmul;
-  made.attention = f32 ? onednn::attention_f32 : onednn::attention;
-  made.attention_backward =
-      f32 ? onednn::attention_backward_f32 : onednn::attention_backward;
-  return made;
-}
+constexpr Implementation kOneDnn{
+#define KERNEL(name, Args) .name = simd::name,
+#define KERNEL_WITH_ONEDNN(name, Args) .name = onednn::name,
+#include "kernels/kernel_list.def"
+};
 
-constexpr Implementation kOneDnn = with_onednn(false);
-constexpr Implementation kOneDnnF32 = with_onednn(true);
+constexpr Implementation kOneDnnF32{
+#define KERNEL(name, Args) .name = simd::name,
+#define KERNEL_WITH_ONEDNN(name, Args) .name = onednn::name##_f32,
+#include "kernels/kernel_list.def"
+};
 #endif
 
 Choice best_choice() {
@@ -219,96 +174,10 @@ std::string kernel_kind() {
   return kind + " on " + std::string(target_name(choice));
 }
 
-void matmul(const MatmulArgs& args) {
-  active().matmul(args);
-}
-
-void dequantize(const DequantizeArgs& args) {
-  active().dequantize(args);
-}
-
-void quantized_matmul(const QuantizedMatmulArgs& args) {
-  active().quantized_matmul(args);
-}
-
-void rms_norm(const RmsNormArgs& args) {
-  active().rms_norm(args);
-}
-
-void rope(const RopeArgs& args) {
-  active().rope(args);
-}
-
-void attention(const AttentionArgs& args) {
-  active().attention(args);
-}
-
-void gated_delta(const GatedDeltaArgs& args) {
-  active().gated_delta(args);
-}
-
-void causal_conv(const CausalConvArgs& args) {
-  active().causal_conv(args);
-}
-
-void swiglu(const SwigluArgs& args) {
-  active().swiglu(args);
-}
-
-void subtract(const SubtractArgs& args) {
-  active().subtract(args);
-}
-
-void add_magnitudes(const AddMagnitudesArgs& args) {
-  active().add_magnitudes(args);
-}
-
-void transpose(const TransposeArgs& args) {
-  active().transpose(args);
-}
-
-void gram(const GramArgs& args) {
-  active().gram(args);
-}
-
-void softmax(const SoftmaxArgs& args) {
-  active().softmax(args);
-}
-
-void logsumexp(const LogSumExpArgs& args) {
-  active().logsumexp(args);
-}
-
-void score_update(const ScoreArgs& args) {
-  active().score_update(args);
-}
-
-void rms_norm_backward(const RmsNormBackwardArgs& args) {
-  active().rms_norm_backward(args);
-}
-
-void swiglu_backward(const SwigluBackwardArgs& args) {
-  active().swiglu_backward(args);
-}
-
-void attention_backward(const AttentionBackwardArgs& args) {
-  active().attention_backward(args);
-}
-
-void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
-  active().gated_delta_backward(args);
-}
-
-void kl_slopes(const KlSlopesArgs& args) {
-  active().kl_slopes(args);
-}
-
-void group_gradient(const GroupGradientArgs& args) {
-  active().group_gradient(args);
-}
-
-void accumulate(const AccumulateArgs& args) {
-  active().accumulate(args);
-}
+#define KERNEL(name, Args)      \
+  void name(const Args& args) { \
+    active().name(args);        \
+  }
+#include "kernels/kernel_list.def"
 
 }  // namespace pennyweight::kernels

@@ -32,30 +32,10 @@ Choice active_choice();
 /// gives way to it again.
 void override_choice(std::optional<Choice> choice);
 
+/// A choice's kernels, by the names of kernel_list.def.
 struct Implementation {
-  void (*matmul)(const MatmulArgs&);
-  void (*dequantize)(const DequantizeArgs&);
-  void (*quantized_matmul)(const QuantizedMatmulArgs&);
-  void (*rms_norm)(const RmsNormArgs&);
-  void (*rope)(const RopeArgs&);
-  void (*attention)(const AttentionArgs&);
-  void (*gated_delta)(const GatedDeltaArgs&);
-  void (*causal_conv)(const CausalConvArgs&);
-  void (*swiglu)(const SwigluArgs&);
-  void (*subtract)(const SubtractArgs&);
-  void (*add_magnitudes)(const AddMagnitudesArgs&);
-  void (*transpose)(const TransposeArgs&);
-  void (*gram)(const GramArgs&);
-  void (*softmax)(const SoftmaxArgs&);
-  void (*logsumexp)(const LogSumExpArgs&);
-  void (*score_update)(const ScoreArgs&);
-  void (*rms_norm_backward)(const RmsNormBackwardArgs&);
-  void (*swiglu_backward)(const SwigluBackwardArgs&);
-  void (*attention_backward)(const AttentionBackwardArgs&);
-  void (*gated_delta_backward)(const GatedDeltaBackwardArgs&);
-  void (*kl_slopes)(const KlSlopesArgs&);
-  void (*group_gradient)(const GroupGradientArgs&);
-  void (*accumulate)(const AccumulateArgs&);
+#define KERNEL(name, Args) void (*name)(const Args&);
+#include "kernels/kernel_list.def"
 };
 
 const Implementation& implementation(Choice choice);

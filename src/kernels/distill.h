@@ -30,7 +30,7 @@ struct AccumulateArgs {
 /// the softmaxes over the whole vocabulary, whose maxima and sums `state` holds
 /// (see score_state.h; of s and r). Where cap > 0 the logits were capped (cap *
 /// tanh(z / cap)), and the slopes are by z.
-struct KlSlopesArgs {
+struct KlGradientArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   float temperature = 1;
@@ -40,10 +40,10 @@ struct KlSlopesArgs {
   ConstMatrix reference{};       // float32
   const float* state = nullptr;  // [rows, state_stride]
   int64_t state_stride = 0;
-  Matrix slopes{};
+  Matrix gradient{};
 };
 
-/// KlSlopesArgs on logits that are made a tile at a time and never stored.
+/// KlGradientArgs on logits that are made a tile at a time and never stored.
 struct KlTileArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -53,7 +53,7 @@ struct KlTileArgs {
   float factor = 1;
   const float* state = nullptr;
   int64_t state_stride = 0;
-  Matrix slopes{};
+  Matrix gradient{};
 };
 
 /// The same of a reference's largest columns only, over which both softmaxes
@@ -67,8 +67,8 @@ struct KlTopArgs {
   float factor = 1;
   const float* values = nullptr;
   ConstMatrix reference{};
-  float* loss = nullptr;    // [rows]
-  float* slopes = nullptr;  // [rows, count]
+  float* loss = nullptr;      // [rows]
+  float* gradient = nullptr;  // [rows, count]
 };
 
 /// Some columns of each row: indices [rows, count], each once in a row, of
@@ -83,14 +83,14 @@ struct TopColumns {
 
 /// values [rows, count] at those that the tile has.
 struct PickTopArgs {
-  TopColumns top{};
+  TopColumns places{};
   HeadSide head{};
   float* values = nullptr;
 };
 
 /// tile [rows, columns] = values where a column is one of these, else 0.
 struct SpreadTopArgs {
-  TopColumns top{};
+  TopColumns places{};
   const float* values = nullptr;
   Matrix tile{};
 };
@@ -133,22 +133,7 @@ struct FisherTileArgs {
   uint64_t seed = 0;
   int64_t first_row = 0;
   float* state = nullptr;  // [rows, kFisherColumns]
-  Matrix slopes{};         // [rows, columns], by logits before the cap
+  Matrix gradient{};       // [rows, columns], by logits before the cap
 };
-
-void group_gradient(const GroupGradientArgs& args);
-void accumulate(const AccumulateArgs& args);
-void kl_slopes(const KlSlopesArgs& args);
-void kl_top(const KlTopArgs& args);
-void spread_top(const SpreadTopArgs& args);
-void top(const TopArgs& args);
-/// Made of matmul and what the name says.
-void kl_tile(const KlTileArgs& args);
-void pick_top(const PickTopArgs& args);
-void top_head(const TopHeadArgs& args);
-/// Advances the state by a tile; then, once it has seen all, gives v of one.
-/// Both made of matmul, softmax and logsumexp.
-void fisher_update(const FisherTileArgs& args);
-void fisher_slopes(const FisherTileArgs& args);
 
 }  // namespace pennyweight::kernels

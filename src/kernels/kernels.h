@@ -181,7 +181,7 @@ struct CausalConvArgs {
 enum class GateKind : uint8_t { silu, gelu, clipped };
 
 /// out = what `kind` makes of gate and up. `out` may be `gate` or `up` itself.
-struct SwigluArgs {
+struct GatedActivationArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   ConstMatrix gate{};
@@ -295,24 +295,12 @@ struct GramArgs {
   Matrix out{};
 };
 
-void matmul(const MatmulArgs& args);
-void subtract(const SubtractArgs& args);
-void add_magnitudes(const AddMagnitudesArgs& args);
-void transpose(const TransposeArgs& args);
-void gram(const GramArgs& args);
-void dequantize(const DequantizeArgs& args);
-void quantized_matmul(const QuantizedMatmulArgs& args);
-void rms_norm(const RmsNormArgs& args);
-void rope(const RopeArgs& args);
-void attention(const AttentionArgs& args);
-void gated_delta(const GatedDeltaArgs& args);
-void causal_conv(const CausalConvArgs& args);
-void swiglu(const SwigluArgs& args);
-void softmax(const SoftmaxArgs& args);
-void logsumexp(const LogSumExpArgs& args);
-void score_update(const ScoreArgs& args);
-/// Made of matmul and score_update of the same implementation.
-void score_matmul(const ScoreMatmulArgs& args);
-void score_finish(const ScoreFinishArgs& args);
+/// Each kernel of the list, run by the active choice's implementation (see
+/// dispatch.h).
+#define KERNEL(name, Args) \
+  struct Args;             \
+  void name(const Args& args);
+#define KERNEL_FOR_ALL(name, Args) KERNEL(name, Args)
+#include "kernels/kernel_list.def"
 
 }  // namespace pennyweight::kernels

@@ -31,7 +31,4 @@ struct DotRowsArgs {
   float* out = nullptr;             // [rows, count]
 };
 
-void mix_rows(const MixRowsArgs& args);
-void dot_rows(const DotRowsArgs& args);
-
 }  // namespace pennyweight::kernels

@@ -89,4 +89,20 @@ void parallel_ranges(int64_t count, int64_t grain, F&& f) {
   });
 }
 
+/// How many rows of `columns` values are worth a thread.
+inline int64_t row_grain(int64_t columns) {
+  constexpr int64_t kValues = 1 << 14;
+  return 1 + kValues / std::max<int64_t>(1, columns);
+}
+
+/// f(row) for all rows, each of `columns` values.
+template <class F>
+void parallel_rows(int64_t rows, int64_t columns, F&& f) {
+  parallel_ranges(rows, row_grain(columns), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      f(row);
+    }
+  });
+}
+
 }  // namespace pennyweight::kernels

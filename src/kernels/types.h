@@ -33,6 +33,14 @@ decltype(auto) visit_type(DType type, F&& f) {
   }
 }
 
+/// The same with the types of two.
+template <class F>
+decltype(auto) visit_types(DType first, DType second, F&& f) {
+  return visit_type(first, [&](auto* a) {
+    return visit_type(second, [&](auto* b) { return f(a, b); });
+  });
+}
+
 inline float to_float(float x) {
   return x;
 }

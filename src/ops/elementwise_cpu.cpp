@@ -73,7 +73,7 @@ class SwigluBackward : public CpuPrimitive {
     auto by_gate = matrix_of(out);
     auto by_up = by_gate;
     by_up.data = static_cast<char*>(by_up.data) + out.nbytes() / 2;
-    const kernels::SwigluBackwardArgs args{
+    const kernels::GatedActivationBackwardArgs args{
         row_count(gate),
         column_count(gate),
         matrix_of(gate),
@@ -82,7 +82,7 @@ class SwigluBackward : public CpuPrimitive {
         by_gate,
         by_up,
         kind_};
-    return [args] { kernels::swiglu_backward(args); };
+    return [args] { kernels::gated_activation_backward(args); };
   }
 
  private:
@@ -228,14 +228,14 @@ class Swiglu : public CpuPrimitive {
     const auto gate = with_even_rows(inputs[0]);
     const auto up = with_even_rows(inputs[1]);
     reuse_or_allocate(inputs, out);
-    const kernels::SwigluArgs args{
+    const kernels::GatedActivationArgs args{
         row_count(gate),
         column_count(gate),
         matrix_of(gate),
         matrix_of(up),
         matrix_of(out),
         kind_};
-    return [args] { kernels::swiglu(args); };
+    return [args] { kernels::gated_activation(args); };
   }
 
  public:

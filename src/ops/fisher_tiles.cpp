@@ -47,8 +47,8 @@ class Fisher : public HeadPrimitive {
     auto state = without_gaps(inputs[0]);
     allocate(out);
     args.state = state.data<float>();
-    args.slopes = matrix_of(out);
-    return [args] { kernels::fisher_slopes(args); };
+    args.gradient = matrix_of(out);
+    return [args] { kernels::fisher_gradient(args); };
   }
 
  private:
@@ -117,7 +117,7 @@ mx::array fisher_update(
       std::move(inputs));
 }
 
-mx::array fisher_slopes(
+mx::array fisher_gradient(
     const mx::array& state,
     const HeadRows& head,
     const FisherDraw& draw) {

@@ -44,7 +44,7 @@ class KlSlopes : public HeadPrimitive {
     args.factor = options_.factor;
     args.state = state.data<float>();
     args.state_stride = kScoreState;
-    args.slopes = matrix_of(out);
+    args.gradient = matrix_of(out);
     return [args] { kernels::kl_tile(args); };
   }
 
@@ -69,7 +69,7 @@ class PickLogits : public HeadPrimitive {
     const auto place = go_on(inputs[0], out);
     size_t next = 2;
     const kernels::PickTopArgs args{
-        .top =
+        .places =
             {out.shape(0),
              out.shape(1),
              columns.data<uint32_t>(),
@@ -114,7 +114,7 @@ class KlTop : public CpuPrimitive {
         .values = values.data<float>(),
         .reference = matrix_of(reference),
         .loss = out.data<float>(),
-        .slopes = out.data<float>() + values.shape(0)};
+        .gradient = out.data<float>() + values.shape(0)};
     return [args] { kernels::kl_top(args); };
   }
 
@@ -139,7 +139,7 @@ class SpreadSlopes : public CpuPrimitive {
     const auto columns = without_gaps(inputs[1]);
     allocate(out);
     const kernels::SpreadTopArgs args{
-        .top =
+        .places =
             {slopes.shape(0),
              slopes.shape(1),
              columns.data<uint32_t>(),
@@ -215,7 +215,7 @@ mx::array mlx_path::head_logits(const HeadRows& head) {
       mlx_path::linear(head.x, head.weight, head.bias, mx::float32), head.cap);
 }
 
-mx::array mlx_path::kl_slopes(
+mx::array mlx_path::kl_gradient(
     const mx::array& state,
     const HeadRows& head,
     const HeadRows& reference,
@@ -238,7 +238,7 @@ mx::array mlx_path::kl_slopes(
       uncapped_slopes(slopes, logits, head.cap), head.weight.dtype());
 }
 
-mx::array kl_slopes(
+mx::array kl_gradient(
     const mx::array& state,
     const HeadRows& head,
     const HeadRows& reference,
@@ -247,7 +247,7 @@ mx::array kl_slopes(
       state, head, reference, mx::zeros({head.x.shape(0)}, mx::int32), 0);
   const auto cpu = cpu_stream();
   if (!cpu) {
-    return mlx_path::kl_slopes(state, head, reference, options);
+    return mlx_path::kl_gradient(state, head, reference, options);
   }
   Arrays inputs{state};
   const auto own = append_side(inputs, head);

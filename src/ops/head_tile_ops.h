@@ -20,7 +20,7 @@ uncapped_slopes(const mx::array& slopes, const mx::array& logits, float cap);
 /// By the logits, in the weight's type [rows, n]: factor / temperature
 /// (softmax(head) - softmax(reference)), of logits over the temperature whose
 /// whole vocabulary `state` has seen (see score_linear).
-mx::array kl_slopes(
+mx::array kl_gradient(
     const mx::array& state,
     const HeadRows& head,
     const HeadRows& reference,
@@ -68,7 +68,7 @@ mx::array fisher_update(
     const mx::array& state,
     const HeadRows& head,
     const FisherDraw& draw);
-mx::array fisher_slopes(
+mx::array fisher_gradient(
     const mx::array& state,
     const HeadRows& head,
     const FisherDraw& draw);

@@ -156,7 +156,7 @@ KlHead kl_head(
   auto dx = go_back(
       head,
       [&](const HeadRows& tile, int first) {
-        return kl_slopes(
+        return kl_gradient(
             state, tile, tile_of(other, first, tile.weight.shape(0)), options);
       },
       gradient);
@@ -185,7 +185,7 @@ mx::array fisher_head(const Head& head, uint64_t seed, int64_t first_row) {
   return go_back(
       head,
       [&](const HeadRows& tile, int first) {
-        return fisher_slopes(state, tile, {seed, first_row, first});
+        return fisher_gradient(state, tile, {seed, first_row, first});
       },
       {});
 }

@@ -69,7 +69,7 @@ mx::array logsumexp(const mx::array& x);
 /// Capped, not scaled.
 mx::array head_logits(const HeadRows& head);
 
-mx::array kl_slopes(
+mx::array kl_gradient(
     const mx::array& state,
     const HeadRows& head,
     const HeadRows& reference,

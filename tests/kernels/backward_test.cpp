@@ -126,7 +126,7 @@ TEST_P(Backward, Swiglu) {
       auto dy = Tensor::random(type, 4, 77, 3);
       Tensor dgate(type, 4, 77, 1), dup(type, 4, 77);
       Tensor by_gate(DType::f32, 4, 77), by_up(DType::f32, 4, 77);
-      SwigluBackwardArgs args{
+      GatedActivationBackwardArgs args{
           .rows = 4,
           .columns = 77,
           .gate = gate.view(),
@@ -135,10 +135,10 @@ TEST_P(Backward, Swiglu) {
           .dgate = dgate.out(),
           .dup = dup.out(),
           .kind = kind};
-      kernels().swiglu_backward(args);
+      kernels().gated_activation_backward(args);
       args.dgate = by_gate.out();
       args.dup = by_up.out();
-      reference::swiglu_backward(args);
+      reference::gated_activation_backward(args);
       expect_same(dgate, by_gate, slack(8, largest_of(by_gate)));
       expect_same(dup, by_up, slack(8, largest_of(by_up)));
     }
@@ -149,7 +149,7 @@ TEST_P(Backward, SwigluIsTheSlope) {
   for (GateKind kind : kKinds) {
     for (float x : {-3.0f, -0.4f, 0.0f, 0.7f, 2.5f}) {
       float up = 0.8f, dy = 1.0f, dgate = 0, dup = 0;
-      kernels().swiglu_backward(
+      kernels().gated_activation_backward(
           {1,
            1,
            {&x, DType::f32, 1},

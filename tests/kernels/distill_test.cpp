@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
+#include <vector>
 
 #include "kernels/kernel_test.h"
 #include "kernels/quant_codes.h"
@@ -47,7 +48,7 @@ state_of(const Tensor& logits, const Tensor& reference, float temperature) {
   return state;
 }
 
-TEST_P(Distill, KlSlopes) {
+TEST_P(Distill, KlGradient) {
   for (DType type : {DType::f32, DType::bf16}) {
     for (int64_t columns : {1, 17, 1000, 5003}) {
       for (float cap : {0.0f, 20.0f}) {
@@ -55,7 +56,7 @@ TEST_P(Distill, KlSlopes) {
         const auto other = Tensor::random(DType::f32, 3, columns, 2, 4.0);
         Tensor actual(type, 3, columns, 2), expected(DType::f32, 3, columns);
         const auto state = state_of(logits, other, 2);
-        KlSlopesArgs args{
+        KlGradientArgs args{
             .rows = 3,
             .columns = columns,
             .temperature = 2,
@@ -65,10 +66,10 @@ TEST_P(Distill, KlSlopes) {
             .reference = other.view(),
             .state = state.data(),
             .state_stride = 16,
-            .slopes = actual.out()};
-        kernels().kl_slopes(args);
-        args.slopes = expected.out();
-        reference::kl_slopes(args);
+            .gradient = actual.out()};
+        kernels().kl_gradient(args);
+        args.gradient = expected.out();
+        reference::kl_gradient(args);
         for (int64_t i = 0; i < 3; ++i) {
           for (int64_t j = 0; j < columns; ++j) {
             expect_close(
@@ -82,7 +83,7 @@ TEST_P(Distill, KlSlopes) {
 }
 
 // Central differences of KL(softmax(r / 2) || softmax(s / 2)) in float64.
-TEST_P(Distill, KlSlopesAreTheLosss) {
+TEST_P(Distill, KlGradientIsTheLosss) {
   const auto logits = Tensor::random(DType::f32, 1, 9, 1, 2.0);
   const auto other = Tensor::random(DType::f32, 1, 9, 2, 2.0);
   const auto loss = [&](int64_t moved, double by) {
@@ -99,9 +100,9 @@ TEST_P(Distill, KlSlopesAreTheLosss) {
     }
     return kl;
   };
-  Tensor slopes(DType::f32, 1, 9);
+  Tensor gradient(DType::f32, 1, 9);
   const auto state = state_of(logits, other, 2);
-  kernels().kl_slopes(
+  kernels().kl_gradient(
       {.rows = 1,
        .columns = 9,
        .temperature = 2,
@@ -109,10 +110,10 @@ TEST_P(Distill, KlSlopesAreTheLosss) {
        .reference = other.view(),
        .state = state.data(),
        .state_stride = 16,
-       .slopes = slopes.out()});
+       .gradient = gradient.out()});
   for (int64_t j = 0; j < 9; ++j) {
-    const double slope = (loss(j, 1e-4) - loss(j, -1e-4)) / 2e-4;
-    EXPECT_NEAR(slopes.at(0, j), slope, 1e-6);
+    const double expected = (loss(j, 1e-4) - loss(j, -1e-4)) / 2e-4;
+    EXPECT_NEAR(gradient.at(0, j), expected, 1e-6);
   }
 }
 
@@ -159,49 +160,110 @@ TEST_P(Distill, Accumulate) {
   }
 }
 
-INSTANTIATE_KERNEL_TEST(Distill);
-
-TEST(Top, IsWhatSortingGives) {
-  for (int64_t count : {1, 7, 1024, 3000}) {
-    auto x = Tensor::random(DType::f32, 3, 3000, 1, 3.0, 5);
-    for (int64_t j = 0; j < 3000; j += 3) {
-      x.set(1, j, 2.5f);  // many equal ones
+// Rows apart, of many equal values, of infinite ones and of zeros of both
+// signs.
+TEST_P(Distill, Top) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (DType type : {DType::f32, DType::bf16}) {
+    for (int64_t count : {1, 7, 1024, 3000}) {
+      auto x = Tensor::random(DType::f32, 4, 3000, 1, 3.0, 5);
+      for (int64_t j = 0; j < 3000; ++j) {
+        if (j % 3 == 0) {
+          x.set(1, j, 2.5f);
+        }
+        x.set(2, j, j % 7 == 0 ? infinity : j % 2 == 0 ? -infinity : 0.5f);
+        x.set(3, j, j % 5 == 0 ? -1.0f : j % 2 == 0 ? -0.0f : 0.0f);
+      }
+      Tensor values(type, 4, count, 2), expected(type, 4, count);
+      std::vector<uint32_t> columns(size_t(4 * count)), sorted(columns);
+      TopArgs args{4, 3000, count, x.view(), values.out(), columns.data()};
+      kernels().top(args);
+      args.values = expected.out();
+      args.indices = sorted.data();
+      reference::top(args);
+      EXPECT_EQ(columns, sorted) << count;
+      for (int64_t i = 0; i < 4; ++i) {
+        for (int64_t j = 0; j < count; ++j) {
+          ASSERT_EQ(values.at(i, j), expected.at(i, j)) << i << ", " << j;
+        }
+      }
+      values.expect_gaps_untouched();
     }
-    Tensor values(DType::f32, 3, count);
-    std::vector<uint32_t> columns(size_t(3 * count));
-    top({3, 3000, count, x.view(), values.out(), columns.data()});
-    for (int64_t i = 0; i < 3; ++i) {
-      std::vector<uint32_t> order(3000);
-      std::iota(order.begin(), order.end(), 0u);
-      std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
-        return x.at(i, a) > x.at(i, b);
-      });
-      order.resize(size_t(count));
-      std::sort(order.begin(), order.end());
-      for (int64_t j = 0; j < count; ++j) {
-        ASSERT_EQ(columns[size_t(i * count + j)], order[size_t(j)]);
-        ASSERT_EQ(values.at(i, j), x.at(i, order[size_t(j)]));
+  }
+}
+
+// The oracle's definition, from outside of it.
+TEST_P(Distill, TopIsWhatSortingGives) {
+  const auto x = Tensor::random(DType::f32, 1, 100, 1, 3.0);
+  Tensor values(DType::f32, 1, 10);
+  std::vector<uint32_t> columns(10);
+  kernels().top({1, 100, 10, x.view(), values.out(), columns.data()});
+  std::vector<float> sorted(100);
+  for (int64_t j = 0; j < 100; ++j) {
+    sorted[size_t(j)] = x.at(0, j);
+  }
+  std::sort(sorted.rbegin(), sorted.rend());
+  EXPECT_TRUE(std::is_sorted(columns.begin(), columns.end()));
+  std::vector<float> found;
+  for (int64_t j = 0; j < 10; ++j) {
+    EXPECT_EQ(values.at(0, j), x.at(0, columns[size_t(j)]));
+    found.push_back(values.at(0, j));
+  }
+  std::sort(found.rbegin(), found.rend());
+  sorted.resize(10);
+  EXPECT_EQ(found, sorted);
+}
+
+TEST_P(Distill, KlTop) {
+  for (DType type : {DType::f32, DType::bf16}) {
+    for (int64_t count : {1, 17, 1024}) {
+      for (float cap : {0.0f, 20.0f}) {
+        const auto values = Tensor::random(DType::f32, 3, count, 1, 4.0);
+        const auto other = Tensor::random(type, 3, count, 2, 4.0, 5);
+        Tensor actual(DType::f32, 3, count), expected(DType::f32, 3, count);
+        std::vector<float> loss(3), expected_loss(3);
+        KlTopArgs args{
+            .rows = 3,
+            .count = count,
+            .temperature = 2,
+            .cap = cap,
+            .factor = 0.5f,
+            .values = static_cast<const float*>(values.data()),
+            .reference = other.view(),
+            .loss = loss.data(),
+            .gradient = static_cast<float*>(actual.data())};
+        kernels().kl_top(args);
+        args.loss = expected_loss.data();
+        args.gradient = static_cast<float*>(expected.data());
+        reference::kl_top(args);
+        for (int64_t i = 0; i < 3; ++i) {
+          EXPECT_NEAR(loss[size_t(i)], expected_loss[size_t(i)], 32 * 0x1p-23);
+          for (int64_t j = 0; j < count; ++j) {
+            const double exact = expected.at(i, j);
+            expect_close(actual.at(i, j), exact, DType::f32, 2 * 0x1p-24, "dz");
+          }
+        }
       }
     }
   }
 }
 
-// With all columns as the largest, its slopes are those of whole rows.
-TEST(KlTop, OfAllColumnsIsKlSlopes) {
+// With all columns as the largest, its gradients are those of whole rows.
+TEST_P(Distill, KlTopOfAllColumnsIsKlGradient) {
   const auto logits = Tensor::random(DType::f32, 4, 100, 1, 4.0);
   const auto other = Tensor::random(DType::f32, 4, 100, 2, 4.0);
   Tensor actual(DType::f32, 4, 100), expected(DType::f32, 4, 100);
   std::vector<float> loss(4);
-  kl_top(
+  kernels().kl_top(
       {.rows = 4,
        .count = 100,
        .temperature = 2,
        .values = static_cast<const float*>(logits.data()),
        .reference = other.view(),
        .loss = loss.data(),
-       .slopes = static_cast<float*>(actual.data())});
+       .gradient = static_cast<float*>(actual.data())});
   const auto state = state_of(logits, other, 2);
-  reference::kl_slopes(
+  reference::kl_gradient(
       {.rows = 4,
        .columns = 100,
        .temperature = 2,
@@ -209,7 +271,7 @@ TEST(KlTop, OfAllColumnsIsKlSlopes) {
        .reference = other.view(),
        .state = state.data(),
        .state_stride = 16,
-       .slopes = expected.out()});
+       .gradient = expected.out()});
   for (int64_t i = 0; i < 4; ++i) {
     double kl = 0, sum_s = 0, sum_r = 0;
     for (int64_t j = 0; j < 100; ++j) {
@@ -226,13 +288,15 @@ TEST(KlTop, OfAllColumnsIsKlSlopes) {
   }
 }
 
+INSTANTIATE_KERNEL_TEST(Distill);
+
 // Columns of a tile take their values, others are 0.
 TEST(SpreadTop, PutsValuesInTheirColumns) {
   const std::vector<uint32_t> columns{2, 9, 5, 11, 4, 0};
   const std::vector<float> values{1, 2, 3, 4, 5, 6};
   Tensor tile(DType::f32, 2, 4);
   spread_top(
-      {.top = {2, 3, columns.data(), 4, 4},
+      {.places = {2, 3, columns.data(), 4, 4},
        .values = values.data(),
        .tile = tile.out()});
   const float expected[2][4] = {{0, 3, 0, 0}, {5, 0, 0, 0}};

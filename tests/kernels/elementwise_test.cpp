@@ -90,7 +90,8 @@ TEST_P(Elementwise, SwigluAndGeglu) {
         const auto gate = Tensor::random(type, 3, n, 1, 6.0, 3);
         const auto up = Tensor::random(type, 3, n, 2, 4.0, 5);
         Tensor out(type, 3, n, 1);
-        kernels().swiglu({3, n, gate.view(), up.view(), out.out(), kind});
+        kernels().gated_activation(
+            {3, n, gate.view(), up.view(), out.out(), kind});
         out.expect_gaps_untouched();
         for (int64_t i = 0; i < 3; ++i) {
           for (int64_t j = 0; j < n; ++j) {
@@ -127,7 +128,7 @@ TEST_P(Elementwise, SwigluFarFromZero) {
     gate.set(0, j, inputs[j]);
     up.set(0, j, 1);
   }
-  kernels().swiglu({1, 8, gate.view(), up.view(), out.out()});
+  kernels().gated_activation({1, 8, gate.view(), up.view(), out.out()});
   for (int64_t j = 0; j < 8; ++j) {
     const double exact = inputs[j] / (1 + std::exp(-double(inputs[j])));
     // Below -88 exp(-x) is capped: what is left is under 1e-35.
@@ -187,7 +188,7 @@ TEST_P(Elementwise, NotANumberIsNotHidden) {
   EXPECT_TRUE(std::isnan(sum));
   kernels().softmax({1, 40, x.view(), out.out()});
   EXPECT_TRUE(std::isnan(out.at(0, 20)));
-  kernels().swiglu({1, 40, x.view(), x.view(), out.out()});
+  kernels().gated_activation({1, 40, x.view(), x.view(), out.out()});
   EXPECT_TRUE(std::isnan(out.at(0, 20)));
 }
 

@@ -251,7 +251,7 @@ TEST_P(AnyThreads, HeadsOfAVocabulary) {
     auto state = start;
     score(state);
     expect_same(
-        text + ", slopes",
+        text + ", gradient",
         Tensor(DType::bf16, rows, columns),
         [&](Tensor& out) {
           kl_tile(
@@ -261,7 +261,7 @@ TEST_P(AnyThreads, HeadsOfAVocabulary) {
                .reference = reference,
                .state = static_cast<const float*>(state.data()),
                .state_stride = kScoreColumns,
-               .slopes = out.out()});
+               .gradient = out.out()});
         });
     Tensor none(DType::f32, rows, kFisherColumns);
     for (int64_t i = 0; i < rows; ++i) {

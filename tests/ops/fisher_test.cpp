@@ -96,8 +96,8 @@ TEST_P(Fisher, TilesMakeOneVocabulary) {
   state = fisher_update(state, part(128, 700), {7, 0, 128});
   const auto rounded = type == mx::float32 ? 1.0 : 2.0;
   expect_close(
-      fisher_slopes(state, part(128, 700), {7, 0, 128}),
-      mx::slice(fisher_slopes(whole, head, {7, 0, 0}), {0, 128}, {40, 700}),
+      fisher_gradient(state, part(128, 700), {7, 0, 128}),
+      mx::slice(fisher_gradient(whole, head, {7, 0, 0}), {0, 128}, {40, 700}),
       type,
       rounded,
       700);

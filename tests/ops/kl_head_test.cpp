@@ -106,8 +106,8 @@ TEST_P(KlHeads, SlopesAreMlxs) {
   const auto state = score_linear(
       score_start(50), head, other, mx::zeros({50}, mx::int32), 0, 0.5f);
   expect_close(
-      kl_slopes(state, head, other, options),
-      mlx_path::kl_slopes(state, head, other, options),
+      kl_gradient(state, head, other, options),
+      mlx_path::kl_gradient(state, head, other, options),
       type,
       type == mx::float32 ? 16 : 2,
       64);

@@ -9,7 +9,7 @@
 #include "kernels/onednn/product.h"
 #include "kernels/scratch.h"
 #include "kernels/threads.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels::onednn {
 
@@ -96,9 +96,8 @@ class PackedProducts : public AttentionProducts {
   }
 
   const BFloat16* row_of(const HeadsView& x, int64_t pair, int64_t key) const {
-    return static_cast<const BFloat16*>(x.data) +
-        pair / args_.kv_heads * x.batch_stride + key * x.row_stride +
-        pair % args_.kv_heads * x.head_stride;
+    return static_cast<const BFloat16*>(element_at(
+        x, args_.type, pair / args_.kv_heads, key, pair % args_.kv_heads));
   }
 
   /// Keys are columns of the product, kKeyStep of them a block; the depth is
@@ -168,20 +167,21 @@ void attention(const AttentionArgs& args) {
         args, PackedProducts(args, keys, values), DType::bf16);
   }
   const bool bf16 = args.type == DType::bf16 && has_bfloat16();
-  attention_by_tiles(args, matmul, bf16 ? DType::bf16 : DType::f32);
+  attention_by_tiles(args, onednn::matmul, bf16 ? DType::bf16 : DType::f32);
 }
 
 void attention_f32(const AttentionArgs& args) {
-  attention_by_tiles(args, matmul_f32, DType::f32);
+  attention_by_tiles(args, onednn::matmul_f32, DType::f32);
 }
 
 void attention_backward_f32(const AttentionBackwardArgs& args) {
-  attention_backward_by_tiles(args, matmul_f32, DType::f32);
+  attention_backward_by_tiles(args, onednn::matmul_f32, DType::f32);
 }
 
 void attention_backward(const AttentionBackwardArgs& args) {
   const bool bf16 = args.forward.type == DType::bf16 && has_bfloat16();
-  attention_backward_by_tiles(args, matmul, bf16 ? DType::bf16 : DType::f32);
+  attention_backward_by_tiles(
+      args, onednn::matmul, bf16 ? DType::bf16 : DType::f32);
 }
 
 }  // namespace pennyweight::kernels::onednn

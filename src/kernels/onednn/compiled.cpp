@@ -152,7 +152,7 @@ CompiledProduct::CompiledProduct(const ProductShape& shape) {
   bias_ = Tag({1, shape.n}, dnnl::memory::data_type::f32, {shape.n, 1});
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (shape.accumulate) {
+  if (shape.adds) {
     dnnl::post_ops post_ops;
     post_ops.append_sum(1.0f);
     attributes.set_post_ops(post_ops);

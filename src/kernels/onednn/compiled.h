@@ -16,7 +16,7 @@ struct ProductShape {
   int64_t m, n, k;
   int64_t x_stride, weight_stride, out_stride;
   int64_t type, out_type;
-  int64_t by_depth, packed, bias, accumulate;
+  int64_t by_depth, packed, bias, adds;
 
   bool operator==(const ProductShape&) const = default;
 };
@@ -26,8 +26,8 @@ class CompiledProduct {
  public:
   explicit CompiledProduct(const ProductShape& shape);
 
-  /// `bias`: null, or float32 [n]. One that accumulates adds to what stands in
-  /// args.out.
+  /// `bias`: null, or float32 [n]. One that adds
+  /// does so to what stands in args.out.
   void run(const MatmulArgs& args, const float* bias) const;
 
   ProductServer& server() const {

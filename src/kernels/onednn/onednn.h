@@ -10,18 +10,11 @@
 /// Only where PENNYWEIGHT_HAVE_ONEDNN is defined.
 namespace pennyweight::kernels::onednn {
 
-void matmul(const MatmulArgs& args);
-void quantized_matmul(const QuantizedMatmulArgs& args);
-void gram(const GramArgs& args);
-void attention(const AttentionArgs& args);
-void attention_backward(const AttentionBackwardArgs& args);
-
-/// The same with every product in float32, into which bfloat16 goes exactly.
-void matmul_f32(const MatmulArgs& args);
-void quantized_matmul_f32(const QuantizedMatmulArgs& args);
-void gram_f32(const GramArgs& args);
-void attention_f32(const AttentionArgs& args);
-void attention_backward_f32(const AttentionBackwardArgs& args);
+/// `name_f32` runs every product in float32, into which bfloat16 goes exactly.
+#define KERNEL_WITH_ONEDNN(name, Args) \
+  void name(const Args& args);         \
+  void name##_f32(const Args& args);
+#include "kernels/kernel_list.def"
 
 /// Whether bfloat16 products run on bfloat16 instructions here, and whether
 /// these are faster than float32's.

@@ -12,7 +12,7 @@
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels::onednn {
 

@@ -10,17 +10,6 @@ namespace pennyweight::kernels::reference {
 
 namespace {
 
-const void* head_at(
-    const HeadsView& view,
-    DType type,
-    int64_t batch,
-    int64_t row,
-    int64_t head) {
-  const int64_t index = batch * view.batch_stride + row * view.row_stride +
-      head * view.head_stride;
-  return advance(view.data, type, index);
-}
-
 bool sees(const AttentionArgs& args, int64_t query, int64_t key) {
   const int64_t distance = args.keys - args.length + query - key;
   return (!args.causal || distance >= 0) &&
@@ -29,19 +18,19 @@ bool sees(const AttentionArgs& args, int64_t query, int64_t key) {
 
 /// What one query makes of each key.
 struct Weights {
-  std::vector<double> p;      // softmax; all 0 where no key is seen
-  std::vector<double> slope;  // of the capped score by the plain one
+  std::vector<double> p;     // softmax; all 0 where no key is seen
+  std::vector<double> dcap;  // derivative of the capped score by the plain one
 };
 
 Weights weigh(const AttentionArgs& args, int64_t b, int64_t i, int64_t h) {
   const int64_t kv_head = h / (args.heads / args.kv_heads);
-  const void* q = head_at(args.q, args.type, b, i, h);
+  const void* q = element_at(args.q, args.type, b, i, h);
   Weights weights{
       std::vector<double>(size_t(args.keys)),
       std::vector<double>(size_t(args.keys), 1.0)};
   double max = args.sinks ? double(args.sinks[h]) : -HUGE_VAL;
   for (int64_t j = 0; j < args.keys; ++j) {
-    const void* k = head_at(args.k, args.type, b, j, kv_head);
+    const void* k = element_at(args.k, args.type, b, j, kv_head);
     double score = 0;
     for (int64_t d = 0; d < args.head_dim; ++d) {
       score += double(load_at(q, args.type, d)) * load_at(k, args.type, d);
@@ -50,7 +39,7 @@ Weights weigh(const AttentionArgs& args, int64_t b, int64_t i, int64_t h) {
     if (args.cap > 0) {
       const double part = std::tanh(score / double(args.cap));
       score = double(args.cap) * part;
-      weights.slope[size_t(j)] = 1 - part * part;
+      weights.dcap[size_t(j)] = 1 - part * part;
     }
     weights.p[size_t(j)] = sees(args, i, j) ? score : -HUGE_VAL;
     max = std::max(max, weights.p[size_t(j)]);
@@ -72,7 +61,7 @@ void attend(const AttentionArgs& args, int64_t b, int64_t i, int64_t h) {
   for (int64_t d = 0; d < args.head_dim; ++d) {
     double value = 0;
     for (int64_t j = 0; j < args.keys; ++j) {
-      const void* v = head_at(args.v, args.type, b, j, kv_head);
+      const void* v = element_at(args.v, args.type, b, j, kv_head);
       value += weights.p[size_t(j)] * load_at(v, args.type, d);
     }
     const int64_t to =
@@ -96,7 +85,7 @@ void backward_of(
   const int64_t kv_head = h / (f.heads / f.kv_heads);
   const auto at =
       [&](const HeadsView& x, int64_t row, int64_t head, int64_t d) {
-        return double(load_at(head_at(x, f.type, b, row, head), f.type, d));
+        return double(load_at(element_at(x, f.type, b, row, head), f.type, d));
       };
   const auto weights = weigh(f, b, i, h);
   std::vector<double> dp(size_t(f.keys));
@@ -111,7 +100,7 @@ void backward_of(
     double dq = 0;
     for (int64_t j = 0; j < f.keys; ++j) {
       const double p = weights.p[size_t(j)];
-      const double ds = p * (dp[size_t(j)] - mean) * weights.slope[size_t(j)] *
+      const double ds = p * (dp[size_t(j)] - mean) * weights.dcap[size_t(j)] *
           double(f.scale);
       const auto to = size_t((j * f.kv_heads + kv_head) * f.head_dim + d);
       dq += ds * at(f.k, j, kv_head, d);

@@ -29,7 +29,7 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
   }
 }
 
-void swiglu_backward(const SwigluBackwardArgs& args) {
+void gated_activation_backward(const GatedActivationBackwardArgs& args) {
   for (int64_t row = 0; row < args.rows; ++row) {
     for (int64_t j = 0; j < args.columns; ++j) {
       const Gated gated(

@@ -98,7 +98,7 @@ void transpose(const TransposeArgs& args) {
   }
 }
 
-void swiglu(const SwigluArgs& args) {
+void gated_activation(const GatedActivationArgs& args) {
   for (int64_t i = 0; i < args.rows; ++i) {
     for (int64_t j = 0; j < args.columns; ++j) {
       const Gated gated(

@@ -11,7 +11,7 @@ namespace pennyweight::kernels::reference {
 /// as they are once clipped.
 struct Gated {
   double gate, up;
-  double z, dz = 1;        // and its slope by gate
+  double z, dz = 1;        // and its derivative by gate
   bool gate_moves = true;  // not clipped
   bool up_moves = true;
 

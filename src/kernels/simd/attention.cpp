@@ -10,20 +10,14 @@
 #include <limits>
 
 #include "kernels/access.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::kernels::HWY_NAMESPACE {
-
-template <class T, class U>
-void scaled_row(const T* x, float factor, U* out, int64_t n) {
-  const Vec f = hn::Set(Floats(), factor);
-  map_row(
-      n, out, [&](Vec v) HWY_ATTR { return hn::Mul(v, f); }, x);
-}
 
 template <class T, class U>
 void pack_rows(const simd::PackQueriesArgs& args) {
@@ -31,37 +25,19 @@ void pack_rows(const simd::PackQueriesArgs& args) {
   for (int64_t i = 0; i < args.queries; ++i) {
     const T* q = static_cast<const T*>(args.q.data) + i * args.q.row_stride;
     for (int64_t g = 0; g < args.group; ++g, out += args.out.stride) {
-      scaled_row(q + g * args.q.head_stride, args.scale, out, args.head_dim);
+      scale_row(q + g * args.q.head_stride, args.scale, out, args.head_dim);
     }
   }
 }
 
 void pack_queries(const simd::PackQueriesArgs& args) {
-  visit_type(args.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
+  visit_type(args.type, [&]<class T>(T*) {
     if (args.out.type == DType::bf16) {
       pack_rows<T, BFloat16>(args);
     } else {
       pack_rows<T, float>(args);
     }
   });
-}
-
-float max_of_scores(const float* x, int64_t n) {
-  const Floats d;
-  const float none = -std::numeric_limits<float>::infinity();
-  Vec max = hn::Set(d, none);
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        const Vec v = hn::IfThenElse(
-            hn::FirstN(d, size_t(rest)),
-            load_some(x + i, rest),
-            hn::Set(d, none));
-        max = hn::Max(max, v);
-      });
-  return max_of(max);
 }
 
 HWY_INLINE void store_weights(Vec v0, Vec v1, float* p) {
@@ -118,7 +94,7 @@ void weigh_row(const simd::WeightsArgs& args, int64_t row) {
   const float old_max = args.max[row];
   float max = old_max;
   if (begin < end) {
-    max = std::max(max, max_of_scores(scores + begin, end - begin));
+    max = std::max(max, largest(scores + begin, end - begin));
   }
   const bool sees_none = max == -std::numeric_limits<float>::infinity();
   float sum = 0;
@@ -145,53 +121,37 @@ void attention_weights(const simd::WeightsArgs& args) {
   }
 }
 
-void scale_rows(
-    float* sums,
-    const float* factors,
-    int64_t rows,
-    int64_t columns) {
-  for (int64_t i = 0; i < rows; ++i, sums += columns) {
-    scaled_row(sums, factors[i], sums, columns);
+void scale_rows(const simd::ScaleRowsArgs& args) {
+  for (int64_t i = 0; i < args.rows; ++i) {
+    float* sums = args.sums + i * args.columns;
+    scale_row(sums, args.factors[i], sums, args.columns);
   }
 }
 
 // tanh(x) = (1 - t) / (1 + t) with t = exp(-2 |x|), under x's sign.
-void cap_scores(
-    float* scores,
-    int64_t rows,
-    int64_t columns,
-    int64_t stride,
-    float cap) {
-  const auto to_exponent = hn::Set(Floats(), -2.0f / cap);
-  const auto limit = hn::Set(Floats(), cap);
+void cap_scores(const simd::CapScoresArgs& args) {
+  const auto to_exponent = hn::Set(Floats(), -2.0f / args.cap);
+  const auto limit = hn::Set(Floats(), args.cap);
   const auto one = hn::Set(Floats(), 1.0f);
-  const auto capped = [&](Vec x) {
+  const auto capped = [&](Vec x) HWY_ATTR {
     const auto t = exp_of_negative(hn::Mul(hn::Abs(x), to_exponent));
     const auto size = hn::Div(hn::Sub(one, t), hn::Add(one, t));
     return hn::CopySign(hn::Mul(limit, size), x);
   };
-  const int64_t step = int64_t(hn::Lanes(Floats()));
-  for (int64_t row = 0; row < rows; ++row) {
-    float* x = scores + row * stride;
-    int64_t i = 0;
-    for (; i + step <= columns; i += step) {
-      store(capped(load(x + i)), x + i);
-    }
-    if (i < columns) {
-      store_some(capped(load_some(x + i, columns - i)), x + i, columns - i);
-    }
+  for (int64_t row = 0; row < args.rows; ++row) {
+    float* x = args.scores + row * args.stride;
+    map_row(args.columns, x, capped, static_cast<const float*>(x));
   }
 }
 
 void store_rows(const simd::StoreRowsArgs& args) {
-  visit_type(args.out.type, [&](auto* to) {
-    using U = std::remove_pointer_t<decltype(to)>;
+  visit_type(args.out.type, [&]<class U>(U*) {
     for (int64_t i = 0; i < args.queries; ++i) {
       U* out = static_cast<U*>(args.out.data) + i * args.out.stride;
       for (int64_t g = 0; g < args.group; ++g, out += args.head_dim) {
         const int64_t row = i * args.group + g;
         const float sum = args.sum[row];
-        scaled_row(
+        scale_row(
             args.sums + row * args.head_dim,
             sum == 0 ? 0.0f : 1.0f / sum,
             out,
@@ -209,42 +169,13 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(pack_queries);
-HWY_EXPORT(attention_weights);
-HWY_EXPORT(scale_rows);
-HWY_EXPORT(cap_scores);
-HWY_EXPORT(store_rows);
+SIMD_EXPORT(pack_queries, PackQueriesArgs)
+SIMD_EXPORT(attention_weights, WeightsArgs)
+SIMD_EXPORT(scale_rows, ScaleRowsArgs)
+SIMD_EXPORT(cap_scores, CapScoresArgs)
+SIMD_EXPORT(store_rows, StoreRowsArgs)
 
 namespace simd {
-
-void pack_queries(const PackQueriesArgs& args) {
-  HWY_DYNAMIC_DISPATCH(pack_queries)(args);
-}
-
-void attention_weights(const WeightsArgs& args) {
-  HWY_DYNAMIC_DISPATCH(attention_weights)(args);
-}
-
-void scale_rows(
-    float* sums,
-    const float* factors,
-    int64_t rows,
-    int64_t columns) {
-  HWY_DYNAMIC_DISPATCH(scale_rows)(sums, factors, rows, columns);
-}
-
-void cap_scores(
-    float* scores,
-    int64_t rows,
-    int64_t columns,
-    int64_t stride,
-    float cap) {
-  HWY_DYNAMIC_DISPATCH(cap_scores)(scores, rows, columns, stride, cap);
-}
-
-void store_rows(const StoreRowsArgs& args) {
-  HWY_DYNAMIC_DISPATCH(store_rows)(args);
-}
 
 void attention(const AttentionArgs& args) {
   attention_by_tiles(args, simd::matmul, DType::f32);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/access.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -29,13 +30,8 @@ const float* float_row(
     return row_of<float>(x, row);
   }
   buffer.resize(size_t(columns));
-  visit_type(x.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    map_row(
-        columns,
-        buffer.data(),
-        [](Vec v) HWY_ATTR { return v; },
-        row_of<T>(x, row));
+  visit_type(x.type, [&]<class T>(T*) {
+    copy_row(row_of<T>(x, row), buffer.data(), columns);
   });
   return buffer.data();
 }
@@ -81,13 +77,12 @@ void rms_norm_backward_row(
   const Vec r = hn::Set(Floats(), float(1 / std::sqrt(mean)));
   const Vec back = hn::Set(
       Floats(), float(double(along) / double(n) / (mean * std::sqrt(mean))));
-  visit_type(args.dx.type, [&](auto* to) {
-    using T = std::remove_pointer_t<decltype(to)>;
+  visit_type(args.dx.type, [&]<class T>(T*) {
     map_row(
         n,
         row_of<T>(args.dx, row),
-        [&](Vec slope, Vec v)
-            HWY_ATTR { return hn::NegMulAdd(v, back, hn::Mul(slope, r)); },
+        [&](Vec dy, Vec v)
+            HWY_ATTR { return hn::NegMulAdd(v, back, hn::Mul(dy, r)); },
         static_cast<const float*>(scaled),
         x);
   });
@@ -98,12 +93,9 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
   for (int64_t i = 0; i < args.columns; ++i) {
     weight[size_t(i)] = load_at(args.weight.data, args.weight.type, i);
   }
-  const int64_t grain = 1 + 16384 / std::max<int64_t>(1, args.columns);
-  parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
-    RowBuffers buffers;
-    for (int64_t row = begin; row < end; ++row) {
-      rms_norm_backward_row(args, weight.data(), row, buffers);
-    }
+  parallel_rows(args.rows, args.columns, [&](int64_t row) {
+    thread_local RowBuffers buffers;
+    rms_norm_backward_row(args, weight.data(), row, buffers);
   });
 }
 
@@ -164,8 +156,8 @@ struct Gate {
   }
 };
 
-void swiglu_backward_row(
-    const SwigluBackwardArgs& args,
+void gated_activation_backward_row(
+    const GatedActivationBackwardArgs& args,
     int64_t row,
     RowBuffers& buffers) {
   const int64_t n = args.columns;
@@ -173,32 +165,30 @@ void swiglu_backward_row(
   const float* g = float_row(args.gate, row, n, buffers.x);
   const float* u = float_row(args.up, row, n, buffers.scaled);
   const float* dy = float_row(args.dy, row, n, buffers.dy);
-  visit_type(args.dup.type, [&](auto* to) {
-    using T = std::remove_pointer_t<decltype(to)>;
+  visit_type(args.dup.type, [&]<class T>(T*) {
     map_row(
         n,
         row_of<T>(args.dup, row),
-        [&](Vec own, Vec up, Vec slope) HWY_ATTR {
+        [&](Vec own, Vec up, Vec by_out) HWY_ATTR {
           const Vec x = gate.x(own);
-          const Vec made = hn::Mul(slope, hn::Mul(x, sigmoid(gate.z(x))));
+          const Vec made = hn::Mul(by_out, hn::Mul(x, sigmoid(gate.z(x))));
           return gate.moved_up(up, made);
         },
         g,
         u,
         dy);
   });
-  visit_type(args.dgate.type, [&](auto* to) {
-    using T = std::remove_pointer_t<decltype(to)>;
+  visit_type(args.dgate.type, [&]<class T>(T*) {
     map_row(
         n,
         row_of<T>(args.dgate, row),
-        [&](Vec own, Vec up, Vec slope) HWY_ATTR {
+        [&](Vec own, Vec up, Vec by_out) HWY_ATTR {
           const Vec x = gate.x(own);
           const Vec s = sigmoid(gate.z(x));
           const Vec rest = hn::Sub(hn::Set(Floats(), 1.0f), s);
           const Vec curve = hn::Mul(hn::Mul(x, s), hn::Mul(rest, gate.dz(x)));
           const Vec made =
-              hn::Mul(hn::Mul(slope, gate.up(up)), hn::Add(s, curve));
+              hn::Mul(hn::Mul(by_out, gate.up(up)), hn::Add(s, curve));
           return gate.moved_gate(own, made);
         },
         g,
@@ -207,49 +197,36 @@ void swiglu_backward_row(
   });
 }
 
-void swiglu_backward(const SwigluBackwardArgs& args) {
-  const int64_t grain = 1 + 16384 / std::max<int64_t>(1, args.columns);
-  parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
-    RowBuffers buffers;
-    for (int64_t row = begin; row < end; ++row) {
-      swiglu_backward_row(args, row, buffers);
-    }
+void gated_activation_backward(const GatedActivationBackwardArgs& args) {
+  parallel_rows(args.rows, args.columns, [&](int64_t row) {
+    thread_local RowBuffers buffers;
+    gated_activation_backward_row(args, row, buffers);
   });
 }
 
 template <class T>
-void softmax_slopes_row(const simd::SoftmaxSlopesArgs& args, int64_t row) {
+void softmax_gradient_row(const simd::SoftmaxGradientArgs& args, int64_t row) {
   const int64_t n = args.columns;
-  float* weights = args.weights + row * n;
-  const float* slopes = args.slopes + row * n;
+  float* p = args.weights + row * n;
+  const float* dp = args.dp + row * n;
   const float sum = args.sum[row];
-  const Vec inverse = hn::Set(Floats(), sum > 0 ? 1 / sum : 0.0f);
+  scale_row(p, sum > 0 ? 1 / sum : 0.0f, p, n);
   const auto product = [](Vec a, Vec b) HWY_ATTR { return hn::Mul(a, b); };
-  map_row(
-      n,
-      weights,
-      [&](Vec w) HWY_ATTR { return hn::Mul(w, inverse); },
-      static_cast<const float*>(weights));
-  const Vec mean = hn::Set(Floats(), sum_pairs(n, weights, slopes, product));
+  const Vec mean = hn::Set(Floats(), sum_pairs(n, p, dp, product));
   map_row(
       n,
       row_of<T>(args.ds, row),
-      [&](Vec p, Vec slope)
-          HWY_ATTR { return hn::Mul(p, hn::Sub(slope, mean)); },
-      static_cast<const float*>(weights),
-      slopes);
-  map_row(
-      n,
-      row_of<T>(args.p, row),
-      [](Vec p) HWY_ATTR { return p; },
-      static_cast<const float*>(weights));
+      [&](Vec own, Vec gradient)
+          HWY_ATTR { return hn::Mul(own, hn::Sub(gradient, mean)); },
+      static_cast<const float*>(p),
+      dp);
+  copy_row(p, row_of<T>(args.p, row), n);
 }
 
-void softmax_slopes(const simd::SoftmaxSlopesArgs& args) {
-  visit_type(args.type, [&](auto* to) {
-    using T = std::remove_pointer_t<decltype(to)>;
+void softmax_gradient(const simd::SoftmaxGradientArgs& args) {
+  visit_type(args.type, [&]<class T>(T*) {
     for (int64_t row = 0; row < args.rows; ++row) {
-      softmax_slopes_row<T>(args, row);
+      softmax_gradient_row<T>(args, row);
     }
   });
 }
@@ -262,25 +239,9 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(rms_norm_backward);
-HWY_EXPORT(swiglu_backward);
-HWY_EXPORT(softmax_slopes);
-
-namespace simd {
-
-void rms_norm_backward(const RmsNormBackwardArgs& args) {
-  HWY_DYNAMIC_DISPATCH(rms_norm_backward)(args);
-}
-
-void swiglu_backward(const SwigluBackwardArgs& args) {
-  HWY_DYNAMIC_DISPATCH(swiglu_backward)(args);
-}
-
-void softmax_slopes(const SoftmaxSlopesArgs& args) {
-  HWY_DYNAMIC_DISPATCH(softmax_slopes)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(rms_norm_backward, RmsNormBackwardArgs)
+SIMD_EXPORT(gated_activation_backward, GatedActivationBackwardArgs)
+SIMD_EXPORT(softmax_gradient, SoftmaxGradientArgs)
 
 }  // namespace pennyweight::kernels
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/access.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -106,12 +107,11 @@ void conv_strip(
 
 void causal_conv(const CausalConvArgs& args) {
   const auto weight = weight_by_tap(args);
-  visit_type(args.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
+  visit_type(args.type, [&]<class T>(T*) {
     const auto strip = args.silu ? conv_strip<true, T> : conv_strip<false, T>;
     parallel_ranges(
         args.batch * args.length,
-        1 + 16384 / std::max<int64_t>(1, args.channels),
+        row_grain(args.channels),
         [&](int64_t begin, int64_t end) {
           for (int64_t c = 0; c < args.channels; c += kConvStrip) {
             const int64_t n = std::min(kConvStrip, args.channels - c);
@@ -129,15 +129,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(causal_conv);
-
-namespace simd {
-
-void causal_conv(const CausalConvArgs& args) {
-  HWY_DYNAMIC_DISPATCH(causal_conv)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(causal_conv, CausalConvArgs)
 
 }  // namespace pennyweight::kernels
 

@@ -7,11 +7,12 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <string_view>
 #include <vector>
 
 #include "kernels/access.h"
+#include "kernels/scratch.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -19,11 +20,6 @@
 HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::kernels::HWY_NAMESPACE {
-
-/// Rows of `columns` values that are worth a thread.
-int64_t row_grain(int64_t columns) {
-  return 1 + 16384 / columns;
-}
 
 template <class T, class U>
 void convert_row(const T* x, U* out, int64_t n) {
@@ -40,14 +36,10 @@ void convert_row(const T* x, U* out, int64_t n) {
 }
 
 void convert(const simd::ConvertArgs& args) {
-  visit_type(args.x.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(args.out.type, [&](auto* to) {
-      using U = std::remove_pointer_t<decltype(to)>;
-      for (int64_t i = 0; i < args.rows; ++i) {
-        convert_row(row_of<T>(args.x, i), row_of<U>(args.out, i), args.columns);
-      }
-    });
+  visit_types(args.x.type, args.out.type, [&]<class T, class U>(T*, U*) {
+    for (int64_t i = 0; i < args.rows; ++i) {
+      convert_row(row_of<T>(args.x, i), row_of<U>(args.out, i), args.columns);
+    }
   });
 }
 
@@ -94,27 +86,20 @@ void rms_norm(const RmsNormArgs& args) {
        args.columns,
        {args.weight.data, args.weight.type, args.columns},
        {weight.data(), DType::f32, args.columns}});
-  visit_type(args.x.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(args.out.type, [&](auto* to) {
-      using U = std::remove_pointer_t<decltype(to)>;
-      parallel_ranges(
-          args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-              rms_norm_row(
-                  row_of<T>(args.x, i),
-                  weight.data(),
-                  row_of<U>(args.out, i),
-                  args.columns,
-                  args.eps);
-            }
-          });
+  visit_types(args.x.type, args.out.type, [&]<class T, class U>(T*, U*) {
+    parallel_rows(args.rows, args.columns, [&](int64_t i) {
+      rms_norm_row(
+          row_of<T>(args.x, i),
+          weight.data(),
+          row_of<U>(args.out, i),
+          args.columns,
+          args.eps);
     });
   });
 }
 
 template <GateKind kKind, class T, class U>
-void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
+void gated_activation_row(const T* gate, const T* up, U* out, int64_t n) {
   const Vec one = hn::Set(Floats(), 1.0f);
   map_row(
       n,
@@ -141,35 +126,27 @@ void swiglu_row(const T* gate, const T* up, U* out, int64_t n) {
       up);
 }
 
-void swiglu(const SwigluArgs& args) {
-  visit_type(args.gate.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(args.out.type, [&](auto* to) {
-      using U = std::remove_pointer_t<decltype(to)>;
-      parallel_ranges(
-          args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-              const auto row = args.kind == GateKind::clipped
-                  ? swiglu_row<GateKind::clipped, T, U>
-                  : args.kind == GateKind::gelu
-                  ? swiglu_row<GateKind::gelu, T, U>
-                  : swiglu_row<GateKind::silu, T, U>;
-              row(row_of<T>(args.gate, i),
-                  row_of<T>(args.up, i),
-                  row_of<U>(args.out, i),
-                  args.columns);
-            }
-          });
+void gated_activation(const GatedActivationArgs& args) {
+  visit_types(args.gate.type, args.out.type, [&]<class T, class U>(T*, U*) {
+    const auto run = args.kind == GateKind::clipped
+        ? gated_activation_row<GateKind::clipped, T, U>
+        : args.kind == GateKind::gelu
+        ? gated_activation_row<GateKind::gelu, T, U>
+        : gated_activation_row<GateKind::silu, T, U>;
+    parallel_rows(args.rows, args.columns, [&](int64_t i) {
+      run(row_of<T>(args.gate, i),
+          row_of<T>(args.up, i),
+          row_of<U>(args.out, i),
+          args.columns);
     });
   });
 }
 
 void add_magnitudes(const AddMagnitudesArgs& args) {
-  visit_type(args.x.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    // A strip of columns stays in the nearest cache for all rows.
-    constexpr int64_t kStrip = 128;
-    const int64_t strips = (args.columns + kStrip - 1) / kStrip;
+  // A strip of columns stays in the nearest cache for all rows.
+  constexpr int64_t kStrip = 128;
+  const int64_t strips = (args.columns + kStrip - 1) / kStrip;
+  visit_type(args.x.type, [&]<class T>(T*) {
     parallel_tasks(strips, [&](int64_t strip) {
       const int64_t first = strip * kStrip;
       const int64_t count = std::min(kStrip, args.columns - first);
@@ -187,11 +164,11 @@ void add_magnitudes(const AddMagnitudesArgs& args) {
 }
 
 void subtract(const SubtractArgs& args) {
-  visit_type(args.out_type, [&](auto* to) {
+  visit_type(args.out_type, [&]<class T>(T*) {
     parallel_ranges(args.count, row_grain(1), [&](int64_t begin, int64_t end) {
       map_row(
           end - begin,
-          static_cast<decltype(to)>(args.out) + begin,
+          static_cast<T*>(args.out) + begin,
           [](Vec a, Vec b) HWY_ATTR { return hn::Sub(a, b); },
           args.a + begin,
           args.b + begin);
@@ -199,96 +176,40 @@ void subtract(const SubtractArgs& args) {
   });
 }
 
-template <class T>
-float max_of_row(const T* x, int64_t n) {
-  Vec max = hn::Set(Floats(), -std::numeric_limits<float>::infinity());
-  float rest_max = -std::numeric_limits<float>::infinity();
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        for (int64_t j = i; j < i + rest; ++j) {
-          rest_max = std::max(rest_max, to_float(x[j]));
-        }
-      });
-  return std::max(rest_max, max_of(max));
-}
-
-/// The sum of exp(x - max), and where `out` is not null the terms.
+/// The sum of exp(x - max), and the terms to `out` where that is not null.
 template <class T>
 double exp_row(const T* x, float max, float* out, int64_t n) {
   constexpr int64_t kChunk = 1024;  // float32 sums no longer than this
-  const Vec shift = hn::Set(Floats(), max);
   double total = 0;
   for (int64_t from = 0; from < n; from += kChunk) {
-    Vec sum = hn::Zero(Floats());
-    for_vectors(
-        std::min(kChunk, n - from),
-        [&](int64_t i) HWY_ATTR {
-          const Vec v = exp_of_negative(hn::Sub(load(x + from + i), shift));
-          sum = hn::Add(sum, v);
-          if (out) {
-            store(v, out + from + i);
-          }
-        },
-        [&](int64_t i, int64_t rest) HWY_ATTR {
-          const Vec v =
-              exp_of_negative(hn::Sub(load_some(x + from + i, rest), shift));
-          const auto mask = hn::FirstN(Floats(), size_t(rest));
-          sum = hn::Add(sum, hn::IfThenElseZero(mask, v));
-          if (out) {
-            store_some(v, out + from + i, rest);
-          }
-        });
-    total += sum_of(sum);
+    total += exp_terms(
+        x + from, max, out ? out + from : nullptr, std::min(kChunk, n - from));
   }
   return total;
 }
 
-template <class T>
-void scale_row(const float* x, float factor, T* out, int64_t n) {
-  const Vec f = hn::Set(Floats(), factor);
-  map_row(
-      n, out, [&](Vec v) HWY_ATTR { return hn::Mul(v, f); }, x);
-}
-
 void softmax(const SoftmaxArgs& args) {
-  visit_type(args.x.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(args.out.type, [&](auto* to) {
-      using U = std::remove_pointer_t<decltype(to)>;
-      parallel_ranges(
-          args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
-            std::vector<float> terms(size_t(args.columns));
-            for (int64_t i = begin; i < end; ++i) {
-              const T* x = row_of<T>(args.x, i);
-              const float max = max_of_row(x, args.columns);
-              const double sum = exp_row(x, max, terms.data(), args.columns);
-              scale_row(
-                  terms.data(),
-                  float(1.0 / sum),
-                  row_of<U>(args.out, i),
-                  args.columns);
-            }
-          });
+  const int64_t n = args.columns;
+  visit_types(args.x.type, args.out.type, [&]<class T, class U>(T*, U*) {
+    parallel_rows(args.rows, n, [&](int64_t i) {
+      thread_local Scratch scratch;
+      float* terms = scratch.get<float>(n);
+      const T* x = row_of<T>(args.x, i);
+      const double sum = exp_row(x, largest(x, n), terms, n);
+      scale_row(terms, float(1.0 / sum), row_of<U>(args.out, i), n);
     });
   });
 }
 
 void logsumexp(const LogSumExpArgs& args) {
-  visit_type(args.x.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    parallel_ranges(
-        args.rows, row_grain(args.columns), [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            const T* x = row_of<T>(args.x, i);
-            const float max = max_of_row(x, args.columns);
-            const double sum = std::isinf(max)
-                ? 1.0
-                : exp_row<T>(x, max, nullptr, args.columns);
-            args.out[i] = float(double(max) + std::log(sum));
-          }
-        });
+  visit_type(args.x.type, [&]<class T>(T*) {
+    parallel_rows(args.rows, args.columns, [&](int64_t i) {
+      const T* x = row_of<T>(args.x, i);
+      const float max = largest(x, args.columns);
+      const double sum =
+          std::isinf(max) ? 1.0 : exp_row<T>(x, max, nullptr, args.columns);
+      args.out[i] = float(double(max) + std::log(sum));
+    });
   });
 }
 
@@ -304,13 +225,13 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(convert);
-HWY_EXPORT(rms_norm);
-HWY_EXPORT(add_magnitudes);
-HWY_EXPORT(subtract);
-HWY_EXPORT(swiglu);
-HWY_EXPORT(softmax);
-HWY_EXPORT(logsumexp);
+SIMD_EXPORT(convert, ConvertArgs)
+SIMD_EXPORT(rms_norm, RmsNormArgs)
+SIMD_EXPORT(add_magnitudes, AddMagnitudesArgs)
+SIMD_EXPORT(subtract, SubtractArgs)
+SIMD_EXPORT(gated_activation, GatedActivationArgs)
+SIMD_EXPORT(softmax, SoftmaxArgs)
+SIMD_EXPORT(logsumexp, LogSumExpArgs)
 HWY_EXPORT(target_name);
 
 namespace {
@@ -330,34 +251,6 @@ namespace {
 }  // namespace
 
 namespace simd {
-
-void convert(const ConvertArgs& args) {
-  HWY_DYNAMIC_DISPATCH(convert)(args);
-}
-
-void rms_norm(const RmsNormArgs& args) {
-  HWY_DYNAMIC_DISPATCH(rms_norm)(args);
-}
-
-void add_magnitudes(const AddMagnitudesArgs& args) {
-  HWY_DYNAMIC_DISPATCH(add_magnitudes)(args);
-}
-
-void subtract(const SubtractArgs& args) {
-  HWY_DYNAMIC_DISPATCH(subtract)(args);
-}
-
-void swiglu(const SwigluArgs& args) {
-  HWY_DYNAMIC_DISPATCH(swiglu)(args);
-}
-
-void softmax(const SoftmaxArgs& args) {
-  HWY_DYNAMIC_DISPATCH(softmax)(args);
-}
-
-void logsumexp(const LogSumExpArgs& args) {
-  HWY_DYNAMIC_DISPATCH(logsumexp)(args);
-}
 
 bool available() {
 #if defined(__x86_64__)

@@ -9,6 +9,7 @@
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -201,19 +202,6 @@ void advance_strip(
   write_state(state, keys, n, factors.decay[kChunk - 1], delta);
 }
 
-template <class T, class U>
-void copy_row(const T* x, U* out, int64_t n) {
-  map_row(
-      n, out, [](Vec v) HWY_ATTR { return v; }, x);
-}
-
-template <class T>
-const T*
-delta_row(const HeadsView& view, int64_t batch, int64_t row, int64_t head) {
-  return static_cast<const T*>(view.data) + batch * view.batch_stride +
-      row * view.row_stride + head * view.head_stride;
-}
-
 /// Tokens from .. from + count - 1 into the head's rows; what is behind them
 /// to the end of a chunk changes neither state nor results.
 template <class T, class V>
@@ -227,11 +215,11 @@ void load_block(
   const int64_t n = args.key_dim;
   const int64_t key_head = h / (args.heads / args.key_heads);
   for (int64_t t = 0; t < count; ++t) {
-    copy_row(delta_row<T>(args.k, b, from + t, key_head), head.keys + t * n, n);
+    copy_row(head_row<T>(args.k, b, from + t, key_head), head.keys + t * n, n);
     copy_row(
-        delta_row<T>(args.q, b, from + t, key_head), head.queries + t * n, n);
+        head_row<T>(args.q, b, from + t, key_head), head.queries + t * n, n);
     copy_row(
-        delta_row<V>(args.v, b, from + t, h),
+        head_row<V>(args.v, b, from + t, h),
         head.values + t * head.columns,
         args.value_dim);
   }
@@ -297,13 +285,9 @@ void run_head(const GatedDeltaArgs& args, int64_t b, int64_t h) {
 }
 
 void gated_delta(const GatedDeltaArgs& args) {
-  visit_type(args.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(args.value_type, [&](auto* value) {
-      using V = std::remove_pointer_t<decltype(value)>;
-      parallel_tasks(args.batch * args.heads, [&](int64_t task) {
-        run_head<T, V>(args, task / args.heads, task % args.heads);
-      });
+  visit_types(args.type, args.value_type, [&]<class T, class V>(T*, V*) {
+    parallel_tasks(args.batch * args.heads, [&](int64_t task) {
+      run_head<T, V>(args, task / args.heads, task % args.heads);
     });
   });
 }
@@ -316,15 +300,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(gated_delta);
-
-namespace simd {
-
-void gated_delta(const GatedDeltaArgs& args) {
-  HWY_DYNAMIC_DISPATCH(gated_delta)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(gated_delta, GatedDeltaArgs)
 
 }  // namespace pennyweight::kernels
 

@@ -9,6 +9,7 @@
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -35,17 +36,17 @@ constexpr int64_t kBackwardChunk = 32;
 struct BackwardHead {
   int64_t rows;  // value_dim
   int64_t width;
-  float* starts;   // [chunks, rows, width], the state before each
-  float* states;   // [kBackwardChunk + 1, rows, width]
-  float* slope;    // D [rows, width]
-  float* keys;     // [kBackwardChunk, width]
-  float* queries;  // likewise
-  float* errors;   // e [kBackwardChunk, rows]
-  float* known;    // S_(t-1) k_t [kBackwardChunk, rows]
-  float* values;   // [rows]
-  float* dy;       // [rows]
-  float* dv;       // de [rows]
-  float* delta;    // [rows]
+  float* starts;    // [chunks, rows, width], the state before each
+  float* states;    // [kBackwardChunk + 1, rows, width]
+  float* gradient;  // D [rows, width]
+  float* keys;      // [kBackwardChunk, width]
+  float* queries;   // likewise
+  float* errors;    // e [kBackwardChunk, rows]
+  float* known;     // S_(t-1) k_t [kBackwardChunk, rows]
+  float* values;    // [rows]
+  float* dy;        // [rows]
+  float* dv;        // de [rows]
+  float* delta;     // [rows]
 };
 
 BackwardHead backward_head(Scratch& scratch, const GatedDeltaArgs& args) {
@@ -69,7 +70,7 @@ BackwardHead backward_head(Scratch& scratch, const GatedDeltaArgs& args) {
   float** const parts[] = {
       &head.starts,
       &head.states,
-      &head.slope,
+      &head.gradient,
       &head.keys,
       &head.queries,
       &head.errors,
@@ -89,21 +90,6 @@ BackwardHead backward_head(Scratch& scratch, const GatedDeltaArgs& args) {
   }
   std::fill_n(head.keys, 2 * kBackwardChunk * head.width, 0.0f);
   return head;
-}
-
-template <class T>
-void as_floats(const T* x, float* out, int64_t n) {
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR { store(load(x + i), out + i); },
-      [&](int64_t i, int64_t rest)
-          HWY_ATTR { store_some(load_some(x + i, rest), out + i, rest); });
-}
-
-template <class T>
-const T* head_row(const HeadsView& view, int64_t b, int64_t t, int64_t h) {
-  return static_cast<const T*>(view.data) + b * view.batch_stride +
-      t * view.row_stride + h * view.head_stride;
 }
 
 /// One head of one batch.
@@ -129,7 +115,7 @@ void step_forward(
   const float* k = head.keys + index * head.width;
   const int64_t gate = place.gate(args, t);
   const Vec g = hn::Set(d, args.g[gate]);
-  as_floats(head_row<V>(args.v, place.b, t, place.h), head.values, head.rows);
+  copy_row(head_row<V>(args.v, place.b, t, place.h), head.values, head.rows);
   for (int64_t r = 0; r < head.rows; ++r) {
     const float* s = from + r * head.width;
     float* out = to + r * head.width;
@@ -156,11 +142,11 @@ void load_keys(
     int64_t count,
     const BackwardHead& head) {
   for (int64_t t = 0; t < count; ++t) {
-    as_floats(
+    copy_row(
         head_row<T>(args.k, place.b, from + t, place.key_head),
         head.keys + t * head.width,
         args.key_dim);
-    as_floats(
+    copy_row(
         head_row<T>(args.q, place.b, from + t, place.key_head),
         head.queries + t * head.width,
         args.key_dim);
@@ -177,12 +163,12 @@ float add_output(
   const Floats d;
   float dbeta = 0;
   for (int64_t r = 0; r < head.rows; ++r) {
-    float* slope = head.slope + r * head.width;
+    float* gradient = head.gradient + r * head.width;
     const Vec dy = hn::Set(d, head.dy[r]);
     Vec sum = hn::Zero(d);
     for (int64_t i = 0; i < head.width; i += lanes()) {
-      const Vec own = hn::MulAdd(dy, load(q + i), load(slope + i));
-      store(own, slope + i);
+      const Vec own = hn::MulAdd(dy, load(q + i), load(gradient + i));
+      store(own, gradient + i);
       sum = hn::MulAdd(own, load(k + i), sum);
     }
     const float ddelta = sum_of(sum);
@@ -209,15 +195,15 @@ float step_back(
     const Vec key = load(k + i);
     Vec by_q = hn::Zero(d), by_error = hn::Zero(d), by_delta = hn::Zero(d);
     for (int64_t r = 0; r < head.rows; ++r) {
-      float* at = head.slope + r * head.width + i;
-      const Vec slope = load(at);
+      float* at = head.gradient + r * head.width + i;
+      const Vec gradient = load(at);
       const Vec s = load(state + r * head.width + i);
       const Vec error = hn::Set(d, head.dv[r]);
       by_q = hn::MulAdd(s, hn::Set(d, head.dy[r]), by_q);
       by_error = hn::MulAdd(s, error, by_error);
-      by_delta = hn::MulAdd(slope, hn::Set(d, head.delta[r]), by_delta);
-      dot = hn::MulAdd(slope, s, dot);
-      store(hn::Mul(factor, hn::NegMulAdd(error, key, slope)), at);
+      by_delta = hn::MulAdd(gradient, hn::Set(d, head.delta[r]), by_delta);
+      dot = hn::MulAdd(gradient, s, dot);
+      store(hn::Mul(factor, hn::NegMulAdd(error, key, gradient)), at);
     }
     const Vec own_q = hn::MulAdd(
         factor, by_q, hn::MulAdd(hn::Set(d, delta_dy), key, load(dq + i)));
@@ -230,11 +216,11 @@ float step_back(
 }
 
 /// Where the gradients of a token lie in out; see GatedDeltaBackwardArgs.
-struct TokenSlopes {
+struct TokenGradients {
   float *dq, *dk, *dv, *dg, *dbeta;
 };
 
-TokenSlopes slopes_at(
+TokenGradients gradients_at(
     const GatedDeltaBackwardArgs& args,
     const HeadPlace& place,
     int64_t t) {
@@ -252,7 +238,7 @@ TokenSlopes slopes_at(
       gates + f.heads + place.h};
 }
 
-float dot_rows(const float* a, const float* b, int64_t n) {
+float plain_dot(const float* a, const float* b, int64_t n) {
   float sum = 0;
   for (int64_t i = 0; i < n; ++i) {
     sum += a[i] * b[i];
@@ -275,24 +261,23 @@ void backward_token(
   const float* k = head.keys + index * head.width;
   const float* errors = head.errors + index * head.rows;
   const float* state = head.states + index * head.rows * head.width;
-  as_floats(
+  copy_row(
       static_cast<const V*>(args.dy) + gate * f.value_dim,
       head.dy,
       f.value_dim);
-  const auto slopes = slopes_at(args, place, t);
-  *slopes.dbeta = add_output(
+  const auto by = gradients_at(args, place, t);
+  *by.dbeta = add_output(
       head, head.queries + index * head.width, k, errors, f.beta[gate]);
-  const float delta_dy = dot_rows(head.delta, head.dy, head.rows);
+  const float delta_dy = plain_dot(head.delta, head.dy, head.rows);
   std::fill_n(dq, head.width, 0.0f);
   std::fill_n(dk, head.width, 0.0f);
-  std::copy_n(slopes.dq, f.key_dim, dq);
-  std::copy_n(slopes.dk, f.key_dim, dk);
+  std::copy_n(by.dq, f.key_dim, dq);
+  std::copy_n(by.dk, f.key_dim, dk);
   const float dot = step_back(head, state, k, f.g[gate], delta_dy, dq, dk);
-  std::copy_n(dq, f.key_dim, slopes.dq);
-  std::copy_n(dk, f.key_dim, slopes.dk);
-  std::copy_n(head.dv, f.value_dim, slopes.dv);
-  *slopes.dg =
-      dot - dot_rows(head.dv, head.known + index * head.rows, head.rows);
+  std::copy_n(dq, f.key_dim, by.dq);
+  std::copy_n(dk, f.key_dim, by.dk);
+  std::copy_n(head.dv, f.value_dim, by.dv);
+  *by.dg = dot - plain_dot(head.dv, head.known + index * head.rows, head.rows);
 }
 
 template <class T, class V>
@@ -316,7 +301,7 @@ void backward_of_head(
       step_forward<V>(f, place, from + i, i, head, before, next);
     }
   }
-  std::fill_n(head.slope, state, 0.0f);
+  std::fill_n(head.gradient, state, 0.0f);
   for (int64_t c = chunks - 1; c >= 0; --c) {
     const int64_t from = c * kBackwardChunk;
     const int64_t count = std::min(kBackwardChunk, f.length - from);
@@ -339,17 +324,13 @@ void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
   const int64_t token =
       2 * f.key_heads * f.key_dim + f.heads * (f.value_dim + 2);
   std::fill_n(args.out, f.batch * f.length * token, 0.0f);
-  visit_type(f.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(f.value_type, [&](auto* value) {
-      using V = std::remove_pointer_t<decltype(value)>;
-      parallel_tasks(f.batch * f.key_heads, [&](int64_t task) {
-        const int64_t key_head = task % f.key_heads;
-        for (int64_t i = 0; i < group; ++i) {
-          backward_of_head<T, V>(
-              args, {task / f.key_heads, key_head * group + i, key_head});
-        }
-      });
+  visit_types(f.type, f.value_type, [&]<class T, class V>(T*, V*) {
+    parallel_tasks(f.batch * f.key_heads, [&](int64_t task) {
+      const int64_t key_head = task % f.key_heads;
+      for (int64_t i = 0; i < group; ++i) {
+        backward_of_head<T, V>(
+            args, {task / f.key_heads, key_head * group + i, key_head});
+      }
     });
   });
 }
@@ -362,15 +343,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(gated_delta_backward);
-
-namespace simd {
-
-void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
-  HWY_DYNAMIC_DISPATCH(gated_delta_backward)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(gated_delta_backward, GatedDeltaBackwardArgs)
 
 }  // namespace pennyweight::kernels
 

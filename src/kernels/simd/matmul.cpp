@@ -6,13 +6,14 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 HWY_BEFORE_NAMESPACE();
 
@@ -76,36 +77,21 @@ void multiply_strip(
     int64_t stride,
     bool fresh) {
   int64_t i = 0;
-  for (; i + kTileRows <= rows; i += kTileRows) {
-    multiply_tile<kTileRows>(
-        x + i * x_stride,
-        x_stride,
-        strip,
-        depth,
-        sums + i * stride,
-        stride,
-        fresh);
-  }
-  for (; i + 3 <= rows; i += 3) {
-    multiply_tile<3>(
-        x + i * x_stride,
-        x_stride,
-        strip,
-        depth,
-        sums + i * stride,
-        stride,
-        fresh);
-  }
-  for (; i < rows; ++i) {
-    multiply_tile<1>(
-        x + i * x_stride,
-        x_stride,
-        strip,
-        depth,
-        sums + i * stride,
-        stride,
-        fresh);
-  }
+  const auto tile = [&]<int kRows>(std::integral_constant<int, kRows>) {
+    for (; i + kRows <= rows; i += kRows) {
+      multiply_tile<kRows>(
+          x + i * x_stride,
+          x_stride,
+          strip,
+          depth,
+          sums + i * stride,
+          stride,
+          fresh);
+    }
+  };
+  tile(std::integral_constant<int, kTileRows>());
+  tile(std::integral_constant<int, 3>());
+  tile(std::integral_constant<int, 1>());
 }
 
 /// weight [columns, depth] or, by depth, [depth, columns], to strips; columns
@@ -248,21 +234,19 @@ void multiply_few_rows(const MatmulArgs& args) {
   thread_local Scratch scratch;
   float* x = scratch.get<float>(args.m * args.k);
   simd::convert({args.m, args.k, args.x, {x, DType::f32, args.k}});
-  visit_type(args.weight.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    parallel_ranges(
-        args.n, 1 + 16384 / args.k, [&](int64_t begin, int64_t end) {
-          switch (args.m) {
-            case 1:
-              return dot_range<1, T>(args, x, 0, begin, end);
-            case 2:
-              return dot_range<2, T>(args, x, 0, begin, end);
-            case 3:
-              return dot_range<3, T>(args, x, 0, begin, end);
-            default:
-              return dot_range<4, T>(args, x, 0, begin, end);
-          }
-        });
+  visit_type(args.weight.type, [&]<class T>(T*) {
+    parallel_ranges(args.n, row_grain(args.k), [&](int64_t begin, int64_t end) {
+      switch (args.m) {
+        case 1:
+          return dot_range<1, T>(args, x, 0, begin, end);
+        case 2:
+          return dot_range<2, T>(args, x, 0, begin, end);
+        case 3:
+          return dot_range<3, T>(args, x, 0, begin, end);
+        default:
+          return dot_range<4, T>(args, x, 0, begin, end);
+      }
+    });
   });
 }
 
@@ -316,7 +300,7 @@ void quantized_matmul(const QuantizedMatmulArgs& args) {
 }
 
 void gram(const GramArgs& args) {
-  gram_by_products(args, matmul, transpose);
+  gram_by_products(args, matmul, simd::transpose);
 }
 
 }  // namespace simd

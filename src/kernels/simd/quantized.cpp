@@ -9,6 +9,7 @@
 
 #include "kernels/access.h"
 #include "kernels/simd/codes_inl.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -17,75 +18,56 @@ HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::kernels::HWY_NAMESPACE {
 
-template <class T, int kBits, class Value>
-void dequantize_rows(
-    const DequantizeArgs& args,
-    const Unpacker<kBits>& unpacker,
-    const Value& value,
-    int64_t begin,
-    int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    T* out = static_cast<T*>(args.out.data) + i * args.out.stride;
-    expand_row(
-        args.weight,
-        args.first_row + i,
-        unpacker,
-        value,
-        [&](int64_t column, Vec v) HWY_ATTR { store(v, out + column); });
-  }
-}
-
 void dequantize(const DequantizeArgs& args) {
-  const int64_t grain = 1 + 16384 / std::max<int64_t>(1, args.weight.columns);
-  visit_type(args.out.type, [&](auto* to) {
-    using T = std::remove_pointer_t<decltype(to)>;
+  visit_type(args.out.type, [&]<class T>(T*) {
     visit_codes(args.weight, [&](const auto& unpacker, const auto& value) {
-      parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
-        dequantize_rows<T>(args, unpacker, value, begin, end);
+      parallel_rows(args.rows, args.weight.columns, [&](int64_t i) {
+        T* out = row_of<T>(args.out, i);
+        expand_row(
+            args.weight,
+            args.first_row + i,
+            unpacker,
+            value,
+            [out](int64_t column, Vec v) HWY_ATTR { store(v, out + column); });
       });
     });
   });
 }
 
 template <int kRows, int kBits, class Value>
-void dot_rows(
+void dot_row(
     const QuantizedMatmulArgs& args,
     const float* x,
     const Unpacker<kBits>& unpacker,
     const Value& value,
-    int64_t begin,
-    int64_t end) {
-  const Floats d;
+    int64_t j) {
   const int64_t k = args.weight.columns;
-  for (int64_t j = begin; j < end; ++j) {
-    Vec sums[kRows];
-    for (int r = 0; r < kRows; ++r) {
-      sums[r] = hn::Zero(d);
+  Vec sums[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    sums[r] = hn::Zero(Floats());
+  }
+  expand_row(
+      args.weight, j, unpacker, value, [&](int64_t column, Vec w) HWY_ATTR {
+        for (int r = 0; r < kRows; ++r) {
+          sums[r] = hn::MulAdd(w, load(x + r * k + column), sums[r]);
+        }
+      });
+  const float bias =
+      args.bias.data ? load_at(args.bias.data, args.bias.type, j) : 0.0f;
+  for (int r = 0; r < kRows; ++r) {
+    float sum = sum_of(sums[r]) + bias;
+    if (args.residual.data) {
+      sum += load_at(args.residual, r, j);
     }
-    expand_row(
-        args.weight, j, unpacker, value, [&](int64_t column, Vec w) HWY_ATTR {
-          for (int r = 0; r < kRows; ++r) {
-            sums[r] = hn::MulAdd(w, load(x + r * k + column), sums[r]);
-          }
-        });
-    const float bias =
-        args.bias.data ? load_at(args.bias.data, args.bias.type, j) : 0.0f;
-    for (int r = 0; r < kRows; ++r) {
-      float sum = sum_of(sums[r]) + bias;
-      if (args.residual.data) {
-        sum += load_at(args.residual, r, j);
-      }
-      store_at(args.out, r, j, sum);
-    }
+    store_at(args.out, r, j, sum);
   }
 }
 
 template <int kRows>
 void few_rows(const QuantizedMatmulArgs& args, const float* x) {
-  const int64_t grain = 1 + 16384 / args.weight.columns;
   visit_codes(args.weight, [&](const auto& unpacker, const auto& value) {
-    parallel_ranges(args.weight.rows, grain, [&](int64_t begin, int64_t end) {
-      dot_rows<kRows>(args, x, unpacker, value, begin, end);
+    parallel_rows(args.weight.rows, args.weight.columns, [&](int64_t j) {
+      dot_row<kRows>(args, x, unpacker, value, j);
     });
   });
 }
@@ -116,22 +98,14 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(dequantize);
+SIMD_EXPORT(dequantize, DequantizeArgs)
 HWY_EXPORT(quantized_few_rows);
 
-namespace simd {
-
-void dequantize(const DequantizeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(dequantize)(args);
-}
-
-void quantized_few_rows(const QuantizedMatmulArgs& args) {
+void simd::quantized_few_rows(const QuantizedMatmulArgs& args) {
   const CountedProduct counted(
       server(), args.m, args.weight.rows, args.weight.columns, args.x.type);
   HWY_DYNAMIC_DISPATCH(quantized_few_rows)(args);
 }
-
-}  // namespace simd
 
 }  // namespace pennyweight::kernels
 

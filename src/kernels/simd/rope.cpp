@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/access.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -188,12 +189,9 @@ void rope_position(const RopeArgs& args, int64_t t, const AngleRow& angles) {
 
 void rope(const RopeArgs& args) {
   const int64_t row = args.batch * args.heads * args.head_dim;
-  visit_type(args.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
+  visit_type(args.type, [&]<class T>(T*) {
     parallel_ranges(
-        args.length,
-        1 + 16384 / std::max<int64_t>(1, row),
-        [&](int64_t begin, int64_t end) {
+        args.length, row_grain(row), [&](int64_t begin, int64_t end) {
           AngleRow angles(args.dims);
           for (int64_t t = begin; t < end; ++t) {
             angles.fill(args, args.offset + t);
@@ -211,15 +209,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(rope);
-
-namespace simd {
-
-void rope(const RopeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(rope)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(rope, RopeArgs)
 
 }  // namespace pennyweight::kernels
 

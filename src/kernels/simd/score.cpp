@@ -10,6 +10,7 @@
 
 #include "kernels/access.h"
 #include "kernels/score_state.h"
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/simd/vec_inl.h"
 #include "kernels/threads.h"
@@ -68,24 +69,6 @@ double raise(Peak& peak, const T* x, int64_t n, int64_t column) {
   return shrink;
 }
 
-template <class T>
-double chunk_sum(const T* x, float max, int64_t n) {
-  const Floats d;
-  const Vec shift = hn::Set(d, max);
-  Vec sum = hn::Zero(d);
-  for_vectors(
-      n,
-      [&](int64_t i) HWY_ATTR {
-        sum = hn::Add(sum, exp_of_negative(hn::Sub(load(x + i), shift)));
-      },
-      [&](int64_t i, int64_t rest) HWY_ATTR {
-        const Vec v = exp_of_negative(hn::Sub(load_some(x + i, rest), shift));
-        const auto mask = hn::FirstN(d, size_t(rest));
-        sum = hn::Add(sum, hn::IfThenElseZero(mask, v));
-      });
-  return sum_of(sum);
-}
-
 struct DifferenceSums {
   double weight;
   double difference;
@@ -140,7 +123,7 @@ void score_row(const T* logits, const ScoreArgs& args, float* state) {
   for (int64_t from = 0; from < args.columns; from += kScoreChunk) {
     const int64_t n = std::min(kScoreChunk, args.columns - from);
     raise(peak, logits + from, n, args.first + from);
-    peak.sum += chunk_sum(logits + from, peak.max, n);
+    peak.sum += double(exp_terms(logits + from, peak.max, nullptr, n));
   }
   store_peak(peak, state, kScoreMax);
 }
@@ -167,39 +150,31 @@ void score_reference_row(
 }
 
 template <class T, class U>
-void score_rows(const ScoreArgs& args, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    float* state = args.state + i * args.state_stride;
-    const int64_t target = args.targets[i] - args.first;
-    const bool here = target >= 0 && target < args.columns;
-    const T* logits =
-        static_cast<const T*>(args.logits.data) + i * args.logits.stride;
-    score_row(logits, args, state);
+void score_both(const ScoreArgs& args, int64_t row) {
+  float* state = args.state + row * args.state_stride;
+  const int64_t target = args.targets[row] - args.first;
+  const bool here = target >= 0 && target < args.columns;
+  const T* logits = row_of<T>(args.logits, row);
+  score_row(logits, args, state);
+  if (here) {
+    state[kScoreTarget] = to_float(logits[target]);
+  }
+  if (args.reference.data) {
+    const U* reference = row_of<U>(args.reference, row);
+    score_reference_row(logits, reference, args, state);
     if (here) {
-      state[kScoreTarget] = to_float(logits[target]);
-    }
-    if (args.reference.data) {
-      const U* reference = static_cast<const U*>(args.reference.data) +
-          i * args.reference.stride;
-      score_reference_row(logits, reference, args, state);
-      if (here) {
-        state[kScoreRefTarget] = to_float(reference[target]);
-      }
+      state[kScoreRefTarget] = to_float(reference[target]);
     }
   }
 }
 
 void score_update(const ScoreArgs& args) {
-  visit_type(args.logits.type, [&](auto* in) {
-    using T = std::remove_pointer_t<decltype(in)>;
-    visit_type(args.reference.type, [&](auto* ref) {
-      using U = std::remove_pointer_t<decltype(ref)>;
-      parallel_ranges(
-          args.rows, 1 + 16384 / args.columns, [&](int64_t begin, int64_t end) {
-            score_rows<T, U>(args, begin, end);
-          });
-    });
-  });
+  visit_types(
+      args.logits.type, args.reference.type, [&]<class T, class U>(T*, U*) {
+        parallel_rows(args.rows, args.columns, [&](int64_t row) {
+          score_both<T, U>(args, row);
+        });
+      });
 }
 
 }  // namespace pennyweight::kernels::HWY_NAMESPACE
@@ -210,15 +185,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(score_update);
-
-namespace simd {
-
-void score_update(const ScoreArgs& args) {
-  HWY_DYNAMIC_DISPATCH(score_update)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(score_update, ScoreArgs)
 
 }  // namespace pennyweight::kernels
 

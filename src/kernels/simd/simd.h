@@ -11,29 +11,8 @@
 /// the machine has is chosen at run time.
 namespace pennyweight::kernels::simd {
 
-void matmul(const MatmulArgs& args);
-void dequantize(const DequantizeArgs& args);
-void quantized_matmul(const QuantizedMatmulArgs& args);
-void rms_norm(const RmsNormArgs& args);
-void rope(const RopeArgs& args);
-void attention(const AttentionArgs& args);
-void gated_delta(const GatedDeltaArgs& args);
-void causal_conv(const CausalConvArgs& args);
-void swiglu(const SwigluArgs& args);
-void subtract(const SubtractArgs& args);
-void add_magnitudes(const AddMagnitudesArgs& args);
-void transpose(const TransposeArgs& args);
-void gram(const GramArgs& args);
-void softmax(const SoftmaxArgs& args);
-void logsumexp(const LogSumExpArgs& args);
-void score_update(const ScoreArgs& args);
-void rms_norm_backward(const RmsNormBackwardArgs& args);
-void swiglu_backward(const SwigluBackwardArgs& args);
-void attention_backward(const AttentionBackwardArgs& args);
-void gated_delta_backward(const GatedDeltaBackwardArgs& args);
-void kl_slopes(const KlSlopesArgs& args);
-void group_gradient(const GroupGradientArgs& args);
-void accumulate(const AccumulateArgs& args);
+#define KERNEL(name, Args) void name(const Args& args);
+#include "kernels/kernel_list.def"
 
 /// Whether this machine has one of the instruction sets compiled for.
 bool available();
@@ -70,11 +49,12 @@ struct PackQueriesArgs {
 };
 void pack_queries(const PackQueriesArgs& args);
 
-/// Turns scores into weights exp(score - max) in the same memory, as float32
-/// or bfloat16 rows of `stride` elements, while max and sum of each row go on
-/// from earlier blocks of keys. Row r sees column j where lowest <= j - r /
-/// group <= highest and j < columns; other weights, to `padded` columns, are
-/// 0. Of what was summed so far, `rescale` [rows] is what remains.
+/// Turns a block of scores into weights exp(score - max) in the same memory, as
+/// float32 or bfloat16 rows of `stride` elements. `max` and `sum` hold each
+/// row's values over the earlier blocks of keys and are brought up to date.
+/// Where the maximum rises, sums made with the old one have to be multiplied by
+/// `rescale` [rows]. Row r sees column j where lowest <= j - r / group <=
+/// highest and j < columns; its other weights, up to `padded` columns, are 0.
 struct WeightsArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -92,19 +72,23 @@ struct WeightsArgs {
 void attention_weights(const WeightsArgs& args);
 
 /// sums [rows, columns] *= factors [rows].
-void scale_rows(
-    float* sums,
-    const float* factors,
-    int64_t rows,
-    int64_t columns);
+struct ScaleRowsArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  float* sums = nullptr;
+  const float* factors = nullptr;
+};
+void scale_rows(const ScaleRowsArgs& args);
 
 /// scores [rows, columns] = cap * tanh(scores / cap).
-void cap_scores(
-    float* scores,
-    int64_t rows,
-    int64_t columns,
-    int64_t stride,
-    float cap);
+struct CapScoresArgs {
+  int64_t rows = 0;
+  int64_t columns = 0;
+  float* scores = nullptr;
+  int64_t stride = 0;
+  float cap = 0;
+};
+void cap_scores(const CapScoresArgs& args);
 
 /// out [queries, group * head_dim] = sums [queries * group, head_dim] over
 /// sum; 0 where sum is 0.
@@ -118,20 +102,21 @@ struct StoreRowsArgs {
 };
 void store_rows(const StoreRowsArgs& args);
 
-/// Rows of softmax's gradient: weights [rows, columns], which are
-/// exp(score - max), become p = weights / sum in `p`, and `slopes`, which are
-/// the gradients by p, become p (slope - sum(p slope)). p and the result ds
-/// are of `type`. `weights` is overwritten.
-struct SoftmaxSlopesArgs {
+/// The backward pass of a softmax's rows. `weights` [rows, columns] are
+/// exp(score
+/// - max) and become p = weights / sum; `dp` are the gradients by p, and the
+/// gradients by the scores are ds = p (dp - sum(p dp)). p and ds are stored in
+/// `type`; `weights` is overwritten.
+struct SoftmaxGradientArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   float* weights = nullptr;
-  float* slopes = nullptr;
+  const float* dp = nullptr;
   const float* sum = nullptr;  // [rows]
   DType type = DType::f32;
   Matrix p{};
   Matrix ds{};
 };
-void softmax_slopes(const SoftmaxSlopesArgs& args);
+void softmax_gradient(const SoftmaxGradientArgs& args);
 
 }  // namespace pennyweight::kernels::simd

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/simd/export.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
 
@@ -141,15 +142,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::kernels {
 
-HWY_EXPORT(transpose);
-
-namespace simd {
-
-void transpose(const TransposeArgs& args) {
-  HWY_DYNAMIC_DISPATCH(transpose)(args);
-}
-
-}  // namespace simd
+SIMD_EXPORT(transpose, TransposeArgs)
 
 }  // namespace pennyweight::kernels
 

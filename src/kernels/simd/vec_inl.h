@@ -133,15 +133,16 @@ HWY_INLINE void for_vectors(int64_t n, const Body& body, const Rest& rest) {
   }
 }
 
-/// The largest of n values; float32's lowest where there are none.
+/// The largest of n values; -infinity where there are none.
 template <class T>
 HWY_INLINE float largest(const T* x, int64_t n) {
-  Vec max = hn::Set(Floats(), std::numeric_limits<float>::lowest());
-  float rest_max = std::numeric_limits<float>::lowest();
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  Vec max = hn::Set(Floats(), kNone);
+  float rest_max = kNone;
   for_vectors(
       n,
       [&](int64_t i) HWY_ATTR { max = hn::Max(max, load(x + i)); },
-      [&](int64_t i, int64_t rest) {
+      [&](int64_t i, int64_t rest) HWY_ATTR {
         for (int64_t j = i; j < i + rest; ++j) {
           rest_max = std::max(rest_max, to_float(x[j]));
         }
@@ -157,6 +158,14 @@ HWY_INLINE const T* row_of(const ConstMatrix& x, int64_t row) {
 template <class T>
 HWY_INLINE T* row_of(const Matrix& x, int64_t row) {
   return static_cast<T*>(x.data) + row * x.stride;
+}
+
+/// The values of a head's row.
+template <class T>
+HWY_INLINE const T*
+head_row(const HeadsView& x, int64_t batch, int64_t row, int64_t head) {
+  return static_cast<const T*>(x.data) + batch * x.batch_stride +
+      row * x.row_stride + head * x.head_stride;
 }
 
 /// out[i] = f(in[i]...) for i < n. Inputs may be of several types, and one
@@ -177,6 +186,21 @@ HWY_INLINE void map_row(int64_t n, U* out, const F& f, const T*... in) {
       store_some(f(load_some(in + i, n - i)...), out + i, n - i);
     }
   }
+}
+
+/// out = x, converted.
+template <class T, class U>
+void copy_row(const T* x, U* out, int64_t n) {
+  map_row(
+      n, out, [](Vec v) HWY_ATTR { return v; }, x);
+}
+
+/// out = factor * x; out may be x itself.
+template <class T, class U>
+void scale_row(const T* x, float factor, U* out, int64_t n) {
+  const Vec f = hn::Set(Floats(), factor);
+  map_row(
+      n, out, [&](Vec v) HWY_ATTR { return hn::Mul(v, f); }, x);
 }
 
 // exp(x) below these is subnormal, above them near infinity.
@@ -217,6 +241,32 @@ HWY_INLINE Vec exp_of(Vec x) {
 HWY_INLINE Vec exp_of_negative(Vec x) {
   const Vec lowest = hn::Set(Floats(), kExpLowest);
   return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(hn::Max(lowest, x)));
+}
+
+/// The sum of exp(x - max), which no x is above, and the terms to `out` where
+/// that is not null. The sum is float32: n is to be a thousand or so.
+template <class T>
+HWY_INLINE float exp_terms(const T* x, float max, float* out, int64_t n) {
+  const Vec shift = hn::Set(Floats(), max);
+  Vec sum = hn::Zero(Floats());
+  for_vectors(
+      n,
+      [&](int64_t i) HWY_ATTR {
+        const Vec v = exp_of_negative(hn::Sub(load(x + i), shift));
+        sum = hn::Add(sum, v);
+        if (out) {
+          store(v, out + i);
+        }
+      },
+      [&](int64_t i, int64_t rest) HWY_ATTR {
+        const Vec v = exp_of_negative(hn::Sub(load_some(x + i, rest), shift));
+        const auto mask = hn::FirstN(Floats(), size_t(rest));
+        sum = hn::Add(sum, hn::IfThenElseZero(mask, v));
+        if (out) {
+          store_some(v, out + i, rest);
+        }
+      });
+  return sum_of(sum);
 }
 
 /// 1 / x for 1 <= x <= 2^127, within 2 units in the last place; 0 beyond

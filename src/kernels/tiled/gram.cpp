@@ -3,7 +3,7 @@
 #include "kernels/access.h"
 #include "kernels/scratch.h"
 #include "kernels/threads.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels {
 
@@ -18,10 +18,10 @@ ConstMatrix by_columns(
     const ConstMatrix& x,
     int64_t rows,
     int64_t columns,
-    TransposeFn transpose,
+    TransposeFn turn,
     Scratch& scratch) {
   char* flat = scratch.get<char>(rows * columns * int64_t(size_of(x.type)));
-  transpose(
+  turn(
       {.rows = rows,
        .columns = columns,
        .x = x,
@@ -110,12 +110,12 @@ void complete_squares(const GramArgs& args) {
 void gram_by_products(
     const GramArgs& args,
     ProductFn product,
-    TransposeFn transpose) {
+    TransposeFn turn) {
   thread_local Scratch scratch_a, scratch_b;
   for (int64_t row = 0; row < args.rows; row += kMostRows) {
     const int64_t rows = std::min(kMostRows, args.rows - row);
     const auto b =
-        by_columns(from_row(args.b, row), rows, args.n, transpose, scratch_b);
+        by_columns(from_row(args.b, row), rows, args.n, turn, scratch_b);
     int64_t at = 0;
     for (const auto& part : args.parts) {
       const auto out = from_row(args.out, at);
@@ -125,7 +125,7 @@ void gram_by_products(
         continue;
       }
       const auto a =
-          by_columns(from_row(part.a, row), rows, part.m, transpose, scratch_a);
+          by_columns(from_row(part.a, row), rows, part.m, turn, scratch_a);
       add_product(part.m, args.n, rows, a, b, out, product);
     }
   }

@@ -1,10 +1,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/access.h"
 #include "kernels/distill.h"
-#include "kernels/head_tile.h"
+#include "kernels/tiled/head_tile.h"
 
 namespace pennyweight::kernels {
 
@@ -82,12 +83,13 @@ struct TileSoftmax {
       : logits(head_tile(head, row, column, rows, columns, buffers.logits)),
         p(buffers.reference.get<float>(rows * columns)),
         log_sums(buffers.sums.get<float>(rows)) {
-    softmax(
+    kernels::softmax(
         {.rows = rows,
          .columns = columns,
          .x = logits,
          .out = {p, DType::f32, columns}});
-    logsumexp({.rows = rows, .columns = columns, .x = logits, .out = log_sums});
+    kernels::logsumexp(
+        {.rows = rows, .columns = columns, .x = logits, .out = log_sums});
   }
 };
 
@@ -108,7 +110,7 @@ void kl_tile(const KlTileArgs& args) {
   each_tile(
       args.rows, args.columns, [&](auto row, auto column, auto m, auto n) {
         thread_local Buffers buffers;
-        kl_slopes(
+        kernels::kl_gradient(
             {.rows = m,
              .columns = n,
              .temperature = args.temperature,
@@ -119,7 +121,7 @@ void kl_tile(const KlTileArgs& args) {
                  args.reference, row, column, m, n, buffers.reference),
              .state = args.state + row * args.state_stride,
              .state_stride = args.state_stride,
-             .slopes = from_column(from_row(args.slopes, row), column)});
+             .gradient = from_column(from_row(args.gradient, row), column)});
       });
 }
 
@@ -149,7 +151,7 @@ void fisher_update(const FisherTileArgs& args) {
 }
 
 // v = s q - p (q . s), q = sqrt(p).
-void fisher_slopes(const FisherTileArgs& args) {
+void fisher_gradient(const FisherTileArgs& args) {
   each_tile(
       args.rows, args.columns, [&](auto row, auto column, auto m, auto n) {
         thread_local Buffers buffers;
@@ -174,22 +176,40 @@ void fisher_slopes(const FisherTileArgs& args) {
             p[j] *= 1 - tanh * tanh;
           }
           for (int64_t j = 0; j < n; ++j) {
-            store_at(args.slopes, row + i, column + j, p[j]);
+            store_at(args.gradient, row + i, column + j, p[j]);
           }
         }
       });
 }
 
 void pick_top(const PickTopArgs& args) {
-  const auto& top = args.top;
-  each_row_block(top.rows, [&](int64_t row, int64_t rows) {
+  const auto& places = args.places;
+  each_row_block(places.rows, [&](int64_t row, int64_t rows) {
     thread_local Buffers buffers;
     const auto logits =
-        head_tile(args.head, row, 0, rows, top.columns, buffers.logits);
-    for (int64_t i = row * top.count; i < (row + rows) * top.count; ++i) {
-      const int64_t column = int64_t(top.indices[i]) - top.first;
-      if (column >= 0 && column < top.columns) {
-        args.values[i] = load_at(logits, i / top.count - row, column);
+        head_tile(args.head, row, 0, rows, places.columns, buffers.logits);
+    for (int64_t i = row * places.count; i < (row + rows) * places.count; ++i) {
+      const int64_t column = int64_t(places.indices[i]) - places.first;
+      if (column >= 0 && column < places.columns) {
+        args.values[i] = load_at(logits, i / places.count - row, column);
+      }
+    }
+  });
+}
+
+void spread_top(const SpreadTopArgs& args) {
+  const auto& places = args.places;
+  parallel_ranges(places.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      std::memset(
+          advance(args.tile.data, args.tile.type, row * args.tile.stride),
+          0,
+          size_t(places.columns) * size_of(args.tile.type));
+      for (int64_t i = row * places.count; i < (row + 1) * places.count; ++i) {
+        const int64_t column = int64_t(places.indices[i]) - places.first;
+        if (column >= 0 && column < places.columns) {
+          store_at(args.tile, row, column, args.values[i]);
+        }
       }
     }
   });
@@ -204,7 +224,7 @@ void top_head(const TopHeadArgs& args) {
   thread_local Scratch scratch;
   for (int64_t row = 0; row < args.rows; row += most) {
     const int64_t rows = std::min(most, args.rows - row);
-    top(
+    kernels::top(
         {.rows = rows,
          .columns = args.columns,
          .count = args.count,

@@ -7,7 +7,7 @@
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels {
 
@@ -21,7 +21,7 @@ constexpr int64_t kLongKeys = 8192;
 constexpr int64_t kTilesPerThread = 4;  // that are under way together
 
 struct Buffers {
-  Scratch q, dout, weights, slopes, capped, p, ds, turned, dq;
+  Scratch q, dout, weights, dp, capped, p, ds, turned, dq;
   Scratch max, sum, rescale;
 };
 
@@ -132,7 +132,7 @@ class Tile {
     const ConstMatrix v{
         at(forward_.v, begin, kv_head_), forward_.type, forward_.v.row_stride};
     float* weights = buffers_.weights.get<float>(rows * keys);
-    float* slopes = buffers_.slopes.get<float>(rows * keys);
+    float* dp = buffers_.dp.get<float>(rows * keys);
     product_(
         {.m = rows,
          .n = keys,
@@ -148,11 +148,11 @@ class Tile {
          .k = d_,
          .x = dout,
          .weight = v,
-         .out = {slopes, DType::f32, keys}});
+         .out = {dp, DType::f32, keys}});
     const Matrix p{buffers_.p.get<float>(rows * keys), type_, keys};
     const Matrix ds{buffers_.ds.get<float>(rows * keys), type_, keys};
     const float* sum = buffers_.sum.get<float>(rows);
-    simd::softmax_slopes({rows, keys, weights, slopes, sum, type_, p, ds});
+    simd::softmax_gradient({rows, keys, weights, dp, sum, type_, p, ds});
     if (capped) {
       uncap(ds, capped, rows, keys);
     }
@@ -167,7 +167,7 @@ class Tile {
     if (forward_.cap <= 0) {
       return nullptr;
     }
-    simd::cap_scores(scores, rows, keys, keys, forward_.cap);
+    simd::cap_scores({rows, keys, scores, keys, forward_.cap});
     float* copy = buffers_.capped.get<float>(rows * keys);
     std::copy_n(scores, rows * keys, copy);
     return copy;

@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "kernels/access.h"
-#include "kernels/head_tile.h"
+#include "kernels/tiled/head_tile.h"
 
 namespace pennyweight::kernels {
 
@@ -26,7 +26,7 @@ ConstMatrix head_tile(
   if (bias.data) {
     bias.data = advance(bias.data, bias.type, column);
   }
-  matmul(
+  kernels::matmul(
       {.m = rows,
        .n = columns,
        .k = side.k,
@@ -61,7 +61,7 @@ void score_matmul(const ScoreMatmulArgs& args) {
       if (args.reference.x.data) {
         tile.reference = tile_of(args.reference, buffers.reference);
       }
-      score_update(tile);
+      kernels::score_update(tile);
     });
   });
 }

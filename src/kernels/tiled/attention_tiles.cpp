@@ -6,7 +6,7 @@
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
 #include "kernels/threads.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels {
 
@@ -86,7 +86,7 @@ class Tile {
         {q_.data, q_.type, q_.stride},
         {scores, DType::f32, block.count});
     if (args_.cap > 0) {
-      simd::cap_scores(scores, rows_, keys, block.count, args_.cap);
+      simd::cap_scores({rows_, keys, scores, block.count, args_.cap});
     }
     auto weights = seen_weights(args_, at - block.from);
     weights.rows = rows_;
@@ -99,7 +99,7 @@ class Tile {
     weights.rescale = rescale_;
     simd::attention_weights(weights);
     if (!fresh) {
-      simd::scale_rows(sums_, rescale_, rows_, args_.head_dim);
+      simd::scale_rows({rows_, args_.head_dim, sums_, rescale_});
     }
     products_.mix(block, rows_, {scores, type_, block.count}, sums_, !fresh);
   }
@@ -179,18 +179,6 @@ class PlainProducts : public AttentionProducts {
 };
 
 }  // namespace
-
-const void* element_at(
-    const HeadsView& x,
-    DType type,
-    int64_t batch,
-    int64_t row,
-    int64_t head) {
-  return advance(
-      x.data,
-      type,
-      batch * x.batch_stride + row * x.row_stride + head * x.head_stride);
-}
 
 KeyRange keys_seen(const AttentionArgs& args, int64_t at, int64_t queries) {
   KeyRange range{0, args.keys};

@@ -1,22 +1,24 @@
+// Without Highway: finding the largest values is comparing and counting, and of
+// the divergence there are only `count` columns a row.
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "kernels/access.h"
-#include "kernels/distill.h"
+#include "kernels/simd/simd.h"
 #include "kernels/threads.h"
 
-namespace pennyweight::kernels {
+namespace pennyweight::kernels::simd {
 
 namespace {
 
-/// Orders as the floats do.
+/// Orders as the floats do, both zeros being equal.
 uint32_t key_of(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t bits = std::bit_cast<uint32_t>(x + 0.0f);
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
@@ -73,7 +75,7 @@ class RowTop {
 /// One row of kl_top; `r` is scratch.
 void kl_top_row(const KlTopArgs& args, int64_t row, std::vector<double>& r) {
   const float* values = args.values + row * args.count;
-  float* slopes = args.slopes + row * args.count;
+  float* gradient = args.gradient + row * args.count;
   std::vector<double> s(r.size());
   double max_s = -std::numeric_limits<double>::infinity();
   double max_r = max_s;
@@ -95,12 +97,12 @@ void kl_top_row(const KlTopArgs& args, int64_t row, std::vector<double>& r) {
   args.loss[row] = float(
       cross / sum_r + (max_s + std::log(sum_s)) - (max_r + std::log(sum_r)));
   for (size_t i = 0; i < r.size(); ++i) {
-    double slope = double(args.factor) / args.temperature;
+    double factor = double(args.factor) / args.temperature;
     if (args.cap > 0) {
       const double part = double(values[i] / args.cap);
-      slope *= 1 - part * part;
+      factor *= 1 - part * part;
     }
-    slopes[i] = float(slope * (s[i] / sum_s - r[i] / sum_r));
+    gradient[i] = float(factor * (s[i] / sum_s - r[i] / sum_r));
   }
 }
 
@@ -111,24 +113,6 @@ void kl_top(const KlTopArgs& args) {
     std::vector<double> r(size_t(args.count));
     for (int64_t row = begin; row < end; ++row) {
       kl_top_row(args, row, r);
-    }
-  });
-}
-
-void spread_top(const SpreadTopArgs& args) {
-  const auto& top = args.top;
-  parallel_ranges(top.rows, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      std::memset(
-          advance(args.tile.data, args.tile.type, row * args.tile.stride),
-          0,
-          size_t(top.columns) * size_of(args.tile.type));
-      for (int64_t i = row * top.count; i < (row + 1) * top.count; ++i) {
-        const int64_t column = int64_t(top.indices[i]) - top.first;
-        if (column >= 0 && column < top.columns) {
-          store_at(args.tile, row, column, args.values[i]);
-        }
-      }
     }
   });
 }
@@ -148,4 +132,4 @@ void top(const TopArgs& args) {
   });
 }
 
-}  // namespace pennyweight::kernels
+}  // namespace pennyweight::kernels::simd

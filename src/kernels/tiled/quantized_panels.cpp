@@ -3,7 +3,7 @@
 #include "kernels/access.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/simd.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels {
 

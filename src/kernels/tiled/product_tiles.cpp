@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "kernels/access.h"
-#include "kernels/tiles.h"
+#include "kernels/tiled/tiles.h"
 
 namespace pennyweight::kernels {
 

@@ -50,7 +50,7 @@ void quantized_matmul_by_panels(
 void gram_by_products(
     const GramArgs& args,
     ProductFn product,
-    TransposeFn transpose);
+    TransposeFn turn);
 
 /// Whether a part is b itself, and only its upper half is computed.
 bool is_square(const GramArgs& args, const GramArgs::Part& part);
@@ -66,14 +66,6 @@ struct KeyBlock {
   int64_t count = 0;
 };
 inline constexpr int64_t kKeyStep = 64;
-
-/// Where a head's row begins.
-const void* element_at(
-    const HeadsView& x,
-    DType type,
-    int64_t batch,
-    int64_t row,
-    int64_t head);
 
 /// The keys that `queries` queries see, the first of which stands at key `at`;
 /// begin is a multiple of kKeyStep, end may not be above it.
