@@ -30,31 +30,4 @@ void check_residual(
     const mx::array& x,
     int out,
     const char* where);
-void check_gram(
-    const mx::array& sum,
-    const std::vector<mx::array>& parts,
-    const mx::array& b);
-void check_rms_norm(const mx::array& x, const mx::array& weight);
-void check_rope(const mx::array& x, const RopeTable& table, int offset);
-void check_attention(
-    const mx::array& q,
-    const mx::array& k,
-    const mx::array& v,
-    const AttentionOptions& options);
-void check_swiglu(const mx::array& gate, const mx::array& up);
-void check_rows(const mx::array& x, const char* where);
-void check_score(
-    const mx::array& state,
-    const mx::array& logits,
-    const std::optional<mx::array>& reference,
-    const mx::array& targets,
-    int first);
-void check_score_linear(
-    const mx::array& state,
-    const HeadRows& head,
-    const std::optional<HeadRows>& reference,
-    const mx::array& targets,
-    int first);
-void check_score_state(const mx::array& state);
-
 }  // namespace pennyweight::ops

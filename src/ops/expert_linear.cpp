@@ -3,22 +3,18 @@
 #include <mlx/ops.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <utility>
 
-#include "core/error.h"
 #include "kernels/access.h"
 #include "ops/check.h"
 #include "ops/expert_pieces.h"
-#include "ops/mlx_path.h"
 #include "ops/packed_view.h"
+#include "ops/primitive.h"
 
 namespace pennyweight::ops {
 
 namespace {
-
-using Arrays = std::vector<mx::array>;
 
 constexpr const char* kWhere = "expert_linear";
 
@@ -64,251 +60,201 @@ void check(
           "x " + describe(x));
 }
 
-/// A vector of any float type; null where there is none.
-kernels::ConstVector bias_of(const Arrays& arrays, size_t at, bool present) {
-  return present ? vector_of(arrays[at]) : kernels::ConstVector{};
-}
+/// What all experts of an op have in common. Behind x and the rows' experts its
+/// inputs hold the arrays of each expert's weight and its bias.
+struct Form {
+  std::optional<PackedFormat> format = std::nullopt;  // none: dense
+  bool bias = false;
+  bool transposed = false;  // x [rows, out] times dense weights, without biases
 
-class ExpertLinear : public CpuPrimitive {
- public:
-  /// Of each expert the inputs hold its weight's arrays and its bias, behind
-  /// x and the rows' experts. `transposed`: x [rows, out] times the weights,
-  /// which are dense, without biases.
-  ExpertLinear(
-      mx::Stream stream,
-      std::optional<PackedFormat> format,
-      bool bias,
-      bool transposed = false)
-      : CpuPrimitive(stream),
-        format_(format),
-        bias_(bias),
-        transposed_(transposed) {}
-
-  const char* name() const override {
-    return "pennyweight::ExpertLinear";
+  size_t weight_arrays() const {
+    return format ? format->arrays() : 1;
   }
-
-  Arrays vjp(
-      const Arrays& primals,
-      const Arrays& cotangents,
-      const std::vector<int>& argnums,
-      const Arrays& outputs) override;
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto x = with_even_rows(inputs[0]);
-    const auto expert = without_gaps(inputs[1]);
-    std::vector<Own> experts;
-    const size_t weight_arrays = format_ ? format_->arrays() : 1;
-    for (size_t at = 2; at < inputs.size();) {
-      Arrays own;
-      for (size_t i = 0; i < weight_arrays + (bias_ ? 1 : 0); ++i) {
-        own.push_back(without_gaps(inputs[at++]));
-      }
-      experts.push_back(
-          {format_ ? packed_view(*format_, own.data())
-                   : kernels::QuantizedMatrix{},
-           format_ ? kernels::ConstMatrix{} : matrix_of(std::as_const(own[0])),
-           bias_of(own, weight_arrays, bias_)});
+  size_t arrays() const {
+    return weight_arrays() + (bias ? 1 : 0);
+  }
+  /// Where the first array of an expert is among `count` inputs.
+  std::vector<size_t> firsts(size_t count) const {
+    std::vector<size_t> all;
+    for (size_t at = kFirst; at < count; at += arrays()) {
+      all.push_back(at);
     }
-    allocate(out);
-    const ExpertRows rows{
-        row_count(x),
-        column_count(x),
-        out.shape(1),
-        matrix_of(x),
-        matrix_of(out),
-        expert.data<uint32_t>()};
-    const Form form{format_.has_value(), transposed_};
-    return [rows, form, experts = std::move(experts)] {
-      multiply_pieces(
-          rows,
-          [&](uint32_t expert,
-              int64_t count,
-              const kernels::ConstMatrix& x,
-              const kernels::Matrix& out) {
-            multiply(rows, count, x, out, experts.at(expert), form);
-          });
-    };
+    return all;
   }
-
- private:
-  struct Own {
-    kernels::QuantizedMatrix packed;
-    kernels::ConstMatrix dense;
-    kernels::ConstVector bias;
-  };
-
-  struct Form {
-    bool packed;
-    bool transposed;
-  };
-
-  static void multiply(
-      const ExpertRows& rows,
-      int64_t count,
-      const kernels::ConstMatrix& x,
-      const kernels::Matrix& out,
-      const Own& own,
-      const Form& form) {
-    if (form.packed) {
-      kernels::quantized_matmul(
-          {.m = count,
-           .x = x,
-           .weight = own.packed,
-           .bias = own.bias,
-           .out = out});
-    } else {
-      kernels::matmul(
-          {.m = count,
-           .n = rows.width,
-           .k = rows.in,
-           .x = x,
-           .weight = own.dense,
-           .bias = own.bias,
-           .out = out,
-           .weight_by_depth = form.transposed});
-    }
-  }
-
-  std::optional<PackedFormat> format_;
-  bool bias_;
-  bool transposed_;
+  static constexpr size_t kFirst = 2;
 };
 
-/// Of the rows of one expert, dy^T x in float32.
-class ExpertWeightGradient : public CpuPrimitive {
- public:
-  ExpertWeightGradient(mx::Stream stream, uint32_t expert)
-      : CpuPrimitive(stream), expert_(expert) {}
-
-  const char* name() const override {
-    return "pennyweight::ExpertWeightGradient";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto dy = with_even_rows(inputs[0]);
-    const auto x = with_even_rows(inputs[1]);
-    const auto expert = without_gaps(inputs[2]);
-    allocate(out);
-    const kernels::GramArgs all{
-        .rows = row_count(x),
-        .n = column_count(x),
-        .b = matrix_of(x),
-        .parts = {{column_count(dy), matrix_of(dy)}},
-        .out = matrix_of(out)};
-    const auto* of_row = expert.data<uint32_t>();
-    const size_t bytes = out.nbytes();
-    // The stream may not have chosen the experts before the task runs.
-    return [all, of_row, own = expert_, bytes] {
-      std::memset(all.out.data, 0, bytes);
-      const auto [first, last] =
-          std::equal_range(of_row, of_row + all.rows, own);
-      if (first == last) {
-        return;
-      }
-      auto args = all;
-      args.rows = last - first;
-      const int64_t row = first - of_row;
-      args.b = kernels::from_row(all.b, row);
-      args.parts.front().a = kernels::from_row(all.parts.front().a, row);
-      kernels::gram(args);
-    };
-  }
-
- private:
-  uint32_t expert_;
+/// One expert as kernels take it.
+struct Own {
+  kernels::QuantizedMatrix packed;
+  kernels::ConstMatrix dense;
+  kernels::ConstVector bias;
 };
 
-Arrays ExpertLinear::vjp(
-    const Arrays& primals,
-    const Arrays& cotangents,
-    const std::vector<int>& argnums,
-    const Arrays&) {
-  if (format_) {
-    throw Error(
-        ErrorCode::not_supported,
-        kWhere,
-        "packed experts have no gradient; expand them");
+Own view_of(CpuWork& work, const Form& form, size_t at) {
+  Own own;
+  if (form.format) {
+    own.packed = packed_view(*form.format, work, at);
+  } else {
+    own.dense = {work.vector(at).data, work.type(at), work.columns(at)};
   }
-  const auto& x = primals[0];
-  const auto& expert = primals[1];
-  const auto dy = mx::astype(cotangents[0], x.dtype(), stream());
-  const size_t arrays = bias_ ? 2 : 1;
-  Arrays gradients;
-  for (int arg : argnums) {
-    if (arg == 0) {
-      Arrays inputs{dy, expert};
-      for (size_t at = 2; at < primals.size(); at += arrays) {
-        inputs.push_back(primals[at]);
-      }
-      gradients.push_back(mx::array(
-          x.shape(),
-          x.dtype(),
-          std::make_shared<ExpertLinear>(stream(), std::nullopt, false, true),
-          std::move(inputs)));
-      continue;
-    }
-    if (arg == 1) {
-      gradients.push_back(mx::zeros_like(expert, stream()));
-      continue;
-    }
-    const size_t at = size_t(arg) - 2;
-    const auto own = uint32_t(at / arrays);
-    const auto& primal = primals[size_t(arg)];
-    if (at % arrays == 0) {
-      gradients.push_back(mx::array(
-          primal.shape(),
-          mx::float32,
-          std::make_shared<ExpertWeightGradient>(stream(), own),
-          Arrays{dy, x, expert}));
-    } else {
-      const auto chosen = mx::equal(expert, mx::array(own), stream());
-      const auto rows = mx::where(
-          mx::expand_dims(chosen, 1, stream()),
-          mx::astype(dy, mx::float32, stream()),
-          mx::array(0.0f),
-          stream());
-      gradients.push_back(mx::astype(
-          mx::sum(rows, 0, false, stream()), primal.dtype(), stream()));
-    }
+  if (form.bias) {
+    own.bias = work.vector(at + form.weight_arrays());
   }
-  return gradients;
+  return own;
 }
-
-}  // namespace
 
 // As one stack, which MLX's gathered products want.
-mx::array mlx_path::expert_linear(
-    const mx::array& x,
-    const std::vector<ExpertWeight>& experts,
-    const mx::array& expert,
-    mx::Dtype out_dtype) {
+mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
   Arrays weights;
   Arrays biases;
-  for (const auto& own : experts) {
+  for (const size_t at : form.firsts(in.size())) {
     weights.push_back(
-        own.dense ? *own.dense : mlx_path::dequantize(*own.packed, x.dtype()));
-    if (own.bias) {
-      biases.push_back(*own.bias);
+        form.format
+            ? dequantize(weight_from(*form.format, in, at), in[0].dtype())
+            : in[at]);
+    if (form.bias) {
+      biases.push_back(in[at + form.weight_arrays()]);
     }
   }
   const auto stack = mx::stack(weights);
   const auto type =
-      mx::promote_types(mx::promote_types(x.dtype(), stack.dtype()), out_dtype);
+      mx::promote_types(mx::promote_types(in[0].dtype(), stack.dtype()), dtype);
   auto result = mx::squeeze(
       mx::gather_mm(
-          mx::expand_dims(mx::astype(x, type), 1),
+          mx::expand_dims(mx::astype(in[0], type), 1),
           mx::swapaxes(mx::astype(stack, type), 1, 2),
           std::nullopt,
-          expert),
+          in[1]),
       1);
-  if (!biases.empty()) {
-    result = mx::add(result, mx::take(mx::stack(biases), expert, 0));
+  if (form.bias) {
+    result = mx::add(result, mx::take(mx::stack(biases), in[1], 0));
   }
-  return mx::astype(result, out_dtype);
+  return mx::astype(result, dtype);
 }
+
+Task multiply_task(CpuWork& work, const Form& form) {
+  std::vector<Own> experts;
+  for (const size_t at : form.firsts(work.count())) {
+    experts.push_back(view_of(work, form, at));
+  }
+  const ExpertRows rows{
+      .count = work.rows(0),
+      .in = work.columns(0),
+      .width = work.out_size(1),
+      .x = work.matrix(0),
+      .out = work.result(),
+      .expert = work.data<uint32_t>(1)};
+  const bool packed = form.format.has_value();
+  return [=, transposed = form.transposed, experts = std::move(experts)] {
+    multiply_pieces(
+        rows,
+        [&](uint32_t expert,
+            int64_t count,
+            const kernels::ConstMatrix& x,
+            const kernels::Matrix& out) {
+          const Own& own = experts.at(expert);
+          if (packed) {
+            kernels::quantized_matmul(
+                {.m = count,
+                 .x = x,
+                 .weight = own.packed,
+                 .bias = own.bias,
+                 .out = out});
+          } else {
+            kernels::matmul(
+                {.m = count,
+                 .n = rows.width,
+                 .k = rows.in,
+                 .x = x,
+                 .weight = own.dense,
+                 .bias = own.bias,
+                 .out = out,
+                 .weight_by_depth = transposed});
+          }
+        });
+  };
+}
+
+/// dy^T x, float32, over the rows of one expert.
+mx::array by_weight(
+    const mx::array& dy,
+    const mx::array& x,
+    const mx::array& expert,
+    uint32_t own) {
+  return make({
+      .name = "expert_weight_gradient",
+      .shape = {dy.shape(1), x.shape(1)},
+      .dtype = mx::float32,
+      .inputs = {dy, x, expert},
+      .cpu = [own](CpuWork& work) -> Task {
+        const kernels::GramArgs all{
+            .rows = work.rows(1),
+            .n = work.columns(1),
+            .b = work.matrix(1),
+            .parts = {{work.columns(0), work.matrix(0)}},
+            .out = work.zeros()};
+        // The stream may not have chosen the experts before the task runs.
+        return [all, own, of_row = work.data<uint32_t>(2)] {
+          const auto [first, last] =
+              std::equal_range(of_row, of_row + all.rows, own);
+          if (first == last) {
+            return;
+          }
+          auto args = all;
+          args.rows = last - first;
+          args.b = kernels::from_row(all.b, first - of_row);
+          args.parts[0].a = kernels::from_row(all.parts[0].a, first - of_row);
+          kernels::gram(args);
+        };
+      },
+  });
+}
+
+mx::array by_x(const Arrays& in, const mx::array& dy, const Form& form) {
+  Arrays inputs{dy, in[1]};
+  for (const size_t at : form.firsts(in.size())) {
+    inputs.push_back(in[at]);
+  }
+  return make({
+      .name = "expert_linear_transposed",
+      .shape = in[0].shape(),
+      .dtype = in[0].dtype(),
+      .inputs = std::move(inputs),
+      .cpu =
+          [](CpuWork& work) {
+            return multiply_task(work, {.transposed = true});
+          },
+  });
+}
+
+mx::array by_bias(const mx::array& dy, const mx::array& expert, uint32_t own) {
+  const auto chosen = mx::expand_dims(mx::equal(expert, mx::array(own)), 1);
+  return mx::sum(mx::where(chosen, as_float32(dy), mx::array(0.0f)), 0);
+}
+
+GradientOf
+gradients(const Arrays& in, const mx::array& by_result, const Form& form) {
+  if (form.format) {
+    no_gradient(kWhere, "packed experts have no gradient; expand them");
+  }
+  const auto dy = mx::astype(by_result, in[0].dtype());
+  return [=](size_t i) {
+    if (i == 0) {
+      return by_x(in, dy, form);
+    }
+    if (i == 1) {
+      return mx::zeros_like(in[1]);
+    }
+    const size_t at = i - Form::kFirst;
+    const auto own = uint32_t(at / form.arrays());
+    return at % form.arrays() == 0
+        ? by_weight(dy, in[0], in[1], own)
+        : mx::astype(by_bias(dy, in[1], own), in[i].dtype());
+  };
+}
+
+}  // namespace
 
 mx::array expert_linear(
     const mx::array& x,
@@ -318,9 +264,10 @@ mx::array expert_linear(
   check(x, experts, expert);
   const auto type = out_dtype.value_or(x.dtype());
   require_floating(type, kWhere);
-  const auto cpu = cpu_stream();
-  if (!cpu) {
-    return mlx_path::expert_linear(x, experts, expert, type);
+  const auto& first = experts.front();
+  Form form{.bias = first.bias.has_value()};
+  if (first.packed) {
+    form.format = format_of(*first.packed);
   }
   Arrays inputs{x, expert};
   for (const auto& own : experts) {
@@ -333,14 +280,16 @@ mx::array expert_linear(
       inputs.push_back(*own.bias);
     }
   }
-  const auto& first = experts.front();
-  const auto format =
-      first.packed ? std::optional(format_of(*first.packed)) : std::nullopt;
-  return mx::array(
-      {x.shape(0), out_of(first)},
-      type,
-      std::make_shared<ExpertLinear>(*cpu, format, first.bias.has_value()),
-      std::move(inputs));
+  return make({
+      .name = kWhere,
+      .shape = {x.shape(0), out_of(first)},
+      .dtype = type,
+      .inputs = std::move(inputs),
+      .fallback = [=](const Arrays& in) { return by_mlx(in, form, type); },
+      .cpu = [=](CpuWork& work) { return multiply_task(work, form); },
+      .vjp = [=](const Arrays& in,
+                 const mx::array& dy) { return gradients(in, dy, form); },
+  });
 }
 
 }  // namespace pennyweight::ops

@@ -6,168 +6,11 @@
 
 #include "kernels/rows.h"
 #include "ops/check.h"
-#include "ops/mlx_path.h"
 #include "ops/primitive.h"
 
 namespace pennyweight::ops {
 
 namespace {
-
-using Arrays = std::vector<mx::array>;
-
-/// x, an index [rows, count] and, where there are, weights likewise.
-class MixRows : public CpuPrimitive {
- public:
-  MixRows(mx::Stream stream, uint32_t divisor)
-      : CpuPrimitive(stream), divisor_(divisor) {}
-
-  const char* name() const override {
-    return "pennyweight::MixRows";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto x = with_even_rows(inputs[0]);
-    const auto index = without_gaps(inputs[1]);
-    std::optional<mx::array> weights;
-    if (inputs.size() > 2) {
-      weights = without_gaps(inputs[2]);
-    }
-    allocate(out);
-    const kernels::MixRowsArgs args{
-        .rows = row_count(out),
-        .columns = column_count(out),
-        .count = int64_t(index.size()) / std::max<int64_t>(1, row_count(out)),
-        .divisor = divisor_,
-        .x = matrix_of(x),
-        .index = index.data<uint32_t>(),
-        .weights = weights ? weights->data<float>() : nullptr,
-        .out = matrix_of(out)};
-    return [args] { kernels::mix_rows(args); };
-  }
-
- private:
-  uint32_t divisor_;
-};
-
-mx::array mix_rows(
-    const Arrays& inputs,
-    int rows,
-    uint32_t divisor,
-    mx::Dtype dtype,
-    mx::Stream stream) {
-  return mx::array(
-      {rows, inputs[0].shape(1)},
-      dtype,
-      std::make_shared<MixRows>(stream, divisor),
-      inputs);
-}
-
-class DotRows : public CpuPrimitive {
- public:
-  using CpuPrimitive::CpuPrimitive;
-
-  const char* name() const override {
-    return "pennyweight::DotRows";
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    const auto y = with_even_rows(inputs[0]);
-    const auto x = with_even_rows(inputs[1]);
-    const auto index = without_gaps(inputs[2]);
-    allocate(out);
-    const kernels::DotRowsArgs args{
-        .rows = row_count(y),
-        .columns = column_count(y),
-        .count = int64_t(index.size()) / std::max<int64_t>(1, row_count(y)),
-        .y = matrix_of(y),
-        .x = matrix_of(x),
-        .index = index.data<uint32_t>(),
-        .out = out.data<float>()};
-    return [args] { kernels::dot_rows(args); };
-  }
-};
-
-uint32_t chosen_of(const mx::array& place) {
-  return uint32_t(place.shape(1));
-}
-
-/// Inputs: x, slot, place.
-class RowsOfSlots : public MixRows {
- public:
-  RowsOfSlots(mx::Stream stream, uint32_t chosen) : MixRows(stream, chosen) {}
-
-  Arrays vjp(
-      const Arrays& primals,
-      const Arrays& cotangents,
-      const std::vector<int>& argnums,
-      const Arrays&) override {
-    Arrays gradients;
-    for (int arg : argnums) {
-      const auto& primal = primals[size_t(arg)];
-      gradients.push_back(
-          arg == 0 ? mix_rows(
-                         {cotangents[0], primals[2]},
-                         primal.shape(0),
-                         1,
-                         primal.dtype(),
-                         stream())
-                   : mx::zeros_like(primal, stream()));
-    }
-    return gradients;
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    return MixRows::plan({inputs[0], inputs[1]}, out);
-  }
-};
-
-/// Inputs: y, place, scores, slot.
-class MixSlots : public MixRows {
- public:
-  explicit MixSlots(mx::Stream stream) : MixRows(stream, 1) {}
-
-  Arrays vjp(
-      const Arrays& primals,
-      const Arrays& cotangents,
-      const std::vector<int>& argnums,
-      const Arrays&) override {
-    const auto& y = primals[0];
-    const auto& place = primals[1];
-    const auto& scores = primals[2];
-    const auto& slot = primals[3];
-    const auto dy = mx::astype(cotangents[0], mx::float32, stream());
-    Arrays gradients;
-    for (int arg : argnums) {
-      if (arg == 0) {
-        const auto of_rows =
-            mx::take(mx::flatten(scores, 0, -1, stream()), slot, 0, stream());
-        gradients.push_back(mix_rows(
-            {dy, slot, of_rows},
-            y.shape(0),
-            chosen_of(place),
-            y.dtype(),
-            stream()));
-      } else if (arg == 2) {
-        gradients.push_back(mx::array(
-            scores.shape(),
-            mx::float32,
-            std::make_shared<DotRows>(stream()),
-            {dy, y, place}));
-      } else {
-        gradients.push_back(mx::zeros_like(primals[size_t(arg)], stream()));
-      }
-    }
-    return gradients;
-  }
-
- protected:
-  Task plan(const Arrays& inputs, mx::array& out) override {
-    return MixRows::plan({inputs[0], inputs[1], inputs[2]}, out);
-  }
-};
 
 void check(
     const mx::array& x,
@@ -186,36 +29,88 @@ void check(
           " and places " + describe(order.place));
 }
 
+int64_t divided(int64_t size, int64_t rows) {
+  return size / std::max<int64_t>(1, rows);
+}
+
+/// See kernels::MixRowsArgs. Input 0 is x, 1 the index [rows, count] and, with
+/// `weighted`, 2 the weights likewise.
+Task mix_rows_task(CpuWork& work, uint32_t divisor, bool weighted) {
+  const auto out = work.result();
+  const int64_t rows = work.out_size(0);
+  const kernels::MixRowsArgs args{
+      .rows = rows,
+      .columns = work.out_size(1),
+      .count = divided(work.rows(1) * work.columns(1), rows),
+      .divisor = divisor,
+      .x = work.matrix(0),
+      .index = work.data<uint32_t>(1),
+      .weights = weighted ? work.data<float>(2) : nullptr,
+      .out = out};
+  return [args] { kernels::mix_rows(args); };
+}
+
+/// The same as an op, for gradients: [rows, columns of x] in `dtype`.
+mx::array mix_rows(Arrays inputs, int rows, uint32_t divisor, mx::Dtype dtype) {
+  const int columns = inputs[0].shape(1);
+  const bool weighted = inputs.size() > 2;
+  return make({
+      .name = "mix_rows",
+      .shape = {rows, columns},
+      .dtype = dtype,
+      .inputs = std::move(inputs),
+      .cpu =
+          [=](CpuWork& work) { return mix_rows_task(work, divisor, weighted); },
+  });
+}
+
+/// The gradient by scores: of each slot, dy of its token times its row of y.
+mx::array
+by_scores(const mx::array& dy, const mx::array& y, const mx::array& place) {
+  return make({
+      .name = "dot_rows",
+      .shape = place.shape(),
+      .dtype = mx::float32,
+      .inputs = {dy, y, place},
+      .cpu = [](CpuWork& work) -> Task {
+        const kernels::DotRowsArgs args{
+            .rows = work.rows(0),
+            .columns = work.columns(0),
+            .count = work.size(2, 1),
+            .y = work.matrix(0),
+            .x = work.matrix(1),
+            .index = work.data<uint32_t>(2),
+            .out = static_cast<float*>(work.result().data)};
+        return [args] { kernels::dot_rows(args); };
+      },
+  });
+}
+
 }  // namespace
-
-mx::array mlx_path::rows_of_slots(const mx::array& x, const RowOrder& order) {
-  const auto token =
-      mx::floor_divide(order.slot, mx::array(chosen_of(order.place)));
-  return mx::take(x, token, 0);
-}
-
-mx::array mlx_path::mix_slots(
-    const mx::array& y,
-    const RowOrder& order,
-    const mx::array& scores) {
-  const auto rows =
-      mx::astype(mx::take(y, mx::flatten(order.place), 0), mx::float32);
-  const auto by_token = mx::reshape(
-      rows, {order.place.shape(0), order.place.shape(1), y.shape(1)});
-  return mx::sum(mx::multiply(by_token, mx::expand_dims(scores, -1)), 1);
-}
 
 mx::array rows_of_slots(const mx::array& x, const RowOrder& order) {
   check(x, order, order.place.shape(0), "rows_of_slots");
-  const auto cpu = cpu_stream();
-  if (!cpu) {
-    return mlx_path::rows_of_slots(x, order);
-  }
-  return mx::array(
-      {order.slot.shape(0), x.shape(1)},
-      x.dtype(),
-      std::make_shared<RowsOfSlots>(*cpu, chosen_of(order.place)),
-      {x, order.slot, order.place});
+  const auto chosen = uint32_t(order.place.shape(1));
+  return make({
+      .name = "rows_of_slots",
+      .shape = {order.slot.shape(0), x.shape(1)},
+      .dtype = x.dtype(),
+      .inputs = {x, order.slot, order.place},
+      .fallback =
+          [chosen](const Arrays& in) {
+            const auto token = mx::floor_divide(in[1], mx::array(chosen));
+            return mx::take(in[0], token, 0);
+          },
+      .cpu = [chosen](
+                 CpuWork& work) { return mix_rows_task(work, chosen, false); },
+      .vjp = [](const Arrays& in, const mx::array& dy) -> GradientOf {
+        return [=](size_t i) {
+          return i == 0
+              ? mix_rows({dy, in[2]}, in[0].shape(0), 1, in[0].dtype())
+              : mx::zeros_like(in[i]);
+        };
+      },
+  });
 }
 
 mx::array
@@ -226,15 +121,36 @@ mix_slots(const mx::array& y, const RowOrder& order, const mx::array& scores) {
       "mix_slots",
       "scores " + describe(scores) + " have to be float32, as places " +
           describe(order.place));
-  const auto cpu = cpu_stream();
-  if (!cpu) {
-    return mlx_path::mix_slots(y, order, scores);
-  }
-  return mx::array(
-      {order.place.shape(0), y.shape(1)},
-      mx::float32,
-      std::make_shared<MixSlots>(*cpu),
-      {y, order.place, scores, order.slot});
+  return make({
+      .name = "mix_slots",
+      .shape = {order.place.shape(0), y.shape(1)},
+      .dtype = mx::float32,
+      .inputs = {y, order.place, scores, order.slot},
+      .fallback =
+          [](const Arrays& in) {
+            const auto rows =
+                as_float32(mx::take(in[0], mx::flatten(in[1]), 0));
+            const auto by_token = mx::reshape(
+                rows, {in[1].shape(0), in[1].shape(1), in[0].shape(1)});
+            return mx::sum(
+                mx::multiply(by_token, mx::expand_dims(in[2], -1)), 1);
+          },
+      .cpu = [](CpuWork& work) { return mix_rows_task(work, 1, true); },
+      .vjp = [](const Arrays& in, const mx::array& by_result) -> GradientOf {
+        const auto dy = as_float32(by_result);
+        return [=](size_t i) {
+          if (i == 0) {
+            const auto of_rows = mx::take(mx::flatten(in[2]), in[3], 0);
+            return mix_rows(
+                {dy, in[3], of_rows},
+                in[0].shape(0),
+                uint32_t(in[1].shape(1)),
+                in[0].dtype());
+          }
+          return i == 2 ? by_scores(dy, in[0], in[1]) : mx::zeros_like(in[i]);
+        };
+      },
+  });
 }
 
 }  // namespace pennyweight::ops

@@ -8,7 +8,8 @@
 #include <utility>
 
 #include "ops/check.h"
-#include "ops/head_tile_ops.h"
+#include "ops/head/tile_ops.h"
+#include "ops/linear.h"
 
 namespace pennyweight::ops {
 
@@ -16,8 +17,8 @@ namespace {
 
 using Reference = std::variant<Head, TopLogits>;
 
-// What a tile's slopes and its weight's gradient may take. Wide tiles make the
-// products of the second pass large.
+// What the gradients by a tile's logits and by its weight may take. Wide tiles
+// make the products of the second pass large.
 constexpr int64_t kTileBytes = 16 << 20;
 constexpr int64_t kTileStep = 512;
 constexpr int64_t kWidestTile = 16384;
@@ -86,26 +87,26 @@ TopKl see_top(
     mx::eval(values);
   });
   auto top = kl_top(values, reference, head.cap, options);
-  mx::eval(top.loss, top.slopes);
+  mx::eval(top.loss, top.gradient);
   return top;
 }
 
-/// The second pass: with slopes(tile, first) by the logits, dx and what
-/// `gradient` takes.
+/// The second pass: dx, and for `gradient` the gradients by the weight, from
+/// by_logits(tile, first), the gradient by a tile's logits.
 template <class F>
 mx::array
-go_back(const Head& head, F&& slopes_of, const TileGradientFn& gradient) {
+go_back(const Head& head, F&& by_logits, const TileGradientFn& gradient) {
   auto dx = mx::zeros(head.x.shape());
   mx::eval(dx);
   each_tile(head, [&](int first, int count) {
     const auto tile = tile_of(head, first, count);
-    const auto slopes = slopes_of(tile, first);
-    dx = add_transposed(dx, slopes, tile.weight);
+    const auto own = by_logits(tile, first);
+    dx = add_transposed(dx, own, tile.weight);
     if (!gradient) {
       mx::eval(dx);
       return;
     }
-    const auto by_weight = slopes_by_x(slopes, head.x);
+    const auto by_weight = weight_gradient(own, head.x);
     mx::eval(dx, by_weight);
     gradient(first, count, by_weight);
   });
@@ -138,8 +139,8 @@ KlHead kl_head(
     auto dx = go_back(
         head,
         [&](const HeadRows& tile, int first) {
-          return spread_slopes(
-              seen.slopes,
+          return spread_gradient(
+              seen.gradient,
               top->columns,
               first,
               tile.weight.shape(0),

@@ -1,31 +1,32 @@
 #include "ops/packed_view.h"
 
+#include <array>
+
 namespace pennyweight::ops {
 
+namespace {
+
+constexpr std::array<const char*, 4> kModeNames{
+    "affine",
+    "mxfp4",
+    "mxfp8",
+    "nvfp4"};
+
+}  // namespace
+
 PackedFormat format_of(const QuantizedWeight& weight) {
-  const auto mode = weight.mode == "mxfp4" ? kernels::QuantMode::mxfp4
-      : weight.mode == "mxfp8"             ? kernels::QuantMode::mxfp8
-      : weight.mode == "nvfp4"             ? kernels::QuantMode::nvfp4
-                                           : kernels::QuantMode::affine;
-  return {mode, weight.bits, weight.group_size};
-}
-
-std::string mode_name(kernels::QuantMode mode) {
-  switch (mode) {
-    case kernels::QuantMode::mxfp4:
-      return "mxfp4";
-    case kernels::QuantMode::mxfp8:
-      return "mxfp8";
-    case kernels::QuantMode::nvfp4:
-      return "nvfp4";
-    default:
-      return "affine";
+  size_t mode = kModeNames.size() - 1;
+  while (mode > 0 && weight.mode != kModeNames[mode]) {
+    --mode;
   }
+  return {kernels::QuantMode(mode), weight.bits, weight.group_size};
 }
 
-void append_weight(
-    std::vector<mx::array>& inputs,
-    const QuantizedWeight& weight) {
+int columns_of(const QuantizedWeight& weight) {
+  return int(int64_t(weight.codes.shape(1)) * 32 / weight.bits);
+}
+
+void append_weight(Arrays& inputs, const QuantizedWeight& weight) {
   inputs.push_back(weight.codes);
   inputs.push_back(weight.scales);
   if (weight.biases) {
@@ -33,20 +34,34 @@ void append_weight(
   }
 }
 
-kernels::QuantizedMatrix packed_view(
-    const PackedFormat& format,
-    const mx::array* first) {
+QuantizedWeight
+weight_from(const PackedFormat& format, const Arrays& inputs, size_t first) {
+  std::optional<mx::array> biases;
+  if (format.arrays() == 3) {
+    biases = inputs[first + 2];
+  }
+  return {
+      inputs[first],
+      inputs[first + 1],
+      biases,
+      format.group,
+      format.bits,
+      kModeNames[size_t(format.mode)]};
+}
+
+kernels::QuantizedMatrix
+packed_view(const PackedFormat& format, CpuWork& work, size_t first) {
   kernels::QuantizedMatrix view{
       .mode = format.mode,
       .bits = format.bits,
       .group = format.group,
-      .rows = first->shape(0),
-      .columns = int64_t(first->shape(1)) * 32 / format.bits,
-      .codes = first->data<void>(),
-      .scales = first[1].data<void>()};
-  if (format.mode == kernels::QuantMode::affine) {
-    view.scale_type = kernel_type(first[1].dtype());
-    view.biases = first[2].data<void>();
+      .rows = work.size(first, 0),
+      .columns = int64_t(work.size(first, 1)) * 32 / format.bits,
+      .codes = work.vector(first).data,
+      .scales = work.vector(first + 1).data};
+  if (format.arrays() == 3) {
+    view.biases = work.vector(first + 2).data;
+    view.scale_type = work.type(first + 1);
   }
   return view;
 }

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "ops/primitive.h"
 
-/// Packed weights as the kernels take them.
+/// Packed weights among an op's inputs: codes, scales and, in the affine mode,
+/// biases, one after the other.
 namespace pennyweight::ops {
 
 struct PackedFormat {
@@ -14,22 +14,22 @@ struct PackedFormat {
   int group;
 
   bool operator==(const PackedFormat&) const = default;
-  /// Arrays of such a weight: codes, scales and, in the affine mode, biases.
+  /// How many arrays such a weight is.
   size_t arrays() const {
     return mode == kernels::QuantMode::affine ? 3 : 2;
   }
 };
 
 PackedFormat format_of(const QuantizedWeight& weight);
-std::string mode_name(kernels::QuantMode mode);
+/// Input width of the dense weight.
+int columns_of(const QuantizedWeight& weight);
 
-void append_weight(
-    std::vector<mx::array>& inputs,
-    const QuantizedWeight& weight);
+void append_weight(Arrays& inputs, const QuantizedWeight& weight);
 
-/// The weight whose arrays begin at `first`, all without gaps.
-kernels::QuantizedMatrix packed_view(
-    const PackedFormat& format,
-    const mx::array* first);
+/// The weight whose arrays begin at input `first`.
+QuantizedWeight
+weight_from(const PackedFormat& format, const Arrays& inputs, size_t first);
+kernels::QuantizedMatrix
+packed_view(const PackedFormat& format, CpuWork& work, size_t first);
 
 }  // namespace pennyweight::ops

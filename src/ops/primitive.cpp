@@ -3,7 +3,9 @@
 #include <mlx/allocator.h>
 #include <mlx/backend/cpu/encoder.h>
 #include <mlx/device.h>
+#include <mlx/ops.h>
 #include <mlx/transforms.h>
+#include <mlx/utils.h>
 
 #include <algorithm>
 #include <cstring>
@@ -72,114 +74,8 @@ void copy_row(const Source& from, int64_t row, char* to) {
   }
 }
 
-}  // namespace
-
-void CpuPrimitive::eval_cpu(
-    const std::vector<mx::array>& inputs,
-    mx::array& out) {
-  auto task = plan(inputs, out);
-  if (out.size() > 0) {
-    mx::cpu::get_command_encoder(stream()).dispatch(std::move(task));
-  }
-}
-
-void CpuPrimitive::eval_gpu(const std::vector<mx::array>&, mx::array&) {
-  throw Error(
-      ErrorCode::not_supported,
-      name(),
-      "this op was made for the CPU; make it under the GPU as default device");
-}
-
-std::vector<mx::array> CpuPrimitive::vjp(
-    const std::vector<mx::array>&,
-    const std::vector<mx::array>&,
-    const std::vector<int>&,
-    const std::vector<mx::array>&) {
-  throw Error(ErrorCode::not_supported, name(), "this op has no gradient");
-}
-
-std::vector<mx::array> vjp_through(
-    const std::function<mx::array(const std::vector<mx::array>&)>& function,
-    const std::vector<mx::array>& primals,
-    const std::vector<mx::array>& cotangents,
-    const std::vector<int>& argnums) {
-  std::vector<mx::array> wanted;
-  for (int arg : argnums) {
-    wanted.push_back(primals[size_t(arg)]);
-  }
-  const auto of_wanted = [&](const std::vector<mx::array>& values) {
-    auto all = primals;
-    for (size_t i = 0; i < argnums.size(); ++i) {
-      all[size_t(argnums[i])] = values[i];
-    }
-    return std::vector<mx::array>{function(all)};
-  };
-  return mx::vjp(of_wanted, wanted, cotangents).second;
-}
-
-void CpuPrimitive::Continued::copy() const {
-  if (from != to) {
-    std::memcpy(to, from, bytes);
-  }
-}
-
-CpuPrimitive::Continued CpuPrimitive::go_on(
-    const mx::array& sum,
-    mx::array& out) {
-  if (sum.is_donatable() && sum.flags().row_contiguous) {
-    out.copy_shared_buffer(sum);
-    return {out.data<void>(), out.data<void>(), 0};
-  }
-  const auto dense = without_gaps(sum);
-  allocate(out);
-  return {dense.data<void>(), out.data<void>(), out.nbytes()};
-}
-
-mx::array CpuPrimitive::copied(const mx::array& x) {
-  mx::array copy(x.shape(), x.dtype(), nullptr, {});
-  allocate(copy);
-  Source from{x.data<char>(), x.itemsize(), {}, {}};
-  from.shape.assign(x.shape().begin(), x.shape().end());
-  from.strides.assign(x.strides().begin(), x.strides().end());
-  char* to = copy.data<char>();
-  const int64_t rows = row_count(x);
-  const int64_t row_bytes = column_count(x) * int64_t(x.itemsize());
-  auto& encoder = mx::cpu::get_command_encoder(stream());
-  encoder.dispatch([from = std::move(from), to, rows, row_bytes] {
-    kernels::parallel_ranges(
-        rows,
-        1 + (1 << 16) / std::max<int64_t>(1, row_bytes),
-        [&](int64_t begin, int64_t end) {
-          for (int64_t row = begin; row < end; ++row) {
-            copy_row(from, row, to + row * row_bytes);
-          }
-        });
-  });
-  encoder.add_temporary(copy);
-  return copy;
-}
-
-mx::array CpuPrimitive::with_even_rows(const mx::array& x) {
-  return x.size() == 0 || even_stride(x) ? x : copied(x);
-}
-
-mx::array CpuPrimitive::without_gaps(const mx::array& x) {
-  return x.size() == 0 || x.flags().row_contiguous ? x : copied(x);
-}
-
-mx::array CpuPrimitive::with_dense_last_axis(const mx::array& x) {
-  return x.size() == 0 || x.shape(-1) == 1 || x.strides(-1) == 1 ? x
-                                                                 : copied(x);
-}
-
-std::optional<mx::Stream> cpu_stream() {
-  const auto device = mx::default_device();
-  if (device.type != mx::Device::DeviceType::cpu) {
-    return std::nullopt;
-  }
-  return mx::default_stream(device);
-}
-
+/// Memory for `out`, row-contiguous, from a cache line's start: MLX's own
+/// allocations begin 8 bytes behind one, which costs a third of AMX's rate.
 void allocate(mx::array& out) {
   auto data = mx::allocator::malloc(out.nbytes() + kCacheLine);
   const auto address =
@@ -196,12 +92,6 @@ void allocate(mx::array& out) {
       std::move(data), out.size(), out.strides(), flags, int64_t(offset));
 }
 
-kernels::DType kernel_type(mx::Dtype dtype) {
-  return dtype == mx::bfloat16 ? kernels::DType::bf16
-      : dtype == mx::float16   ? kernels::DType::f16
-                               : kernels::DType::f32;
-}
-
 int64_t column_count(const mx::array& x) {
   return x.ndim() == 0 ? 1 : x.shape(-1);
 }
@@ -210,23 +100,242 @@ int64_t row_count(const mx::array& x) {
   return int64_t(x.size()) / std::max<int64_t>(1, column_count(x));
 }
 
+/// Whether the values of x, of which nobody else has need, may be written over.
+bool is_free(const mx::array& x) {
+  return x.is_donatable() && x.flags().row_contiguous;
+}
+
+thread_local bool fallbacks_only = false;
+
+/// An Op that was made on a CPU.
+class CpuPrimitive : public mx::UnaryPrimitive {
+ public:
+  CpuPrimitive(mx::Stream stream, Op op)
+      : mx::UnaryPrimitive(stream),
+        name_(op.name),
+        cpu_(std::move(op.cpu)),
+        vjp_(std::move(op.vjp)) {}
+
+  const char* name() const override {
+    return name_;
+  }
+
+  void eval_cpu(const Arrays& inputs, mx::array& out) override {
+    CpuWork work(inputs, out, stream());
+    auto task = cpu_(work);
+    if (out.size() == 0) {
+      return;
+    }
+    auto& encoder = mx::cpu::get_command_encoder(stream());
+    if (auto beginning = work.beginning()) {
+      encoder.dispatch(std::move(beginning));
+    }
+    encoder.dispatch(std::move(task));
+  }
+
+  void eval_gpu(const Arrays&, mx::array&) override {
+    throw Error(
+        ErrorCode::not_supported,
+        name_,
+        "this op was made for the CPU; make it under the GPU as default "
+        "device");
+  }
+
+  Arrays vjp(
+      const Arrays& primals,
+      const Arrays& cotangents,
+      const std::vector<int>& argnums,
+      const Arrays&) override {
+    if (!vjp_) {
+      no_gradient(name_, "this op has no gradient");
+    }
+    const mx::StreamContext on_its_stream(stream());
+    const auto gradient_of = vjp_(primals, cotangents[0]);
+    Arrays gradients;
+    for (const int arg : argnums) {
+      gradients.push_back(gradient_of(size_t(arg)));
+    }
+    return gradients;
+  }
+
+ private:
+  const char* name_;
+  std::function<Task(CpuWork&)> cpu_;
+  std::function<GradientOf(const Arrays&, const mx::array&)> vjp_;
+};
+
+}  // namespace
+
+int64_t CpuWork::rows(size_t i) const {
+  return row_count(inputs_[i]);
+}
+
+int64_t CpuWork::columns(size_t i) const {
+  return column_count(inputs_[i]);
+}
+
+kernels::DType CpuWork::type(size_t i) const {
+  return kernel_type(inputs_[i].dtype());
+}
+
+kernels::DType CpuWork::out_type() const {
+  return kernel_type(out_.dtype());
+}
+
+mx::array CpuWork::copied(const mx::array& x) {
+  mx::array copy(x.shape(), x.dtype(), nullptr, {});
+  allocate(copy);
+  Source from{x.data<char>(), x.itemsize(), {}, {}};
+  from.shape.assign(x.shape().begin(), x.shape().end());
+  from.strides.assign(x.strides().begin(), x.strides().end());
+  char* to = copy.data<char>();
+  const int64_t rows = row_count(x);
+  const int64_t row_bytes = column_count(x) * int64_t(x.itemsize());
+  auto& encoder = mx::cpu::get_command_encoder(stream_);
+  encoder.dispatch([from = std::move(from), to, rows, row_bytes] {
+    kernels::parallel_ranges(
+        rows,
+        1 + (1 << 16) / std::max<int64_t>(1, row_bytes),
+        [&](int64_t begin, int64_t end) {
+          for (int64_t row = begin; row < end; ++row) {
+            copy_row(from, row, to + row * row_bytes);
+          }
+        });
+  });
+  encoder.add_temporary(copy);
+  return copy;
+}
+
+mx::array CpuWork::dense(size_t i) {
+  const auto& x = inputs_[i];
+  return x.size() == 0 || x.flags().row_contiguous ? x : copied(x);
+}
+
+kernels::ConstMatrix CpuWork::matrix(size_t i) {
+  const auto& x = inputs_[i];
+  return matrix_of(x.size() == 0 || even_stride(x) ? x : copied(x));
+}
+
+kernels::ConstVector CpuWork::vector(size_t i) {
+  return {dense(i).data<void>(), type(i)};
+}
+
+kernels::HeadsView CpuWork::heads(size_t i) {
+  const auto& x = inputs_[i];
+  const bool fits = x.size() == 0 || x.shape(-1) == 1 || x.strides(-1) == 1;
+  const auto own = fits ? x : copied(x);
+  return {
+      own.data<void>(),
+      own.strides(0),
+      own.strides(1),
+      own.ndim() > 3 ? own.strides(2) : 0};
+}
+
+kernels::Matrix CpuWork::result() {
+  allocate(out_);
+  return {out_.data<void>(), out_type(), column_count(out_)};
+}
+
+kernels::Matrix CpuWork::result_over(std::initializer_list<size_t> inputs) {
+  for (const size_t i : inputs) {
+    const auto& input = inputs_[i];
+    if (is_free(input) && input.dtype() == out_.dtype() &&
+        input.size() == out_.size()) {
+      out_.copy_shared_buffer(input);
+      return {out_.data<void>(), out_type(), column_count(out_)};
+    }
+  }
+  return result();
+}
+
+kernels::Matrix CpuWork::result_from(size_t i) {
+  const auto to = result_over({i});
+  const void* from = dense(i).data<void>();
+  if (from != to.data) {
+    beginning_ = [from, to = to.data, bytes = out_.nbytes()] {
+      std::memcpy(to, from, bytes);
+    };
+  }
+  return to;
+}
+
+kernels::Matrix CpuWork::zeros() {
+  const auto to = result();
+  beginning_ = [to = to.data, bytes = out_.nbytes()] {
+    std::memset(to, 0, bytes);
+  };
+  return to;
+}
+
+mx::array make(Op op) {
+  if (!uses_kernels()) {
+    return op.fallback(op.inputs);
+  }
+  auto shape = std::move(op.shape);
+  auto inputs = std::move(op.inputs);
+  const auto dtype = op.dtype;
+  auto primitive = std::make_shared<CpuPrimitive>(
+      mx::default_stream(mx::default_device()), std::move(op));
+  return mx::array(
+      std::move(shape), dtype, std::move(primitive), std::move(inputs));
+}
+
+GradientOf gradient_through(
+    const std::function<mx::array(const Arrays&)>& fallback,
+    const Arrays& inputs,
+    const mx::array& dy) {
+  return [=](size_t i) {
+    const auto of_one = [&](const Arrays& value) {
+      auto all = inputs;
+      all[i] = value[0];
+      return Arrays{fallback(all)};
+    };
+    return mx::vjp(of_one, {inputs[i]}, {dy}).second[0];
+  };
+}
+
+void no_gradient(const char* op, const std::string& what) {
+  throw Error(ErrorCode::not_supported, op, what);
+}
+
+FallbacksOnly::FallbacksOnly() : before_(fallbacks_only) {
+  fallbacks_only = true;
+}
+
+FallbacksOnly::~FallbacksOnly() {
+  fallbacks_only = before_;
+}
+
+bool uses_kernels() {
+  return !fallbacks_only &&
+      mx::default_device().type == mx::Device::DeviceType::cpu;
+}
+
+mx::array part_of(const mx::array& x, int i) {
+  return mx::squeeze(slice_rows(x, i, 1), 0);
+}
+
+mx::array as_float32(const mx::array& x) {
+  return mx::astype(x, mx::float32);
+}
+
+mx::Shape with_last(const mx::array& x, int last) {
+  auto shape = x.shape();
+  shape.back() = last;
+  return shape;
+}
+
+kernels::DType kernel_type(mx::Dtype dtype) {
+  return dtype == mx::bfloat16 ? kernels::DType::bf16
+      : dtype == mx::float16   ? kernels::DType::f16
+                               : kernels::DType::f32;
+}
+
 kernels::ConstMatrix matrix_of(const mx::array& x) {
   return {
       x.data<void>(),
       kernel_type(x.dtype()),
       even_stride(x).value_or(column_count(x))};
-}
-
-kernels::Matrix matrix_of(mx::array& out) {
-  return {out.data<void>(), kernel_type(out.dtype()), column_count(out)};
-}
-
-kernels::ConstVector vector_of(const mx::array& x) {
-  return {x.data<void>(), kernel_type(x.dtype())};
-}
-
-kernels::HeadsView heads_view(const mx::array& x) {
-  return {x.data<void>(), x.strides(0), x.strides(1), x.strides(2)};
 }
 
 }  // namespace pennyweight::ops

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <vector>
 
-#include "ops/head_tile_ops.h"
+#include "ops/head/tile_ops.h"
 #include "ops/kl_head.h"
 #include "ops_test.h"
 

@@ -3,14 +3,12 @@
 #include <variant>
 #include <vector>
 
-#include "ops/head_tile_ops.h"
+#include "ops/head/tile_ops.h"
 #include "ops/ops_test.h"
 
 namespace pennyweight::ops {
 
 namespace {
-
-using Arrays = std::vector<mx::array>;
 
 struct Expected {
   mx::array loss, dx, dweight;
@@ -79,7 +77,7 @@ TEST_P(KlHeads, AreMlxAutodiffs) {
             options,
             [&](int, int, const mx::array& part) { tiles.push_back(part); });
         EXPECT_EQ(tiles.size(), vocab > 700 ? 3u : 1u);
-        // A head's slopes are rounded before they are multiplied.
+        // The gradient by logits is rounded before it is multiplied.
         const double roundings =
             type == mx::float32 ? 8 : 4 * unit(type) * 0x1p24;
         const auto near =

@@ -4,11 +4,52 @@
 #include <mlx/mlx.h>
 
 #include <string>
+#include <utility>
 
-#include "ops/mlx_path.h"
-#include "ops/ops.h"
+#include "ops/expert_linear.h"
+#include "ops/expert_rows.h"
+#include "ops/gated_delta.h"
+#include "ops/head/tile_ops.h"
+#include "ops/primitive.h"
 
 namespace pennyweight::ops {
+
+/// Ops made of MLX's own, as on a GPU: what the CPU's are compared with.
+namespace mlx_path {
+
+#define BY_FALLBACK(name)                          \
+  template <class... Args>                         \
+  auto name(Args&&... args) {                      \
+    const FallbacksOnly guard;                     \
+    return ops::name(std::forward<Args>(args)...); \
+  }
+BY_FALLBACK(attention)
+BY_FALLBACK(causal_conv)
+BY_FALLBACK(clipped_glu)
+BY_FALLBACK(dequantize)
+BY_FALLBACK(expert_linear)
+BY_FALLBACK(fisher_gradient)
+BY_FALLBACK(gated_delta)
+BY_FALLBACK(geglu)
+BY_FALLBACK(kl_gradient)
+BY_FALLBACK(linear)
+BY_FALLBACK(logsumexp)
+BY_FALLBACK(mix_slots)
+BY_FALLBACK(rms_norm)
+BY_FALLBACK(rope)
+BY_FALLBACK(rows_of_slots)
+BY_FALLBACK(score_finish)
+BY_FALLBACK(score_update)
+BY_FALLBACK(softmax)
+BY_FALLBACK(swiglu)
+#undef BY_FALLBACK
+
+inline mx::array head_logits(const HeadRows& head) {
+  return cap_logits(
+      linear(head.x, head.weight, head.bias, mx::float32), head.cap);
+}
+
+}  // namespace mlx_path
 
 inline double unit(mx::Dtype dtype) {
   return dtype == mx::float32 ? 0x1p-24

@@ -8,7 +8,6 @@ namespace pennyweight::ops {
 
 namespace {
 
-using Arrays = std::vector<mx::array>;
 using Function = std::function<mx::array(const Arrays&)>;
 
 /// The gradients through ours, against those through MLX's in float32.
@@ -26,9 +25,9 @@ void expect_gradients(
     wide_primals.push_back(wide(x));
   }
   const auto result = ours(primals);
-  const auto slope = random(result.shape(), result.dtype(), 77);
-  const auto actual = mx::vjp(all(ours), primals, {slope}).second;
-  const auto expected = mx::vjp(all(mlx), wide_primals, {wide(slope)}).second;
+  const auto dy = random(result.shape(), result.dtype(), 77);
+  const auto actual = mx::vjp(all(ours), primals, {dy}).second;
+  const auto expected = mx::vjp(all(mlx), wide_primals, {wide(dy)}).second;
   for (size_t i = 0; i < primals.size(); ++i) {
     SCOPED_TRACE("input " + std::to_string(i));
     expect_close(actual[i], expected[i], primals[i].dtype(), roundings, depth);
@@ -133,11 +132,11 @@ TEST(VjpOrder, ExpertsChosenLate) {
   const auto type = mx::float32;
   const auto expert = mx::array({0u, 0u, 1u, 1u, 1u, 1u}, mx::uint32);
   const auto x = random({6, kDepth}, type, 1);
-  const auto slope = random({6, 24}, type, 2);
+  const auto dy = random({6, 24}, type, 2);
   const Arrays weights{
       random({24, kDepth}, type, 3), random({24, kDepth}, type, 4)};
   const auto slow = mx::zeros({768, 768});
-  mx::eval(Arrays{expert, x, slope, weights[0], weights[1], slow});
+  mx::eval(Arrays{expert, x, dy, weights[0], weights[1], slow});
   const auto zero = mx::sum(mx::matmul(slow, slow));
   const auto late = mx::add(expert, mx::astype(zero, mx::uint32));
   const auto gradients = [&](const mx::array& chosen) {
@@ -148,7 +147,7 @@ TEST(VjpOrder, ExpertsChosenLate) {
            {w[1], std::nullopt, std::nullopt}},
           chosen)};
     };
-    return mx::vjp(through, weights, {slope}).second;
+    return mx::vjp(through, weights, {dy}).second;
   };
   const auto of_late = gradients(late);
   mx::eval(of_late);

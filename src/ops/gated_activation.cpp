@@ -1,0 +1,106 @@
+#include <mlx/ops.h>
+
+#include "ops/check.h"
+#include "ops/primitive.h"
+
+namespace pennyweight::ops {
+
+namespace {
+
+using kernels::GateKind;
+
+/// activation(gate) * up; see GateKind.
+mx::array by_mlx(const Arrays& in, GateKind kind) {
+  auto gate = as_float32(in[0]);
+  auto up = as_float32(in[1]);
+  auto z = gate;
+  if (kind == GateKind::gelu) {
+    const auto cube = mx::multiply(
+        mx::array(kernels::kGeluCubic),
+        mx::multiply(gate, mx::multiply(gate, gate)));
+    z = mx::multiply(mx::array(kernels::kGeluLinear), mx::add(gate, cube));
+  } else if (kind == GateKind::clipped) {
+    const mx::array limit(kernels::kClippedAt);
+    gate = mx::minimum(gate, limit);
+    up = mx::add(mx::clip(up, mx::negative(limit), limit), mx::array(1.0f));
+    z = mx::multiply(gate, mx::array(kernels::kClippedSlope));
+  }
+  const auto product = mx::multiply(mx::multiply(gate, mx::sigmoid(z)), up);
+  return mx::astype(product, in[0].dtype());
+}
+
+/// [2, ...]: the gradients by gate, then those by up.
+mx::array backward(
+    const mx::array& gate,
+    const mx::array& up,
+    const mx::array& dy,
+    GateKind kind) {
+  auto shape = gate.shape();
+  shape.insert(shape.begin(), 2);
+  return make({
+      .name = "gated_activation_backward",
+      .shape = shape,
+      .dtype = gate.dtype(),
+      .inputs = {gate, up, dy},
+      .cpu = [kind](CpuWork& work) -> Task {
+        const auto dgate = work.result();
+        auto dup = dgate;
+        dup.data = work.out<char>() + work.out_bytes() / 2;
+        const kernels::GatedActivationBackwardArgs args{
+            .rows = work.rows(0),
+            .columns = work.columns(0),
+            .gate = work.matrix(0),
+            .up = work.matrix(1),
+            .dy = work.matrix(2),
+            .dgate = dgate,
+            .dup = dup,
+            .kind = kind};
+        return [args] { kernels::gated_activation_backward(args); };
+      },
+  });
+}
+
+mx::array gated(GateKind kind, const mx::array& gate, const mx::array& up) {
+  require_floating(gate, "swiglu", "gate");
+  require(
+      gate.shape() == up.shape() && gate.dtype() == up.dtype(),
+      "swiglu",
+      "gate " + describe(gate) + " and up " + describe(up) + " differ");
+  return make({
+      .name = "gated_activation",
+      .shape = gate.shape(),
+      .dtype = gate.dtype(),
+      .inputs = {gate, up},
+      .fallback = [kind](const Arrays& in) { return by_mlx(in, kind); },
+      .cpu = [kind](CpuWork& work) -> Task {
+        const kernels::GatedActivationArgs args{
+            .rows = work.rows(0),
+            .columns = work.columns(0),
+            .gate = work.matrix(0),
+            .up = work.matrix(1),
+            .out = work.result_over({0, 1}),
+            .kind = kind};
+        return [args] { kernels::gated_activation(args); };
+      },
+      .vjp = [kind](const Arrays& in, const mx::array& dy) -> GradientOf {
+        const auto both = backward(in[0], in[1], dy, kind);
+        return [=](size_t i) { return part_of(both, int(i)); };
+      },
+  });
+}
+
+}  // namespace
+
+mx::array swiglu(const mx::array& gate, const mx::array& up) {
+  return gated(GateKind::silu, gate, up);
+}
+
+mx::array geglu(const mx::array& gate, const mx::array& up) {
+  return gated(GateKind::gelu, gate, up);
+}
+
+mx::array clipped_glu(const mx::array& gate, const mx::array& up) {
+  return gated(GateKind::clipped, gate, up);
+}
+
+}  // namespace pennyweight::ops
