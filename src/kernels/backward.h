@@ -19,8 +19,8 @@ struct RmsNormBackwardArgs {
   Matrix dx{};
 };
 
-/// For y = what `kind` makes of gate and up (see GatedActivationArgs); what was
-/// clipped has no gradient.
+/// For y = the gated activation `kind` of gate and up. Where the activation
+/// clips a value, its gradient is 0.
 struct GatedActivationBackwardArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -32,12 +32,12 @@ struct GatedActivationBackwardArgs {
   GateKind kind = GateKind::silu;
 };
 
-/// For out = softmax(scale * q k^T + mask) v of `forward` (whose out is not
-/// read nor written): probabilities are computed again, a tile of queries at
-/// a time.
+/// For out = softmax(scale * q k^T + mask) v of `forward`, whose own out is
+/// neither read nor written: the probabilities p are computed again, a tile of
+/// queries at a time.
 ///   dv = p^T dout,  ds = p (dout v^T - sum(p dout v^T)),
-///   dq = scale ds k,  dk = scale ds^T q,
-/// ds being by the capped score where there is a cap.
+///   dq = scale ds k,  dk = scale ds^T q.
+/// Where there is a cap, ds is then multiplied by the cap's derivative.
 struct AttentionBackwardArgs {
   AttentionArgs forward{};
   HeadsView dout{};    // [batch, length, heads, head_dim], in forward.type
@@ -46,14 +46,15 @@ struct AttentionBackwardArgs {
   void* dv = nullptr;  // as v
 };
 
-/// For the out of `forward`, which is not read nor written. The state is made
-/// again, by chunks of tokens from states that are kept: memory is that of a
-/// state [value_dim, key_dim] for each 32 tokens of one head a thread.
+/// For out of `forward`, which is neither read nor written. A first pass keeps
+/// the state [value_dim, key_dim] before each 32 tokens; the states between are
+/// made again from these. Each thread has the memory of one head.
 struct GatedDeltaBackwardArgs {
   GatedDeltaArgs forward{};
   const void* dy = nullptr;  // as out
-  /// [batch, length, n], what one token has behind each other: by q and k
-  /// [key_heads, key_dim] each, by v [heads, value_dim], by g and beta [heads].
+  /// [batch, length, n]: the gradients of a token stand one after the other,
+  /// those by q and k [key_heads, key_dim] each, by v [heads, value_dim], by g
+  /// and beta [heads] each.
   float* out = nullptr;
 };
 

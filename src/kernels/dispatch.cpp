@@ -1,5 +1,6 @@
 #include "kernels/dispatch.h"
 
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -49,15 +50,22 @@ Choice best_choice() {
 #endif
 }
 
+constexpr std::array<const char*, 5> kChoiceNames{
+    "reference",
+    "simd",
+    "onednn",
+    "onednn_f32",
+    "mlx"};
+
 Choice requested_choice() {
   const char* text = std::getenv("PENNYWEIGHT_KERNEL");
   if (text == nullptr || *text == '\0') {
     return best_choice();
   }
   const std::string name = text;
-  for (Choice choice :
-       {Choice::reference, Choice::simd, Choice::onednn, Choice::onednn_f32}) {
-    if (name == choice_name(choice)) {
+  for (size_t i = 0; i < kChoiceNames.size(); ++i) {
+    if (name == kChoiceNames[i]) {
+      const auto choice = static_cast<Choice>(i);
       implementation(choice);
       return choice;
     }
@@ -66,7 +74,8 @@ Choice requested_choice() {
       ErrorCode::invalid_argument,
       "kernels",
       "PENNYWEIGHT_KERNEL is '" + one_line(name, 40) +
-          "'; set it to reference, simd, onednn or onednn_f32, or unset it");
+          "'; set it to reference, simd, onednn, onednn_f32 or mlx, or unset "
+          "it");
 }
 
 constexpr int kNotOverridden = -1;
@@ -79,16 +88,7 @@ const Implementation& active() {
 }  // namespace
 
 std::string_view choice_name(Choice choice) {
-  switch (choice) {
-    case Choice::reference:
-      return "reference";
-    case Choice::simd:
-      return "simd";
-    case Choice::onednn:
-      return "onednn";
-    default:
-      return "onednn_f32";
-  }
+  return kChoiceNames[size_t(choice)];
 }
 
 std::vector<Choice> available_choices() {
@@ -125,6 +125,9 @@ void override_choice(std::optional<Choice> choice) {
 }
 
 const Implementation& implementation(Choice choice) {
+  if (choice == Choice::mlx) {
+    return implementation(best_choice());
+  }
   if (choice != Choice::reference && !simd::available()) {
     throw Error(
         ErrorCode::not_supported,
@@ -150,6 +153,8 @@ const Implementation& implementation(Choice choice) {
 
 std::string_view target_name(Choice choice) {
   switch (choice) {
+    case Choice::mlx:
+      return "cpu";
     case Choice::reference:
       return "scalar";
     case Choice::simd:

@@ -11,25 +11,27 @@
 
 namespace pennyweight::kernels {
 
-/// The implementations of kernels.h. reference is naive and is what the
-/// others are tested against; simd is Highway's, for the best target that the
-/// machine has; onednn is simd with oneDNN's matrix products, of bfloat16 on
-/// bfloat16 instructions where the machine has them, and onednn_f32 the same
-/// with all of them in float32, which is faster where those are slow.
-enum class Choice { reference, simd, onednn, onednn_f32 };
+/// The implementations of the kernels. reference is naive: the others are
+/// tested against it. simd is written in Highway and runs on the best
+/// instruction set that the machine has. onednn is simd with oneDNN's matrix
+/// products, which run bfloat16 on bfloat16 instructions where there are any;
+/// onednn_f32 runs them all in float32, which is faster where those
+/// instructions are slow. mlx is none: ops are made of MLX's own, as on a GPU,
+/// which tests run; what calls kernels itself gets the best of the others.
+enum class Choice { reference, simd, onednn, onednn_f32, mlx };
 
 std::string_view choice_name(Choice choice);
 
-/// What this build and machine can run, the best last.
+/// What this build and machine have kernels for, the best last.
 std::vector<Choice> available_choices();
 
-/// PENNYWEIGHT_KERNEL=reference|simd|onednn|onednn_f32, else the best. Another
-/// value is an invalid_argument Error, onednn where it is not built in
-/// not_supported.
+/// What PENNYWEIGHT_KERNEL says, the name of a choice; the best where it is not
+/// set. Any other value is an invalid_argument Error, one that this build or
+/// machine lacks a not_supported Error.
 Choice active_choice();
 
-/// Replaces what PENNYWEIGHT_KERNEL says, for tests and benchmarks; none
-/// gives way to it again.
+/// For tests and benchmarks: takes `choice` instead of what PENNYWEIGHT_KERNEL
+/// says; without one, PENNYWEIGHT_KERNEL counts again.
 void override_choice(std::optional<Choice> choice);
 
 /// A choice's kernels, by the names of kernel_list.def.
@@ -43,9 +45,9 @@ const Implementation& implementation(Choice choice);
 /// The name of the instruction set that `choice` runs on, such as "AVX3".
 std::string_view target_name(Choice choice);
 
-/// The kind of kernels in use, such as "onednn 2.6.0 on avx512_core_bf16". Of
-/// one kind the same numbers come out for any number of threads and on any
-/// machine; another sums in another order, and rounds otherwise.
+/// The kind of kernels in use, such as "onednn 2.6.0 on avx512_core_bf16".
+/// Kernels of one kind give the same numbers on any machine and with any number
+/// of threads. Another kind adds up in another order and so rounds differently.
 std::string kernel_kind();
 
 }  // namespace pennyweight::kernels

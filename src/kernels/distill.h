@@ -2,9 +2,9 @@
 
 #include "kernels/kernels.h"
 
-/// Kernels of distillation: the Kullback-Leibler divergence of a model's
-/// logits from a reference's with its gradients, the largest logits of a row,
-/// and gradients by a packed weight's scales. Rules as in kernels.h.
+/// Kernels of distillation: the gradients of the Kullback-Leibler divergence of
+/// a model's logits from a reference's, the largest logits of a row, and
+/// gradients by a packed weight's scales. The rules of kernels.h hold.
 namespace pennyweight::kernels {
 
 /// For w = scale * code + bias and the gradient dw [rows, columns] of an
@@ -24,12 +24,13 @@ struct AccumulateArgs {
   float* sum = nullptr;
 };
 
-/// Of a tile of the vocabulary, by row, with s = logits / T and r = reference /
-/// T, T the temperature:
-///   slopes = factor / T (softmax(s) - softmax(r)),
-/// the softmaxes over the whole vocabulary, whose maxima and sums `state` holds
-/// (see score_state.h; of s and r). Where cap > 0 the logits were capped (cap *
-/// tanh(z / cap)), and the slopes are by z.
+/// The gradient of KL(softmax(r) || softmax(s)) by the logits of a tile of the
+/// vocabulary, where s = logits / T, r = reference / T and T is the
+/// temperature:
+///   gradient = factor / T (softmax(s) - softmax(r)).
+/// The softmaxes run over the whole vocabulary: `state` holds the maxima and
+/// sums of s and r (see score_state.h). Where cap > 0 the logits are cap *
+/// tanh(z / cap), and the gradient is by z.
 struct KlGradientArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -43,7 +44,8 @@ struct KlGradientArgs {
   Matrix gradient{};
 };
 
-/// KlGradientArgs on logits that are made a tile at a time and never stored.
+/// KlGradientArgs for logits that are made a tile at a time and never stored as
+/// a whole.
 struct KlTileArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -56,9 +58,10 @@ struct KlTileArgs {
   Matrix gradient{};
 };
 
-/// The same of a reference's largest columns only, over which both softmaxes
-/// run (what mlx_lm's dwq trains by): `values` [rows, count] are the head's
-/// logits there, capped. loss is KL(softmax(r) || softmax(s)).
+/// The divergence and its gradient where both softmaxes run over the columns of
+/// the reference's largest logits only, which is what mlx_lm's dwq trains by.
+/// `values` [rows, count] are the head's logits in these columns, after the
+/// cap.
 struct KlTopArgs {
   int64_t rows = 0;
   int64_t count = 0;
@@ -71,8 +74,9 @@ struct KlTopArgs {
   float* gradient = nullptr;  // [rows, count]
 };
 
-/// Some columns of each row: indices [rows, count], each once in a row, of
-/// which the tile has first .. first + columns - 1.
+/// Some columns of the vocabulary for each row, `indices` [rows, count], all
+/// different within a row; and a tile, which has the columns first .. first +
+/// columns - 1.
 struct TopColumns {
   int64_t rows = 0;
   int64_t count = 0;
@@ -81,14 +85,16 @@ struct TopColumns {
   int64_t columns = 0;
 };
 
-/// values [rows, count] at those that the tile has.
+/// values [rows, count] = the head's logits in the columns that the tile has;
+/// the other values stay.
 struct PickTopArgs {
   TopColumns places{};
   HeadSide head{};
   float* values = nullptr;
 };
 
-/// tile [rows, columns] = values where a column is one of these, else 0.
+/// tile [rows, columns] = `values` [rows, count] in their columns, 0 in all
+/// others.
 struct SpreadTopArgs {
   TopColumns places{};
   const float* values = nullptr;
@@ -96,7 +102,8 @@ struct SpreadTopArgs {
 };
 
 /// The `count` largest values of each row of x [rows, columns] and their
-/// columns, ascending by column; of equal ones the first columns.
+/// columns, in ascending order of columns. Of equal values those of the first
+/// columns are taken.
 struct TopArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -106,7 +113,7 @@ struct TopArgs {
   uint32_t* indices = nullptr;  // [rows, count]
 };
 
-/// TopArgs on logits that are made some rows at a time.
+/// TopArgs for logits that are made some rows at a time.
 struct TopHeadArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -116,15 +123,17 @@ struct TopHeadArgs {
   uint32_t* indices = nullptr;
 };
 
-/// Columns of a row of FisherTileArgs' state, over the columns seen so far: the
-/// log of sum exp(logits), and sum s exp(logits / 2) over the square root of
-/// sum exp(logits), s the signs drawn.
+/// What a row of FisherTileArgs' state holds of the vocabulary's columns seen
+/// so far: log(sum(exp(logits))), and sum(s exp(logits / 2)) /
+/// sqrt(sum(exp(logits))), where s are the signs drawn.
 enum FisherColumn { kFisherLogSum = 0, kFisherDot, kFisherColumns };
 
-/// A tile of the vocabulary of v, a draw by row of mean 0 and covariance
-/// diag(p) - p p^T, p = softmax(logits) over the whole of it; see
-/// ops::fisher_head. Signs are by `seed`, first_row + row and column, where
-/// `first` is the tile's first column, a multiple of 64.
+/// Of a tile of the vocabulary: fisher_update brings `state` up to date by it;
+/// fisher_gradient then, once the state has seen the whole vocabulary, gives
+/// `gradient`, the tile of v. Each row of v is a random draw of mean 0 and
+/// covariance diag(p) - p p^T, where p = softmax(logits); see ops::fisher_head.
+/// The signs depend on `seed`, on first_row + row and on the column. `first`,
+/// the tile's first column, is a multiple of 64.
 struct FisherTileArgs {
   int64_t rows = 0;
   int64_t columns = 0;

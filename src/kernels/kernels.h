@@ -5,10 +5,11 @@
 
 #include "kernels/types.h"
 
-/// CPU kernels on raw pointers. Strides count elements between rows; the last
-/// axis is contiguous. Inputs and outputs do not overlap unless a kernel says
-/// that they may. Threads are OpenMP's; a call from within a parallel region
-/// runs on its caller's thread alone. Shapes are the caller's to check.
+/// CPU kernels on raw pointers. A stride is the number of elements from one row
+/// to the next; the last axis is contiguous. Inputs and outputs do not overlap
+/// unless a kernel says that they may. A kernel uses the threads of threads.h;
+/// called from within a task it runs on its caller's thread alone. The caller
+/// has checked the shapes.
 namespace pennyweight::kernels {
 
 struct ConstMatrix {
@@ -29,8 +30,8 @@ struct ConstVector {
   DType type = DType::f32;
 };
 
-/// out [m, n] = x [m, k] * weight [n, k]^T + bias [n] + residual [m, n]; with
-/// weight_by_depth the weight is [k, n] and not transposed.
+/// out [m, n] = x [m, k] * weight [n, k]^T + bias [n] + residual [m, n]. With
+/// weight_by_depth the weight is stored as [k, n] and is not transposed.
 struct MatmulArgs {
   int64_t m = 0;
   int64_t n = 0;
@@ -45,10 +46,11 @@ struct MatmulArgs {
 
 enum class QuantMode : uint8_t { affine, mxfp4, mxfp8, nvfp4 };
 
-/// A weight [rows, columns] in MLX's packed layout: value i of a row is bits
-/// i * bits .. of its little-endian bit stream; scales and biases stand for
-/// `group` neighbours. The rows of codes, scales and biases are contiguous.
-/// Scales of the fp modes are bytes: e8m0 (mx, OCP MX 1.0), e4m3 (nvfp4).
+/// A weight [rows, columns] in MLX's packed layout. Code i of a row is the
+/// `bits` bits from bit i * bits on of the row's little-endian bit stream; each
+/// `group` neighbours share a scale and a bias. The rows of codes, scales and
+/// biases are contiguous. Scales of the fp modes are bytes: e8m0 for mxfp4 and
+/// mxfp8 (OCP Microscaling Formats 1.0), e4m3 for nvfp4.
 struct QuantizedMatrix {
   QuantMode mode = QuantMode::affine;
   int bits = 4;
@@ -61,8 +63,8 @@ struct QuantizedMatrix {
   DType scale_type = DType::f32;  // of scales and biases, affine only
 };
 
-/// out [rows, columns] = scale * code + bias, in float32 and rounded once, of
-/// rows first_row .. first_row + rows - 1.
+/// out [rows, columns] = scale * code + bias for the weight's rows first_row ..
+/// first_row + rows - 1, computed in float32 and rounded once.
 struct DequantizeArgs {
   QuantizedMatrix weight{};
   int64_t first_row = 0;
@@ -70,8 +72,8 @@ struct DequantizeArgs {
   Matrix out{};
 };
 
-/// As MatmulArgs with a packed weight, which is expanded by panels to x's
-/// type (in float32 where m is small).
+/// MatmulArgs with a packed weight, of which some rows at a time are expanded
+/// to x's type (to float32 where m is small).
 struct QuantizedMatmulArgs {
   int64_t m = 0;
   ConstMatrix x{};  // [m, weight.columns]
@@ -91,8 +93,8 @@ struct RmsNormArgs {
   Matrix out{};
 };
 
-/// x and out [batch, length, heads, head_dim], heads and head_dim contiguous
-/// in out; x's strides are free but for the last axis. See ops::RopeTable.
+/// Rotary embedding of x [batch, length, heads, head_dim], whose last axis is
+/// contiguous; see ops::RopeTable.
 struct RopeArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -120,8 +122,8 @@ struct HeadsView {
 };
 
 /// out = softmax(scale * q k^T + mask) v; see ops::attention. q and out have
-/// `heads` heads and `length` rows, k and v `kv_heads` and `keys`. A query
-/// that may see no key gives zeros.
+/// `heads` heads and `length` rows, k and v have `kv_heads` heads and `keys`
+/// rows. The result of a query that may see no key is 0.
 struct AttentionArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -133,15 +135,15 @@ struct AttentionArgs {
   bool causal = true;
   int64_t window = 0;
   float cap = 0;                 // scores: cap * tanh(score / cap)
-  const float* sinks = nullptr;  // [heads], a score more for each; optional
+  const float* sinks = nullptr;  // [heads], one more score each; optional
   DType type = DType::f32;
   HeadsView q{}, k{}, v{};
   void* out = nullptr;  // contiguous
 };
 
-/// out [batch, length, heads, value_dim] of the gated delta rule; see
-/// ops::gated_delta. q and k have `key_heads` heads of key_dim values in
-/// `type`, v has `heads` of value_dim in `value_type`, as out.
+/// The gated delta rule; see ops::gated_delta. q and k have `key_heads` heads
+/// of key_dim values in `type`; v and out [batch, length, heads, value_dim] are
+/// of `value_type`.
 struct GatedDeltaArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -157,9 +159,10 @@ struct GatedDeltaArgs {
   void* out = nullptr;          // contiguous
 };
 
-/// out [batch, length, channels]: each channel of x convolved with its own
-/// row of weight [channels, width], the last tap at the output's position,
-/// what stands before x being 0; then silu if asked for.
+/// out [batch, length, channels] is each channel of x convolved with its own
+/// row of weight [channels, width], and then silu of that with `silu`. The
+/// row's last value meets the output's own position, those before it the
+/// positions before; in front of x stand zeros.
 struct CausalConvArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -174,13 +177,14 @@ struct CausalConvArgs {
   void* out = nullptr;   // contiguous
 };
 
-/// silu and gelu: activation(gate) * up, gelu by its form with tanh, which is
-/// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)). clipped is gpt_oss's:
-/// g sigmoid(1.702 g) (u + 1), g the gate and u up, g at most 7 and u within
-/// -7 and 7.
+/// Gated activations of a gate g and an up-projection u:
+///   silu     g sigmoid(g) u
+///   gelu     g sigmoid(2 sqrt(2 / pi) (g + 0.044715 g^3)) u, gelu's tanh form
+///   clipped  g sigmoid(1.702 g) (u + 1), gpt_oss's, where g is clipped to at
+///            most 7 and u to within -7 and 7
 enum class GateKind : uint8_t { silu, gelu, clipped };
 
-/// out = what `kind` makes of gate and up. `out` may be `gate` or `up` itself.
+/// out = the gated activation `kind`. `out` may be `gate` or `up` itself.
 struct GatedActivationArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -210,8 +214,9 @@ struct LogSumExpArgs {
   float* out = nullptr;
 };
 
-/// Advances scoring state by a tile of columns first .. first + columns - 1;
-/// see ops::score_update and score_state.h.
+/// Brings the scoring state (see ops::score_update and score_state.h) up to
+/// date by a tile of logits: columns first .. first + columns - 1 of the
+/// vocabulary.
 struct ScoreArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -232,20 +237,22 @@ struct HeadSide {
   float cap = 0;       // logits become cap * tanh(logits / cap); 0: they stay
 };
 
-/// score_update on logits that are made a tile at a time and never stored.
+/// ScoreArgs for logits that are made a tile at a time and never stored as a
+/// whole.
 struct ScoreMatmulArgs {
   int64_t rows = 0;
   int64_t columns = 0;
   int64_t first = 0;
   HeadSide logits{};
-  HeadSide reference{};              // optional: its x.data is null
-  float scale = 1;                   // multiplies both sides' logits, capped
+  HeadSide reference{};  // optional: its x.data is null
+  float scale = 1;       // multiplies both sides' logits, after the cap
   const int32_t* targets = nullptr;  // [rows]
   float* state = nullptr;            // [rows, state_stride], in place
   int64_t state_stride = 0;
 };
 
-/// out [4, rows]: nll, kl, reference_nll, agrees (0 or 1).
+/// What a scoring state comes to once it has seen the whole vocabulary: out [4,
+/// rows] holds nll, kl, reference_nll and agrees (0 or 1) of ops::Scores.
 struct ScoreFinishArgs {
   int64_t rows = 0;
   const float* state = nullptr;
@@ -280,9 +287,9 @@ struct TransposeArgs {
   int64_t out_stride = 0;
 };
 
-/// For each part, one after the other in `out` [sum of m, n], float32:
-/// out += a [rows, m]^T * b [rows, n]. Of a part that is b itself the upper
-/// half is computed and copied to the lower.
+/// For each part out += a [rows, m]^T * b [rows, n]; the parts' products stand
+/// one below the other in `out` [sum of m, n], float32. Where a is b itself,
+/// the upper half is computed and copied to the lower.
 struct GramArgs {
   struct Part {
     int64_t m = 0;

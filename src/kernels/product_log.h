@@ -20,11 +20,12 @@ struct ProductServer {
   std::atomic<int64_t> operations{0};
 };
 
-/// The one of that name, for good.
+/// The implementation of that name, which is made where there is none and lives
+/// as long as the process.
 ProductServer& product_server(std::string_view name);
 
-/// A product [m, k] by [k, n] that is under way as long as this lives: counted
-/// for `server` as 2 m n k operations.
+/// Counts a product [m, k] by [k, n] for `server`, as 2 m n k operations; where
+/// products are traced it is timed as long as this lives.
 class CountedProduct {
  public:
   CountedProduct(
@@ -50,7 +51,7 @@ struct ServedProducts {
   int64_t operations = 0;
 };
 
-/// Of each implementation that has served any, the most operations first.
+/// All implementations that have served any, those of most operations first.
 std::vector<ServedProducts> products_served();
 
 /// What has been served since `before` was asked for.

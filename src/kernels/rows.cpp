@@ -12,8 +12,6 @@ namespace pennyweight::kernels {
 
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;  // values that are worth a thread
-
 template <class T>
 const T* row_of(const ConstMatrix& x, int64_t row) {
   return static_cast<const T*>(x.data) + row * x.stride;
@@ -51,7 +49,8 @@ void mix_row(const MixRowsArgs& args, int64_t i, float* sums) {
   }
 }
 
-/// In eight parts, so that additions need not wait for each other.
+/// Eight sums side by side, so that an addition need not wait for the one
+/// before.
 template <class T, class U>
 float dot(const T* x, const U* y, int64_t columns) {
   std::array<float, 8> sums{};
@@ -71,11 +70,7 @@ float dot(const T* x, const U* y, int64_t columns) {
   return sum;
 }
 
-int64_t grain_of(int64_t columns, int64_t count) {
-  return 1 + kGrain / std::max<int64_t>(1, columns * count);
-}
-
-/// No sum and no change of type.
+/// Whether nothing is summed and no type changes.
 bool only_copies(const MixRowsArgs& args) {
   return args.count == 1 && !args.weights && args.x.type == args.out.type;
 }
@@ -87,42 +82,30 @@ void mix_rows(const MixRowsArgs& args) {
   const auto out_row = [&](int64_t i) {
     return advance(args.out.data, args.out.type, i * args.out.stride);
   };
-  const int64_t grain = grain_of(args.columns, args.count);
-  parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
+  parallel_rows(args.rows, args.columns * args.count, [&](int64_t i) {
     thread_local Scratch scratch;
-    for (int64_t i = begin; i < end; ++i) {
-      if (only_copies(args)) {
-        const int64_t from = args.index[i] / args.divisor;
-        std::memcpy(out_row(i), from_row(args.x, from).data, bytes);
-        continue;
-      }
-      const bool direct = args.out.type == DType::f32;
-      float* sums = direct ? static_cast<float*>(out_row(i))
-                           : scratch.get<float>(args.columns);
-      visit_type(args.x.type, [&](auto* type) {
-        mix_row<std::remove_pointer_t<decltype(type)>>(args, i, sums);
-      });
-      for (int64_t c = 0; !direct && c < args.columns; ++c) {
-        store_at(args.out, i, c, sums[c]);
-      }
+    if (only_copies(args)) {
+      const int64_t from = args.index[i] / args.divisor;
+      std::memcpy(out_row(i), from_row(args.x, from).data, bytes);
+      return;
+    }
+    const bool direct = args.out.type == DType::f32;
+    float* sums = direct ? static_cast<float*>(out_row(i))
+                         : scratch.get<float>(args.columns);
+    visit_type(args.x.type, [&]<class T>(T*) { mix_row<T>(args, i, sums); });
+    for (int64_t c = 0; !direct && c < args.columns; ++c) {
+      store_at(args.out, i, c, sums[c]);
     }
   });
 }
 
 void dot_rows(const DotRowsArgs& args) {
-  const int64_t grain = grain_of(args.columns, args.count);
-  parallel_ranges(args.rows, grain, [&](int64_t begin, int64_t end) {
-    visit_type(args.y.type, [&](auto* y_type) {
-      using Y = std::remove_pointer_t<decltype(y_type)>;
-      visit_type(args.x.type, [&](auto* x_type) {
-        using X = std::remove_pointer_t<decltype(x_type)>;
-        for (int64_t at = begin * args.count; at < end * args.count; ++at) {
-          args.out[at] =
-              dot(row_of<X>(args.x, args.index[at]),
-                  row_of<Y>(args.y, at / args.count),
-                  args.columns);
-        }
-      });
+  visit_types(args.y.type, args.x.type, [&]<class Y, class X>(Y*, X*) {
+    parallel_rows(args.rows, args.columns * args.count, [&](int64_t i) {
+      for (int64_t at = i * args.count; at < (i + 1) * args.count; ++at) {
+        const X* x = row_of<X>(args.x, args.index[at]);
+        args.out[at] = dot(x, row_of<Y>(args.y, i), args.columns);
+      }
     });
   });
 }

@@ -2,13 +2,13 @@
 
 #include "kernels/kernels.h"
 
-/// Rows gathered and added up: what brings tokens to their experts and back.
-/// Rules as in kernels.h.
+/// Rows gathered and added up, which brings tokens to their experts and back.
+/// The rules of kernels.h hold.
 namespace pennyweight::kernels {
 
 /// out[i] = sum over j < count of weights[i, j] * x[index[i, j] / divisor],
-/// rows of `columns` values, added up in float32 in the order of j. Without
-/// weights they are 1.
+/// rows of `columns` values, added up in float32 in the order of j. Where there
+/// are no weights, they are 1.
 struct MixRowsArgs {
   int64_t rows = 0;  // of out
   int64_t columns = 0;
@@ -20,7 +20,7 @@ struct MixRowsArgs {
   Matrix out{};
 };
 
-/// out[i, j] = the sum over a row of y[i] * x[index[i, j]], float32.
+/// out[i, j] = the dot product of the rows y[i] and x[index[i, j]], float32.
 struct DotRowsArgs {
   int64_t rows = 0;
   int64_t columns = 0;

@@ -2,12 +2,12 @@
 
 namespace pennyweight::kernels {
 
-/// Columns of a row of scoring state (see ops::score_start). With c the
-/// scored model's logits and r the reference's, over the columns seen so far:
+/// What a row of scoring state (see ops::score_start) holds, where c are the
+/// scored model's logits and r the reference's, over the columns seen so far.
 enum ScoreColumn {
   kScoreMax = 0,  // m_c = max c
   kScoreSum,      // sum exp(c - m_c)
-  kScoreSumLow,   // what float32 lost of it
+  kScoreSumLow,   // what rounding that to float32 has lost
   kScoreArgmax,   // first column where c = m_c
   kScoreTarget,   // c[target]
   kScoreRefMax,   // m_r, and so on for r
@@ -17,7 +17,7 @@ enum ScoreColumn {
   kScoreRefTarget,
   kScoreDifference,  // sum exp(r - m_r) (r - c)
   kScoreDifferenceLow,
-  kScoreHasReference,  // 1 once a reference came
+  kScoreHasReference,  // 1 once a reference has been seen
   kScoreColumns,
 };
 

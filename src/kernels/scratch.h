@@ -7,9 +7,9 @@
 
 namespace pennyweight::kernels {
 
-/// Memory on cache-line boundaries that grows and is kept: kernels hold one
-/// a thread (thread_local), so that no call pays for fresh pages. Contents are
-/// undefined after a get().
+/// Memory that begins at a cache line, grows as it is asked for more, and is
+/// kept: kernels hold one for each thread (thread_local), so that no call pays
+/// for fresh pages. What it holds after get() is undefined.
 class Scratch {
  public:
   template <class T>
@@ -17,7 +17,7 @@ class Scratch {
     const size_t bytes = size_t(count) * sizeof(T);
     if (bytes > size_) {
       data_.reset();
-      size_ = 0;  // should there be no memory
+      size_ = 0;  // in case that `new` throws
       data_.reset(static_cast<char*>(::operator new(bytes, kAlignment)));
       size_ = bytes;
     }

@@ -11,18 +11,18 @@ namespace pennyweight::kernels {
 
 using TaskFn = void (*)(void* context, int64_t task);
 
-/// The threads that run kernels' tasks beside the thread that has them to do:
-/// one pool for all callers. OpenMP keeps a pool for each caller, and once two
-/// of them hold more threads than there are cores, its threads sleep after
-/// each piece of work, which costs small models 6 % of their speed.
+/// The threads that help a caller with its tasks: one pool for all callers.
+/// OpenMP keeps a pool for each of them, and once two hold more threads than
+/// there are cores, its threads sleep after each piece of work, which costs
+/// small models 6 % of their speed.
 class ThreadPool {
  public:
   /// The process's own; never destroyed, since its threads run to the end.
   static ThreadPool& instance();
 
-  /// call(context, task) for task = 0 .. tasks - 1, begun in this order on up
-  /// to `threads` threads, the caller's among them. The first exception stops
-  /// what has not begun and is thrown again.
+  /// Calls call(context, task) for task = 0 .. tasks - 1, in this order, on up
+  /// to `threads` threads, the caller's among them. After an exception no more
+  /// tasks begin, and the first one is thrown again.
   void run(int64_t tasks, int threads, TaskFn call, void* context);
 
  private:

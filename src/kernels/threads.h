@@ -8,22 +8,22 @@
 
 namespace pennyweight::kernels {
 
-/// What is made may not depend on the number of threads: that decides how many
-/// tasks run at once, and never which sums are made in which order. So what a
-/// kernel does inside a task differs from what it does outside of one (it has
-/// no threads of its own there), and whether there is a task is a matter of
-/// shapes: one that a single thread runs is a task as well.
+/// No result may depend on the number of threads: it decides how many tasks run
+/// at once, and never which sums are made in which order. A kernel works
+/// differently inside a task, where it has no threads of its own, than outside
+/// of one. So whether something is a task depends on shapes alone: work for
+/// several tasks runs as tasks on a single thread, too.
 
 /// Threads that a kernel uses: PENNYWEIGHT_THREADS or else OMP_NUM_THREADS
 /// where it is a positive number, else the cores that this process may run on.
 /// 1 inside a task.
 int thread_count();
 
-/// Another number for all calls to come, by any thread; 0: the above again.
-/// For tests and benches.
+/// For tests and benchmarks: sets that number for all threads from now on; with
+/// 0 it is as above again.
 void override_thread_count(int count);
 
-/// Whether the caller is a task of a larger parallel work.
+/// Whether the caller runs inside a task.
 bool in_task();
 
 /// The calling thread is in a task as long as this lives.
@@ -38,10 +38,10 @@ class Task {
   bool before_;
 };
 
-/// f(task) for task = 0 .. tasks - 1, on all threads: they begin in this order,
-/// so that one may wait for those before it, and end in any. The first
-/// exception stops what has not begun and is thrown again. A single one is no
-/// task: it may use all threads itself.
+/// Calls f(task) for task = 0 .. tasks - 1 on all threads. Tasks begin in this
+/// order, so that one may wait for those before it, and end in any. After an
+/// exception no more tasks begin, and the first one is thrown again. A single
+/// call is no task: it may use all threads itself.
 template <class F>
 void parallel_tasks(int64_t tasks, F&& f) {
   if (tasks == 1) {
@@ -66,9 +66,9 @@ void parallel_tasks(int64_t tasks, F&& f) {
       const_cast<std::remove_const_t<Callee>*>(&f));
 }
 
-/// f(begin, end) over 0 .. count in equal parts, one a thread, none smaller
-/// than `grain`: f may not let its result depend on where parts begin. They are
-/// tasks unless there is work for a single one.
+/// Calls f(begin, end) for equal parts of 0 .. count, one for each thread and
+/// none smaller than `grain`. What f makes may not depend on where the parts
+/// begin. They are tasks unless all of the work is too small for two.
 template <class F>
 void parallel_ranges(int64_t count, int64_t grain, F&& f) {
   const int64_t most = count / std::max<int64_t>(1, grain);
@@ -95,7 +95,7 @@ inline int64_t row_grain(int64_t columns) {
   return 1 + kValues / std::max<int64_t>(1, columns);
 }
 
-/// f(row) for all rows, each of `columns` values.
+/// Calls f(row) for all rows, each of `columns` values.
 template <class F>
 void parallel_rows(int64_t rows, int64_t columns, F&& f) {
   parallel_ranges(rows, row_grain(columns), [&](int64_t begin, int64_t end) {

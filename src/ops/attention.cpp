@@ -115,8 +115,8 @@ mx::array fused_attention(
       sinks));
 }
 
-/// Options but for the sinks, which are an input: q, k, v and perhaps sinks are
-/// the first inputs of both directions.
+/// The options of an op without the sinks, which are an input: q, k, v and
+/// perhaps the sinks are the first inputs of forward and backward pass.
 struct Settings {
   AttentionOptions options;
   bool has_sinks;

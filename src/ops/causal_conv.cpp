@@ -12,7 +12,7 @@ namespace {
 mx::array by_mlx(const Arrays& in, bool silu) {
   const auto& x = in[0];
   const int width = in[1].shape(1);
-  // Zeros stand on both sides: what the end saw of them is cut off.
+  // conv1d pads both sides with zeros: the results behind the end are cut off.
   auto sums = mx::conv1d(
       as_float32(x),
       mx::expand_dims(as_float32(in[1]), 2),
@@ -35,8 +35,8 @@ mx::array reversed_in_time(const mx::array& y) {
       {1, -1, 1});
 }
 
-/// What a position gives is given back to it by the positions behind it: a
-/// convolution of the gradient by the sums, reversed in time.
+/// A position's gradient comes from the positions behind it that have seen it:
+/// that is the same convolution, of the sums' gradient reversed in time.
 mx::array gradient_by_x(const Arrays& in, const mx::array& dy, bool silu) {
   const auto& x = in[0];
   const auto& weight = in[1];

@@ -4,8 +4,9 @@
 
 #include "ops/ops.h"
 
-/// Argument checks of ops.h; each throws invalid_argument Errors that name
-/// the function `where` and the shape or dtype that does not fit.
+/// Checks of arguments that several ops share. Each throws invalid_argument
+/// Errors that name the function `where` and the shape or dtype that does not
+/// fit.
 namespace pennyweight::ops {
 
 std::string describe(const mx::array& x);
@@ -19,7 +20,7 @@ void check_linear(
     const mx::array& weight,
     const std::optional<mx::array>& bias);
 void check_quantized(const QuantizedWeight& weight, const char* where);
-/// not_supported Error for scales that are no floats, which have no gradient.
+/// A not_supported Error where scales are not floating and so have no gradient.
 void check_affine(const QuantizedWeight& weight);
 void check_quantized_linear(
     const mx::array& x,

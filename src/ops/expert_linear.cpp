@@ -104,7 +104,7 @@ Own view_of(CpuWork& work, const Form& form, size_t at) {
   return own;
 }
 
-// As one stack, which MLX's gathered products want.
+// MLX's gathered product takes all experts as one stack.
 mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
   Arrays weights;
   Arrays biases;
@@ -194,7 +194,8 @@ mx::array by_weight(
             .b = work.matrix(1),
             .parts = {{work.columns(0), work.matrix(0)}},
             .out = work.zeros()};
-        // The stream may not have chosen the experts before the task runs.
+        // Which rows are the expert's is known only when the task runs: what
+        // chooses the experts may run on the stream before it.
         return [all, own, of_row = work.data<uint32_t>(2)] {
           const auto [first, last] =
               std::equal_range(of_row, of_row + all.rows, own);

@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kPieceRows = 256;
 constexpr int64_t kFewPieces = 16;
 constexpr int64_t kRowStep = 8;
-constexpr int64_t kFewRows = 4;  // which no kernel compiles anything for
+constexpr int64_t kFewRows = 4;  // for so few nothing is compiled
 
 /// Rows of one expert that are multiplied together.
 struct Piece {

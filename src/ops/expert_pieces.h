@@ -7,8 +7,8 @@
 
 namespace pennyweight::ops {
 
-/// Rows x [count, in] to out [count, width], each by its own expert's matrix;
-/// they stand sorted by expert.
+/// The rows x [count, in], of which each is multiplied by its own expert's
+/// matrix, and their results out [count, width]. Rows are sorted by expert.
 struct ExpertRows {
   int64_t count = 0;
   int64_t in = 0;
@@ -18,19 +18,19 @@ struct ExpertRows {
   const uint32_t* expert = nullptr;  // of each row
 };
 
-/// out = what `expert` makes of `rows` rows of x.
+/// Writes to out what the expert makes of `rows` rows of x.
 using MultiplyRows = std::function<void(
     uint32_t expert,
     int64_t rows,
     const kernels::ConstMatrix& x,
     const kernels::Matrix& out)>;
 
-/// Calls `multiply` for all rows, some of one expert at a time: as tasks where
-/// that makes many calls, since small products gain nothing from several
-/// threads each, else one after the other. The number
-/// of an expert's rows is another in each batch, and oneDNN compiles a product
-/// for each: so that there are only a few, short pieces are filled up with rows
-/// of zeros, apart from x.
+/// Calls `multiply` for all rows, for a piece of one expert's rows at a time.
+/// Many pieces are tasks of one thread each, since small products gain nothing
+/// from more; few run one after the other. oneDNN compiles a product for each
+/// number of rows, and experts have another number in each batch: so that few
+/// products are compiled, short pieces are copied and filled up with rows of
+/// zeros.
 void multiply_pieces(const ExpertRows& rows, const MultiplyRows& multiply);
 
 }  // namespace pennyweight::ops

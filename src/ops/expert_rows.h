@@ -4,18 +4,18 @@
 
 namespace pennyweight::ops {
 
-/// In what order the rows of tokens that go to several experts each stand. Slot
-/// t * chosen + j is token t's j-th choice.
+/// The order of rows that are sorted by expert, where each token goes to
+/// several experts. Slot t * chosen + j is token t's j-th choice.
 struct RowOrder {
   mx::array slot;   // uint32 [rows]: the slot of each row
   mx::array place;  // uint32 [tokens, chosen]: the row of each slot
 };
 
-/// x [tokens, n] to [rows, n]: each row is its slot's token.
+/// The rows [rows, n] of x [tokens, n]: each is that of its slot's token.
 mx::array rows_of_slots(const mx::array& x, const RowOrder& order);
 
-/// y [rows, n] to float32 [tokens, n]: each token's rows times scores float32
-/// [tokens, chosen], added up.
+/// For each token the sum of its rows of y [rows, n], times their scores
+/// float32 [tokens, chosen]: float32 [tokens, n].
 mx::array
 mix_slots(const mx::array& y, const RowOrder& order, const mx::array& scores);
 

@@ -1,5 +1,6 @@
 #include <mlx/ops.h>
 
+#include "kernels/access.h"
 #include "ops/check.h"
 #include "ops/primitive.h"
 
@@ -45,7 +46,8 @@ mx::array backward(
       .cpu = [kind](CpuWork& work) -> Task {
         const auto dgate = work.result();
         auto dup = dgate;
-        dup.data = work.out<char>() + work.out_bytes() / 2;
+        dup.data =
+            kernels::advance(dgate.data, dgate.type, work.out_size() / 2);
         const kernels::GatedActivationBackwardArgs args{
             .rows = work.rows(0),
             .columns = work.columns(0),

@@ -38,7 +38,8 @@ void check_gated_delta(
           " are not one float32 for each head of v " + describe(v));
 }
 
-/// All but where the result goes, from the inputs q, k, v, g and beta.
+/// The kernel's arguments but for the result, from the inputs q, k, v, g and
+/// beta.
 kernels::GatedDeltaArgs arguments(CpuWork& work) {
   return {
       .batch = work.size(2, 0),
@@ -56,8 +57,8 @@ kernels::GatedDeltaArgs arguments(CpuWork& work) {
       .beta = work.data<float>(4)};
 }
 
-/// Gradients by all inputs, [batch, length, n]: what a token has of each, as
-/// kernels::GatedDeltaBackwardArgs lays them out.
+/// The gradients by all inputs, [batch, length, n]: for each token those by q,
+/// k, v, g and beta one after the other (see kernels::GatedDeltaBackwardArgs).
 mx::array backward(const Arrays& inputs, const mx::array& dy, int n) {
   const auto& v = inputs[2];
   Arrays all = inputs;
@@ -79,7 +80,7 @@ mx::array backward(const Arrays& inputs, const mx::array& dy, int n) {
 
 GradientOf gradients(const Arrays& in, const mx::array& dy) {
   const int tokens = in[2].shape(0) * in[2].shape(1);
-  std::vector<int> firsts{0};  // of each input in what a token has
+  std::vector<int> firsts{0};  // where each input's part of a token begins
   for (const auto& input : in) {
     firsts.push_back(firsts.back() + int(input.size()) / tokens);
   }

@@ -22,10 +22,10 @@ mx::array gated_delta(
     const mx::array& beta);
 
 /// Each channel of x [batch, length, channels] convolved with its own row of
-/// weight [channels, width], of which the last value meets the position
-/// itself and the first what stands width - 1 before it; before x stand
-/// zeros. Then silu(x) = x / (1 + exp(-x)) where asked for. The result has
-/// x's shape and type and is rounded once.
+/// weight [channels, width], and then silu(x) = x / (1 + exp(-x)) of that with
+/// `silu`. The row's last value meets the position itself and the first the
+/// position width - 1 before it; in front of x stand zeros. The result has x's
+/// shape and type and is rounded once.
 mx::array
 causal_conv(const mx::array& x, const mx::array& weight, bool silu = false);
 
@@ -34,8 +34,9 @@ struct QueriesAndKeys {
   mx::array k;
 };
 
-/// x / sqrt(|x|^2 + eps) over the last axis of q and k [..., key_dim], of q
-/// also over sqrt(key_dim): what the models give to gated_delta. Types stay.
+/// What the models give to gated_delta: x / sqrt(|x|^2 + eps) over the last
+/// axis of q and k [..., key_dim]; q is divided by sqrt(key_dim), too. Types
+/// stay.
 QueriesAndKeys
 normalize_keys(const mx::array& q, const mx::array& k, float eps = 1e-6f);
 

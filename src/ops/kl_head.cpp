@@ -17,8 +17,8 @@ namespace {
 
 using Reference = std::variant<Head, TopLogits>;
 
-// What the gradients by a tile's logits and by its weight may take. Wide tiles
-// make the products of the second pass large.
+// Memory for the gradients by a tile's logits and by its weight. The wider a
+// tile, the larger and faster are the products of the second pass.
 constexpr int64_t kTileBytes = 16 << 20;
 constexpr int64_t kTileStep = 512;
 constexpr int64_t kWidestTile = 16384;
@@ -31,7 +31,7 @@ int tile_columns(const Head& head) {
       std::clamp(fitting / kTileStep * kTileStep, kTileStep, kWidestTile));
 }
 
-/// f(first, count) for tiles of the head.
+/// Calls f(first, count) for all tiles of the head.
 template <class F>
 void each_tile(const Head& head, F&& f) {
   const int step = tile_columns(head);
@@ -52,7 +52,8 @@ void check(const Head& head, const Head& reference) {
       "the reference has other rows or another vocabulary");
 }
 
-/// Scoring state of both sides' logits over the temperature.
+/// The scoring state of both sides' logits, divided by the temperature, once it
+/// has seen the whole vocabulary.
 mx::array
 see_all(const Head& head, const Head& reference, const KlOptions& options) {
   const int rows = head.x.shape(0);
@@ -91,8 +92,9 @@ TopKl see_top(
   return top;
 }
 
-/// The second pass: dx, and for `gradient` the gradients by the weight, from
-/// by_logits(tile, first), the gradient by a tile's logits.
+/// The second pass. by_logits(tile, first) gives the gradient by a tile's
+/// logits; from these come dx, which is returned, and the gradients by the
+/// weight's tiles, which go to `gradient`.
 template <class F>
 mx::array
 go_back(const Head& head, F&& by_logits, const TileGradientFn& gradient) {

@@ -6,10 +6,10 @@
 
 #include "ops/ops.h"
 
-/// A model's head and the divergence from a reference that is trained by. The
-/// vocabulary goes by in tiles, each of which is read when it is its turn: no
-/// logits but a tile's are ever held, and no more of the head. Gradients take a
-/// second pass, when the softmaxes' sums are known.
+/// A model's head and its divergence from a reference, by which models are
+/// trained. The vocabulary goes by in tiles, each of which is read when it is
+/// its turn: no more than one tile's logits and one tile of the head are held
+/// at a time. Gradients take a second pass, when the softmaxes' sums are known.
 namespace pennyweight::ops {
 
 /// Rows of a head: weight [count, in] of vocabulary entries first .. first +
@@ -19,14 +19,14 @@ struct HeadTile {
   std::optional<mx::array> bias = std::nullopt;
 };
 
-/// What a head reads, x [rows, in], and the head.
+/// A head and what it reads, x [rows, in].
 struct Head {
   mx::array x;
   int vocab = 0;
   std::function<HeadTile(int first, int count)> tile;
   float cap = 0;  // logits become cap * tanh(logits / cap); 0: they stay
 };
-/// One that is in memory.
+/// A head that is in memory as a whole.
 Head whole_head(const HeadRows& rows);
 
 /// The largest logits of each row, as mlx_lm's dwq keeps them of a teacher.
@@ -35,8 +35,8 @@ struct TopLogits {
   mx::array columns;  // uint32 [rows, count], each once in a row
 };
 
-/// Of head's logits the `count` largest of each row, in `dtype`, ascending by
-/// column. The head is read whole.
+/// The `count` largest of the head's logits in each row, in `dtype` and in
+/// ascending order of columns. The head is read as a whole.
 TopLogits top_logits(const Head& head, int count, mx::Dtype dtype);
 
 struct KlOptions {
@@ -53,10 +53,10 @@ struct KlHead {
   mx::array dx;    // float32 [rows, in], by head.x, evaluated
 };
 
-/// KL of each row, and its gradient by head.x and, where `gradient` takes it,
-/// by the weight. By a reference's largest logits both softmaxes run over their
-/// columns only. x and weight of a side are of one type, in which the products
-/// run.
+/// The KL of each row, its gradient by head.x and, where `gradient` is given,
+/// that by the weight. Where the reference is its largest logits, both
+/// softmaxes run over their columns only. x and weight of a side are of one
+/// type, in which the products run.
 KlHead kl_head(
     const Head& head,
     const std::variant<Head, TopLogits>& reference,
@@ -69,13 +69,14 @@ mx::array kl_loss(
     const std::variant<Head, TopLogits>& reference,
     const KlOptions& options = {});
 
-/// v weight, float32 [rows, in], evaluated, where v is, by row, a draw of mean
-/// 0 and covariance diag(p) - p p^T, p = softmax of head's logits: that of the
-/// gradient of -log p(y) by the logits with y drawn from p, the second order of
-/// the KL from head to what is near it. With q = sqrt(p),
+/// v times the head's weight, float32 [rows, in], evaluated. Each row of v is a
+/// random draw of mean 0 and covariance diag(p) - p p^T, where p is the softmax
+/// of the row's logits. That is the covariance of the gradient of -log p(y) by
+/// the logits with y drawn from p, and the second-order term of the KL between
+/// the head and one that is near it. With q = sqrt(p) and random signs s,
 ///   v = q * s - p (q . s),
-/// s random signs, which strays less than p - onehot(y) does. Signs are by
-/// `seed`, by first_row + row and by column.
+/// which varies less than p - onehot(y). The signs depend on `seed`, on
+/// first_row + row and on the column.
 mx::array fisher_head(const Head& head, uint64_t seed, int64_t first_row);
 
 }  // namespace pennyweight::ops

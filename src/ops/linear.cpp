@@ -76,7 +76,8 @@ mx::array LinearExtras::gradient(
   if (residual_ && i == at_residual()) {
     return mx::astype(dy, inputs[i].dtype());
   }
-  const auto rows = mx::reshape(dy, {-1, dy.shape(-1)});
+  const int columns = dy.shape(-1);  // not -1 rows: there may be none
+  const auto rows = mx::reshape(dy, {int(dy.size()) / columns, columns});
   return mx::astype(mx::sum(as_float32(rows), 0), inputs[i].dtype());
 }
 

@@ -2,7 +2,7 @@
 
 #include "ops/primitive.h"
 
-/// What linears share, and the products of their gradients.
+/// What dense and packed linears share, and the products of their gradients.
 namespace pennyweight::ops {
 
 /// Bias and residual of a linear: the last inputs of its op, where they are
@@ -24,7 +24,7 @@ class LinearExtras {
     }
   }
 
-  /// The type of a fallback's product that they are added to.
+  /// The type that a fallback's product has before they are added.
   mx::Dtype product_type(mx::Dtype out) const {
     return residual_ ? mx::float32 : out;
   }

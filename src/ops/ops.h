@@ -21,8 +21,9 @@ namespace mx = mlx::core;
 /// measures has no gradient (not_supported Error).
 namespace pennyweight::ops {
 
-/// Lets MLX keep this many bytes of freed results on a CPU: fresh pages for a
-/// result cost more than most of these functions do. Once, at the start.
+/// Lets MLX keep this many bytes of freed results on a CPU, since fresh pages
+/// for a result cost more than most of these functions do. To be called once,
+/// at the start.
 void keep_freed_memory(size_t bytes = size_t(256) << 20);
 
 /// Entries first .. first + count - 1 of x along its first axis, without a
@@ -53,10 +54,10 @@ struct QuantizedWeight {
 /// computed in float32 and rounded once.
 mx::array dequantize(const QuantizedWeight& weight, mx::Dtype dtype);
 
-/// Of a loss by scales and biases of `weight`, which is affine (not_supported
-/// Error otherwise), given that by the dense weight, dw float32 [out, in]:
-/// float32 [out, in / group_size] each, the sums over a group of dw * code and
-/// of dw.
+/// The gradients by scales and biases of `weight`, given dw float32 [out, in],
+/// the gradient by the dense weight: the sums over each group of dw * code and
+/// of dw, float32 [out, in / group_size] each. The weight has to be affine
+/// (not_supported Error).
 struct GroupGradients {
   mx::array scales;
   mx::array biases;
@@ -72,9 +73,9 @@ mx::array quantized_linear(
     const std::optional<mx::array>& bias = std::nullopt,
     std::optional<mx::Dtype> out_dtype = std::nullopt);
 
-/// residual [..., out] + linear(x, weight, bias), in residual's type with one
-/// rounding; on a CPU in the residual's own memory where nothing else needs
-/// it.
+/// residual [..., out] + linear(x, weight, bias), rounded once, to the
+/// residual's type. On a CPU the result is in the residual's own memory where
+/// nothing else needs that.
 mx::array linear_add(
     const mx::array& residual,
     const mx::array& x,
@@ -86,17 +87,18 @@ mx::array quantized_linear_add(
     const QuantizedWeight& weight,
     const std::optional<mx::array>& bias = std::nullopt);
 
-/// sum float32 plus, for each part a [..., m], a transposed times b [..., n],
-/// summed over all other axes: the products stand one after the other in sum
-/// [sum of m, n]. Where a part is the very array b, its rows of sum must be
-/// symmetric. On a CPU in sum's own memory where nothing else needs it.
+/// Adds to sum, float32 [sum of m, n], the product of each part a [..., m],
+/// transposed, with b [..., n], over all axes but the last; the parts' products
+/// stand one below the other. Where a part is the very array b, its rows of sum
+/// must be symmetric. On a CPU the result is in sum's own memory where nothing
+/// else needs that.
 mx::array gram_add(
     const mx::array& sum,
     const std::vector<mx::array>& parts,
     const mx::array& b);
 
-/// sum + x, both float32 of one shape; on a CPU in sum's own memory where
-/// nothing else needs it.
+/// sum + x, both float32 of one shape. On a CPU the result is in sum's own
+/// memory where nothing else needs that.
 mx::array accumulate(const mx::array& sum, const mx::array& x);
 
 /// sum [n] float32 plus the sum of |x [..., n]| over all other axes.
@@ -161,10 +163,11 @@ mx::array cap_logits(const mx::array& logits, float cap);
 mx::array softmax(const mx::array& x);
 mx::array logsumexp(const mx::array& x);
 
-/// Running log-softmax statistics of rows whose vocabulary arrives in tiles,
-/// so that no logits beyond a tile are ever held. float32 [rows, kScoreState]
-/// per row; made by score_start, advanced by score_update for each tile
-/// (columns first .. first + n - 1 of the vocabulary), closed by score_finish.
+/// Scores of rows whose vocabulary arrives in tiles, so that no more logits
+/// than a tile's are ever held. The state, float32 [rows, kScoreState], is made
+/// by score_start, brought up to date by score_update for each tile (columns
+/// first .. first + n - 1 of the vocabulary), and turned into scores by
+/// score_finish.
 inline constexpr int kScoreState = 16;
 mx::array score_start(int rows);
 /// logits [rows, n]; reference [rows, n] likewise, or absent.
@@ -176,16 +179,16 @@ mx::array score_update(
     const mx::array& targets,
     int first);
 
-/// score_update on the logits of rows of a head, linear(x, weight, bias) in
-/// float32, capped as in cap_logits and then times `scale`, of which only a
-/// cache-sized tile exists at a time.
-/// x [rows, in], weight [n, in]: the head's rows first .. first + n - 1.
+/// Rows first .. first + n - 1 of a head: x [rows, in], weight [n, in]. Its
+/// logits are linear(x, weight, bias) in float32, capped as by cap_logits.
 struct HeadRows {
   mx::array x;
   mx::array weight;
   std::optional<mx::array> bias = std::nullopt;
   float cap = 0;
 };
+/// score_update for the logits of a head, multiplied by `scale`, of which on a
+/// CPU only as many exist at a time as the caches hold.
 mx::array score_linear(
     const mx::array& state,
     const HeadRows& head,

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/threads.h"
 
 namespace pennyweight::ops {
@@ -100,12 +101,10 @@ int64_t row_count(const mx::array& x) {
   return int64_t(x.size()) / std::max<int64_t>(1, column_count(x));
 }
 
-/// Whether the values of x, of which nobody else has need, may be written over.
+/// Whether nobody else needs the values of x, so that they may be written over.
 bool is_free(const mx::array& x) {
   return x.is_donatable() && x.flags().row_contiguous;
 }
-
-thread_local bool fallbacks_only = false;
 
 /// An Op that was made on a CPU.
 class CpuPrimitive : public mx::UnaryPrimitive {
@@ -268,7 +267,7 @@ kernels::Matrix CpuWork::zeros() {
 }
 
 mx::array make(Op op) {
-  if (!uses_kernels()) {
+  if (!uses_kernels() && op.fallback) {
     return op.fallback(op.inputs);
   }
   auto shape = std::move(op.shape);
@@ -298,17 +297,9 @@ void no_gradient(const char* op, const std::string& what) {
   throw Error(ErrorCode::not_supported, op, what);
 }
 
-FallbacksOnly::FallbacksOnly() : before_(fallbacks_only) {
-  fallbacks_only = true;
-}
-
-FallbacksOnly::~FallbacksOnly() {
-  fallbacks_only = before_;
-}
-
 bool uses_kernels() {
-  return !fallbacks_only &&
-      mx::default_device().type == mx::Device::DeviceType::cpu;
+  return mx::default_device().type == mx::Device::DeviceType::cpu &&
+      kernels::active_choice() != kernels::Choice::mlx;
 }
 
 mx::array part_of(const mx::array& x, int i) {

@@ -20,9 +20,9 @@ namespace pennyweight::ops {
 
 using Arrays = std::vector<mx::array>;
 
-/// One evaluation of an op on a CPU: it shows the inputs as kernels take them
-/// and gives the result its memory. An input that does not lie as it is asked
-/// for is copied first, by the stream.
+/// One evaluation of an op on a CPU. It shows the inputs as kernels take them,
+/// and gives the result its memory. An input whose strides are not those that
+/// are asked for is copied first: the copy is a task of the stream, too.
 class CpuWork {
  public:
   CpuWork(const Arrays& inputs, mx::array& out, mx::Stream stream)
@@ -34,52 +34,51 @@ class CpuWork {
   int size(size_t i, int axis) const {
     return inputs_[i].shape(axis);
   }
+  /// Whether inputs i and j are one array.
   bool are_one(size_t i, size_t j) const {
     return inputs_[i].id() == inputs_[j].id();
   }
-  /// Number of rows and columns of an input seen as rows of its last axis.
+  /// The number of rows and columns of an input as a matrix: its last axis are
+  /// the columns.
   int64_t rows(size_t i) const;
   int64_t columns(size_t i) const;
 
-  /// [rows, columns], all rows at one stride.
+  /// Input i as a matrix, with one stride from each row to the next.
   kernels::ConstMatrix matrix(size_t i);
-  /// Without any gap.
+  /// Input i without gaps between its values.
   kernels::ConstVector vector(size_t i);
   template <class T>
   const T* data(size_t i) {
     return static_cast<const T*>(vector(i).data);
   }
-  /// [batch, rows, heads, size], sizes contiguous; or [batch, rows, size].
+  /// Input i as [batch, rows, heads, size], or [batch, rows, size], its last
+  /// axis contiguous.
   kernels::HeadsView heads(size_t i);
   kernels::DType type(size_t i) const;
 
-  /// The result, in memory of its own.
+  // The result, to be asked for once, after the inputs whose memory it may
+  // take.
+
+  /// Memory of its own, which holds nothing yet.
   kernels::Matrix result();
-  /// In the memory of the first of these inputs that is of the same type and
-  /// size and that nobody else needs; else in memory of its own.
+  /// The memory of the first of these inputs that has the result's type and
+  /// size and that nobody else needs; else memory of its own.
   kernels::Matrix result_over(std::initializer_list<size_t> inputs);
-  /// Holding what input i holds, in whose memory it is where nobody else needs
-  /// that; else the task begins with a copy.
+  /// Memory that holds the values of input i when the task runs: the input's
+  /// own where nobody else needs it.
   kernels::Matrix result_from(size_t i);
-  /// Holding zeros, which the task begins with.
+  /// Memory that holds zeros when the task runs.
   kernels::Matrix zeros();
-  /// Where the result's values begin, once it has memory.
-  template <class T>
-  T* out() {
-    return out_.data<T>();
-  }
   int64_t out_size() const {
     return int64_t(out_.size());
-  }
-  size_t out_bytes() const {
-    return out_.nbytes();
   }
   int out_size(int axis) const {
     return out_.shape(axis);
   }
   kernels::DType out_type() const;
 
-  /// What the task begins with; empty where that is nothing.
+  /// What fills the result's memory before the task runs; empty where nothing
+  /// has to.
   std::function<void()> beginning() {
     return std::move(beginning_);
   }
@@ -94,14 +93,16 @@ class CpuWork {
   std::function<void()> beginning_;
 };
 
-/// Fills a result. It outlives its CpuWork: it holds values and pointers.
+/// Fills a result. It runs after its CpuWork is gone, so it holds values and
+/// pointers only.
 using Task = std::function<void()>;
 
-/// The gradient of a loss by input i; nothing else is computed.
+/// Gives the gradient of a loss by an op's input i.
 using GradientOf = std::function<mx::array(size_t i)>;
 
-/// An op's inputs, settings and implementations. The functions may hold its
-/// settings, but no arrays: inputs would not be free for the result.
+/// An op: its result's shape and type, its inputs and its implementations.
+/// These functions may hold the op's settings but no arrays: an input that they
+/// hold would never be free for the result.
 struct Op {
   const char* name;
   mx::Shape shape;  // of the result
@@ -112,37 +113,27 @@ struct Op {
   std::function<mx::array(const Arrays& inputs)> fallback = {};
   /// The result by kernels.
   std::function<Task(CpuWork& work)> cpu = {};
-  /// Gradients of what ran on a CPU, given that by the result. Without it they
-  /// are a not_supported Error: for what only measures.
+  /// The gradients of what kernels made, given dy, that by the result. Nothing
+  /// is computed of a gradient that is not asked for. Ops that only measure
+  /// have no vjp: asking for a gradient is a not_supported Error.
   std::function<GradientOf(const Arrays& inputs, const mx::array& dy)> vjp = {};
 };
 
-/// The op's result: lazy, as any of MLX's.
+/// The op's result, lazy as that of any of MLX's ops.
 mx::array make(Op op);
 
-/// A vjp by way of the fallback's, for what is not worth kernels of its own.
+/// Gradients by MLX's vjp of the fallback, for ops whose gradients are not
+/// worth a kernel.
 GradientOf gradient_through(
     const std::function<mx::array(const Arrays&)>& fallback,
     const Arrays& inputs,
     const mx::array& dy);
 
-/// not_supported Error for a gradient that there is none of.
+/// Throws the not_supported Error of a gradient that an op does not have.
 [[noreturn]] void no_gradient(const char* op, const std::string& what);
 
-/// As long as one lives, ops that its thread makes are their fallbacks: for
-/// tests of what a GPU runs.
-class FallbacksOnly {
- public:
-  FallbacksOnly();
-  ~FallbacksOnly();
-  FallbacksOnly(const FallbacksOnly&) = delete;
-  FallbacksOnly& operator=(const FallbacksOnly&) = delete;
-
- private:
-  bool before_;
-};
-
-/// Whether ops are made of kernels here: the default device is a CPU.
+/// Whether ops run kernels here: the default device is a CPU, and the choice is
+/// not mlx (see kernels/dispatch.h).
 bool uses_kernels();
 
 /// Entry i of x along its first axis, without that axis.
@@ -153,7 +144,7 @@ mx::Shape with_last(const mx::array& x, int last);
 
 kernels::DType kernel_type(mx::Dtype dtype);
 
-/// x [..., columns], whose rows are at one stride.
+/// x [..., columns] as a matrix; its rows have to be at one stride.
 kernels::ConstMatrix matrix_of(const mx::array& x);
 
 }  // namespace pennyweight::ops

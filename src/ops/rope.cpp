@@ -69,7 +69,7 @@ rotate(const mx::array& x, const mx::array& frequencies, const Rotation& how) {
             no_gradient(
                 "rope", "frequencies have no gradient; ask for that of x");
           }
-          // Turned back by the same angles.
+          // The gradient is rotated back by the same angles.
           return rotate(
               mx::astype(dy, in[0].dtype()), mx::negative(in[1]), how);
         };

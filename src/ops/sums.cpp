@@ -3,7 +3,7 @@
 #include "ops/check.h"
 #include "ops/primitive.h"
 
-// Sums and differences of float32: what statistics and gradients go into.
+// Sums and differences in float32, of which statistics and gradients are made.
 
 namespace pennyweight::ops {
 
@@ -79,7 +79,7 @@ mx::array gram_add(
             .parts = {},
             .out = {}};
         for (size_t i = 2; i < work.count(); ++i) {
-          // One that is b itself has to have b's address.
+          // The kernel knows a part that is b itself by its address.
           args.parts.push_back(
               {work.columns(i), work.are_one(i, 1) ? args.b : work.matrix(i)});
         }

@@ -40,11 +40,13 @@ TEST(DispatchDeathTest, VariableForcesAChoice) {
     const std::string name{choice_name(choice)};
     expect_choice(name.c_str(), name.c_str());
   }
+  expect_choice("mlx", "mlx");
 }
 
 TEST(DispatchDeathTest, OtherValuesAreErrors) {
   expect_choice(
-      "fast", "is 'fast'; set it to reference, simd, onednn or onednn_f32");
+      "fast",
+      "is 'fast'; set it to reference, simd, onednn, onednn_f32 or mlx");
 }
 
 TEST(Dispatch, BestByDefaultAndOverride) {

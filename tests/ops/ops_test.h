@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/dispatch.h"
 #include "ops/expert_linear.h"
 #include "ops/expert_rows.h"
 #include "ops/gated_delta.h"
@@ -16,6 +17,15 @@ namespace pennyweight::ops {
 
 /// Ops made of MLX's own, as on a GPU: what the CPU's are compared with.
 namespace mlx_path {
+
+struct FallbacksOnly {
+  FallbacksOnly() {
+    kernels::override_choice(kernels::Choice::mlx);
+  }
+  ~FallbacksOnly() {
+    kernels::override_choice({});
+  }
+};
 
 #define BY_FALLBACK(name)                          \
   template <class... Args>                         \

@@ -393,7 +393,7 @@ def test_folded_scales_change_nothing(
     assert distance(folded, plain) < 1e-4
 
 
-@pytest.mark.parametrize("kernel", ["reference", "simd", "onednn"])
+@pytest.mark.parametrize("kernel", ["reference", "simd", "onednn", "mlx"])
 @pytest.mark.parametrize("family, changes, length", [
     case("plain", "llama"),
     case("bias", "qwen2"),

@@ -18,8 +18,8 @@ namespace {
 // Fewer queries than these do not pay for packing keys and values.
 constexpr int64_t kFewestQueries = 16;
 
-/// Keys and values of each (batch row, kv head) in the order of packed
-/// products: once a call, instead of once a tile inside oneDNN.
+/// Packs keys and values of each batch row and kv head once for all tiles;
+/// oneDNN would pack them again for each.
 class PackedProducts : public AttentionProducts {
  public:
   PackedProducts(const AttentionArgs& args, Scratch& keys, Scratch& values)
@@ -100,8 +100,8 @@ class PackedProducts : public AttentionProducts {
         x, args_.type, pair / args_.kv_heads, key, pair % args_.kv_heads));
   }
 
-  /// Keys are columns of the product, kKeyStep of them a block; the depth is
-  /// the head's.
+  /// Of the scores' product keys are the columns, kKeyStep to a block, and the
+  /// head's values the depth.
   void pack_keys(int64_t pair, int64_t from) {
     static_assert(kKeyStep == kPackedColumns);
     const int64_t d = args_.head_dim;
@@ -124,7 +124,7 @@ class PackedProducts : public AttentionProducts {
     }
   }
 
-  /// Keys are the depth, the head's values the columns.
+  /// Of the mix keys are the depth and the head's values the columns.
   void pack_values(int64_t pair, int64_t from) {
     const int64_t d = args_.head_dim;
     BFloat16* part = values_ + pair * value_size_;

@@ -21,13 +21,14 @@ struct ProductShape {
   bool operator==(const ProductShape&) const = default;
 };
 
-/// A compiled product on one thread; to be run by any number of them at once.
+/// A compiled product, which runs on one thread. Several threads may run it at
+/// once.
 class CompiledProduct {
  public:
   explicit CompiledProduct(const ProductShape& shape);
 
-  /// `bias`: null, or float32 [n]. One that adds
-  /// does so to what stands in args.out.
+  /// `bias` is null or float32 [n]. A shape that `adds` adds to what stands in
+  /// args.out.
   void run(const MatmulArgs& args, const float* bias) const;
 
   ProductServer& server() const {
@@ -52,8 +53,9 @@ class CompiledProduct {
   dnnl::matmul matmul_;
 };
 
-/// The product of that shape; compiled where it is asked for the first time,
-/// which takes a millisecond or so. not_supported Error where oneDNN has none.
+/// The product of that shape. The first time that it is asked for it is
+/// compiled, which takes a millisecond or so. A not_supported Error where
+/// oneDNN has none.
 std::shared_ptr<const CompiledProduct> compiled(const ProductShape& shape);
 
 }  // namespace pennyweight::kernels::onednn

@@ -31,7 +31,7 @@ void convert_rows(
     int64_t columns,
     const ConstMatrix& x,
     const Matrix& out) {
-  parallel_ranges(rows, 1 + 16384 / columns, [&](int64_t begin, int64_t end) {
+  parallel_ranges(rows, row_grain(columns), [&](int64_t begin, int64_t end) {
     simd::convert(
         {end - begin, columns, from_row(x, begin), from_row(out, begin)});
   });
@@ -122,7 +122,7 @@ bool wants_aligned_copy(const MatmulArgs& args) {
 ConstMatrix aligned_copy(const MatmulArgs& args) {
   thread_local Scratch scratch;
   auto* copy = scratch.get<BFloat16>(args.m * args.k);
-  parallel_ranges(args.m, 1 + 16384 / args.k, [&](int64_t begin, int64_t end) {
+  parallel_ranges(args.m, row_grain(args.k), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const void* row = advance(args.x.data, args.x.type, i * args.x.stride);
       std::memcpy(copy + i * args.k, row, size_t(args.k) * sizeof(BFloat16));

@@ -21,7 +21,7 @@ namespace pennyweight::kernels::onednn {
 bool has_bfloat16();
 bool bfloat16_pays();
 
-/// With `narrow`, of bfloat16 products on instructions of their own.
+/// The instruction set in use; with `narrow` that of bfloat16 products.
 std::string_view target_name(bool narrow);
 
 /// The library's, such as "2.6.0".

@@ -22,7 +22,7 @@ void copy_residual(const MatmulArgs& args) {
   if (args.residual.data == args.out.data) {
     return;
   }
-  parallel_ranges(args.m, 1 + 16384 / args.n, [&](int64_t begin, int64_t end) {
+  parallel_ranges(args.m, row_grain(args.n), [&](int64_t begin, int64_t end) {
     simd::convert(
         {end - begin,
          args.n,
@@ -44,10 +44,6 @@ const float* wide_bias(const MatmulArgs& args) {
        {bias, DType::f32, args.n}});
   return bias;
 }
-
-}  // namespace
-
-namespace {
 
 bool has_isa(dnnl::cpu_isa wanted) {
   const auto bits = unsigned(wanted);
@@ -130,21 +126,18 @@ void add_rows(const MatmulArgs& args, const ConstMatrix& x) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 CountedProduct counted(const CompiledProduct& product, const MatmulArgs& args) {
   return {product.server(), args.m, args.n, args.k, args.x.type};
 }
 
-/// What serves a product: as it is, or to be made apart and copied.
+/// What serves a product. `apart`: its result is made in other memory and
+/// copied.
 struct Served {
   std::shared_ptr<const CompiledProduct> product;
   bool apart = false;
 };
 
-/// oneDNN's fast products leave no gaps between rows of the result.
+/// oneDNN's fast products have results without gaps between their rows.
 Served serve(const MatmulArgs& args) {
   auto made = compiled(shape_of(args, false));
   if (!made->is_brgemm() && args.out.stride != args.n) {

@@ -4,9 +4,9 @@
 
 namespace pennyweight::kernels::onednn {
 
-/// A matmul whose types oneDNN multiplies as they are: x and weight float32
-/// and out float32, or bfloat16 and out either. A residual of another type than
-/// out is converted into it first.
+/// A matmul of types that oneDNN multiplies as they are: x, weight and out are
+/// float32, or x and weight are bfloat16 and out is either. A residual of
+/// another type than out is converted into out first.
 void product(const MatmulArgs& args);
 
 /// The order in which AMX and AVX-512 read a weight of depth k and width n:
@@ -17,11 +17,12 @@ void product(const MatmulArgs& args);
 /// [n / block][k / 16][16][block].
 inline constexpr int64_t kPackedDepth = 32;
 inline constexpr int64_t kPackedColumns = 64;
-/// 64, or for what is left of less: the next multiple of 16.
+/// The width of a block of n columns: 64, or the next multiple of 16 where n is
+/// smaller.
 int64_t packed_columns(int64_t n);
 
-/// product() whose weight is in that order, of x's type. packed_product_works
-/// is whether oneDNN takes it here for such products.
+/// product() with a weight in that order, of x's type. packed_product_works()
+/// says whether oneDNN has a fast kernel for it on this machine.
 void packed_product(const MatmulArgs& args);
 bool packed_product_works(int64_t n, int64_t k, DType type = DType::bf16);
 

@@ -22,7 +22,7 @@ constexpr int64_t kFewestStripRows = 32;
 constexpr int64_t kRowStep = 16;
 constexpr int64_t kChunkColumns = 512;     // of a strip's result at a time
 constexpr int64_t kPanelValues = 2 << 20;  // of the packed weight
-constexpr int64_t kSumValues = 2 << 20;    // of results that are not done yet
+constexpr int64_t kSumValues = 2 << 20;    // of sums that are still added to
 // A depth beyond the first is taken in parts of about the second.
 constexpr int64_t kWholeDepth = 1536;
 constexpr int64_t kPartDepth = 1024;
@@ -46,26 +46,28 @@ struct Span {
   }
 };
 
-/// Blocks of a packed panel's columns that stand for themselves: what is left
-/// of less than one is multiplied together with the last.
+/// The number of column blocks that are multiplied on their own. Columns that
+/// are left over, fewer than a block, go with the last one.
 int64_t whole_blocks(Span columns) {
   return std::max<int64_t>(1, columns.size() / kPackedColumns);
 }
 
-/// x [columns of it, rows of it]: where [row, column] of it stands.
+/// The part of x that begins at [row, column].
 ConstMatrix at(const ConstMatrix& x, int64_t row, int64_t column) {
   return from_column(from_row(x, row), column);
 }
 
-/// to [columns, rows], rows `stride` apart, = x [rows, columns] transposed.
+/// to [columns, rows], whose rows are `stride` apart, = x [rows, columns]
+/// transposed.
 void transpose_to_float(
     int64_t rows,
     int64_t columns,
     const ConstMatrix& x,
     float* to,
     int64_t stride) {
-  // Transposed first, while it is narrow, and at an odd number of cache lines
-  // from row to row, so that rows do not share places in the nearest cache.
+  // Transposed before it is converted, while its type is narrow. From row to
+  // row there is an odd number of cache lines, so that rows do not share places
+  // in the nearest cache.
   thread_local Scratch scratch;
   const auto line = int64_t(kCacheLine / size_of(x.type));
   const int64_t apart = (divide_up(rows, line) | 1) * line;
@@ -99,7 +101,7 @@ class PackedPanel {
     });
   }
 
-  /// Of columns from one that begins a block.
+  /// The packed columns from `column` on, which begins a block.
   ConstMatrix from(int64_t column) const {
     return {
         advance(values_, type_, (column - columns_.begin) * rows_), type_, 0};
@@ -130,7 +132,8 @@ class PackedPanel {
     std::memset(to, 0, size_t(end - to) * sizeof(BFloat16));
   }
 
-  /// Of rows along the depth, in which pairs stand side by side.
+  /// Packs a weight whose rows run along the depth: pairs stand side by side
+  /// there, and are transposed as one float32 each.
   void transpose_pairs(int64_t column, int64_t count, BFloat16* to) const {
     const BFloat16* end = to + rows_ * width_;
     if (count != width_) {
@@ -211,8 +214,8 @@ class Strips {
   }
 
  private:
-  /// Where products are added up; of rows from `row` on, columns from
-  /// `column` on.
+  /// Where the products of rows from `row` and columns from `column` on are
+  /// added up.
   struct Sums {
     Matrix values;
     int64_t row = 0;
@@ -222,14 +225,15 @@ class Strips {
       return from_column(from_row(values, r - row), c - column);
     }
 
-    /// Whether a product of these columns can be written here: oneDNN's fast
-    /// ones leave no gaps between rows.
+    /// Whether a product of these columns can be written here, since oneDNN's
+    /// fast products leave no gaps between rows.
     bool take(Span columns) const {
       return values.data && values.stride == columns.size();
     }
   };
 
-  /// Of bfloat16 as it lies a strip is narrow enough at any depth.
+  /// bfloat16 that is multiplied as it is needs no parts: a strip fits the
+  /// cache at any depth.
   bool whole_depth() const {
     return product_.k <= kWholeDepth ||
         (args_.type == DType::bf16 && !args_.x_by_depth);
@@ -258,7 +262,8 @@ class Strips {
     }
   }
 
-  /// Strips, and columns too where there are fewer strips than threads.
+  /// Shares the strips among threads, and columns, too, where there are fewer
+  /// strips than threads.
   template <class F>
   void each_strip(Span rows, Span columns, F&& f) {
     const int64_t threads = thread_count();

@@ -16,7 +16,7 @@ bool sees(const AttentionArgs& args, int64_t query, int64_t key) {
       (args.window == 0 || std::abs(distance) < args.window);
 }
 
-/// What one query makes of each key.
+/// The weight that one query gives to each key.
 struct Weights {
   std::vector<double> p;     // softmax; all 0 where no key is seen
   std::vector<double> dcap;  // derivative of the capped score by the plain one

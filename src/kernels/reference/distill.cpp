@@ -12,7 +12,8 @@ namespace pennyweight::kernels::reference {
 
 namespace {
 
-/// p of a row's side whose maximum stands at `side` of its state.
+/// The softmax of one logit, by the maximum and sum of its side (kScoreMax or
+/// kScoreRefMax) in the row's state.
 double
 chance(float logit, const KlGradientArgs& args, const float* state, int side) {
   const double sum = double(state[side + kScoreSum - kScoreMax]) +

@@ -7,8 +7,8 @@
 
 namespace pennyweight::kernels::reference {
 
-/// One value of a gated activation, gate * sigmoid(z(gate)) * up, gate and up
-/// as they are once clipped.
+/// One value of a gated activation, gate * sigmoid(z) * up, where gate and up
+/// are clipped already and z depends on gate.
 struct Gated {
   double gate, up;
   double z, dz = 1;        // and its derivative by gate

@@ -102,9 +102,10 @@ void run_head(const GatedDeltaArgs& args, int64_t b, int64_t h) {
   }
 }
 
-/// Adds to what token t has in `out` (see GatedDeltaBackwardArgs) and takes
-/// `gradient`, by the state after the token, to that by the state before it.
-/// The formulas are those of simd/gated_delta_backward.cpp.
+/// Adds the head's part to `token`, the gradients of token t (see
+/// GatedDeltaBackwardArgs), and turns `gradient`, which is by the state after
+/// the token, into that by the state before it. The formulas stand in
+/// simd/gated_delta_backward.cpp.
 void step_back(
     const GatedDeltaBackwardArgs& args,
     const Head& head,

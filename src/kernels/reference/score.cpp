@@ -18,8 +18,8 @@ double load_sum(const float* state, int column) {
   return double(state[column]) + double(state[column + 1]);
 }
 
-/// The columns of one side, whose first is `side`. The old sums shrink by
-/// the factor that is returned.
+/// Brings one side of a row's state, which begins at column `side`, up to date.
+/// Returns what older sums relative to its maximum have to be multiplied by.
 double advance_side(
     float* state,
     int side,

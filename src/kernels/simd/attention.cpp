@@ -44,7 +44,8 @@ HWY_INLINE void store_weights(Vec v0, Vec v1, float* p) {
   store_two(v0, v1, p);
 }
 
-/// Ties go up instead of to even: of 65536 weights one is a tie.
+/// Rounds ties up instead of to even, which is cheaper: one weight of 65,536 is
+/// a tie.
 HWY_INLINE void store_weights(Vec v0, Vec v1, BFloat16* p) {
   const Words words;
   const auto half = hn::Set(words, 0x8000u);
@@ -83,8 +84,8 @@ float exp_scores(const float* x, float max, U* out, int64_t n) {
 template <class U>
 void weigh_row(const simd::WeightsArgs& args, int64_t row) {
   float* scores = args.scores + row * args.stride;
-  // In bfloat16 they take half the room: the rows move up, over rows of
-  // scores that are done with.
+  // bfloat16 weights take half the room of scores, so that these rows are
+  // written over rows of scores that have been read.
   U* out = reinterpret_cast<U*>(args.scores) + row * args.stride;
   const int64_t query = row / args.group;
   const int64_t begin = std::clamp<int64_t>(

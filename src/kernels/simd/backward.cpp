@@ -105,8 +105,8 @@ HWY_INLINE Vec sigmoid(Vec x) {
   return hn::Div(one, hn::Add(one, exp_of(hn::Neg(x))));
 }
 
-/// All activations are x sigmoid(z) up': z = x, or a x + a c x^3 of gelu, or of
-/// clipped b x, whose x and up' are clipped.
+/// All activations are x sigmoid(z) u. z is x for silu, a x + a c x^3 for gelu
+/// and b x for clipped, whose x and u are clipped first.
 struct Gate {
   GateKind kind;
 
@@ -140,7 +140,7 @@ struct Gate {
         ? hn::MulAdd(hn::Mul(x, x), cubic, linear)
         : hn::Set(Floats(), clips() ? kClippedSlope : 1.0f);
   }
-  /// The gradients where nothing was clipped, else 0.
+  /// A gradient where the activation did not clip, 0 where it did.
   HWY_INLINE Vec moved_gate(Vec gate, Vec gradient) const {
     return clips() ? hn::IfThenZeroElse(hn::Gt(gate, limit()), gradient)
                    : gradient;

@@ -18,7 +18,7 @@ HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::kernels::HWY_NAMESPACE {
 
-// Channels whose rows and weights stay in the nearest cache from one position
+// So many channels of x and weight stay in the nearest cache from one position
 // to the next.
 constexpr int64_t kConvStrip = 1024;
 
@@ -43,7 +43,7 @@ HWY_INLINE Vec activation(Vec x) {
   return x;
 }
 
-/// out [n] from rows x, x + x_stride .. and as many rows of weight.
+/// out [n] = the sum over taps of a row of x times a row of weight.
 template <int kTaps, bool kSilu, class T>
 void conv_row(
     const T* x,
@@ -99,7 +99,7 @@ void conv_strip(
         (t + 1 - taps) * args.x_row_stride + first;
     const float* w = weight + (args.width - taps) * args.channels + first;
     T* out = static_cast<T*>(args.out) + i * args.channels + first;
-    // Four is the width of the models that have one.
+    // Four is the width in all models that have such a convolution.
     const auto row = taps == 4 ? conv_row<4, kSilu, T> : conv_row<0, kSilu, T>;
     row(x, args.x_row_stride, w, args.channels, taps, out, n);
   }

@@ -15,9 +15,9 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 
 using Bytes = hn::Repartition<uint8_t, Floats>;
 
-/// Unpacks 16 codes of kBits bits, which fill 2 * kBits bytes, at a time.
-/// Each 4 codes lie within one 32-bit word that starts at a byte: a byte
-/// shuffle brings that word to the 4 lanes, which shift it each their way.
+/// Unpacks 16 codes of kBits bits at a time, which fill 2 * kBits bytes. Any 4
+/// neighbouring codes lie within 4 bytes: a byte shuffle brings these to all 4
+/// lanes, and each lane shifts its own code down.
 template <int kBits>
 class Unpacker {
  public:
@@ -41,7 +41,7 @@ class Unpacker {
     return int(16 / lanes());
   }
 
-  /// The 16 bytes from p on, the first 2 * kBits of which are codes; not
+  /// The 16 bytes from p on, of which the first 2 * kBits are codes. Nothing is
   /// read beyond `end`.
   HWY_INLINE hn::Vec<Bytes> fetch(const uint8_t* p) const {
     if (HWY_LIKELY(p + 16 <= end_)) {
@@ -52,7 +52,7 @@ class Unpacker {
     return hn::LoadDup128(Bytes(), buffer);
   }
 
-  /// Codes part * lanes .. of what fetch gave.
+  /// The `part`-th vector of codes in what fetch returned.
   HWY_INLINE hn::Vec<Ints> codes(hn::Vec<Bytes> fetched, int part) const {
     const Words words;
     const auto spread = hn::BitCast(

@@ -108,7 +108,7 @@ void gated_activation_row(const T* gate, const T* up, U* out, int64_t n) {
         Vec z = g;
         if constexpr (kKind == GateKind::clipped) {
           const Vec limit = hn::Set(Floats(), kClippedAt);
-          // In this order what is no number stays so.
+          // Compared in this order, a NaN stays one.
           g = hn::IfThenElse(hn::Gt(g, limit), limit, g);
           u = hn::IfThenElse(hn::Gt(u, limit), limit, u);
           u = hn::IfThenElse(hn::Lt(u, hn::Neg(limit)), hn::Neg(limit), u);
@@ -179,7 +179,7 @@ void subtract(const SubtractArgs& args) {
 /// The sum of exp(x - max), and the terms to `out` where that is not null.
 template <class T>
 double exp_row(const T* x, float max, float* out, int64_t n) {
-  constexpr int64_t kChunk = 1024;  // float32 sums no longer than this
+  constexpr int64_t kChunk = 1024;  // terms that float32 adds up well
   double total = 0;
   for (int64_t from = 0; from < n; from += kChunk) {
     total += exp_terms(
@@ -236,9 +236,9 @@ HWY_EXPORT(target_name);
 
 namespace {
 
-/// PENNYWEIGHT_SIMD=avx2 takes AVX2 where the machine has more, for tests of
-/// those lanes and of bytes that are the same on any machine. Before the first
-/// kernel is chosen.
+/// PENNYWEIGHT_SIMD=avx2 takes AVX2 on machines that have more: tests run on
+/// it, and compare bytes that are to be the same on any machine. It is read
+/// before the first kernel runs.
 [[maybe_unused]] const bool limited = [] {
   const char* text = std::getenv("PENNYWEIGHT_SIMD");
   if (text == nullptr || std::string_view(text) != "avx2") {

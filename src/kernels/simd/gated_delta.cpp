@@ -22,9 +22,9 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 // With S as the chunk finds it, D_j = g_0 .. g_j and R_ij = g_i+1 .. g_j,
 //   delta_j = beta_j (v_j - D_j S k_j - sum over i < j of R_ij delta_i k_i.k_j)
 //   y_j     = D_j S q_j + sum over i <= j of R_ij delta_i k_i.q_j
-// so that S is read once for all S k and S q, and written once. It lies in
-// strips of kWide vectors of values, [key_dim, kWide * lanes], which stay in
-// the nearest cache for a block of tokens.
+// so that S is read once for all S k and S q of a chunk, and written once. S is
+// stored in strips, [key_dim, kWide * lanes], each of which stays in the
+// nearest cache for a block of tokens.
 constexpr int kChunk = 4;
 constexpr int kWide = HWY_TARGET == HWY_AVX2 ? 1 : 2;  // 16 or 32 registers
 constexpr int64_t kBlockTokens = 32;                   // whole chunks
@@ -38,7 +38,7 @@ struct ChunkFactors {
   float reads[kChunk][kChunk];  // R_ij k_i.q_j, i <= j
 };
 
-/// Memory of one head, which float32 rows of a block of tokens pass through.
+/// Memory of one head: its state, and a block of tokens as float32.
 struct DeltaHead {
   int64_t key_dim;
   int64_t columns;  // value_dim in whole strips
@@ -66,7 +66,8 @@ float dot(const float* a, const float* b, int64_t n) {
   return sum_of(sum);
 }
 
-/// decay, left, keys and reads from g [kChunk], which is 1 behind the end.
+/// Fills decay, left, keys and reads by g [kChunk], which is 1 for tokens
+/// behind the end.
 void fill_factors(
     const DeltaHead& head,
     int64_t first,
@@ -160,7 +161,8 @@ HWY_INLINE void write_state(
   }
 }
 
-/// One chunk of one strip; its first token and column.
+/// Advances one strip, which begins at `column`, by one chunk, which begins at
+/// token `first` of the block.
 void advance_strip(
     const DeltaHead& head,
     const ChunkFactors& factors,
@@ -202,8 +204,8 @@ void advance_strip(
   write_state(state, keys, n, factors.decay[kChunk - 1], delta);
 }
 
-/// Tokens from .. from + count - 1 into the head's rows; what is behind them
-/// to the end of a chunk changes neither state nor results.
+/// Loads the tokens from .. from + count - 1. Those that are missing from the
+/// last chunk are set to what changes neither state nor results.
 template <class T, class V>
 void load_block(
     const GatedDeltaArgs& args,

@@ -20,15 +20,15 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 
 // With e_t = v_t - g_t S_(t-1) k_t and delta_t = beta_t e_t, a step is
 //   S_t = g_t S_(t-1) + delta_t k_t^T,   y_t = S_t q_t.
-// Backward, D being the gradient by S_t, which y_t adds to first:
+// Backward, D is the gradient by S_t, to which that of y_t is added first:
 //   D += dy_t q_t^T,        ddelta = D k_t,          de = beta_t ddelta
 //   dq_t = g_t S_(t-1)^T dy_t + (delta_t . dy_t) k_t
 //   dk_t = D^T delta_t - g_t S_(t-1)^T de,           dv_t = de
 //   dbeta_t = ddelta . e_t
 //   dg_t = <D, S_(t-1)> - de . S_(t-1) k_t
 //   D = g_t (D - de k_t^T)
-// The states of a chunk are made again from the one that it began with; those
-// are kept from a first pass.
+// A first pass keeps the state before each chunk; the states within a chunk are
+// made again from it.
 constexpr int64_t kBackwardChunk = 32;
 
 /// Memory of a head: matrices are [value_dim, width], width being key_dim in
@@ -153,7 +153,7 @@ void load_keys(
   }
 }
 
-/// D += dy q^T; dv = beta D k; what dbeta sums.
+/// D += dy q^T and dv = beta D k; returns dbeta.
 float add_output(
     const BackwardHead& head,
     const float* q,
@@ -179,7 +179,8 @@ float add_output(
   return dbeta;
 }
 
-/// Adds to dq and dk [width]; <D, S>; and D = g (D - de k^T).
+/// Adds to dq and dk [width], sets D = g (D - de k^T), and returns <D, S> of
+/// the D before.
 float step_back(
     const BackwardHead& head,
     const float* state,
@@ -215,7 +216,7 @@ float step_back(
   return sum_of(dot);
 }
 
-/// Where the gradients of a token lie in out; see GatedDeltaBackwardArgs.
+/// Where the gradients of a token stand in out; see GatedDeltaBackwardArgs.
 struct TokenGradients {
   float *dq, *dk, *dv, *dg, *dbeta;
 };
@@ -317,7 +318,8 @@ void backward_of_head(
   }
 }
 
-// A task is a key head with all value heads that share it, in their order.
+// A task is a key head with all value heads that share it, one after the other,
+// since they add to the same dq and dk.
 void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
   const GatedDeltaArgs& f = args.forward;
   const int64_t group = f.heads / f.key_heads;

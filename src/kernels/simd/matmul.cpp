@@ -94,8 +94,8 @@ void multiply_strip(
   tile(std::integral_constant<int, 1>());
 }
 
-/// weight [columns, depth] or, by depth, [depth, columns], to strips; columns
-/// that are missing from the last strip are 0.
+/// Packs weight, [columns, depth] or, by_depth, [depth, columns], into strips.
+/// Columns that are missing from the last strip are 0.
 void pack_strips(
     const ConstMatrix& weight,
     bool by_depth,
@@ -126,7 +126,7 @@ void pack_strips(
   }
 }
 
-/// sums [rows, columns] += bias + residual, then to out.
+/// Adds bias and residual to sums [rows, columns] and stores them in out.
 void finish_block(
     const MatmulArgs& args,
     int64_t row,
@@ -229,7 +229,7 @@ void dot_range(
   }
 }
 
-/// At most simd::kFewRows rows: the weight is read once, as it lies.
+/// For at most simd::kFewRows rows: reads the weight once, without packing it.
 void multiply_few_rows(const MatmulArgs& args) {
   thread_local Scratch scratch;
   float* x = scratch.get<float>(args.m * args.k);

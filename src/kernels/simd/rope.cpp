@@ -45,7 +45,7 @@ HWY_INLINE SinCos sin_cos(hn::Vec<Doubles> x) {
   k = hn::MulAdd(k, r2, c(1.0 / 24));
   k = hn::MulAdd(k, r2, c(-0.5));
   k = hn::MulAdd(k, r2, c(1.0));
-  // The quadrant n mod 4 swaps and negates.
+  // By the quadrant n mod 4, sine and cosine change places and signs.
   const auto quarter =
       hn::NegMulAdd(hn::Floor(hn::Mul(n, c(0.25))), c(4.0), n);  // 0, 1, 2 or 3
   const auto half = hn::Ge(quarter, c(1.5));
@@ -86,7 +86,7 @@ void fill_angles(
   }
 }
 
-/// Pairs (i, i + half).
+/// Rotates the pairs (i, i + half).
 template <class T>
 void rotate_halves(
     const T* x,
@@ -110,8 +110,8 @@ void rotate_halves(
       });
 }
 
-/// Pairs (2i, 2i + 1); cosines and sines stand twice, each sine first with
-/// its sign changed.
+/// Rotates the pairs (2i, 2i + 1). Each cosine and sine stands twice, and the
+/// first of both sines has its sign changed.
 template <class T>
 void rotate_neighbours(
     const T* x,

@@ -24,7 +24,8 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 /// they are read a second time.
 constexpr int64_t kScoreChunk = 1024;
 
-/// A sum of terms relative to a maximum that may rise.
+/// The sum of exp(x - max) over what has been seen of a row, and where max
+/// stood first.
 struct Peak {
   float max;
   double sum;
@@ -54,8 +55,8 @@ int64_t find_value(const T* x, int64_t n, float value) {
   return i;
 }
 
-/// Raises the peak to the chunk's maximum; the factor by which earlier terms
-/// shrink.
+/// Raises the peak to the chunk's maximum. Returns what sums relative to the
+/// old maximum have to be multiplied by.
 template <class T>
 double raise(Peak& peak, const T* x, int64_t n, int64_t column) {
   const float max = largest(x, n);

@@ -7,17 +7,18 @@
 #include "kernels/kernels.h"
 #include "kernels/product_log.h"
 
-/// Kernels in Highway, compiled for several instruction sets; the best that
-/// the machine has is chosen at run time.
+/// Kernels in Highway, compiled for several instruction sets, of which the best
+/// that the machine has is taken at run time; and the steps that larger kernels
+/// are made of.
 namespace pennyweight::kernels::simd {
 
 #define KERNEL(name, Args) void name(const Args& args);
 #include "kernels/kernel_list.def"
 
-/// Whether this machine has one of the instruction sets compiled for.
+/// Whether this machine has one of these instruction sets.
 bool available();
 std::string_view target_name();
-/// Under which products are counted.
+/// The name under which simd's products are counted.
 ProductServer& server();
 
 /// out = x, converted; both [rows, columns]. On the caller's thread.
@@ -34,8 +35,8 @@ void convert(const ConvertArgs& args);
 inline constexpr int64_t kFewRows = 4;
 void quantized_few_rows(const QuantizedMatmulArgs& args);
 
-/// Steps of attention on a tile of queries, for whoever multiplies. Row r of
-/// a tile is the query r / group and the head r % group of its kv head.
+/// Steps of attention on a tile of queries beside its products. Row r of a tile
+/// is query r / group of head r % group of those that share a kv head.
 
 /// out [queries * group, head_dim] = scale * q.
 struct PackQueriesArgs {
@@ -102,9 +103,8 @@ struct StoreRowsArgs {
 };
 void store_rows(const StoreRowsArgs& args);
 
-/// The backward pass of a softmax's rows. `weights` [rows, columns] are
-/// exp(score
-/// - max) and become p = weights / sum; `dp` are the gradients by p, and the
+/// The backward pass of a softmax's rows. `weights` [rows, columns] hold
+/// exp(score - max); p = weights / sum. `dp` are the gradients by p, and the
 /// gradients by the scores are ds = p (dp - sum(p dp)). p and ds are stored in
 /// `type`; `weights` is overwritten.
 struct SoftmaxGradientArgs {

@@ -1,5 +1,5 @@
-// Without Highway: finding the largest values is comparing and counting, and of
-// the divergence there are only `count` columns a row.
+// Not written in Highway: the largest values are found by comparing and
+// counting, and the divergence is over a thousand columns a row at most.
 
 #include <algorithm>
 #include <array>
@@ -16,14 +16,14 @@ namespace pennyweight::kernels::simd {
 
 namespace {
 
-/// Orders as the floats do, both zeros being equal.
+/// A key in the order of the floats; both zeros have the same.
 uint32_t key_of(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x + 0.0f);
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-/// The columns of the largest values of one row, found by a histogram of the
-/// keys' leading bits: only the values of one bin have to be compared.
+/// Finds the columns of a row's largest values by a histogram of the keys'
+/// leading bits: only the values of one bin have to be compared.
 class RowTop {
  public:
   const std::vector<uint32_t>&
@@ -55,7 +55,7 @@ class RowTop {
  private:
   static constexpr int kShift = 20;
 
-  // The bin that holds the last of the `count` largest.
+  // The bin in which the smallest of the `count` largest values is.
   uint32_t boundary(const float* x, int64_t columns, int64_t count) {
     counts_.fill(0);
     for (int64_t j = 0; j < columns; ++j) {

@@ -114,7 +114,7 @@ void transpose_typed(const TransposeArgs& args) {
       const int64_t i = band * kTile;
       const int64_t last = std::min(args.rows, i + kTile);
       for (int64_t j = 0; j < args.columns; j += kTile) {
-        // Too many rows for the processor's own foresight.
+        // These are more rows than the processor prefetches by itself.
         for (int64_t r = i; r < last; ++r) {
           hwy::Prefetch(
               static_cast<const T*>(args.x.data) + r * args.x.stride + j +

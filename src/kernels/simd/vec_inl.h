@@ -31,7 +31,7 @@ HWY_INLINE int64_t lanes() {
   return int64_t(hn::Lanes(Floats()));
 }
 
-// Loads convert to float32, stores from it to nearest even.
+// Loads convert to float32; stores convert from it and round to nearest even.
 
 HWY_INLINE Vec load(const float* p) {
   return hn::LoadU(Floats(), p);
@@ -54,9 +54,9 @@ HWY_INLINE void store(Vec v, float* p) {
   hn::StoreU(v, Floats(), p);
 }
 
-/// The bits of v, rounded so that the upper half is the nearest bfloat16. A
-/// NaN whose payload fills all lower bits would overflow: arithmetic makes
-/// none, convert() screens them out.
+/// The bits of v, rounded so that the upper half is the nearest bfloat16. A NaN
+/// whose lower bits are all set would overflow: arithmetic makes none, and
+/// convert() replaces them.
 HWY_INLINE hn::Vec<Words> rounded_bits(Vec v) {
   const Words words;
   const auto bits = hn::BitCast(words, v);
@@ -75,14 +75,14 @@ HWY_INLINE void store(Vec v, Float16* p) {
   hn::StoreU(hn::DemoteTo(d16, v), d16, reinterpret_cast<hwy::float16_t*>(p));
 }
 
-/// Two neighbouring vectors at once, which is cheaper in bfloat16.
+/// Stores two neighbouring vectors at once, which is cheaper in bfloat16.
 template <class T>
 HWY_INLINE void store_two(Vec v0, Vec v1, T* p) {
   store(v0, p);
   store(v1, p + hn::Lanes(Floats()));
 }
 
-/// The upper halves of the words of two vectors, to p.
+/// Stores the upper halves of two vectors' words.
 HWY_INLINE void
 store_halves(hn::Vec<Words> v0, hn::Vec<Words> v1, BFloat16* p) {
   const hn::Repartition<uint16_t, Floats> d16;
@@ -120,7 +120,8 @@ HWY_INLINE float max_of(Vec v) {
   return hn::GetLane(hn::MaxOfLanes(Floats(), v));
 }
 
-/// Calls body(p) for whole vectors of 0 .. n - 1, then rest(p, count).
+/// Calls body(i) for the first value of each whole vector of 0 .. n - 1, and
+/// then rest(i, count) for what is left.
 template <class Body, class Rest>
 HWY_INLINE void for_vectors(int64_t n, const Body& body, const Rest& rest) {
   const int64_t step = lanes();
@@ -228,7 +229,8 @@ HWY_INLINE Vec exp_within(Vec x) {
   return hn::BitCast(d, hn::Add(hn::BitCast(ints, p), exponent));
 }
 
-/// exp(x); beyond kExpHighest as there, below kExpLowest 0. NaN stays NaN.
+/// exp(x), which is 0 below kExpLowest and stays what it is at kExpHighest
+/// above it. NaN stays NaN.
 HWY_INLINE Vec exp_of(Vec x) {
   const Floats d;
   const Vec lowest = hn::Set(d, kExpLowest);
@@ -243,8 +245,9 @@ HWY_INLINE Vec exp_of_negative(Vec x) {
   return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(hn::Max(lowest, x)));
 }
 
-/// The sum of exp(x - max), which no x is above, and the terms to `out` where
-/// that is not null. The sum is float32: n is to be a thousand or so.
+/// The sum of exp(x - max), where max is the largest x; the terms go to `out`
+/// where that is not null. The sum is float32: n should be a thousand or so at
+/// most.
 template <class T>
 HWY_INLINE float exp_terms(const T* x, float max, float* out, int64_t n) {
   const Vec shift = hn::Set(Floats(), max);

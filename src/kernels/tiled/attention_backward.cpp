@@ -13,19 +13,19 @@ namespace pennyweight::kernels {
 
 namespace {
 
-// Rows that a tile of queries aims at; of long sequences, whose tiles hold all
-// keys, fewer.
+// The rows that a tile of queries should have. A tile holds its scores against
+// all keys, so that it has fewer where there are many keys.
 constexpr int64_t kTileRows = 192;
 constexpr int64_t kLongTileRows = 64;
 constexpr int64_t kLongKeys = 8192;
-constexpr int64_t kTilesPerThread = 4;  // that are under way together
+constexpr int64_t kTilesPerThread = 4;  // that may be begun and not done
 
 struct Buffers {
   Scratch q, dout, weights, dp, capped, p, ds, turned, dq;
   Scratch max, sum, rescale;
 };
 
-/// Queries that a tile holds, of each of the heads that share keys.
+/// How many queries a tile holds, each of all heads that share keys.
 int64_t queries_of_tile(const AttentionArgs& args) {
   const int64_t group = args.heads / args.kv_heads;
   const int64_t rows = args.keys > kLongKeys ? kLongTileRows : kTileRows;
@@ -36,8 +36,8 @@ int64_t count_tiles(const AttentionArgs& args) {
   return divide_up(args.length, queries_of_tile(args));
 }
 
-/// Gradients of one batch row and kv head, to which its tiles add in their
-/// order: so the sums do not depend on the number of threads.
+/// Gradients of one batch row and kv head. Its tiles add to them one after the
+/// other, in order, so that the sums do not depend on the number of threads.
 struct PairSums {
   float* dk = nullptr;  // [keys, head_dim]
   float* dv = nullptr;
@@ -48,7 +48,8 @@ struct PairSums {
       next.wait(now);
     }
   }
-  /// Never back: after a failure all go on.
+  /// Never sets `next` back: after a failure it is beyond all tiles, so that
+  /// none waits.
   void go_on(int64_t tile) {
     auto now = next.load();
     while (now < tile && !next.compare_exchange_weak(now, tile)) {
@@ -162,7 +163,7 @@ class Tile {
     add_turned(ds, q, rows, keys, sums_.dk + begin * d_);
   }
 
-  /// Caps the scores and keeps them; null where there is no cap.
+  /// Caps the scores and returns a copy of them; null where there is no cap.
   float* cap(float* scores, int64_t rows, int64_t keys) {
     if (forward_.cap <= 0) {
       return nullptr;
@@ -185,7 +186,7 @@ class Tile {
     }
   }
 
-  /// Scores to exp(score - max), masked, and their sums.
+  /// Masks the scores, turns them into exp(score - max), and sums these by row.
   void weigh(float* scores, int64_t rows, int64_t keys, int64_t here) {
     float* max = buffers_.max.get<float>(rows);
     float* sum = buffers_.sum.get<float>(rows);
@@ -249,7 +250,7 @@ class Tile {
          .weight = k,
          .out = {dq, DType::f32, d_},
          .weight_by_depth = true});
-    // Divided by the reciprocal of the scale, as if those were the sums.
+    // store_rows divides by sums: by the reciprocals of the scale here.
     float* inverse = buffers_.rescale.get<float>(rows);
     std::fill_n(inverse, rows, 1.0f / forward_.scale);
     simd::store_rows(
@@ -279,7 +280,8 @@ class Tile {
   Buffers& buffers_;
 };
 
-/// Pairs of a batch row and a kv head, `count` from `first` on, together.
+/// Runs all tiles of `count` pairs of a batch row and a kv head from `first`
+/// on.
 void run_pairs(
     const AttentionBackwardArgs& args,
     ProductFn product,
@@ -299,10 +301,11 @@ void run_pairs(
     own.dv = own.dk + size;
     std::fill_n(own.dk, 2 * size, 0.0f);
   });
-  // In the order of tiles, so that whom a tile waits for has begun before it.
+  // In the order of tiles: those that a tile waits for have begun before it.
   parallel_tasks(tiles * count, [&](int64_t task) {
     thread_local Buffers buffers;
-    // Even where it is the only one: how many there are depends on threads.
+    // A task even where it is the only one: how many pairs run together depends
+    // on the number of threads.
     const Task alone;
     const int64_t tile = task / count;
     auto& own = sums[size_t(task % count)];

@@ -13,13 +13,13 @@ namespace pennyweight::kernels {
 namespace {
 
 constexpr int64_t kKeyBlock = 512;  // keys against which a tile is scored
-constexpr int64_t kTileRows = 192;  // rows that a tile of queries aims at
+constexpr int64_t kTileRows = 192;  // rows that a tile should have
 
 struct Buffers {
   Scratch q, scores, sums, max, sum, rescale;
 };
 
-/// Queries `first` .. of one batch row and kv head.
+/// Some queries of one batch row and kv head, against all keys that they see.
 class Tile {
  public:
   Tile(
@@ -71,7 +71,8 @@ class Tile {
     HeadsView q = args_.q;
     q.data = element_at(q, args_.type, batch, first, kv_head * group_);
     simd::pack_queries({queries, group_, d, args_.scale, args_.type, q, q_});
-    // A short tile keeps the shape of a full one.
+    // A tile of fewer queries is filled up with zeros to the shape of a full
+    // one.
     std::memset(
         advance(q_.data, type_, queries * group_ * d),
         0,
@@ -118,7 +119,8 @@ class Tile {
   float* rescale_ = nullptr;
 };
 
-/// k and v as they lie; a block that ends behind the last key is copied.
+/// Products with k and v where they are; a block that ends behind the last key
+/// is copied and filled up.
 class PlainProducts : public AttentionProducts {
  public:
   PlainProducts(const AttentionArgs& args, ProductFn product)

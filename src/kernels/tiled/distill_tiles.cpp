@@ -15,8 +15,8 @@ struct Buffers {
   Scratch logits, reference, sums;
 };
 
-/// f(row, column, rows, columns) for tiles of all rows and columns, which do
-/// not depend on each other, on all threads.
+/// Calls f(row, column, rows, columns) for tiles of all rows and columns, on
+/// all threads and in any order.
 template <class F>
 void each_tile(int64_t rows, int64_t columns, F&& f) {
   const int64_t down = (rows + kHeadTileRows - 1) / kHeadTileRows;
@@ -39,14 +39,14 @@ uint64_t mixed(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// One row of a tile's signed roots.
+/// The signed roots s sqrt(p) of one row of a tile.
 class Draw {
  public:
   Draw(const FisherTileArgs& args, int64_t row, int64_t column)
       : key_(mixed(args.seed ^ mixed(uint64_t(args.first_row + row)))),
         first_(args.first + column) {}
 
-  /// f(i, count, roots) for s sqrt(p) of up to 64 columns from the i-th on.
+  /// Calls f(i, count, roots) for up to 64 columns at a time, from the i-th on.
   template <class F>
   void each(const float* p, int64_t columns, F&& f) const {
     std::array<float, kBits> roots;
@@ -67,7 +67,8 @@ class Draw {
   int64_t first_;
 };
 
-/// softmax of each row of a tile alone, and the log of its sum of exp.
+/// The softmax of each row over the tile's own columns, and
+/// log(sum(exp(logits))).
 struct TileSoftmax {
   ConstMatrix logits;
   float* p;
@@ -216,7 +217,7 @@ void spread_top(const SpreadTopArgs& args) {
 }
 
 void top_head(const TopHeadArgs& args) {
-  // What the logits of the rows that share a product may take.
+  // Memory for the logits of the rows that are multiplied together.
   constexpr int64_t kBytes = 64 << 20;
   constexpr int64_t kStep = 32;
   const int64_t fitting = kBytes / (4 * args.columns) / kStep * kStep;

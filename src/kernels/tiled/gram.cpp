@@ -9,9 +9,11 @@ namespace pennyweight::kernels {
 
 namespace {
 
-// Rows that go into one product: with them its panels stay in the caches.
+// Rows that go into one product: few enough for its panels to stay in the
+// caches.
 constexpr int64_t kMostRows = 1024;
-// Rows of a symmetric product at a time; each leaves out what lies below it.
+// A symmetric product is made in bands of so many rows, each of which begins at
+// the diagonal.
 constexpr int64_t kBand = 256;
 
 ConstMatrix by_columns(
@@ -51,7 +53,7 @@ void add_product(
        .out = out});
 }
 
-/// The same for a = b, above the diagonal and little below it.
+/// The same for a = b: what is above the diagonal, and a little below it.
 void add_upper(
     int64_t n,
     int64_t k,

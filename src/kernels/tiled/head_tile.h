@@ -8,14 +8,14 @@
 
 namespace pennyweight::kernels {
 
-/// A tile of logits with its rows of the weight and of x: within a second-level
-/// cache of 2 MB for hidden sizes of up to about 1,000, and a product that is
-/// large enough for any.
+/// The size of a tile of logits. With its rows of weight and x it fits into a
+/// second-level cache of 2 MB for hidden sizes of up to about 1,000, and its
+/// product is large enough to be fast for any.
 inline constexpr int64_t kHeadTileRows = 256;
 inline constexpr int64_t kHeadTileColumns = 512;
 
-/// Logits float32 [rows, columns] of a head's rows and columns from `row` and
-/// `column` on, capped and then times `scale`, in `scratch`.
+/// Makes the logits float32 [rows, columns] of a head from its row `row` and
+/// its column `column` on, capped and then multiplied by `scale`, in `scratch`.
 ConstMatrix head_tile(
     const HeadSide& side,
     int64_t row,
@@ -25,8 +25,8 @@ ConstMatrix head_tile(
     Scratch& scratch,
     float scale = 1);
 
-/// f(row, rows) for blocks of all rows, on all threads; with few rows the
-/// blocks get smaller, so that there are some for many threads.
+/// Calls f(row, rows) for blocks of all rows, on all threads. Where there are
+/// few rows the blocks are smaller, so that several threads have some.
 template <class F>
 void each_row_block(int64_t rows, F&& f) {
   constexpr int64_t kWanted = 6;
@@ -40,7 +40,7 @@ void each_row_block(int64_t rows, F&& f) {
   });
 }
 
-/// f(column, columns) for tiles of all columns.
+/// Calls f(column, columns) for tiles of all columns, in order.
 template <class F>
 void each_column_tile(int64_t columns, F&& f) {
   for (int64_t j = 0; j < columns; j += kHeadTileColumns) {

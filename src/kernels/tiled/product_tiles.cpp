@@ -11,8 +11,9 @@ constexpr int64_t kMostRows = 256;
 constexpr int64_t kFewestRows = 128;
 constexpr int64_t kRowStep = 16;
 constexpr int64_t kColumnStep = 64;
-// Tiles that are wanted, and beyond those of them that are long, and the
-// multiplications above which a tile is long enough to be cut for that.
+// Tiles are cut further while there are fewer than kSome and one takes more
+// than kLong multiplications, or fewer than kMany and one takes more than
+// kVeryLong.
 constexpr int64_t kSome = 8;
 constexpr int64_t kMany = 32;
 constexpr int64_t kLong = int64_t{1} << 25;
@@ -37,9 +38,9 @@ block_of(const MatmulArgs& args, const Stretch& rows, const Stretch& columns) {
   return block;
 }
 
-// Each task packs the part of the weight that it needs for itself, which rows
-// make up for; columns are cut where rows do not make enough tiles, since such
-// tiles of the result have gaps between their rows.
+// Each task packs its part of the weight for itself, which pays if it has many
+// rows. Columns are cut only where rows do not make enough tiles, since the
+// rows of such tiles lie apart in the result.
 ProductTiles product_tiles(int64_t m, int64_t n, int64_t k) {
   const int64_t wanted = std::clamp(
       round_up(divide_up(m, kSome), kRowStep), kFewestRows, kMostRows);

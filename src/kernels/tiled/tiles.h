@@ -4,8 +4,8 @@
 #include "kernels/kernels.h"
 #include "kernels/simd/simd.h"
 
-/// Kernels that are made of matrix products, for whichever implementation
-/// brings the product.
+/// Kernels that are made of matrix products. Whoever calls them brings the
+/// product.
 namespace pennyweight::kernels {
 
 inline int64_t divide_up(int64_t x, int64_t by) {
@@ -16,7 +16,7 @@ inline int64_t round_up(int64_t x, int64_t step) {
   return divide_up(x, step) * step;
 }
 
-/// `count` rows or columns from `first` on, or what there is of them.
+/// `count` rows or columns from `first` on, or fewer at the end.
 struct Stretch {
   int64_t first = 0;
   int64_t count = 0;
@@ -32,21 +32,22 @@ struct ProductTiles {
   int64_t columns = 0;
 };
 
-/// Tiles of a product [m, k] by [k, n], by its shape alone: large enough that
-/// a task's products reach their rate, and where it allows some for each of
-/// many threads.
+/// The tiles of a product [m, k] by [k, n], which depend on its shape alone:
+/// large enough for a task's product to be fast, and, where the shape allows
+/// that, several for each of many threads.
 ProductTiles product_tiles(int64_t m, int64_t n, int64_t k);
 
 using ProductFn = void (*)(const MatmulArgs&);
 using TransposeFn = void (*)(const TransposeArgs&);
 
-/// A packed weight is expanded to `panel_type`, a few megabytes at a time.
+/// quantized_matmul by products with panels of the weight, which are expanded
+/// to `panel_type`, a few megabytes at a time.
 void quantized_matmul_by_panels(
     const QuantizedMatmulArgs& args,
     ProductFn product,
     DType panel_type);
 
-/// Both sides are transposed a thousand rows at a time.
+/// gram by products of both sides transposed, a thousand rows at a time.
 void gram_by_products(
     const GramArgs& args,
     ProductFn product,
@@ -57,8 +58,9 @@ bool is_square(const GramArgs& args, const GramArgs::Part& part);
 /// Copies the upper halves of such parts to the lower.
 void complete_squares(const GramArgs& args);
 
-/// Keys `from` .. `from + count - 1` of one batch row and kv head. Both are
-/// multiples of kKeyStep; what lies beyond the last key counts as zeros.
+/// Keys `from` .. `from + count - 1` of one batch row and kv head. `from` and
+/// `count` are multiples of kKeyStep; keys and values behind the last are
+/// zeros.
 struct KeyBlock {
   int64_t batch = 0;
   int64_t kv_head = 0;
@@ -67,16 +69,17 @@ struct KeyBlock {
 };
 inline constexpr int64_t kKeyStep = 64;
 
-/// The keys that `queries` queries see, the first of which stands at key `at`;
-/// begin is a multiple of kKeyStep, end may not be above it.
+/// The keys that any of `queries` queries sees, the first of which stands at
+/// key `at`. `begin` is a multiple of kKeyStep; where `end` is not above it, no
+/// key is seen.
 struct KeyRange {
   int64_t begin;
   int64_t end;
 };
 KeyRange keys_seen(const AttentionArgs& args, int64_t at, int64_t queries);
 
-/// Max and sum of a tile's rows before any key: a sink is a key that was seen
-/// already, and that adds no value.
+/// Sets max and sum of a tile's rows to what they are before any key. A sink
+/// counts as a key that has been seen and whose value is 0.
 void start_softmax(
     const AttentionArgs& args,
     int64_t kv_head,
@@ -84,7 +87,8 @@ void start_softmax(
     float* max,
     float* sum);
 
-/// The mask of a tile whose first query stands at column `here` of its keys.
+/// The mask of a tile whose first query stands at column `here` of its keys;
+/// the other members are for the caller to set.
 simd::WeightsArgs seen_weights(const AttentionArgs& args, int64_t here);
 
 /// The two products of attention. Called by several threads at once.
@@ -106,22 +110,23 @@ class AttentionProducts {
       bool add) const = 0;
 };
 
-/// Tiles of queries against blocks of keys, weights as running softmax sums
-/// (arXiv 2205.14135); a tile's scores stay in the second-level cache. Tiles
-/// of queries and weights are of `tile_type`, float32 or bfloat16.
+/// attention by tiles of queries against blocks of keys, with the softmax's
+/// sums brought up to date block by block (arXiv 2205.14135), so that a tile's
+/// scores stay in the second-level cache. Queries and weights of a tile are
+/// stored in `tile_type`, float32 or bfloat16.
 void attention_by_tiles(
     const AttentionArgs& args,
     const AttentionProducts& products,
     DType tile_type);
 
-/// The same with k and v as they lie.
+/// The same, multiplying k and v where they are.
 void attention_by_tiles(
     const AttentionArgs& args,
     ProductFn product,
     DType tile_type);
 
-/// attention_backward by tiles of queries, each against all keys that it sees;
-/// products run in `tile_type`.
+/// attention_backward by tiles of queries, each against all keys that it sees.
+/// The operands of its products are of `tile_type`.
 void attention_backward_by_tiles(
     const AttentionBackwardArgs& args,
     ProductFn product,

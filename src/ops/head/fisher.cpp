@@ -11,7 +11,8 @@ namespace pennyweight::ops {
 
 namespace {
 
-/// s sqrt(p) of a tile by its own softmax, that, and its log-sum [rows, 1].
+/// A tile's logits, its softmax p over its own columns, `roots` = s sqrt(p)
+/// with random signs s, and log(sum(exp(logits))) [rows, 1].
 struct MlxDraw {
   mx::array logits, p, roots, log_sum;
 
@@ -58,8 +59,8 @@ gradient_by_mlx(const mx::array& state, const MlxDraw& tile, float cap) {
   return gradient_before_cap(v, tile.logits, cap);
 }
 
-/// A tile's arguments but for state and gradient; inputs are the state and the
-/// head.
+/// The kernels' arguments but for state and gradient; inputs are the state and
+/// the head.
 kernels::FisherTileArgs
 arguments(CpuWork& work, const HeadInputs& head, const FisherDraw& draw) {
   return {

@@ -4,8 +4,8 @@
 
 #include "ops/kl_head.h"
 
-/// The steps that kl_head() and fisher_head() are made of, over one tile of the
-/// vocabulary each. On a GPU they are MLX's own ops.
+/// The steps that kl_head() and fisher_head() are made of, each over one tile
+/// of the vocabulary.
 namespace pennyweight::ops {
 
 /// Column of a state [rows, columns] of score_linear or fisher_update.

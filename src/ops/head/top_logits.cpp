@@ -10,7 +10,8 @@ namespace pennyweight::ops {
 
 namespace {
 
-/// Where columns stand in the tile of n from `first` on, and whether they do.
+/// Where `columns` are in the tile of n columns from `first` on, and whether
+/// they are in it at all.
 struct PlacesInTile {
   mx::array at, here;
 
@@ -21,7 +22,7 @@ struct PlacesInTile {
             mx::less(at, mx::array(n)))) {}
 };
 
-/// The columns in input `i` of those that a tile has.
+/// The columns that input `i` holds, and the tile's.
 kernels::TopColumns
 places_of(CpuWork& work, size_t i, int first, int64_t tile_columns) {
   return {
@@ -190,7 +191,7 @@ mx::array spread_gradient(
       .inputs = {gradient, columns},
       .fallback =
           [=](const Arrays& in) {
-            // Columns of other tiles go to one more, which is cut off.
+            // Values of other tiles go to one more column, which is cut off.
             const PlacesInTile places(in[1], first, n);
             const auto spread = mx::put_along_axis(
                 mx::zeros({rows, n + 1}),
