@@ -18,8 +18,8 @@ int requested_threads() {
   return std::max(1, int(std::thread::hardware_concurrency()));
 }
 
-// 0 where nothing was overridden.
-std::atomic<int> overridden{0};
+// 0 where nothing was threads_override.
+std::atomic<int> threads_override{0};
 
 thread_local bool task_runs = false;
 
@@ -30,12 +30,12 @@ int thread_count() {
   if (task_runs) {
     return 1;
   }
-  const int count = overridden.load(std::memory_order_relaxed);
+  const int count = threads_override.load(std::memory_order_relaxed);
   return count > 0 ? count : requested;
 }
 
 void override_thread_count(int count) {
-  overridden = std::max(0, count);
+  threads_override = std::max(0, count);
 }
 
 bool in_task() {

@@ -18,7 +18,7 @@ namespace pennyweight::kernels::onednn {
 namespace {
 
 constexpr int64_t kStripRows = 128;
-constexpr int64_t kFewestStripRows = 32;
+constexpr int64_t kFewestTaskRows = 32;
 constexpr int64_t kRowStep = 16;
 constexpr int64_t kChunkColumns = 512;     // of a strip's result at a time
 constexpr int64_t kPanelValues = 2 << 20;  // of the packed weight
@@ -26,10 +26,10 @@ constexpr int64_t kSumValues = 2 << 20;    // of sums that are still added to
 // A depth beyond the first is taken in parts of about the second.
 constexpr int64_t kWholeDepth = 1536;
 constexpr int64_t kPartDepth = 1024;
-constexpr size_t kCacheLine = 64;
+constexpr size_t kStripLine = 64;
 // With fewer rows packing costs more than it brings.
 constexpr int64_t kFewestRows = 64;
-constexpr int64_t kFewestColumns = 32;
+constexpr int64_t kFewestStripColumns = 32;
 constexpr int64_t kFewestDepth = 32;
 
 /// The packed order's step in depth.
@@ -69,7 +69,7 @@ void transpose_to_float(
   // row there is an odd number of cache lines, so that rows do not share places
   // in the nearest cache.
   thread_local Scratch scratch;
-  const auto line = int64_t(kCacheLine / size_of(x.type));
+  const auto line = int64_t(kStripLine / size_of(x.type));
   const int64_t apart = (divide_up(rows, line) | 1) * line;
   void* flat = scratch.get<char>(columns * apart * int64_t(size_of(x.type)));
   simd::transpose(
@@ -181,7 +181,7 @@ class PackedPanel {
 
 /// Tile loads of AMX that cross cache lines cost it a third of its rate.
 bool is_aligned(const ConstMatrix& x) {
-  return reinterpret_cast<uintptr_t>(x.data) % kCacheLine == 0;
+  return reinterpret_cast<uintptr_t>(x.data) % kStripLine == 0;
 }
 
 class Strips {
@@ -267,7 +267,7 @@ class Strips {
   template <class F>
   void each_strip(Span rows, Span columns, F&& f) {
     const int64_t threads = thread_count();
-    const int64_t most = divide_up(rows.size(), kFewestStripRows);
+    const int64_t most = divide_up(rows.size(), kFewestTaskRows);
     const int64_t wanted =
         round_up(divide_up(rows.size(), kStripRows), threads);
     const int64_t step =
@@ -421,7 +421,7 @@ bool works_here(DType type) {
 }  // namespace
 
 bool strips_pay(const MatmulArgs& args, DType type) {
-  return args.m >= kFewestRows && args.n >= kFewestColumns &&
+  return args.m >= kFewestRows && args.n >= kFewestStripColumns &&
       args.k >= kFewestDepth && !in_task() && works_here(type);
 }
 

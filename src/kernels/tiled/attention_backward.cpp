@@ -15,12 +15,12 @@ namespace {
 
 // The rows that a tile of queries should have. A tile holds its scores against
 // all keys, so that it has fewer where there are many keys.
-constexpr int64_t kTileRows = 192;
+constexpr int64_t kBackwardRows = 192;
 constexpr int64_t kLongTileRows = 64;
 constexpr int64_t kLongKeys = 8192;
 constexpr int64_t kTilesPerThread = 4;  // that may be begun and not done
 
-struct Buffers {
+struct BackwardBuffers {
   Scratch q, dout, weights, dp, capped, p, ds, turned, dq;
   Scratch max, sum, rescale;
 };
@@ -28,7 +28,7 @@ struct Buffers {
 /// How many queries a tile holds, each of all heads that share keys.
 int64_t queries_of_tile(const AttentionArgs& args) {
   const int64_t group = args.heads / args.kv_heads;
-  const int64_t rows = args.keys > kLongKeys ? kLongTileRows : kTileRows;
+  const int64_t rows = args.keys > kLongKeys ? kLongTileRows : kBackwardRows;
   return std::min(args.length, std::max<int64_t>(16, rows / group / 16 * 16));
 }
 
@@ -59,15 +59,15 @@ struct PairSums {
 };
 
 /// Some queries of one batch row and kv head.
-class Tile {
+class BackwardTile {
  public:
-  Tile(
+  BackwardTile(
       const AttentionBackwardArgs& args,
       ProductFn product,
       DType type,
       int64_t pair,
       PairSums& sums,
-      Buffers& buffers)
+      BackwardBuffers& buffers)
       : args_(args),
         forward_(args.forward),
         product_(product),
@@ -277,7 +277,7 @@ class Tile {
   int64_t group_;
   int64_t d_;
   PairSums& sums_;
-  Buffers& buffers_;
+  BackwardBuffers& buffers_;
 };
 
 /// Runs all tiles of `count` pairs of a batch row and a kv head from `first`
@@ -303,14 +303,15 @@ void run_pairs(
   });
   // In the order of tiles: those that a tile waits for have begun before it.
   parallel_tasks(tiles * count, [&](int64_t task) {
-    thread_local Buffers buffers;
+    thread_local BackwardBuffers buffers;
     // A task even where it is the only one: how many pairs run together depends
     // on the number of threads.
     const Task alone;
     const int64_t tile = task / count;
     auto& own = sums[size_t(task % count)];
     try {
-      Tile made(args, product, type, first + task % count, own, buffers);
+      BackwardTile made(
+          args, product, type, first + task % count, own, buffers);
       const int64_t from = tile * queries;
       made.run(tile, from, std::min(queries, forward.length - from));
       if (tile + 1 == tiles) {

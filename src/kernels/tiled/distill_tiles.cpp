@@ -11,7 +11,7 @@ namespace pennyweight::kernels {
 
 namespace {
 
-struct Buffers {
+struct DistillBuffers {
   Scratch logits, reference, sums;
 };
 
@@ -80,7 +80,7 @@ struct TileSoftmax {
       int64_t column,
       int64_t rows,
       int64_t columns,
-      Buffers& buffers)
+      DistillBuffers& buffers)
       : logits(head_tile(head, row, column, rows, columns, buffers.logits)),
         p(buffers.reference.get<float>(rows * columns)),
         log_sums(buffers.sums.get<float>(rows)) {
@@ -110,7 +110,7 @@ void add_to_state(double log_sum, double dot, float* state) {
 void kl_tile(const KlTileArgs& args) {
   each_tile(
       args.rows, args.columns, [&](auto row, auto column, auto m, auto n) {
-        thread_local Buffers buffers;
+        thread_local DistillBuffers buffers;
         kernels::kl_gradient(
             {.rows = m,
              .columns = n,
@@ -128,7 +128,7 @@ void kl_tile(const KlTileArgs& args) {
 
 void fisher_update(const FisherTileArgs& args) {
   each_row_block(args.rows, [&](int64_t row, int64_t rows) {
-    thread_local Buffers buffers;
+    thread_local DistillBuffers buffers;
     each_column_tile(args.columns, [&](int64_t j, int64_t n) {
       const TileSoftmax tile(args.head, row, j, rows, n, buffers);
       for (int64_t i = 0; i < rows; ++i) {
@@ -155,7 +155,7 @@ void fisher_update(const FisherTileArgs& args) {
 void fisher_gradient(const FisherTileArgs& args) {
   each_tile(
       args.rows, args.columns, [&](auto row, auto column, auto m, auto n) {
-        thread_local Buffers buffers;
+        thread_local DistillBuffers buffers;
         const TileSoftmax tile(args.head, row, column, m, n, buffers);
         const auto* logits = static_cast<const float*>(tile.logits.data);
         const float cap = args.head.cap;
@@ -186,7 +186,7 @@ void fisher_gradient(const FisherTileArgs& args) {
 void pick_top(const PickTopArgs& args) {
   const auto& places = args.places;
   each_row_block(places.rows, [&](int64_t row, int64_t rows) {
-    thread_local Buffers buffers;
+    thread_local DistillBuffers buffers;
     const auto logits =
         head_tile(args.head, row, 0, rows, places.columns, buffers.logits);
     for (int64_t i = row * places.count; i < (row + rows) * places.count; ++i) {

@@ -11,7 +11,7 @@ namespace {
 
 // Rows that go into one product: few enough for its panels to stay in the
 // caches.
-constexpr int64_t kMostRows = 1024;
+constexpr int64_t kMostGramRows = 1024;
 // A symmetric product is made in bands of so many rows, each of which begins at
 // the diagonal.
 constexpr int64_t kBand = 256;
@@ -114,8 +114,8 @@ void gram_by_products(
     ProductFn product,
     TransposeFn turn) {
   thread_local Scratch scratch_a, scratch_b;
-  for (int64_t row = 0; row < args.rows; row += kMostRows) {
-    const int64_t rows = std::min(kMostRows, args.rows - row);
+  for (int64_t row = 0; row < args.rows; row += kMostGramRows) {
+    const int64_t rows = std::min(kMostGramRows, args.rows - row);
     const auto b =
         by_columns(from_row(args.b, row), rows, args.n, turn, scratch_b);
     int64_t at = 0;

@@ -7,7 +7,7 @@ namespace pennyweight::kernels {
 
 namespace {
 
-struct Buffers {
+struct ScoreBuffers {
   Scratch logits, reference;
 };
 
@@ -45,7 +45,7 @@ ConstMatrix head_tile(
 
 void score_matmul(const ScoreMatmulArgs& args) {
   each_row_block(args.rows, [&](int64_t row, int64_t rows) {
-    thread_local Buffers buffers;
+    thread_local ScoreBuffers buffers;
     each_column_tile(args.columns, [&](int64_t j, int64_t n) {
       const auto tile_of = [&](const HeadSide& side, Scratch& scratch) {
         return head_tile(side, row, j, rows, n, scratch, args.scale);
