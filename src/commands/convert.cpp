@@ -14,19 +14,17 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "convert";
-
 void check_options(const ConvertOptions& options) {
   if (options.quantize && options.dequantize) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         "choose either --quantize or --dequantize");
   }
   if (options.quant_predicate && options.q_mode != "affine") {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         "--quant-predicate works with --q-mode affine only");
   }
   bool shaped = options.q_bits || options.q_group_size ||
@@ -34,14 +32,14 @@ void check_options(const ConvertOptions& options) {
   if (shaped && !options.quantize) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         "--q-bits, --q-group-size, --q-mode and --quant-predicate do nothing "
         "without -q");
   }
   if (options.quant_predicate && options.q_bits) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         "--quant-predicate chooses the bits; leave out --q-bits");
   }
 }
@@ -58,7 +56,7 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
   if (!model.quantized.empty() && !model.published_packed) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         model.checkpoint.folder().string() +
             " is quantized already; start from the full-precision model, or "
             "expand it first with --dequantize");
@@ -87,7 +85,7 @@ std::optional<OutputType> output_type(
   if (!dtype) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         "--dtype " + one_line(*options.dtype, 40) +
             " is none of float16, bfloat16, float32");
   }
@@ -101,7 +99,7 @@ ConversionSettings settings_of(
   if (options.dequantize && model.quantized.empty()) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "convert",
         model.checkpoint.folder().string() +
             " is not quantized; leave out --dequantize");
   }

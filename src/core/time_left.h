@@ -8,6 +8,11 @@
 
 namespace pennyweight {
 
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
 /// How long parts of a task that do not all take alike will go on: by what
 /// those that are done took, beside what was planned for them. Plans may be in
 /// any unit.

@@ -14,7 +14,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "convert";
 // MLX expands odd widths by way of 32 words a word; blocks of rows bound that.
 constexpr int64_t kExpandedAtOnce = int64_t{1} << 20;
 // Of a tensor, what is in memory at a time.
@@ -231,7 +230,7 @@ mx::array Conversion::checked_cast(
   } catch (const Error&) {
     throw Error(
         ErrorCode::numeric,
-        kWhere,
+        "convert",
         "tensor " + one_line(name, 120) + " holds values too large for " +
             float_name(to) + "; choose --dtype bfloat16");
   }

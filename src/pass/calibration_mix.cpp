@@ -15,10 +15,8 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "mix";
-
 [[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, kWhere, what);
+  throw Error(ErrorCode::invalid_argument, "mix", what);
 }
 
 std::map<std::string, double> parse_weights(const std::string& list) {
@@ -191,7 +189,7 @@ CalibrationMix load_mix(
   int unused = 0;
   const auto note = [&](const std::string& text) {
     mix.notes.push_back(text);
-    warn(progress, kWhere, text);
+    warn(progress, "mix", text);
   };
   const auto read = [&](const Source& source, int wanted, bool only) {
     TokenData data;

@@ -20,7 +20,7 @@ namespace {
 
 // A part of the operations below which nobody notices what serves it.
 constexpr double kSmallPart = 0.02;
-constexpr int kTokens = 512;
+constexpr int kTriedTokens = 512;
 constexpr int64_t kMostColumns = 16384;  // of the head
 
 double total(const std::vector<kernels::ServedProducts>& served) {
@@ -104,12 +104,12 @@ class Trial {
   }
 
   void linear(int64_t out, int64_t in) {
-    const auto x = random({kTokens, int(in)});
+    const auto x = random({kTriedTokens, int(in)});
     const auto w = random({int(out), int(in)});
     const auto shape = std::to_string(out) + " x " + std::to_string(in);
-    const double operations = 2.0 * kTokens * double(out) * double(in);
+    const double operations = 2.0 * kTriedTokens * double(out) * double(in);
     add("linear", shape, operations, [&] { return ops::linear(x, w); });
-    const auto dy = random({kTokens, int(out)});
+    const auto dy = random({kTriedTokens, int(out)});
     add("gradient by its input", shape, operations, [&] {
       const auto loss = [&](const mx::array& at) { return ops::linear(at, w); };
       return mx::vjp(loss, x, dy).second;
@@ -117,12 +117,12 @@ class Trial {
   }
 
   void sums(int64_t width) {
-    const auto x = random({kTokens, int(width)});
+    const auto x = random({kTriedTokens, int(width)});
     const auto sum = mx::zeros({int(width), int(width)}, mx::float32);
     mx::eval(sum);
     add("sum of x x^T",
         std::to_string(width),
-        double(kTokens) * double(width) * double(width),
+        double(kTriedTokens) * double(width) * double(width),
         [&] { return ops::gram_add(sum, {x}, x); });
   }
 
@@ -135,16 +135,16 @@ class Trial {
       size = spec.latent->nope_dim + spec.latent->rope_dim;
     }
     const int kv_heads = spec.latent ? spec.heads : spec.kv_heads;
-    const auto q = random({1, kTokens, spec.heads, size});
-    const auto k = random({1, kTokens, kv_heads, size});
-    const auto v = random({1, kTokens, kv_heads, size});
+    const auto q = random({1, kTriedTokens, spec.heads, size});
+    const auto k = random({1, kTriedTokens, kv_heads, size});
+    const auto v = random({1, kTriedTokens, kv_heads, size});
     const ops::AttentionOptions options{
         .scale = spec.scale, .window = spec.window, .cap = spec.cap};
     const auto shape = std::to_string(spec.heads) + " heads on " +
         std::to_string(kv_heads) + ", " + std::to_string(size) + " wide";
     // Half of the keys are ahead of their query.
     const double operations =
-        2.0 * kTokens * kTokens * double(spec.heads) * double(size);
+        2.0 * kTriedTokens * kTriedTokens * double(spec.heads) * double(size);
     add("attention", shape, operations, [&] {
       return ops::attention(q, k, v, options);
     });
@@ -161,14 +161,14 @@ class Trial {
   void head() {
     const auto count = int(std::min(kMostColumns, model_.spec.vocab));
     const auto in = int(model_.spec.hidden);
-    const auto x = random({kTokens, in});
+    const auto x = random({kTriedTokens, in});
     const auto w = random({count, in});
-    const auto targets = mx::zeros({kTokens}, mx::int32);
-    const auto state = ops::score_start(kTokens);
+    const auto targets = mx::zeros({kTriedTokens}, mx::int32);
+    const auto state = ops::score_start(kTriedTokens);
     mx::eval({targets, state});
     add("head with its scores",
         std::to_string(count) + " x " + std::to_string(in),
-        2.0 * kTokens * count * in,
+        2.0 * kTriedTokens * count * in,
         [&] {
           return ops::score_linear(state, {x, w}, std::nullopt, targets, 0);
         });

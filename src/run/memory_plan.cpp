@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kMega = 1'000'000;
 // Program, libraries, tokenizer, kernels' scratch.
-constexpr int64_t kProgram = 150 * kMega;
+constexpr int64_t kOneProgram = 150 * kMega;
 
 std::string size_text(int64_t bytes) {
   char text[32];
@@ -136,8 +136,8 @@ MemoryPlan make_memory_plan(
   result.activations = demand.tokens *
       ((streams + kept) * model.spec.hidden * 4 + streams * inner * item);
   const auto outer = outer_bytes(model, plan);
-  result.fixed =
-      kProgram + demand.freed_bytes() + outer.held + std::max(outer.fit, block);
+  result.fixed = kOneProgram + demand.freed_bytes() + outer.held +
+      std::max(outer.fit, block);
   const int64_t limit = demand.limit.value_or(machine_memory() / 2);
   const int64_t room = limit - result.fixed;
   if (room < 0 && demand.limit) {

@@ -21,7 +21,7 @@ namespace pennyweight {
 namespace {
 
 constexpr int kPromptTokens = 32;
-constexpr int kContinued = 48;
+constexpr int kShownTokens = 48;
 constexpr size_t kSamples = 3;
 
 Json fidelity_json(const Evaluation& found) {
@@ -119,10 +119,10 @@ Json samples_json(const Presentation& shown, const fs::path& folder) {
     return nullptr;
   }
   const auto quantized = open_model(folder, context.options.assume_family);
-  const auto full =
-      continue_sequences(context.model, prompts, kContinued, context.progress);
+  const auto full = continue_sequences(
+      context.model, prompts, kShownTokens, context.progress);
   const auto other =
-      continue_sequences(quantized, prompts, kContinued, context.progress);
+      continue_sequences(quantized, prompts, kShownTokens, context.progress);
   TextReader reader(context.model_folder);
   Json samples = Json::array();
   for (size_t i = 0; i < prompts.size(); ++i) {

@@ -10,13 +10,12 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dwq";
 constexpr size_t kHeldOut = 32;  // as mlx_lm
 
 using Sequences = std::vector<std::vector<int32_t>>;
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, kWhere, what);
+[[noreturn]] void refuse_data(const std::string& what) {
+  throw Error(ErrorCode::invalid_argument, "dwq", what);
 }
 
 class Loader {
@@ -60,13 +59,13 @@ class Loader {
  private:
   void note(const std::string& text) {
     result_.notes.push_back(text);
-    warn(progress_, kWhere, text);
+    warn(progress_, "dwq", text);
   }
 
   /// Those to train on, then those to hold out, of all that there are.
   std::vector<size_t> choose(size_t count) {
     if (count < 2) {
-      refuse(
+      refuse_data(
           "the data holds " + std::to_string(count) +
           " sequences; one to train on and one to hold out are the least");
     }
@@ -99,7 +98,7 @@ class Loader {
         static_cast<size_t>(options_.batch_size), split.sequences.size());
     const auto ranks = static_cast<size_t>(ranks_.size());
     if (!options_.pipeline && size < ranks) {
-      refuse(
+      refuse_data(
           "a batch of " + std::to_string(size) +
           " sequences is too small for " + std::to_string(ranks) +
           " processes; give --batch-size or --pipeline");
@@ -138,7 +137,7 @@ size_t make_dwq_batches(
     lengths.push_back(sequence.size());
     for (int32_t token : sequence) {
       if (token < 0 || token >= vocab) {
-        refuse(
+        refuse_data(
             "token " + std::to_string(token) +
             " is outside the vocabulary of " + std::to_string(vocab) +
             "; the tokenizer does not belong to the model");

@@ -16,13 +16,12 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dwq";
 constexpr int kTopLogits = 1024;
 
 [[noreturn]] void refuse(const fs::path& file, const std::string& what) {
   throw Error(
       ErrorCode::corrupt,
-      kWhere,
+      "dwq",
       file.string() + " " + what +
           "; give the flags and data that it was made with, or another "
           "--target-dir");
@@ -179,7 +178,7 @@ void check_targets(const fs::path& folder, const DistillSplit& split) {
     if (!fs::exists(path)) {
       throw Error(
           ErrorCode::not_found,
-          kWhere,
+          "dwq",
           path.string() +
               " is missing: the targets are of fewer batches than "
               "this run's; make them with its flags and data");
@@ -203,7 +202,7 @@ void write_targets(
   fs::create_directories(folder / split.name, failed);
   if (failed) {
     throw io_error(
-        kWhere, "can't create", (folder / split.name).string(), failed.value());
+        "dwq", "can't create", (folder / split.name).string(), failed.value());
   }
   const int count =
       std::min<int>(kTopLogits, static_cast<int>(teacher.spec.vocab));
@@ -219,7 +218,7 @@ void write_targets(
   for (size_t begin = 0; begin < wanted.size(); begin += kWave) {
     report(
         progress,
-        {kWhere,
+        {"dwq",
          static_cast<int64_t>(begin),
          static_cast<int64_t>(wanted.size()),
          "batches",

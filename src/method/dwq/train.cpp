@@ -10,7 +10,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dwq";
 constexpr int64_t kChunkTokens = 4096;
 // Bounds of the steps between two measures on held-out text.
 constexpr int64_t kFewest = 10;
@@ -87,7 +86,7 @@ class Trainer {
 
  private:
   void say(const std::string& text) const {
-    report(progress_, {kWhere, 0, 0, "", text});
+    report(progress_, {"dwq", 0, 0, "", text});
   }
 
   double measure() {
@@ -125,7 +124,7 @@ class Trainer {
       result_.curve.push_back(point);
       report(
           progress_,
-          {kWhere, i + 1, steps, "steps", "loss " + rate_text(point.loss)});
+          {"dwq", i + 1, steps, "steps", "loss " + rate_text(point.loss)});
     }
     result_.seconds +=
         std::chrono::duration<double>(Clock::now() - start).count();

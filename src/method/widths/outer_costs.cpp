@@ -19,8 +19,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "costs";
-
 class OuterPass {
  public:
   OuterPass(
@@ -50,7 +48,7 @@ class OuterPass {
         try {
           costs.push_back({module.path, module.in * module.out, all(module)});
         } catch (const Error& error) {
-          throw about(kWhere, module.path, error);
+          throw about("costs", module.path, error);
         }
       }
     }
@@ -84,7 +82,7 @@ class OuterPass {
     const OuterRounding rounding(view_.model, module, std::move(gram), options);
     std::vector<LossPoint> points;
     for (const int bits : settings_.gptq_bits) {
-      report(progress_, {kWhere, done_++, total_, "outer roundings"});
+      report(progress_, {"costs", done_++, total_, "outer roundings"});
       if (const auto spec = gptq_candidate(bits, module.in)) {
         points.push_back({*spec, loss(module, rounding.round(*spec).weight)});
         mx::clear_cache();  // the next width's arrays are of other sizes

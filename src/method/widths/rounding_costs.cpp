@@ -23,8 +23,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "costs";
-
 class CostPass {
  public:
   CostPass(
@@ -85,7 +83,7 @@ class CostPass {
   void tick(size_t step) {
     report(
         progress_,
-        {kWhere,
+        {"costs",
          int64_t(step),
          int64_t(2 * blocks_ + 1),
          "blocks",
@@ -201,7 +199,7 @@ class CostPass {
               weights, sums.modules().at(path), sums.sums().at(path), hessian);
         }
       } catch (const Error& error) {
-        throw about(kWhere, paths.front(), error);
+        throw about("costs", paths.front(), error);
       }
     }
   }

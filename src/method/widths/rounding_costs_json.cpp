@@ -8,12 +8,10 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "costs";
-
 [[noreturn]] void broken(const std::string& origin, const std::string& what) {
   throw Error(
       ErrorCode::corrupt,
-      kWhere,
+      "costs",
       origin + " is no table of rounding costs: " + what +
           "; measure them anew");
 }

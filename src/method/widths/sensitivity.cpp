@@ -17,8 +17,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dynamic-quant";
-
 /// A weight as it is after rounding to `spec`; itself where that does not fit.
 mx::array round_weight(const mx::array& weight, const QuantSpec& spec) {
   return fits(spec, weight.shape(1))
@@ -101,7 +99,7 @@ class Pass {
   void tick(size_t step) {
     report(
         progress_,
-        {kWhere,
+        {"dynamic-quant",
          static_cast<int64_t>(step),
          static_cast<int64_t>(2 * blocks_ + 2),
          "blocks",

@@ -9,8 +9,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dynamic-quant";
-
 /// Weights, of a stack all.
 double million(const ModuleSpec& module) {
   const auto stack = std::max<int64_t>(1, module.count);
@@ -20,7 +18,7 @@ double million(const ModuleSpec& module) {
 [[noreturn]] void missing(const std::string& file, const ModuleSpec& module) {
   throw Error(
       ErrorCode::not_found,
-      kWhere,
+      "dynamic-quant",
       file + " has no sensitivity of " + module.path +
           "; is it of another model?");
 }
@@ -35,7 +33,7 @@ std::vector<ModuleLosses> read_pairs(
         !pair[1].is_number()) {
       throw Error(
           ErrorCode::corrupt,
-          kWhere,
+          "dynamic-quant",
           file + " is not a list of pairs of a module and a number");
     }
     values.emplace(pair[0].get<std::string>(), pair[1].get<double>());
@@ -74,7 +72,7 @@ ModuleLosses read_figures(
     if (!entry) {
       throw Error(
           ErrorCode::not_found,
-          kWhere,
+          "dynamic-quant",
           json.origin() + " has no figures of " + candidate_name(candidate) +
               "; measure anew without --sensitivities");
     }
@@ -147,7 +145,7 @@ std::vector<ModuleLosses> SensitivityFile::read(
   if (listed_) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "dynamic-quant",
         file.string() +
             " is for two widths only; leave out --candidates, or leave "
             "out --sensitivities to measure them");

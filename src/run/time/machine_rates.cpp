@@ -22,7 +22,7 @@ namespace {
 
 // What is timed of the text: a batch as runs have them, but of blocks that are
 // large a sequence.
-constexpr int64_t kBatchTokens = 2048;
+constexpr int64_t kMeasuredTokens = 2048;
 constexpr int64_t kLargeBlock = 150'000'000;
 // And of the head.
 constexpr int kHeadTokens = 1024;
@@ -295,7 +295,7 @@ MachineRates measure_rates(const Model& model, int sequence_length) {
     RateSampler sampler;
     const bool large = largest_block(model.spec) > kLargeBlock;
     const auto batches = sample_batches(
-        model, sequence_length, large ? sequence_length : kBatchTokens);
+        model, sequence_length, large ? sequence_length : kMeasuredTokens);
     const auto outer = load_outer(model, model.dtype);
     const auto kinds = block_kinds(model.spec, sequence_length);
     rates.kind = kinds.kind;

@@ -14,7 +14,7 @@ namespace pennyweight {
 namespace {
 
 // Large enough for a disk's stride, small enough for all threads to have some.
-constexpr uint64_t kPieceBytes = uint64_t{16} << 20;
+constexpr uint64_t kHashedPiece = uint64_t{16} << 20;
 
 struct Piece {
   std::string name;  // of a tensor
@@ -56,8 +56,8 @@ std::string read_all(const Model& model) {
   std::vector<Piece> pieces;
   for (const auto& name : model.tensors.stored()) {
     const uint64_t bytes = model.checkpoint.info(name).bytes;
-    for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
-      pieces.push_back({name, at, std::min(bytes, at + kPieceBytes)});
+    for (uint64_t at = 0; at < bytes; at += kHashedPiece) {
+      pieces.push_back({name, at, std::min(bytes, at + kHashedPiece)});
     }
   }
   std::vector<std::string> sums(pieces.size());

@@ -15,10 +15,9 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "resume";
 constexpr const char* kLock = "lock";
 constexpr const char* kSettings = "settings.json";
-constexpr const char* kStages = "stages";
+constexpr const char* kStageFolder = "stages";
 
 fs::path work_path(const fs::path& target) {
   return target.parent_path() /
@@ -34,7 +33,7 @@ auto read_now(F&& read) {
   } catch (const Error& error) {
     throw Error(
         error.code(),
-        kWhere,
+        "resume",
         reason_of(error) + "; run again, and what is damaged is made again");
   }
 }
@@ -50,7 +49,7 @@ WorkFolder::WorkFolder(
   // A descriptor to list the folder by, should it have to go and none be left.
   Descriptor spare(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!spare) {
-    throw io_error(kWhere, "can't open", "/dev/null", errno);
+    throw io_error("resume", "can't open", "/dev/null", errno);
   }
   try {
     enter(policy);
@@ -90,7 +89,7 @@ void WorkFolder::enter(const ResumePolicy& policy) {
     std::error_code failed;
     fs::create_directories(target_.parent_path(), failed);
     if (failed) {
-      throw io_error(kWhere, "can't create", path_.string(), failed.value());
+      throw io_error("resume", "can't create", path_.string(), failed.value());
     }
   }
   parent_ = DirHandle::open(target_.parent_path());
@@ -100,7 +99,7 @@ void WorkFolder::enter(const ResumePolicy& policy) {
     if (!writer_ || !(policy.part || (policy.force && !policy.resume))) {
       throw Error(
           ErrorCode::invalid_argument,
-          kWhere,
+          "resume",
           path_.string() + " is " + kind_name(*kind) +
               " where an unfinished run is kept; it is not followed: remove "
               "it, or pass --force, which removes it and nothing else");
@@ -121,7 +120,7 @@ void WorkFolder::open(
   if (policy.resume && !readable) {
     throw Error(
         ErrorCode::not_found,
-        kWhere,
+        "resume",
         (before ? (path_ / kSettings).string() + " is damaged, so that "
                 : std::string()) +
             "there is no unfinished run for " + target_.string() +
@@ -157,7 +156,7 @@ void WorkFolder::require_own(const ResumePolicy& policy) const {
   if (const auto name = foreign_entry(*folder_)) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "resume",
         path_.string() + " holds " + shown(*name) +
             ", which no unfinished run left there; move the folder away, or "
             "pass --force, which empties it");
@@ -247,11 +246,11 @@ void WorkFolder::lock() {
     return;
   }
   if (!locked && failed != EWOULDBLOCK) {
-    throw io_error(kWhere, "can't lock", file, failed);
+    throw io_error("resume", "can't lock", file, failed);
   }
   throw Error(
       ErrorCode::invalid_argument,
-      kWhere,
+      "resume",
       "another process is writing " + target_.string() +
           "; wait for it or choose another output");
 }
@@ -280,7 +279,7 @@ const fs::path& WorkFolder::path() const {
   if (!folder_->is_in_place()) {
     throw Error(
         ErrorCode::io,
-        kWhere,
+        "resume",
         path_.string() +
             " is no longer the folder that this run keeps its work in; run "
             "again");
@@ -290,11 +289,11 @@ const fs::path& WorkFolder::path() const {
 
 DirHandle WorkFolder::stages() const {
   path();  // what is not done by this object is done by paths
-  const auto kind = folder_->kind(kStages);
+  const auto kind = folder_->kind(kStageFolder);
   if (kind && *kind != DirHandle::Kind::folder) {
-    folder_->remove(kStages);
+    folder_->remove(kStageFolder);
   }
-  return folder_->open_or_make_folder(kStages);
+  return folder_->open_or_make_folder(kStageFolder);
 }
 
 WorkPart WorkFolder::block(int index) const {
@@ -344,7 +343,7 @@ void WorkFolder::drop_damaged() {
 void WorkFolder::drop_unfinished() const {
   std::set<std::string> kept{kLock, kSettings};
   if (state_) {
-    kept.insert({kStages, state_name(*state_)});
+    kept.insert({kStageFolder, state_name(*state_)});
   }
   for (int i = 0; i < finished_; ++i) {
     kept.insert(block_name(i));
@@ -359,7 +358,7 @@ void WorkFolder::save_block(
   if (index != finished_) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "resume",
         "block " + std::to_string(index) + " is not the next");
   }
   save_work_part(
@@ -414,7 +413,7 @@ void WorkFolder::remove() {
   if (folder_->is_in_place() &&
       ::unlinkat(parent_->fd(), name.c_str(), AT_REMOVEDIR) != 0 &&
       errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT) {
-    throw io_error(kWhere, "can't remove", path_.string(), errno);
+    throw io_error("resume", "can't remove", path_.string(), errno);
   }
   unlock();  // what is there from now on is another process's
 }

@@ -14,7 +14,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "resume";
 constexpr const char* kReport = "report.json";
 constexpr const char* kTensors = "model.safetensors";
 constexpr const char* kUnfinished = ".unfinished-";
@@ -42,7 +41,7 @@ std::string checksum_of(const Json& json, const std::string& salt) {
 }
 
 [[noreturn]] void throw_damaged(const fs::path& path) {
-  throw Error(ErrorCode::corrupt, kWhere, path.string() + " is damaged");
+  throw Error(ErrorCode::corrupt, "resume", path.string() + " is damaged");
 }
 
 Json read_report(const DirHandle& folder, const WorkPart& part) {
@@ -122,7 +121,7 @@ void save_work_part(
     }
     throw Error(
         ErrorCode::io,
-        kWhere,
+        "resume",
         std::string(error.what()) + "; run again to go on after " + so_far);
   }
 }
