@@ -15,11 +15,10 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "checkpoint";
 constexpr size_t kMaxConfig = size_t{16} << 20;
 
 [[noreturn]] void corrupt(const std::string& what) {
-  throw Error(ErrorCode::corrupt, kWhere, what);
+  throw Error(ErrorCode::corrupt, "checkpoint", what);
 }
 
 // "a (and 3 more)".
@@ -168,13 +167,13 @@ struct Checkpoint::Impl {
     if (missing.empty()) {
       throw Error(
           ErrorCode::not_found,
-          kWhere,
+          "checkpoint",
           folder.string() + " holds neither model.safetensors nor " +
               kWeightIndex + "; other weight formats are not read");
     }
     throw Error(
         ErrorCode::not_found,
-        kWhere,
+        "checkpoint",
         folder.string() +
             " holds no weights: " + some_of({missing.begin(), missing.end()}) +
             ", which its index names, must be fetched");
@@ -294,7 +293,8 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   try {
     return open_folder(folder);
   } catch (const fs::filesystem_error& error) {
-    throw io_error(kWhere, "can't read", folder.string(), error.code().value());
+    throw io_error(
+        "checkpoint", "can't read", folder.string(), error.code().value());
   }
 }
 
@@ -305,7 +305,7 @@ Checkpoint Checkpoint::open_folder(const fs::path& folder) {
   if (!fs::is_directory(folder, ignored)) {
     throw Error(
         ErrorCode::not_found,
-        kWhere,
+        "checkpoint",
         "there is no model folder " + folder.string());
   }
   impl->config = untag_floats(read_json(folder / "config.json", kMaxConfig));
@@ -320,7 +320,7 @@ Checkpoint Checkpoint::open_folder(const fs::path& folder) {
     if (error.code() != ErrorCode::not_supported || method.empty()) {
       throw;
     }
-    throw about(kWhere, "quantized by \"" + method + "\"", error);
+    throw about("checkpoint", "quantized by \"" + method + "\"", error);
   }
   impl->note_index();
   impl->note_twice();
@@ -381,7 +381,7 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
   if (it == impl_->tensors.end()) {
     throw Error(
         ErrorCode::not_found,
-        kWhere,
+        "checkpoint",
         impl_->folder.string() + ": tensor " + one_line(name, 120) +
             " is missing" + about_missing(name));
   }
@@ -401,7 +401,7 @@ mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
       first > all.shape[0] - count) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "checkpoint",
         "tensor " + one_line(name, 120) + " has no such rows");
   }
   const auto& source = impl_->sources.at(name);

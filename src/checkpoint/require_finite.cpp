@@ -5,8 +5,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "checkpoint";
-
 struct NonFinite {
   int64_t nan = 0;
   int64_t infinite = 0;
@@ -45,7 +43,7 @@ void require_finite(const mx::array& tensor, const std::string& name) {
   if (!tensor.is_available() || !tensor.flags().row_contiguous) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "checkpoint",
         "tensor " + one_line(name, 120) + " must be evaluated and contiguous");
   }
   NonFinite count;
@@ -63,7 +61,7 @@ void require_finite(const mx::array& tensor, const std::string& name) {
   const auto infinite = counted(count.infinite, "infinite");
   throw Error(
       ErrorCode::numeric,
-      kWhere,
+      "checkpoint",
       "tensor " + one_line(name, 120) + " holds " +
           (count.infinite == 0  ? nan
                : count.nan == 0 ? infinite

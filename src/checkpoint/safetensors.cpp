@@ -18,7 +18,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "safetensors";
 constexpr size_t kBeginning = 512;  // shows what a file is
 
 // MLX's CPU allocator wraps no memory but its own: the array would be a copy.
@@ -48,7 +47,7 @@ mx::array view_on_cpu(
 }
 
 Error corrupt(const std::string& name, const std::string& what) {
-  return Error(ErrorCode::corrupt, kWhere, name + " " + what);
+  return Error(ErrorCode::corrupt, "safetensors", name + " " + what);
 }
 
 // Of a file of `size` bytes; `data` is empty where there are fewer than 8.
@@ -87,12 +86,12 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
   if (!fd && std::filesystem::is_symlink(path)) {
     throw Error(
         ErrorCode::not_found,
-        kWhere,
+        "safetensors",
         path.string() +
             " is a link to a file that is not there; fetch it again");
   }
   if (!fd) {
-    throw io_error(kWhere, "can't open", path.string(), errno);
+    throw io_error("safetensors", "can't open", path.string(), errno);
   }
   return map(fd, path);
 }
@@ -127,7 +126,7 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::map(
     }
   }
   if (failed) {
-    throw io_error(kWhere, "can't read", name, failed);
+    throw io_error("safetensors", "can't read", name, failed);
   }
   if (!regular) {
     throw corrupt(name, "is not a regular file");
@@ -147,7 +146,7 @@ void SafetensorsFile::require_unchanged() const {
   if (now && now->same_file(stamp_) && *now != stamp_) {
     throw Error(
         ErrorCode::io,
-        kWhere,
+        "safetensors",
         path_.string() +
             " was written to while it was read; let it be and run again");
   }

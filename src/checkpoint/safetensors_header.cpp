@@ -11,7 +11,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "safetensors";
 constexpr size_t kMaxDimensions = 8;
 constexpr size_t kMaxName = 1024;
 constexpr uint64_t kMaxOffset = uint64_t{1} << 60;
@@ -165,7 +164,7 @@ class HeaderReader {
   bool parse_error(size_t, const std::string&, const Exception&) {
     throw Error(
         ErrorCode::corrupt,
-        kWhere,
+        "safetensors",
         file_ +
             ": its header is not valid JSON (cut short or damaged); fetch "
             "it again");
@@ -197,14 +196,16 @@ class HeaderReader {
   [[noreturn]] void broken(const std::string& what) const {
     throw Error(
         ErrorCode::corrupt,
-        kWhere,
+        "safetensors",
         file_ + ": tensor \"" + one_line(name_, 120) + "\" " + what);
   }
 
   [[noreturn]] void misplaced() const {
     if (name_.empty()) {
       throw Error(
-          ErrorCode::corrupt, kWhere, file_ + ": the header is not an object");
+          ErrorCode::corrupt,
+          "safetensors",
+          file_ + ": the header is not an object");
     }
     broken(
         "is not described by a dtype, a shape and two data_offsets, all "
@@ -214,7 +215,9 @@ class HeaderReader {
   void begin_name(const std::string& name) {
     if (name.empty() || name.size() > kMaxName) {
       throw Error(
-          ErrorCode::corrupt, kWhere, file_ + ": a tensor has no usable name");
+          ErrorCode::corrupt,
+          "safetensors",
+          file_ + ": a tensor has no usable name");
     }
     name_ = name;
     if (!names_.insert(name).second) {
@@ -252,7 +255,7 @@ class HeaderReader {
         text.starts_with("F6") || text.starts_with("F4")) {
       throw Error(
           ErrorCode::not_supported,
-          kWhere,
+          "safetensors",
           file_ + ": tensor \"" + one_line(name_, 120) + "\" is " +
               one_line(text, 20) +
               ", which MLX can't hold as weights; convert it to BF16 first");
@@ -318,7 +321,7 @@ std::vector<SafetensorsEntry> parse_safetensors_header(
     if (entry.begin != expected) {
       throw Error(
           ErrorCode::corrupt,
-          kWhere,
+          "safetensors",
           file + ": tensor \"" + one_line(entry.name, 120) +
               "\" overlaps another, or follows a hole");
     }
@@ -327,14 +330,14 @@ std::vector<SafetensorsEntry> parse_safetensors_header(
   if (expected > file_size) {
     throw Error(
         ErrorCode::corrupt,
-        kWhere,
+        "safetensors",
         file + " is cut short: " + std::to_string(file_size) + " of " +
             std::to_string(expected) + " bytes; fetch it again");
   }
   if (expected != file_size) {
     throw Error(
         ErrorCode::corrupt,
-        kWhere,
+        "safetensors",
         file + ": holds bytes that belong to no tensor; fetch it again");
   }
   return entries;
@@ -347,7 +350,9 @@ std::string safetensors_dtype_name(mx::Dtype dtype) {
     }
   }
   throw Error(
-      ErrorCode::not_supported, kWhere, "a dtype that safetensors can't hold");
+      ErrorCode::not_supported,
+      "safetensors",
+      "a dtype that safetensors can't hold");
 }
 
 }  // namespace pennyweight

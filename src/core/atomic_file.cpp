@@ -16,7 +16,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr std::string_view kWhere = "write";
 constexpr const char* kSuffix = ".part";
 
 // Not worth an error of its own: where the folder can't be listed, the file
@@ -37,7 +36,7 @@ DirHandle folder_of(const fs::path& target) {
   try {
     return DirHandle::open(target.parent_path());
   } catch (const Error& error) {
-    throw about(kWhere, "can't create " + target.string(), error);
+    throw about("write", "can't create " + target.string(), error);
   }
 }
 
@@ -57,7 +56,7 @@ void write_all(
       continue;
     }
     if (written <= 0) {
-      throw io_error(kWhere, "can't write", target, written ? errno : ENOSPC);
+      throw io_error("write", "can't write", target, written ? errno : ENOSPC);
     }
     from += written;
     bytes -= static_cast<size_t>(written);
@@ -100,7 +99,7 @@ void AtomicFile::create() {
   }
   if (!fd_) {
     throw io_error(
-        kWhere, "can't create", (folder_.path() / temporary_).string(), errno);
+        "write", "can't create", (folder_.path() / temporary_).string(), errno);
   }
 }
 
@@ -109,7 +108,7 @@ void AtomicFile::require_replaceable() const {
   if (kind && *kind != DirHandle::Kind::file) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "write",
         target() + " is " + kind_name(*kind) +
             " and is not replaced by a file; choose another path");
   }
@@ -130,7 +129,7 @@ void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
   if (!fd_ || offset + bytes > size_) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "write",
         "write past the end of " + target());
   }
   write_all(fd_.get(), data, bytes, offset, target());
@@ -149,7 +148,7 @@ void AtomicFile::commit() {
   }
   if (failed) {
     ::unlinkat(folder_.fd(), temporary_.c_str(), 0);
-    throw io_error(kWhere, "can't write", target(), failed);
+    throw io_error("write", "can't write", target(), failed);
   }
   folder_.sync();
 }

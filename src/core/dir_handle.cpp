@@ -15,8 +15,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "files";
-
 DirHandle::Kind kind_of(mode_t mode) {
   if (S_ISREG(mode)) {
     return DirHandle::Kind::file;
@@ -29,7 +27,7 @@ DirHandle::Kind kind_of(mode_t mode) {
 
 [[noreturn]] void
 fail(const char* action, const fs::path& path, int error_number) {
-  throw io_error(kWhere, action, path.string(), error_number);
+  throw io_error("files", action, path.string(), error_number);
 }
 
 // open(2) says ELOOP or ENOTDIR of a link that it was told not to follow.
@@ -43,7 +41,7 @@ fail(const char* action, const fs::path& path, int error_number) {
   if (kind && *kind != wanted) {
     throw Error(
         ErrorCode::corrupt,
-        kWhere,
+        "files",
         path.string() + " is " + kind_name(*kind) + ", not " +
             kind_name(wanted));
   }

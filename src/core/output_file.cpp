@@ -13,8 +13,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "output";
-
 // The number of an open file that a path stands for; -1: none. By its path
 // such a file would be opened anew, and written over from its beginning.
 int descriptor_of(const fs::path& path) {
@@ -47,7 +45,7 @@ void write_all(int fd, std::string_view text, const std::string& name) {
       continue;
     }
     if (written <= 0) {
-      throw io_error(kWhere, "can't write", name, written ? errno : ENOSPC);
+      throw io_error("output", "can't write", name, written ? errno : ENOSPC);
     }
     text.remove_prefix(static_cast<size_t>(written));
   }
@@ -65,7 +63,8 @@ OutputFile::OutputFile(
       force_(force),
       option_(option) {
   if (path.empty()) {
-    throw Error(ErrorCode::invalid_argument, kWhere, option + " names no file");
+    throw Error(
+        ErrorCode::invalid_argument, "output", option + " names no file");
   }
   std::error_code ignored;
   if (descriptor_ < 0 && fs::is_symlink(path, ignored)) {
@@ -75,9 +74,9 @@ OutputFile::OutputFile(
   if (kind_ == Kind::file) {
     AtomicFile probe(file_);
   } else if (kind_ == Kind::stream && ::access(file_.c_str(), W_OK) != 0) {
-    throw io_error(kWhere, "can't write", path_.string(), errno);
+    throw io_error("output", "can't write", path_.string(), errno);
   } else if (kind_ == Kind::descriptor && ::fcntl(descriptor_, F_GETFD) == -1) {
-    throw io_error(kWhere, "can't write", path_.string(), errno);
+    throw io_error("output", "can't write", path_.string(), errno);
   }
 }
 
@@ -85,7 +84,7 @@ OutputFile::Kind OutputFile::look() const {
   const auto refuse = [this](const std::string& what) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "output",
         option_ + ": " + path_.string() + " " + what);
   };
   if (descriptor_ >= 0) {
@@ -131,15 +130,15 @@ void OutputFile::write(std::string_view text) const {
   if (!fd && errno == EINTR) {
     throw Error(
         ErrorCode::cancelled,
-        kWhere,
+        "output",
         "stopped while nobody read " + path_.string());
   }
   if (!fd) {
-    throw io_error(kWhere, "can't write", path_.string(), errno);
+    throw io_error("output", "can't write", path_.string(), errno);
   }
   write_all(fd.get(), text, path_.string());
   if (::close(fd.release()) != 0) {
-    throw io_error(kWhere, "can't write", path_.string(), errno);
+    throw io_error("output", "can't write", path_.string(), errno);
   }
 }
 

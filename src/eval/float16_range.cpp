@@ -14,7 +14,7 @@ namespace pennyweight {
 
 namespace {
 
-constexpr int kHeadTile = 16384;
+constexpr int kRangeTile = 16384;
 
 std::string digits(float value) {
   char text[32];
@@ -189,9 +189,9 @@ Float16Peaks float16_peaks(
        largest(normed) / spec.logit_scale}};
   if (spec.logit_cap == 0) {
     float most = 0;
-    for (int first = 0; first < spec.vocab; first += kHeadTile) {
+    for (int first = 0; first < spec.vocab; first += kRangeTile) {
       const int count =
-          static_cast<int>(std::min<int64_t>(kHeadTile, spec.vocab - first));
+          static_cast<int>(std::min<int64_t>(kRangeTile, spec.vocab - first));
       most = std::max(
           most, largest_logit(spec, normed, outer.head.rows(first, count)));
     }

@@ -13,7 +13,7 @@ namespace pennyweight {
 namespace {
 
 // Enough for the longest terms that cards quote.
-constexpr size_t kMaxBytes = 256 << 10;
+constexpr size_t kMaxFrontMatter = 256 << 10;
 constexpr size_t kMaxScalar = 500;
 constexpr size_t kMaxItems = 500;
 
@@ -202,7 +202,7 @@ std::vector<std::string_view> lines_of(std::string_view text) {
 FrontMatter parse_front_matter(std::string_view text) {
   std::map<std::string, Entry> entries;
   Entry* current = nullptr;
-  for (auto line : lines_of(text.substr(0, kMaxBytes))) {
+  for (auto line : lines_of(text.substr(0, kMaxFrontMatter))) {
     if (trim(line).empty() || trim(line).starts_with('#')) {
       continue;
     }
@@ -242,7 +242,7 @@ FrontMatter read_front_matter(const std::filesystem::path& readme) {
     return {};
   }
   std::ifstream file(readme, std::ios::binary);
-  std::string text(kMaxBytes, '\0');
+  std::string text(kMaxFrontMatter, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
   return parse_front_matter(text);

@@ -19,7 +19,7 @@ namespace pennyweight {
 
 namespace {
 
-constexpr uintmax_t kMaxBytes = uintmax_t{1} << 30;
+constexpr uintmax_t kMaxSideFile = uintmax_t{1} << 30;
 constexpr size_t kBeginning = 512;  // shows what a file is
 constexpr const char* kTemplates = "additional_chat_templates";
 
@@ -79,7 +79,7 @@ std::optional<std::string> obstacle(const fs::path& path) {
   if (kind != fs::file_type::regular) {
     return "is no regular file";
   }
-  if (const auto size = fs::file_size(path, failed); size > kMaxBytes) {
+  if (const auto size = fs::file_size(path, failed); size > kMaxSideFile) {
     return "is larger than 1 GiB";
   }
   if (::access(path.c_str(), R_OK) != 0) {
@@ -91,7 +91,7 @@ std::optional<std::string> obstacle(const fs::path& path) {
 // What is odd about a file that is carried all the same.
 std::optional<std::string> oddity(const fs::path& path) {
   if (path.extension() == ".json") {
-    const auto text = read_file(path, kMaxBytes);
+    const auto text = read_file(path, kMaxSideFile);
     if (is_python_json(text)) {
       return std::nullopt;
     }

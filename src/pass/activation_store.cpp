@@ -15,8 +15,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "scratch";
-
 // All of `bytes` at `offset`, by `call` (pread or pwrite).
 template <class Call, class Pointer>
 void transfer(
@@ -34,7 +32,7 @@ void transfer(
     }
     if (done <= 0) {
       throw io_error(
-          kWhere,
+          "scratch",
           "can't use the scratch file in",
           folder.string(),
           done ? errno : ENOSPC);
@@ -61,7 +59,7 @@ void ActivationStore::open_scratch() {
   std::string name = (folder_ / ".scratch-XXXXXX").string();
   fd_ = ::mkstemp(name.data());
   if (fd_ < 0) {
-    throw io_error(kWhere, "can't create", name, errno);
+    throw io_error("scratch", "can't create", name, errno);
   }
   ::unlink(name.c_str());
 }
@@ -84,7 +82,9 @@ void ActivationStore::put(size_t index, const mx::array& value) {
     }
   } else if (slot.shape != dense.shape() || slot.dtype != dense.dtype()) {
     throw Error(
-        ErrorCode::invalid_argument, kWhere, "a slot can't change its shape");
+        ErrorCode::invalid_argument,
+        "scratch",
+        "a slot can't change its shape");
   }
   if (slot.offset < 0) {
     slot.memory = dense;
@@ -104,7 +104,8 @@ mx::array ActivationStore::get(size_t index) const {
     return *slot.memory;
   }
   if (slot.offset < 0) {
-    throw Error(ErrorCode::invalid_argument, kWhere, "an empty slot was read");
+    throw Error(
+        ErrorCode::invalid_argument, "scratch", "an empty slot was read");
   }
   size_t count = 1;
   for (auto extent : slot.shape) {

@@ -11,7 +11,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "data";
 constexpr const char* kAboutData = "that describe the data";
 
 std::string lower(std::string text) {
@@ -47,7 +46,7 @@ void walk(const fs::path& root, const fs::path& folder, DataFiles& found) {
   std::error_code code;
   fs::directory_iterator it(folder, code);
   if (code && folder == root) {
-    throw io_error(kWhere, "read", folder.string(), code.value());
+    throw io_error("data", "read", folder.string(), code.value());
   }
   for (; !code && it != fs::directory_iterator(); it.increment(code)) {
     const fs::path& path = it->path();

@@ -10,7 +10,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "data";
 constexpr int kMaxLength = 1 << 20;
 
 using Kind = DataSource::Kind;
@@ -56,7 +55,7 @@ DataSource path_source(
   if (!is_dataset_id(path)) {
     throw Error(
         ErrorCode::not_found,
-        kWhere,
+        "data",
         path +
             " does not exist; --data-path is a file, a folder, a hub data "
             "set org/name, or self");
@@ -64,7 +63,7 @@ DataSource path_source(
   if (!fetch_dataset) {
     throw Error(
         ErrorCode::not_supported,
-        kWhere,
+        "data",
         path + " is no file, and hub data sets can't be fetched here");
   }
   const auto folder = fetch_dataset(path).string();
@@ -75,14 +74,14 @@ void check(const LoadDataOptions& options) {
   if (options.sequence_length < 2 || options.sequence_length > kMaxLength) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "data",
         "--sequence-length must lie between 2 and " +
             std::to_string(kMaxLength));
   }
   if (options.num_samples == 0 || options.num_samples < -1) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "data",
         "--num-samples must be at least 1, or -1 for all");
   }
 }
@@ -107,7 +106,7 @@ DataSource find_source(
   if (!self) {
     throw Error(
         ErrorCode::not_supported,
-        kWhere,
+        "data",
         "text can't be sampled from the model here; give --data-path");
   }
   return self_source();

@@ -11,7 +11,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "data";
 /// Sequences sampled from the model where no number was asked for.
 constexpr int kSelfSamples = 128;
 
@@ -74,7 +73,7 @@ TokenData sampled(
     const LoadDataOptions& options) {
   throw Error(
       ErrorCode::invalid_argument,
-      kWhere,
+      "data",
       summary.tokens == 0
           ? source.name + " holds no text"
           : source.name + " holds only " + std::to_string(summary.tokens) +
@@ -129,10 +128,10 @@ TokenData load_data(
     data.tokens += static_cast<int64_t>(sequence.size());
   }
   if (source.kind == DataSource::Kind::self && data.tokens == 0) {
-    throw Error(ErrorCode::invalid_argument, kWhere, "the model gave no text");
+    throw Error(ErrorCode::invalid_argument, "data", "the model gave no text");
   }
   for (const std::string& warning : data.warnings) {
-    warn(progress, kWhere, warning);
+    warn(progress, "data", warning);
   }
   return data;
 }

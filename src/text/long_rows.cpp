@@ -8,7 +8,7 @@ namespace pennyweight {
 
 namespace {
 
-constexpr size_t kPiece = size_t{256} << 10;
+constexpr size_t kRowPiece = size_t{256} << 10;
 constexpr const char* kTooLong = "of over 8 MiB that is not text alone";
 
 using Members = std::vector<std::pair<std::string, JsonExtent>>;
@@ -110,7 +110,7 @@ class Lines {
  private:
   char byte(uint64_t at) {
     if (at < window_at_ || at >= window_at_ + window_.size()) {
-      file_.read(at, kPiece, window_);
+      file_.read(at, kRowPiece, window_);
       window_at_ = at;
     }
     return window_.empty() ? '\0'

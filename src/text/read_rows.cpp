@@ -15,7 +15,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "data";
 constexpr size_t kFileLimit = size_t{256} << 20;
 constexpr size_t kParquetChunk = size_t{1} << 20;
 /// Text compresses ten times, repetitive rows a hundred times: what expands
@@ -221,7 +220,7 @@ ParquetHandle open_parquet(
       &handle,
       error.out());
   ParquetHandle rows(handle);
-  check_rust(status, error, kWhere, name);
+  check_rust(status, error, "data", name);
   return rows;
 }
 
@@ -242,13 +241,13 @@ void read_parquet_rows(const fs::path& path, const RowSink& sink) {
       const Wall::Section section(Wall::Part::read, name, 8 * kParquetChunk);
       const int32_t status =
           pw_parquet_next(rows.get(), kParquetChunk, out.out(), error.out());
-      check_rust(status, error, kWhere, name);
+      check_rust(status, error, "data", name);
     }
     expanded += out.size();
     if (expanded > most) {
       throw Error(
           ErrorCode::corrupt,
-          kWhere,
+          "data",
           name + " expands to more than " + std::to_string(kMostExpanded) +
               " times its size; it is damaged or made to do harm");
     }
@@ -282,7 +281,7 @@ std::string read_text(const fs::path& path) {
   if (size_t at = find_invalid_utf8(text); at != std::string::npos) {
     throw Error(
         ErrorCode::corrupt,
-        kWhere,
+        "data",
         path.string() + " is not valid UTF-8 at byte " +
             std::to_string(at + mark) + "; convert it to UTF-8");
   }

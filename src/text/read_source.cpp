@@ -13,8 +13,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "data";
-
 using Kind = DataSource::Kind;
 using Clock = std::chrono::steady_clock;
 
@@ -58,7 +56,7 @@ class Reader {
   /// The path is this file: what is wrong with it is an error.
   void add_single_file(const fs::path& path) {
     if (const auto problem = find_file_problem(path)) {
-      throw Error(problem->code, kWhere, path.string() + " " + problem->what);
+      throw Error(problem->code, "data", path.string() + " " + problem->what);
     }
     root_ = (path.parent_path() / "").string();
     add_file(path);
@@ -103,7 +101,7 @@ class Reader {
     if (left_out == kEnough && summary_.use.rows == 0) {
       throw Error(
           ErrorCode::corrupt,
-          kWhere,
+          "data",
           path.string() + ": none of the first " + std::to_string(kEnough) +
               " rows can be used; " + summary_.use.warnings().front());
     }
@@ -206,7 +204,7 @@ class Reader {
     if (summary_.tokens == 0 && options_.judged && !left_out.empty()) {
       throw Error(
           ErrorCode::invalid_argument,
-          kWhere,
+          "data",
           source_.name + " holds no text that can be used; " + left_out.back() +
               (left_out.size() > 1 ? "; " + left_out.front() : ""));
     }

@@ -14,8 +14,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "scratch";
-
 std::string folder() {
   std::error_code failed;
   const auto path = std::filesystem::temp_directory_path(failed);
@@ -23,7 +21,8 @@ std::string folder() {
 }
 
 [[noreturn]] void refuse(int error_number) {
-  throw io_error(kWhere, "can't use a scratch file in", folder(), error_number);
+  throw io_error(
+      "scratch", "can't use a scratch file in", folder(), error_number);
 }
 
 }  // namespace

@@ -11,28 +11,28 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "tokenizer";
-constexpr size_t kFileLimit = size_t{256} << 20;
+constexpr size_t kTokenizerLimit = size_t{256} << 20;
 
 std::string read_tokenizer_json(const fs::path& folder) {
   fs::path file = folder / "tokenizer.json";
   if (fs::exists(file)) {
-    std::string json = read_file(file, kFileLimit);
+    std::string json = read_file(file, kTokenizerLimit);
     if (const auto wrong = wrong_file(json)) {
-      throw Error(ErrorCode::corrupt, kWhere, file.string() + " " + *wrong);
+      throw Error(
+          ErrorCode::corrupt, "tokenizer", file.string() + " " + *wrong);
     }
     return json;
   }
   if (!fs::is_directory(folder)) {
     throw Error(
-        ErrorCode::not_found, kWhere, folder.string() + " is no folder");
+        ErrorCode::not_found, "tokenizer", folder.string() + " is no folder");
   }
   for (const char* name :
        {"tokenizer.model", "tekken.json", "vocab.json", "tiktoken.model"}) {
     if (fs::exists(folder / name)) {
       throw Error(
           ErrorCode::not_supported,
-          kWhere,
+          "tokenizer",
           folder.string() + " has " + name +
               " but no tokenizer.json; make one with transformers: "
               "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)");
@@ -40,20 +40,20 @@ std::string read_tokenizer_json(const fs::path& folder) {
   }
   throw Error(
       ErrorCode::not_found,
-      kWhere,
+      "tokenizer",
       folder.string() +
           " has no tokenizer.json; copy it from the model's "
           "repository");
 }
 
 /// json::dump throws on text that isn't UTF-8, which is the caller's mistake.
-std::string dump(const Json& json) {
+std::string dump_checked(const Json& json) {
   try {
     return json.dump();
   } catch (const Json::exception& error) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "tokenizer",
         "a message is not valid UTF-8: " + one_line(error.what()));
   }
 }
@@ -76,7 +76,7 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
   std::string json = read_tokenizer_json(folder);
   auto parts = std::make_unique<Parts>();
   parts->config = read_tokenizer_config(folder, json);
-  std::string added = dump(parts->config.added);
+  std::string added = dump_checked(parts->config.added);
   PwTokenizer* handle = nullptr;
   RustBytes error;
   int32_t status = pw_tokenizer_load(
@@ -88,7 +88,7 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
       &handle,
       error.out());
   parts->handle.reset(handle);
-  check_rust(status, error, kWhere, (folder / "tokenizer.json").string());
+  check_rust(status, error, "tokenizer", (folder / "tokenizer.json").string());
   return Tokenizer(std::move(parts));
 }
 
@@ -104,7 +104,7 @@ std::vector<int32_t> Tokenizer::encode(
       add_special_tokens ? 1 : 0,
       out.out(),
       error.out());
-  check_rust(status, error, kWhere);
+  check_rust(status, error, "tokenizer");
   std::vector<int32_t> ids(out.size() / sizeof(int32_t));
   if (!ids.empty()) {
     std::memcpy(ids.data(), out.data(), out.size());
@@ -121,7 +121,7 @@ std::vector<PlacedToken> Tokenizer::encode_places(std::string_view text) const {
       text.size(),
       out.out(),
       error.out());
-  check_rust(status, error, kWhere);
+  check_rust(status, error, "tokenizer");
   static_assert(sizeof(PlacedToken) == 12);
   std::vector<PlacedToken> tokens(out.size() / sizeof(PlacedToken));
   if (!tokens.empty()) {
@@ -142,7 +142,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special)
       skip_special ? 1 : 0,
       out.out(),
       error.out());
-  check_rust(status, error, kWhere);
+  check_rust(status, error, "tokenizer");
   return std::string(out.view());
 }
 
@@ -183,7 +183,9 @@ std::string Tokenizer::render_chat(
   const TokenizerConfig& config = parts_->config;
   if (!config.chat_template) {
     throw Error(
-        ErrorCode::not_supported, kWhere, "the model has no chat template");
+        ErrorCode::not_supported,
+        "tokenizer",
+        "the model has no chat template");
   }
   RustBytes error;
   if (!parts_->chat_template) {
@@ -201,7 +203,7 @@ std::string Tokenizer::render_chat(
   variables["tools"] = nullptr;
   variables["documents"] = nullptr;
   variables["add_generation_prompt"] = add_generation_prompt;
-  std::string text = dump(variables);
+  std::string text = dump_checked(variables);
   RustBytes out;
   int32_t status = pw_template_render(
       parts_->chat_template.get(),

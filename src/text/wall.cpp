@@ -36,7 +36,7 @@ constexpr double kSlower = 5;
 #else
 constexpr double kSlower = 1;
 #endif
-constexpr double kSeconds = 3;
+constexpr double kRowSeconds = 3;
 constexpr double kSecondsASection = 0.005 * kSlower;
 constexpr int64_t kMemory = 96 * kMiB;
 
@@ -91,7 +91,7 @@ struct Wall::Spot {
   char where[512] = {};
   char tokenizer[1024] = {};
   char chat_template[1024] = {};
-  double left = kSeconds;  // of processor time, at the section's start
+  double left = kRowSeconds;  // of processor time, at the section's start
   double allowed = 0;
   double begun = 0;
   int64_t memory = 0;    // what the section may add
@@ -111,7 +111,7 @@ Wall::Section::Section(Part part, std::string_view where, size_t bytes) {
   }
   here->part = part;
   copy_text(here->where, where);
-  here->allowed = std::min(here->left, kSeconds) + kSecondsASection +
+  here->allowed = std::min(here->left, kRowSeconds) + kSecondsASection +
       seconds_a_byte(part) * double(bytes);
   const auto used = static_cast<int64_t>(pw_meter_used());
   here->memory = kMemory + memory_a_byte(part) * static_cast<int64_t>(bytes);

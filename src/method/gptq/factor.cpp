@@ -8,9 +8,9 @@
 //   H_bb = (A_bb + I)^T D_b^2 (A_bb + I)
 //   A_be = D_b^-2 (A_bb + I)^-T H_be
 //   H_ee <- H_ee - A_be^T D_b^2 A_be.
-// Blocks are of two sizes. What a span of kSpan columns takes from all before
-// it is one product, deep enough for a product's rate; inside a span, a panel
-// of kPanel columns is brought up to date by those after it when its turn
+// Blocks are of two sizes. What a span of kFactorSpan columns takes from all
+// before it is one product, deep enough for a product's rate; inside a span, a
+// panel of kPanel columns is brought up to date by those after it when its turn
 // comes.
 
 #include "method/gptq/factor.h"
@@ -32,7 +32,7 @@ namespace gptq {
 namespace {
 
 constexpr int64_t kPanel = 64;
-constexpr int64_t kSpan = 512;
+constexpr int64_t kFactorSpan = 512;
 /// Rows that a span's product changes at a time: each leaves out most of what
 /// stands above the diagonal. More of them need less packing.
 constexpr int64_t kFewestRows = 256;
@@ -176,7 +176,7 @@ bool factor_in_place(
     diagonal[size_t(i)] = matrix[i * n + i];
   }
   for (int64_t end = n, span = 0; end > 0; end = span) {
-    span = std::max<int64_t>(0, end - kSpan);
+    span = std::max<int64_t>(0, end - kFactorSpan);
     for (int64_t last = end, first = 0; last > span; last = first) {
       first = std::max(span, last - kPanel);
       if (last < end) {

@@ -21,15 +21,15 @@ namespace pennyweight {
 namespace {
 
 // Rows whose sums are made in float32 and in order.
-constexpr int64_t kRows = 64;
-constexpr int64_t kLanes = 16;
+constexpr int64_t kSumRows = 64;
+constexpr int64_t kSumLanes = 16;
 
 /// sums[i] += x[i]^2; gives the sum of all.
 double add_squares(const float* x, int64_t count, float* sums) {
-  std::array<float, kLanes> lanes{};
+  std::array<float, kSumLanes> lanes{};
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
+  for (; i + kSumLanes <= count; i += kSumLanes) {
+    for (int64_t lane = 0; lane < kSumLanes; ++lane) {
       const float square = x[i + lane] * x[i + lane];
       sums[i + lane] += square;
       lanes[size_t(lane)] += square;
@@ -101,7 +101,7 @@ RoundedLinear every_tile(const RoundedLinear& linear, int64_t step) {
   std::vector<float> weights;
   const auto count = static_cast<int64_t>(linear.row_weights.size());
   for (int64_t r = 0; r < count; ++r) {
-    if (r / kLanes % step == 0) {
+    if (r / kSumLanes % step == 0) {
       rows.push_back(static_cast<int32_t>(r));
       weights.push_back(linear.row_weights[size_t(r)]);
     }
@@ -155,7 +155,7 @@ mx::array SlopeSums::add(
   // Chunks end where the owner changes, and are added up in order.
   std::vector<int64_t> starts;
   for (int64_t i = 0, in_chunk = 0; i < count; ++i, ++in_chunk) {
-    if (i == 0 || in_chunk == kRows || (owner && owner[i] != owner[i - 1])) {
+    if (i == 0 || in_chunk == kSumRows || (owner && owner[i] != owner[i - 1])) {
       starts.push_back(i);
       in_chunk = 0;
     }

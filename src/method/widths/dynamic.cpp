@@ -19,7 +19,6 @@ namespace pennyweight {
 
 namespace {
 
-constexpr const char* kWhere = "dynamic";
 constexpr int64_t kChunk = int64_t{1} << 16;  // sums are made by these
 
 int parse_number(std::string_view text, const std::string& entry) {
@@ -29,7 +28,7 @@ int parse_number(std::string_view text, const std::string& entry) {
   if (failed != std::errc() || end != text.data() + text.size()) {
     throw Error(
         ErrorCode::invalid_argument,
-        kWhere,
+        "dynamic",
         "candidate '" + one_line(entry, 40) +
             "' is neither bits:group_size, such as 4:64, nor bf16");
   }
@@ -84,7 +83,7 @@ class Knapsack {
     if (left_ < 0) {
       throw Error(
           ErrorCode::invalid_argument,
-          kWhere,
+          "dynamic",
           "the target is " + std::to_string(-left_) +
               " bytes below the smallest that the candidates allow; raise it, "
               "or allow fewer bits");

@@ -10,7 +10,9 @@ constexpr int64_t kMaxExperts = 1 << 12;
 // Of all layers together: nobody has a tenth of them.
 constexpr int64_t kMaxExpertsInAll = 1 << 17;
 
-[[noreturn]] void wrong(const JsonView& config, const std::string& what) {
+[[noreturn]] void wrong_experts(
+    const JsonView& config,
+    const std::string& what) {
   throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
 }
 
@@ -60,10 +62,11 @@ ExpertCounts read_expert_counts(const JsonView& config, const char* key) {
       static_cast<int>(config.integer("num_experts_per_tok", 1, kMaxExperts));
   const auto layers = config.integer("num_hidden_layers", 1, kMaxLayers);
   if (layers * counts.count > kMaxExpertsInAll) {
-    wrong(config, "\"" + std::string(key) + "\" is out of range");
+    wrong_experts(config, "\"" + std::string(key) + "\" is out of range");
   }
   if (counts.chosen > counts.count) {
-    wrong(config, "\"num_experts_per_tok\" is more than there are experts");
+    wrong_experts(
+        config, "\"num_experts_per_tok\" is more than there are experts");
   }
   return counts;
 }
@@ -92,7 +95,7 @@ void read_corrected_router(
   moe.two_highest = true;
   if (moe.count % moe.groups != 0 ||
       (moe.groups > 1 && moe.count / moe.groups < 2)) {
-    wrong(config, "\"n_group\" does not divide the experts");
+    wrong_experts(config, "\"n_group\" does not divide the experts");
   }
 }
 

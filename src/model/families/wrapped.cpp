@@ -12,11 +12,11 @@ namespace pennyweight {
 
 namespace {
 
-const std::string kInner = "language_model.";
+const std::string kWrapped = "language_model.";
 
 // Where the hub's newer layout keeps a tensor.
 std::string hub_name(const std::string& name) {
-  const std::string inner = name.substr(kInner.size());
+  const std::string inner = name.substr(kWrapped.size());
   return inner.starts_with("model.") ? "model.language_model." + inner.substr(6)
                                      : inner;  // the head, at the top
 }
@@ -40,14 +40,14 @@ DecoderSpec read_inner(
     DecoderSpec (*read)(const FamilyInput&)) {
   FamilyInput inner = input;
   inner.config = JsonView(text, input.config.origin() + ": text_config");
-  inner.prefix = kInner;
+  inner.prefix = kWrapped;
   inner.has_tensor = [&](const std::string& name) {
-    return input.has_tensor(kInner + name) ||
-        input.has_tensor(hub_name(kInner + name));
+    return input.has_tensor(kWrapped + name) ||
+        input.has_tensor(hub_name(kWrapped + name));
   };
   auto spec = read_as(model_class, read, inner);
   for (const auto& name : std::vector(spec.dropped)) {
-    if (name.starts_with(kInner)) {
+    if (name.starts_with(kWrapped)) {
       spec.dropped.push_back(hub_name(name));
     }
   }
