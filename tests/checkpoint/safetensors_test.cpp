@@ -136,7 +136,7 @@ TEST(SafetensorsHeader, NamesDtypesThatMlxLacks) {
   }
 }
 
-class CheckpointTest : public testing::Test {
+class CheckpointTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();

@@ -37,14 +37,14 @@ void write_tokenizer(const fs::path& folder) {
   std::ofstream(folder / "tokenizer.json") << tokenizer.dump();
 }
 
-struct Fixture {
+struct EvaluateFixture {
   TemporaryFolder model;
   TemporaryFolder reference;
   TemporaryFolder data;
   std::vector<int32_t> ids;
   EvaluateOptions options;
 
-  Fixture() {
+  EvaluateFixture() {
     write_checkpoint(
         model.path(), tiny_config(), random_tensors(tiny_config(), 1));
     write_checkpoint(
@@ -72,7 +72,7 @@ struct Fixture {
 };
 
 TEST(EvaluateModel, ScoresTheTextsTokens) {
-  Fixture fixture;
+  EvaluateFixture fixture;
   auto report = fixture.run(true);
   std::vector<ScoredSequence> sequences;
   for (size_t i = 0; i < fixture.ids.size(); i += 16) {
@@ -92,7 +92,7 @@ TEST(EvaluateModel, ScoresTheTextsTokens) {
 }
 
 TEST(EvaluateModel, JsonHoldsTheFigures) {
-  Fixture fixture;
+  EvaluateFixture fixture;
   auto json = to_json(fixture.run(true));
   EXPECT_GT(json.at("perplexity").get<double>(), 1);
   EXPECT_GT(json.at("kl").at("mean").get<double>(), 0);
@@ -103,7 +103,7 @@ TEST(EvaluateModel, JsonHoldsTheFigures) {
 }
 
 TEST(EvaluateModel, SelfNeedsNothingButTheModel) {
-  Fixture fixture;
+  EvaluateFixture fixture;
   fixture.options.data.data_path = "self";
   fixture.options.data.num_samples = 3;
   auto report = fixture.run(false);
@@ -111,7 +111,7 @@ TEST(EvaluateModel, SelfNeedsNothingButTheModel) {
 }
 
 TEST(EvaluateModel, WrongOptionsAreRefused) {
-  Fixture fixture;
+  EvaluateFixture fixture;
   fixture.options.dtype = "int7";
   expect_error(
       ErrorCode::invalid_argument, "int7", [&] { fixture.run(false); });

@@ -10,7 +10,7 @@
 namespace pennyweight {
 namespace {
 
-class AtomicTest : public testing::Test {
+class AtomicTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();

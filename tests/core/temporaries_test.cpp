@@ -12,7 +12,7 @@
 namespace pennyweight {
 namespace {
 
-class Temporaries : public testing::Test {
+class Temporaries : public ::testing::Test {
  protected:
   void SetUp() override {
     folder_ = fs::temp_directory_path() /

@@ -16,7 +16,7 @@ mx::array evaluated(mx::array array) {
   return array;
 }
 
-class WriterTest : public testing::Test {
+class WriterTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();

@@ -12,7 +12,7 @@
 namespace pennyweight {
 namespace {
 
-class SideFilesTest : public testing::Test {
+class SideFilesTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string name = (fs::temp_directory_path() / "pw-XXXXXX").string();

@@ -10,7 +10,7 @@ namespace {
 
 class Backward : public KernelTest {};
 
-constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f16};
+constexpr DType kBackwardTypes[] = {DType::f32, DType::bf16, DType::f16};
 
 /// Sums of float32 terms, whose rounding is relative to the largest.
 double slack(int64_t terms, double largest) {
@@ -54,7 +54,7 @@ void expect_same(const Tensor& actual, const Tensor& expected, double allowed) {
 }
 
 TEST_P(Backward, RmsNorm) {
-  for (DType type : kTypes) {
+  for (DType type : kBackwardTypes) {
     for (int64_t columns : {1, 19, 64, 333}) {
       auto x = Tensor::random(DType::f32, 5, columns, 1, 1.0, 3);
       auto weight = Tensor::random(type, 1, columns, 2);
@@ -120,7 +120,7 @@ constexpr GateKind kKinds[] = {
 
 TEST_P(Backward, Swiglu) {
   for (GateKind kind : kKinds) {
-    for (DType type : kTypes) {
+    for (DType type : kBackwardTypes) {
       auto gate = Tensor::random(type, 4, 77, 1, 5.0, 2);
       auto up = Tensor::random(type, 4, 77, 2, 5.0, 1);
       auto dy = Tensor::random(type, 4, 77, 3);
@@ -168,7 +168,7 @@ TEST_P(Backward, SwigluIsTheSlope) {
   }
 }
 
-struct Case {
+struct BackwardCase {
   int64_t length = 40;
   int64_t keys = 40;
   int64_t heads = 4;
@@ -191,11 +191,11 @@ struct Gradients {
 };
 
 struct AttentionInput {
-  Case own;
+  BackwardCase own;
   Tensor q, k, v, dout;
   std::vector<float> sinks;
 
-  AttentionInput(const Case& of, DType type)
+  AttentionInput(const BackwardCase& of, DType type)
       : own(of),
         q(Tensor::random(type, 2 * of.length, of.heads * of.head_dim, 1, 1, 8)),
         k(Tensor::random(
@@ -241,7 +241,7 @@ struct AttentionInput {
 };
 
 TEST_P(Backward, Attention) {
-  const Case cases[] = {
+  const BackwardCase cases[] = {
       {},
       {.length = 300, .keys = 300},
       {.causal = false},
@@ -251,8 +251,8 @@ TEST_P(Backward, Attention) {
       {.length = 20, .keys = 37},
       {.length = 70, .keys = 70, .heads = 3, .kv_heads = 1, .head_dim = 20},
   };
-  for (DType type : kTypes) {
-    for (const Case& own : cases) {
+  for (DType type : kBackwardTypes) {
+    for (const BackwardCase& own : cases) {
       const AttentionInput input(own, type);
       const auto actual = input.run(kernels().attention_backward);
       const auto expected = input.run(reference::attention_backward);
@@ -271,7 +271,7 @@ TEST_P(Backward, Attention) {
 
 // The oracle itself: the loss is sum(out * dout), moved along one element.
 TEST(BackwardOracle, AttentionIsTheSlope) {
-  const Case own{
+  const BackwardCase own{
       .length = 5, .keys = 7, .head_dim = 4, .cap = 3.0f, .sinks = true};
   AttentionInput input(own, DType::f32);
   const auto gradients = input.run(reference::attention_backward);

@@ -30,7 +30,7 @@ void expect_choice(const char* value, const char* expected) {
         const auto got = choice_with(value);
         std::exit(got.find(expected) != std::string::npos ? 0 : 1);
       },
-      testing::ExitedWithCode(0),
+      ::testing::ExitedWithCode(0),
       "")
       << value;
 }

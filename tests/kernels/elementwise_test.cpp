@@ -7,14 +7,14 @@ namespace pennyweight::kernels {
 
 namespace {
 
-constexpr DType kAll[] = {DType::f32, DType::bf16, DType::f16};
+constexpr DType kElementTypes[] = {DType::f32, DType::bf16, DType::f16};
 constexpr int64_t kWidths[] = {1, 2, 7, 16, 31, 64, 100, 576, 2049};
 
 class Elementwise : public KernelTest {};
 
 TEST_P(Elementwise, RmsNorm) {
-  for (DType type : kAll) {
-    for (DType out_type : kAll) {
+  for (DType type : kElementTypes) {
+    for (DType out_type : kElementTypes) {
       for (int64_t n : kWidths) {
         const auto x = Tensor::random(type, 5, n, 1, 3.0, 3);
         const auto weight = Tensor::random(out_type, 1, n, 2);
@@ -43,7 +43,7 @@ TEST_P(Elementwise, RmsNorm) {
 }
 
 TEST_P(Elementwise, Transpose) {
-  for (DType type : kAll) {
+  for (DType type : kElementTypes) {
     for (int64_t rows : {1, 8, 37, 130}) {
       for (int64_t n : kWidths) {
         const auto x = Tensor::random(type, rows, n, 1, 1.0, 3);
@@ -62,7 +62,7 @@ TEST_P(Elementwise, Transpose) {
 }
 
 TEST_P(Elementwise, Subtract) {
-  for (DType type : kAll) {
+  for (DType type : kElementTypes) {
     for (int64_t n : {1, 15, 100, 50001}) {
       const auto a = Tensor::random(DType::f32, 1, n, 1);
       const auto b = Tensor::random(DType::f32, 1, n, 2);
@@ -83,7 +83,7 @@ TEST_P(Elementwise, Subtract) {
 }
 
 TEST_P(Elementwise, SwigluAndGeglu) {
-  for (DType type : kAll) {
+  for (DType type : kElementTypes) {
     for (int64_t n : kWidths) {
       for (GateKind kind :
            {GateKind::silu, GateKind::gelu, GateKind::clipped}) {
@@ -137,7 +137,7 @@ TEST_P(Elementwise, SwigluFarFromZero) {
 }
 
 TEST_P(Elementwise, SoftmaxAndLogSumExp) {
-  for (DType type : kAll) {
+  for (DType type : kElementTypes) {
     for (int64_t n : kWidths) {
       const auto x = Tensor::random(type, 4, n, 1, 4.0, 3);
       Tensor out(type, 4, n, 2);
@@ -193,7 +193,7 @@ TEST_P(Elementwise, NotANumberIsNotHidden) {
 }
 
 TEST_P(Elementwise, Rope) {
-  for (DType type : kAll) {
+  for (DType type : kElementTypes) {
     for (bool traditional : {false, true}) {
       for (int64_t dims : {2, 6, 40, 64}) {
         const int64_t batch = 2, length = 5, heads = 3, d = 64;

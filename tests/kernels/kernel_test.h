@@ -38,7 +38,7 @@ inline std::vector<Variant> variants() {
 }
 
 inline std::string variant_name(
-    const testing::TestParamInfo<Variant>& variant) {
+    const ::testing::TestParamInfo<Variant>& variant) {
   std::string name{choice_name(variant.param.choice)};
   if (variant.param.target != 0) {
     name += std::string("_") + hwy::TargetName(variant.param.target);
@@ -47,7 +47,7 @@ inline std::string variant_name(
 }
 
 /// Runs each test once per implementation and instruction set.
-class KernelTest : public testing::TestWithParam<Variant> {
+class KernelTest : public ::testing::TestWithParam<Variant> {
  protected:
   void SetUp() override {
     if (GetParam().target != 0) {
@@ -68,7 +68,7 @@ class KernelTest : public testing::TestWithParam<Variant> {
 
 #define INSTANTIATE_KERNEL_TEST(name) \
   INSTANTIATE_TEST_SUITE_P(           \
-      Each, name, testing::ValuesIn(variants()), variant_name)
+      Each, name, ::testing::ValuesIn(variants()), variant_name)
 
 inline std::string type_name(DType type) {
   return type == DType::f32 ? "f32" : type == DType::bf16 ? "bf16" : "f16";

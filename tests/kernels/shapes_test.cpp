@@ -10,7 +10,7 @@ namespace pennyweight::kernels {
 
 namespace {
 
-constexpr DType kAll[] = {DType::f32, DType::bf16, DType::f16};
+constexpr DType kShapeTypes[] = {DType::f32, DType::bf16, DType::f16};
 constexpr int64_t kFewOperations = 1'000'000;
 
 /// oneDNN's scalar loops are called "ref:any", "gemm:any" or so. Our naive
@@ -213,7 +213,7 @@ TEST_P(Shapes, HeadsOfEverySizeAndGroup) {
       // Naively few tokens, but for the others more than a tile.
       const int64_t length = naive() ? 21 : group == 16 ? 65 : 131;
       const int64_t kv_heads = group < 4 ? 2 : 1;
-      for (DType type : kAll) {
+      for (DType type : kShapeTypes) {
         check({length, group * kv_heads, kv_heads, dim}, type);
       }
     }
@@ -225,7 +225,7 @@ TEST_P(Shapes, OddLengthsWindowsAndCaps) {
     if (naive() && length > 63) {
       break;
     }
-    for (DType type : kAll) {
+    for (DType type : kShapeTypes) {
       check({length, 4, 2, 80}, type);
       check({length, 2, 1, 256, 37}, type);
       check({length, 2, 2, 128, 0, 30}, type);
@@ -237,7 +237,7 @@ TEST_P(Shapes, ProductsOfOddSizes) {
   for (int64_t m : {1, 5, 33, 130}) {
     for (int64_t n : {63, 192, 257}) {
       for (int64_t k : {65, 128, 321}) {
-        for (DType type : kAll) {
+        for (DType type : kShapeTypes) {
           multiply(m, n, k, type, false);
           multiply(m, n, k, type, true);
         }
@@ -249,7 +249,7 @@ TEST_P(Shapes, ProductsOfOddSizes) {
 TEST_P(Shapes, SumsOfOddSizes) {
   for (int64_t rows : {1, 31, 65, naive() ? 130 : 2051}) {
     for (int64_t n : {63, 80, 200}) {
-      for (DType type : kAll) {
+      for (DType type : kShapeTypes) {
         sum(rows, 64, n, type);
         sum(rows, 97, n, type);
       }

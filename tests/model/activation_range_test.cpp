@@ -27,7 +27,7 @@ const ActivationPeak& at(
   return *it;
 }
 
-float largest(const mx::array& x) {
+float largest_value(const mx::array& x) {
   return mx::max(mx::abs(x)).item<float>();
 }
 
@@ -48,7 +48,7 @@ TEST(ActivationRange, GivesTheLargestInOrder) {
   EXPECT_TRUE(range.take(x).empty());
 }
 
-// What rounds to the largest float16 does not overflow.
+// What rounds to the largest_value float16 does not overflow.
 TEST(ActivationRange, EndsWhereFloat16Does) {
   for (float value : {65504.0f, 65519.0f, 65520.0f, 70000.0f}) {
     const auto half = mx::astype(mx::array(value), mx::float16);
@@ -69,7 +69,7 @@ TEST(ActivationRange, SeesEveryPlaceOfABlock) {
   watch_range(spec, weights, range);
   const auto y = run_block(spec, weights, x, {});
   const auto peaks = range.take(y);
-  EXPECT_LT(largest(mx::subtract(y, expected)), 1e-5f);
+  EXPECT_LT(largest_value(mx::subtract(y, expected)), 1e-5f);
   std::vector<std::string> places;
   for (const auto& peak : peaks) {
     places.push_back(peak.place);
@@ -95,11 +95,11 @@ TEST(ActivationRange, SeesEveryPlaceOfABlock) {
           of("the residual stream after", "mlp.down_proj")}));
   EXPECT_EQ(
       at(peaks, of("the residual stream after", "mlp.down_proj")).largest,
-      largest(y));
+      largest_value(y));
   const auto input = attention_input(spec, weights, x, {});
   EXPECT_EQ(
       at(peaks, of("the output of", "input_layernorm")).largest,
-      largest(input));
+      largest_value(input));
 }
 
 TEST(ActivationRange, ClipsWhereMlxLmDoes) {
@@ -115,10 +115,10 @@ TEST(ActivationRange, ClipsWhereMlxLmDoes) {
   const auto y = run_block(spec, weights, x, {});
   const auto peaks = range.take(y);
   EXPECT_FALSE(peaks.back().overflows());
-  EXPECT_EQ(largest(y), kLargestFloat16);
+  EXPECT_EQ(largest_value(y), kLargestFloat16);
 }
 
-// The largest of the scores that a mask leaves, one by one.
+// The largest_value of the scores that a mask leaves, one by one.
 float direct_score(
     const mx::array& q,
     const mx::array& k,

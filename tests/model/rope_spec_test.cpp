@@ -12,7 +12,7 @@ namespace {
 
 using testing::expect_error;
 
-RopeSpec read(const Json& scaling, std::optional<int> positions = 64) {
+RopeSpec read_rope(const Json& scaling, std::optional<int> positions = 64) {
   RopeSpec rope;
   rope.dims = 8;
   rope.base = 10000;
@@ -37,8 +37,8 @@ double plain(int i, double base = 10000) {
 constexpr double kRelative = 2e-6;
 
 TEST(RopeSpec, PlainAndLinear) {
-  auto none = table(read({{"rope_type", "default"}}));
-  auto linear = table(read({{"type", "linear"}, {"factor", 4.0}}));
+  auto none = table(read_rope({{"rope_type", "default"}}));
+  auto linear = table(read_rope({{"type", "linear"}, {"factor", 4.0}}));
   ASSERT_EQ(none.size(), 4u);
   for (int i = 0; i < 4; ++i) {
     EXPECT_NEAR(none[i], plain(i), kRelative * plain(i));
@@ -47,8 +47,8 @@ TEST(RopeSpec, PlainAndLinear) {
 }
 
 TEST(RopeSpec, DynamicGrowsPastTheTrainedLength) {
-  auto rope = read({{"type", "dynamic"}, {"factor", 2.0}});
-  auto plain_table = table(read({{"rope_type", "default"}}));
+  auto rope = read_rope({{"type", "dynamic"}, {"factor", 2.0}});
+  auto plain_table = table(read_rope({{"rope_type", "default"}}));
   EXPECT_EQ(table(rope, 64), plain_table);
   // base * (2 * 128 / 64 - 1)^(8 / 6)
   double base = 10000 * std::pow(3.0, 8.0 / 6);
@@ -59,7 +59,7 @@ TEST(RopeSpec, DynamicGrowsPastTheTrainedLength) {
 }
 
 TEST(RopeSpec, Llama3KeepsShortAndStretchesLongWaves) {
-  auto rope = read(
+  auto rope = read_rope(
       {{"rope_type", "llama3"},
        {"factor", 8.0},
        {"original_max_position_embeddings", 64}});
@@ -74,7 +74,7 @@ TEST(RopeSpec, Llama3KeepsShortAndStretchesLongWaves) {
 }
 
 TEST(RopeSpec, YarnScalesItsInput) {
-  auto rope = read({{"rope_type", "yarn"}, {"factor", 4.0}});
+  auto rope = read_rope({{"rope_type", "yarn"}, {"factor", 4.0}});
   auto made = make_rope_table(rope, 10);
   EXPECT_FLOAT_EQ(made.input_scale, 0.1 * std::log(4.0) + 1);
   auto scaled = table(rope);
@@ -83,7 +83,7 @@ TEST(RopeSpec, YarnScalesItsInput) {
 }
 
 TEST(RopeSpec, LongropeUsesLongFactors) {
-  auto rope = read(
+  auto rope = read_rope(
       {{"type", "longrope"},
        {"original_max_position_embeddings", 16},
        {"short_factor", {1, 1, 1, 1}},
@@ -98,8 +98,8 @@ TEST(RopeSpec, LongropeUsesLongFactors) {
 }
 
 TEST(RopeSpec, ProportionalLeavesTheRest) {
-  auto scaled = table(
-      read({{"rope_type", "proportional"}, {"partial_rotary_factor", 0.5}}));
+  auto scaled = table(read_rope(
+      {{"rope_type", "proportional"}, {"partial_rotary_factor", 0.5}}));
   ASSERT_EQ(scaled.size(), 4u);
   EXPECT_NEAR(scaled[1], plain(1), kRelative * plain(1));
   EXPECT_EQ(scaled[2], 0);
@@ -108,29 +108,30 @@ TEST(RopeSpec, ProportionalLeavesTheRest) {
 
 TEST(RopeSpec, RefusesWhatItDoesNotKnow) {
   expect_error(ErrorCode::not_supported, "su", [] {
-    read({{"type", "su"}, {"factor", 2.0}});
+    read_rope({{"type", "su"}, {"factor", 2.0}});
   });
   // A key for which mlx-lm does not ask changes nothing there.
-  const auto rope = read({{"type", "linear"}, {"factor", 2.0}, {"mood", 1}});
+  const auto rope =
+      read_rope({{"type", "linear"}, {"factor", 2.0}, {"mood", 1}});
   EXPECT_EQ(rope.factor, 2);
   expect_error(ErrorCode::corrupt, "factor", [] {
-    read({{"type", "linear"}});
+    read_rope({{"type", "linear"}});
   });
   expect_error(ErrorCode::corrupt, "factor", [] {
-    read({{"type", "yarn"}, {"factor", -2.0}});
+    read_rope({{"type", "yarn"}, {"factor", -2.0}});
   });
   expect_error(ErrorCode::corrupt, "long_factor", [] {
-    read(
+    read_rope(
         {{"type", "longrope"},
          {"original_max_position_embeddings", 16},
          {"short_factor", {1}},
          {"long_factor", {1.0, 2.0}}});
   });
   expect_error(ErrorCode::corrupt, "max_position_embeddings", [] {
-    read({{"type", "dynamic"}, {"factor", 2.0}}, {});
+    read_rope({{"type", "dynamic"}, {"factor", 2.0}}, {});
   });
   expect_error(ErrorCode::corrupt, "mrope_section", [] {
-    read({{"type", "mrope"}, {"mrope_section", {1, 2}}});
+    read_rope({{"type", "mrope"}, {"mrope_section", {1, 2}}});
   });
 }
 

@@ -102,7 +102,7 @@ inline mx::array wide(const mx::array& x) {
 
 inline constexpr int kDepth = 96;
 
-class Ops : public testing::TestWithParam<mx::Dtype> {
+class Ops : public ::testing::TestWithParam<mx::Dtype> {
  protected:
   void SetUp() override {
     mx::set_default_device(mx::Device::cpu);
@@ -110,16 +110,16 @@ class Ops : public testing::TestWithParam<mx::Dtype> {
 };
 
 /// Each test of `name` once per type.
-#define INSTANTIATE_OPS_TEST(name)                             \
-  INSTANTIATE_TEST_SUITE_P(                                    \
-      Types,                                                   \
-      name,                                                    \
-      testing::Values(mx::float32, mx::bfloat16, mx::float16), \
-      [](const auto& type) {                                   \
-        return std::string(                                    \
-            type.param == mx::float32        ? "f32"           \
-                : type.param == mx::bfloat16 ? "bf16"          \
-                                             : "f16");         \
+#define INSTANTIATE_OPS_TEST(name)                               \
+  INSTANTIATE_TEST_SUITE_P(                                      \
+      Types,                                                     \
+      name,                                                      \
+      ::testing::Values(mx::float32, mx::bfloat16, mx::float16), \
+      [](const auto& type) {                                     \
+        return std::string(                                      \
+            type.param == mx::float32        ? "f32"             \
+                : type.param == mx::bfloat16 ? "bf16"            \
+                                             : "f16");           \
       })
 
 }  // namespace pennyweight::ops

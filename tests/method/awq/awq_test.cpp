@@ -11,8 +11,8 @@
 namespace pennyweight {
 namespace {
 
-constexpr int64_t kRows = 70;  // more than a tile, and not two
-constexpr int64_t kColumns = 256;
+constexpr int64_t kAwqRows = 70;  // more than a tile, and not two
+constexpr int64_t kAwqColumns = 256;
 
 QuantSpec four_bits() {
   return make_quant_spec("affine", 4, 64);
@@ -20,10 +20,10 @@ QuantSpec four_bits() {
 
 /// The weight that the result stands for, before scaling.
 Doubles unscaled_values(const AwqInput& input, const GptqResult& result) {
-  Doubles values = values_of(result, kColumns, 64);
-  for (int64_t r = 0; r < kRows; ++r) {
-    for (int64_t c = 0; c < kColumns; ++c) {
-      double& value = values[size_t(r * kColumns + c)];
+  Doubles values = values_of(result, kAwqColumns, 64);
+  for (int64_t r = 0; r < kAwqRows; ++r) {
+    for (int64_t c = 0; c < kAwqColumns; ++c) {
+      double& value = values[size_t(r * kAwqColumns + c)];
       value /= input.column_scales ? double(input.column_scales[c]) : 1.0;
       value *= input.row_scales ? double(input.row_scales[r]) : 1.0;
     }
@@ -32,15 +32,15 @@ Doubles unscaled_values(const AwqInput& input, const GptqResult& result) {
 }
 
 struct AwqCase {
-  std::vector<float> weight = normal_weight(kRows, kColumns, 1);
-  std::vector<float> gram = correlated_hessian(kColumns, 2);
+  std::vector<float> weight = normal_weight(kAwqRows, kAwqColumns, 1);
+  std::vector<float> gram = correlated_hessian(kAwqColumns, 2);
   std::vector<float> columns, rows;
 
   AwqInput input() const {
     return {
         weight.data(),
-        kRows,
-        kColumns,
+        kAwqRows,
+        kAwqColumns,
         gram.data(),
         columns.empty() ? nullptr : columns.data(),
         rows.empty() ? nullptr : rows.data()};
@@ -50,7 +50,12 @@ struct AwqCase {
   }
   double naive(const GptqResult& result) const {
     return naive_loss(
-        weight, unscaled_values(input(), result), gram, 0, kRows, kColumns);
+        weight,
+        unscaled_values(input(), result),
+        gram,
+        0,
+        kAwqRows,
+        kAwqColumns);
   }
 };
 
@@ -62,25 +67,25 @@ AwqOptions without_clip() {
 
 TEST(Awq, LossIsThatOfTheCodes) {
   AwqCase c;
-  for (int64_t i = 0; i < kColumns; ++i) {
+  for (int64_t i = 0; i < kAwqColumns; ++i) {
     c.columns.push_back(std::exp2(float(i % 9) / 4 - 1));
   }
-  for (int64_t i = 0; i < kRows; ++i) {
+  for (int64_t i = 0; i < kAwqRows; ++i) {
     c.rows.push_back(std::exp2(float(i % 5) - 2));
   }
   for (bool clip : {false, true}) {
     AwqOptions options;
     options.clip = clip;
     const auto result = c.round(options);
-    // float32 sums of kColumns products, twice.
+    // float32 sums of kAwqColumns products, twice.
     const double exact = c.naive(result);
-    EXPECT_NEAR(result.figures.loss, exact, exact * 2 * kColumns * 0x1p-24);
+    EXPECT_NEAR(result.figures.loss, exact, exact * 2 * kAwqColumns * 0x1p-24);
   }
 }
 
 TEST(Awq, WithoutScalesAndRangesIsRoundingToNearest) {
   const AwqCase c;
-  const auto values = values_of(c.round(without_clip()), kColumns, 64);
+  const auto values = values_of(c.round(without_clip()), kAwqColumns, 64);
   const auto expected = nearest(c.weight, 4, 64);
   for (size_t i = 0; i < values.size(); ++i) {
     ASSERT_NEAR(values[i], expected[i], 1e-6);
@@ -91,16 +96,17 @@ TEST(Awq, WithoutScalesAndRangesIsRoundingToNearest) {
 Doubles group_losses(const AwqCase& c, const GptqResult& result) {
   const auto values = unscaled_values(c.input(), result);
   Doubles losses;
-  for (int64_t r = 0; r < kRows; ++r) {
-    for (int64_t g = 0; g < kColumns; g += 64) {
+  for (int64_t r = 0; r < kAwqRows; ++r) {
+    for (int64_t g = 0; g < kAwqColumns; g += 64) {
       double sum = 0;
       for (int64_t i = g; i < g + 64; ++i) {
         for (int64_t j = g; j < g + 64; ++j) {
           const auto error = [&](int64_t k) {
-            const auto at = size_t(r * kColumns + k);
+            const auto at = size_t(r * kAwqColumns + k);
             return double(c.weight[at]) - values[at];
           };
-          sum += error(i) * double(c.gram[size_t(i * kColumns + j)]) * error(j);
+          sum +=
+              error(i) * double(c.gram[size_t(i * kAwqColumns + j)]) * error(j);
         }
       }
       losses.push_back(sum);
@@ -134,12 +140,12 @@ TEST(Awq, ScalesHelpWhereInputsStandOut) {
   // One input in 32 is 30 times as large, as in a transformer's activations.
   AwqCase c;
   std::vector<float> means;
-  for (int64_t i = 0; i < kColumns; ++i) {
+  for (int64_t i = 0; i < kAwqColumns; ++i) {
     means.push_back(i % 32 == 5 ? 30.0f : 1.0f);
   }
   std::fill(c.gram.begin(), c.gram.end(), 0.0f);
-  for (int64_t i = 0; i < kColumns; ++i) {
-    c.gram[size_t(i * (kColumns + 1))] = means[size_t(i)] * means[size_t(i)];
+  for (int64_t i = 0; i < kAwqColumns; ++i) {
+    c.gram[size_t(i * (kAwqColumns + 1))] = means[size_t(i)] * means[size_t(i)];
   }
   const double before = c.round(without_clip()).figures.loss;
   c.columns = awq_scales(means, 0.5);

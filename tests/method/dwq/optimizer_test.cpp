@@ -10,31 +10,34 @@ namespace pennyweight {
 
 namespace {
 
-constexpr int kRows = 6;
-constexpr int kColumns = 128;
-constexpr int kGroup = 64;
+constexpr int kDwqRows = 6;
+constexpr int kDwqColumns = 128;
+constexpr int kDwqGroup = 64;
 
 ops::QuantizedWeight packed(int bits, mx::Dtype dtype) {
   mx::random::seed(7);
   const auto parts = mx::quantize(
-      mx::astype(mx::random::normal({kRows, kColumns}), dtype), kGroup, bits);
-  return {parts[0], parts[1], parts[2], kGroup, bits, "affine"};
+      mx::astype(mx::random::normal({kDwqRows, kDwqColumns}), dtype),
+      kDwqGroup,
+      bits);
+  return {parts[0], parts[1], parts[2], kDwqGroup, bits, "affine"};
 }
 
 ops::GroupGradients gradients(unsigned seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   const auto draw = [&] {
-    std::vector<float> values(kRows * kColumns / kGroup);
+    std::vector<float> values(kDwqRows * kDwqColumns / kDwqGroup);
     for (float& value : values) {
       value = normal(random);
     }
-    return mx::array(values.data(), {kRows, kColumns / kGroup}, mx::float32);
+    return mx::array(
+        values.data(), {kDwqRows, kDwqColumns / kDwqGroup}, mx::float32);
   };
   return {draw(), draw()};
 }
 
-bool same(const mx::array& a, const mx::array& b) {
+bool same_values(const mx::array& a, const mx::array& b) {
   return mx::array_equal(a, b).item<bool>();
 }
 
@@ -43,9 +46,9 @@ class Trained : public ::testing::TestWithParam<int> {};
 TEST_P(Trained, BeginsAsTheStart) {
   const auto start = packed(GetParam(), mx::bfloat16);
   const auto weight = TrainedGroups(start).weight();
-  EXPECT_TRUE(same(weight.codes, start.codes));
-  EXPECT_TRUE(same(weight.scales, start.scales));
-  EXPECT_TRUE(same(*weight.biases, *start.biases));
+  EXPECT_TRUE(same_values(weight.codes, start.codes));
+  EXPECT_TRUE(same_values(weight.scales, start.scales));
+  EXPECT_TRUE(same_values(*weight.biases, *start.biases));
 }
 
 // Adam by its paper on scale and centre, in float64.
@@ -54,7 +57,7 @@ TEST_P(Trained, StepsAreAdams) {
   const auto start = packed(bits, mx::float32);
   const double middle = 0.5 * ((1 << bits) - 1);
   TrainedGroups groups(start);
-  const size_t count = kRows * kColumns / kGroup;
+  const size_t count = kDwqRows * kDwqColumns / kDwqGroup;
   auto scales = mx::contiguous(start.scales);
   auto biases = mx::contiguous(*start.biases);
   mx::eval({scales, biases});
@@ -108,7 +111,7 @@ TEST_P(Trained, StepsAreAdams) {
       centre[0].value - middle * scale[0].value,
       1e-5 * middle);
   groups.reset();
-  EXPECT_TRUE(same(groups.weight().scales, start.scales));
+  EXPECT_TRUE(same_values(groups.weight().scales, start.scales));
 }
 
 TEST_P(Trained, GoesOnFromAState) {
@@ -122,7 +125,7 @@ TEST_P(Trained, GoesOnFromAState) {
     groups->update(gradients(2), {.rate = 1e-2, .step = 2});
   }
   for (const auto& [name, value] : straight.state()) {
-    EXPECT_TRUE(same(value, resumed.state().at(name))) << name;
+    EXPECT_TRUE(same_values(value, resumed.state().at(name))) << name;
   }
 }
 

@@ -58,34 +58,39 @@ std::vector<int> naive_pass(
   return codes;
 }
 
-constexpr int64_t kRows = 4, kWide = 2304, kGroup = 64;
+constexpr int64_t kWideRows = 4, kWide = 2304, kWideGroup = 64;
 
 TEST(GptqWide, PassFeedsEveryErrorBack) {
-  const auto weight = normal_weight(kRows, kWide, 42);
+  const auto weight = normal_weight(kWideRows, kWide, 42);
   GptqOptions options;
   options.rounds = 0;
   const GptqHessian factored(wide_hessian(kWide), kWide, options);
   const auto result = gptq_quantize(
-      weight.data(), kRows, factored, affine(4, kGroup), DType::f32, options);
+      weight.data(),
+      kWideRows,
+      factored,
+      affine(4, kWideGroup),
+      DType::f32,
+      options);
   int64_t same = 0;
-  for (int64_t r = 0; r < kRows; ++r) {
-    const int64_t grids = r * kWide / kGroup;
+  for (int64_t r = 0; r < kWideRows; ++r) {
+    const int64_t grids = r * kWide / kWideGroup;
     const auto codes = naive_pass(
         weight.data() + r * kWide,
         factored.factor(),
         result.scales.data() + grids,
         result.biases.data() + grids,
-        kGroup,
+        kWideGroup,
         15);
     same += std::equal(
         codes.begin(), codes.end(), result.codes.begin() + r * kWide);
   }
   // One row may hold a tie that float32 decides otherwise.
-  EXPECT_GE(same, kRows - 1);
+  EXPECT_GE(same, kWideRows - 1);
 }
 
 TEST(GptqWide, LossesAreThoseOfTheCodes) {
-  const auto weight = normal_weight(kRows, kWide, 43);
+  const auto weight = normal_weight(kWideRows, kWide, 43);
   const auto& hessian = wide_hessian(kWide);
   Doubles losses;
   for (bool plain : {true, false}) {
@@ -94,9 +99,14 @@ TEST(GptqWide, LossesAreThoseOfTheCodes) {
       options.plain = plain;
       options.descend = descend;
       const auto result =
-          quantize(weight, kRows, hessian, affine(3, kGroup), options);
+          quantize(weight, kWideRows, hessian, affine(3, kWideGroup), options);
       losses.push_back(naive_loss(
-          weight, values_of(result, kWide, kGroup), hessian, 0, kRows, kWide));
+          weight,
+          values_of(result, kWide, kWideGroup),
+          hessian,
+          0,
+          kWideRows,
+          kWide));
       EXPECT_NEAR(result.figures.loss, losses.back(), 2e-3 * losses.back());
       EXPECT_EQ(result.figures.codes_moved > 0, descend && !plain);
     }
@@ -116,7 +126,7 @@ TEST(GptqWide, ManyShiftedRowsAreAsAlone) {
         weight.data() + first * n,
         count,
         factored,
-        affine(4, kGroup),
+        affine(4, kWideGroup),
         DType::bf16,
         options,
         {.input = nullptr, .output = shift.data() + first * n});

@@ -10,7 +10,7 @@
 namespace pennyweight {
 namespace {
 
-class GptqWidths : public testing::TestWithParam<std::tuple<int, int>> {};
+class GptqWidths : public ::testing::TestWithParam<std::tuple<int, int>> {};
 
 TEST_P(GptqWidths, PlainIsThePapersAlgorithm) {
   const auto [bits, group] = GetParam();
@@ -76,15 +76,15 @@ TEST_P(GptqWidths, EveryStageLowersTheLoss) {
 INSTANTIATE_TEST_SUITE_P(
     AllWidths,
     GptqWidths,
-    testing::Combine(
-        testing::Values(2, 3, 4, 5, 6, 8),
-        testing::Values(32, 64, 128)),
+    ::testing::Combine(
+        ::testing::Values(2, 3, 4, 5, 6, 8),
+        ::testing::Values(32, 64, 128)),
     [](const auto& info) {
       return "bits" + std::to_string(std::get<0>(info.param)) + "group" +
           std::to_string(std::get<1>(info.param));
     });
 
-class GptqFpModes : public testing::TestWithParam<QuantSpec> {};
+class GptqFpModes : public ::testing::TestWithParam<QuantSpec> {};
 
 TEST_P(GptqFpModes, LowersTheLossOfMlxsRounding) {
   const QuantSpec spec = GetParam();
@@ -137,7 +137,7 @@ TEST_P(GptqFpModes, LowersTheLossOfMlxsRounding) {
 INSTANTIATE_TEST_SUITE_P(
     Modes,
     GptqFpModes,
-    testing::Values(
+    ::testing::Values(
         QuantSpec{"mxfp4", 4, 32},
         QuantSpec{"mxfp8", 8, 32},
         QuantSpec{"nvfp4", 4, 16}),

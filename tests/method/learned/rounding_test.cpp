@@ -46,13 +46,13 @@ std::vector<uint8_t> codes_of(const ops::QuantizedWeight& weight) {
 }
 
 /// Inputs, a weight, and what GPTQ makes of it.
-struct Problem {
+struct LearnedProblem {
   mx::array x;
   mx::array weight;
   ops::QuantizedWeight start;
   Curvature curvature;  // of loss()
 
-  Problem(int bits, mx::Dtype dtype, int tokens = 512)
+  LearnedProblem(int bits, mx::Dtype dtype, int tokens = 512)
       : x(random_floats({tokens, kColumns}, 1)),
         weight(random_floats({kRows, kColumns}, 2)),
         start(quantize(weight, {"affine", bits, kGroup})) {
@@ -111,7 +111,7 @@ void expect_packed_is_weight(const LearnedWeight& weight, mx::Dtype dtype) {
 }
 
 TEST_P(Learned, BeginsAsGptqsBytes) {
-  const Problem problem(bits(), dtype());
+  const LearnedProblem problem(bits(), dtype());
   const LearnedWeight weight(problem.start, problem.weight, problem.curvature);
   const auto packed = weight.packed();
   EXPECT_TRUE(same(packed.codes, problem.start.codes));
@@ -122,7 +122,7 @@ TEST_P(Learned, BeginsAsGptqsBytes) {
 }
 
 TEST_P(Learned, PackedIsWhatRuns) {
-  const Problem problem(bits(), dtype());
+  const LearnedProblem problem(bits(), dtype());
   LearnedWeight weight(problem.start, problem.weight, flat());
   for (int step = 1; step <= 20; ++step) {
     weight.update(
@@ -136,7 +136,7 @@ TEST_P(Learned, PackedIsWhatRuns) {
 // GPTQ with refit and descent has left no single code whose move would lower
 // the loss.
 TEST_P(Learned, LowersALinearsLossBelowGptqs) {
-  const Problem problem(bits(), dtype());
+  const LearnedProblem problem(bits(), dtype());
   LearnedWeight weight(problem.start, problem.weight, problem.curvature);
   const double before = problem.loss(weight.weight());
   double least = before;
@@ -161,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
 // first step tells a gradient's sign alone; the second, after a known first
 // gradient, tells its size by that one's.
 TEST(LearnedGradients, OfScaleAndCentreAreTheLosss) {
-  const Problem problem(3, mx::float32, 64);
+  const LearnedProblem problem(3, mx::float32, 64);
   const auto x = values(problem.x);
   const auto full = values(problem.weight);
   const auto codes = codes_of(problem.start);
@@ -229,7 +229,7 @@ TEST(LearnedGradients, OfScaleAndCentreAreTheLosss) {
 // Without a slope of the loss latents go back to their codes, and none moves;
 // taken as if rounding were not there, a small slope would move all in time.
 TEST(LearnedCurvature, HoldsWhatDoesNotPay) {
-  const Problem problem(3, mx::float32);
+  const LearnedProblem problem(3, mx::float32);
   const auto scales = values(problem.start.scales);
   const auto moved = [&](double share) {
     LearnedWeight weight(problem.start, problem.weight, problem.curvature);

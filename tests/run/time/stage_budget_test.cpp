@@ -14,9 +14,9 @@ using testing::tiny_config;
 using testing::TinyModel;
 using testing::typical_rates;
 
-constexpr int kLength = 512;
+constexpr int kBudgetLength = 512;
 
-struct Fixture {
+struct BudgetFixture {
   TinyModel tiny{tiny_config("llama")};
   TemporaryFolder folder;
   WidthPlan widths;
@@ -30,7 +30,7 @@ struct Fixture {
     auto rates = typical_rates(tiny.model);
     rates.kinds[0].walk *= slow;
     return StageBudget(
-        TimeLimit(tiny.model, kLength, rates, seconds),
+        TimeLimit(tiny.model, kBudgetLength, rates, seconds),
         StageBudget::Clock::now(),
         work,
         [this](const std::string& text) { notes.push_back(text); });
@@ -38,7 +38,7 @@ struct Fixture {
   /// Of what comes after the widths.
   double seconds(const StageSizes& sizes) const {
     const auto rates = typical_rates(tiny.model);
-    return plan_time(tiny.model, sizes, kLength, rates)
+    return plan_time(tiny.model, sizes, kBudgetLength, rates)
         .from(PlannedStage::gptq);
   }
 };
@@ -48,7 +48,7 @@ struct Fixture {
 // A run that is gone on with on another machine, or at another time, does what
 // it has begun: its bytes are those of one that was never stopped.
 TEST(StageBudget, WhatAStageBeganWithStays) {
-  Fixture fixture;
+  BudgetFixture fixture;
   const StageSizes wanted;
   const double limit = 0.7 * fixture.seconds(wanted);
   auto first = wanted;
@@ -73,7 +73,7 @@ TEST(StageBudget, WhatAStageBeganWithStays) {
 
 // What was cut for fear comes back when stages were faster than that.
 TEST(StageBudget, StagesToComeAreFittedAnew) {
-  Fixture fixture;
+  BudgetFixture fixture;
   const StageSizes wanted;
   auto work = fixture.open();
   auto budget = fixture.budget(work, 1, 0.7 * fixture.seconds(wanted));
