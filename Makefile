@@ -4,6 +4,11 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 PYTHON := .venv/bin/python
 BIN := $(BUILD)/src/pennyweight
+# Ninja's own choice is two jobs more than there are cores.
+export CMAKE_BUILD_PARALLEL_LEVEL ?= \
+	$(shell nproc 2> /dev/null || sysctl -n hw.ncpu)
+CONFIGURE = cmake --preset $(1) -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+	--log-level=WARNING > /dev/null
 PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	PENNYWEIGHT_BUILD_DIR=$(CURDIR)/$(BUILD) \
 	PENNYWEIGHT_SANITIZE_BIN=$(CURDIR)/build/sanitize/src/pennyweight \
@@ -11,15 +16,16 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	-n 2 --dist loadfile
 
 .PHONY: quickstart check check-all test-slow setup setup-tests build sanitize lint format \
-	test-cpp test-rust test-sanitize test-python bench clean help
+	test-cpp test-rust test-sanitize test-python bench clean help program \
+	includes
 
-quickstart: build ## set up, build, quantize the demo model, print the table
+quickstart: program ## set up, build, quantize the demo model, print the table
 	@tools/quickstart.sh $(BIN)
 
 check: lint build test-cpp test-rust test-sanitize test-python ## everything CI checks
 	@echo "make check: all passed"
 
-check-all: check test-slow ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text
+check-all: check includes test-slow ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text
 	@echo "make check-all: all passed"
 
 test-slow: build sanitize setup-tests
@@ -33,15 +39,21 @@ setup: ## system packages and the .venv that the build needs
 setup-tests:
 	@tools/setup.sh tests
 
-build: setup
-	@cmake --preset $(PRESET) -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
-		--log-level=WARNING > /dev/null
-	@cmake --build --preset $(PRESET)
+program: setup ## the program alone
+	@$(call CONFIGURE,$(PRESET))
+	@cmake --build --preset $(PRESET) --target pennyweight
+
+build: setup ## the program, and what the tests of `make check` run
+	@$(call CONFIGURE,$(PRESET))
+	@cmake --build --preset $(PRESET) --target checked
 
 sanitize: setup
-	@cmake --preset sanitize -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
-		--log-level=WARNING > /dev/null
-	@cmake --build --preset sanitize
+	@$(call CONFIGURE,sanitize)
+	@cmake --build --preset sanitize --target checked
+
+includes: setup ## each source compiles by itself
+	@$(call CONFIGURE,dev)
+	@$(PYTHON) tools/check_includes.py build/dev
 
 lint: setup-tests ## formatting and the order of rooms
 	@tools/lint.sh
@@ -50,7 +62,7 @@ format: ## rewrite our sources with clang-format
 	@git ls-files -z '*.h' '*.cpp' | xargs -0 clang-format -i
 
 test-cpp: build setup-tests
-	@ctest -j 2 --test-dir $(BUILD) \
+	@ctest -j 2 --test-dir $(BUILD) -L hot \
 		--output-on-failure --no-tests=error
 
 test-rust: build

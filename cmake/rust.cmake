@@ -14,25 +14,31 @@ set(rust_library
     "${PENNYWEIGHT_CARGO_TARGET_DIR}/release/libpennyweight_rust.a")
 file(GLOB_RECURSE rust_sources CONFIGURE_DEPENDS "${rust_dir}/src/*.rs")
 
+# Cargo is one of ninja's jobs, which are as many as there are cores: half of them
+# are its own while C++ is compiled on the others. Only programs wait for it.
+set(cores "$ENV{CMAKE_BUILD_PARALLEL_LEVEL}")
+if(NOT cores)
+  cmake_host_system_information(RESULT cores QUERY NUMBER_OF_LOGICAL_CORES)
+endif()
+math(EXPR rust_jobs "(${cores} + 1) / 2")
 add_custom_command(
   OUTPUT "${rust_library}"
   COMMAND
-    "${CARGO_PROGRAM}" build --release --locked --quiet --manifest-path
-    "${rust_dir}/Cargo.toml" --target-dir "${PENNYWEIGHT_CARGO_TARGET_DIR}"
+    "${CARGO_PROGRAM}" build --release --locked --quiet --jobs ${rust_jobs}
+    --manifest-path "${rust_dir}/Cargo.toml" --target-dir
+    "${PENNYWEIGHT_CARGO_TARGET_DIR}"
   DEPENDS ${rust_sources} "${rust_dir}/Cargo.toml" "${rust_dir}/Cargo.lock"
   COMMENT "Building the Rust crate"
-  USES_TERMINAL
   VERBATIM)
 add_custom_target(pennyweight_rust_build DEPENDS "${rust_library}")
 
-add_library(pennyweight_rust STATIC IMPORTED GLOBAL)
-set_target_properties(pennyweight_rust PROPERTIES IMPORTED_LOCATION
-                                                  "${rust_library}")
-target_link_libraries(pennyweight_rust INTERFACE Threads::Threads
-                                                 ${CMAKE_DL_LIBS} m)
+# By the file's name: a dependency on the target would have all C++ wait.
+add_library(pennyweight_rust INTERFACE)
+target_link_libraries(
+  pennyweight_rust INTERFACE "${rust_library}" Threads::Threads
+                             ${CMAKE_DL_LIBS} m)
 if(APPLE)
   target_link_libraries(
     pennyweight_rust INTERFACE "-framework Security"
                                "-framework CoreFoundation" "-framework SystemConfiguration")
 endif()
-add_dependencies(pennyweight_rust pennyweight_rust_build)

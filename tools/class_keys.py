@@ -4,7 +4,7 @@
     .venv/bin/python tools/class_keys.py            rewrites the table
     .venv/bin/python tools/class_keys.py --check    fails where it is another
 
-The table, src/model/class_keys.inc, has for each class the fields of its
+The table, src/model/config/class_keys.inc, has for each class the fields of its
 ModelArgs with their types and defaults, the keys that mlx-lm's code for
 scaled rotary embeddings asks for, those that its loader asks for, and the
 model types that are other names of a class.
@@ -23,7 +23,7 @@ import typing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = ROOT / "src/model/class_keys.inc"
+TABLE = ROOT / "src/model/config/class_keys.inc"
 FAMILIES = ROOT / "src/model/families"
 
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/dir_handle.h"
+#include "core/files/dir_handle.h"
 #include "core/json.h"
 
 namespace pennyweight {

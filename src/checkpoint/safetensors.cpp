@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "core/wrong_file.h"
+#include "core/files/wrong_file.h"
 
 namespace pennyweight {
 

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/dir_handle.h"
+#include "core/files/dir_handle.h"
 
 namespace pennyweight {
 

@@ -2,8 +2,8 @@
 
 #include <cstdio>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/json.h"
 
 namespace pennyweight {

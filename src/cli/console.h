@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/files/output_file.h"
 #include "core/json.h"
-#include "core/output_file.h"
 #include "core/progress.h"
 #include "core/text.h"
 

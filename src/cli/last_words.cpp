@@ -17,8 +17,8 @@
 #include <system_error>
 
 #include "core/error.h"
+#include "core/files/temporaries.h"
 #include "core/rust_abi.h"
-#include "core/temporaries.h"
 
 namespace pennyweight::cli {
 

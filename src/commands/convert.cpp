@@ -1,8 +1,8 @@
 #include "commands/convert.h"
 
 #include "commands/command.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/text.h"
 #include "eval/float16_check.h"
 #include "export/conversion.h"

@@ -5,8 +5,8 @@
 
 #include "commands/command.h"
 #include "commands/convert.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/text.h"
 #include "core/version.h"
 #include "export/conversion.h"

@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include "commands/command.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/output_file.h"
+#include "core/files/atomic_file.h"
+#include "core/files/output_file.h"
 #include "core/text.h"
 #include "eval/evaluate.h"
 #include "export/conversion.h"

@@ -6,10 +6,10 @@
 #include <optional>
 #include <utility>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
+#include "core/files/wrong_file.h"
 #include "core/json_literals.h"
-#include "core/wrong_file.h"
 
 namespace pennyweight {
 

@@ -15,6 +15,12 @@ std::string fixed(double value, int decimals) {
   return buffer;
 }
 
+std::string three_digits(double value) {
+  char buffer[32];
+  std::snprintf(buffer, sizeof(buffer), "%.3g", value);
+  return buffer;
+}
+
 std::string human_bytes(double bytes) {
   static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
   int unit = 0;

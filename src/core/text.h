@@ -15,5 +15,7 @@ std::string human_time(double seconds);
 std::string table(const std::vector<std::vector<std::string>>& cells);
 /// printf-style number.
 std::string fixed(double value, int decimals);
+/// With three digits that count, such as "6.55e+04".
+std::string three_digits(double value);
 
 }  // namespace pennyweight

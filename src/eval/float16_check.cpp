@@ -1,4 +1,5 @@
 #include "eval/float16_check.h"
+#include "core/text.h"
 
 #include <algorithm>
 #include <chrono>
@@ -35,12 +36,6 @@ std::vector<int32_t> sample_tokens(const Model& model) {
   return tokens;
 }
 
-std::string digits(float value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.3g", static_cast<double>(value));
-  return text;
-}
-
 }  // namespace
 
 Float16Check check_float16(
@@ -59,7 +54,7 @@ Float16Check check_float16(
   } else if (!past.empty()) {
     check.warnings.push_back(
         "float16 will overflow: " + past.front().place + " reaches " +
-        digits(past.front().largest) + on + ", float16 ends at 65504 (" +
+        three_digits(past.front().largest) + on + ", float16 ends at 65504 (" +
         std::to_string(past.size()) +
         (past.size() == 1 ? " place" : " places") +
         " in all), and mlx-lm's logits will not be finite; " + remedy);
@@ -70,7 +65,8 @@ Float16Check check_float16(
     if (most->largest > kNear) {
       check.warnings.push_back(
           "float16 may overflow on other text: " + most->place + " reaches " +
-          digits(most->largest) + on + ", float16 ends at 65504; " + remedy);
+          three_digits(most->largest) + on + ", float16 ends at 65504; " +
+          remedy);
     }
   }
   check.seconds =

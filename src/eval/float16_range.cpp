@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "model/decoder.h"
 
 namespace pennyweight {
@@ -15,12 +16,6 @@ namespace pennyweight {
 namespace {
 
 constexpr int kRangeTile = 16384;
-
-std::string digits(float value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.3g", static_cast<double>(value));
-  return text;
-}
 
 const ActivationPeak* first_overflow(const std::vector<ActivationPeak>& peaks) {
   auto it = std::ranges::find_if(peaks, &ActivationPeak::overflows);
@@ -32,7 +27,7 @@ void refuse(const ActivationPeak* peak) {
     return;
   }
   const auto reached = std::isfinite(peak->largest)
-      ? " reaches " + digits(peak->largest) + ", float16 ends at 65504"
+      ? " reaches " + three_digits(peak->largest) + ", float16 ends at 65504"
       : " passes 65504, where float16 ends";
   throw Error(
       ErrorCode::numeric,

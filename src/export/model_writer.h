@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "checkpoint/safetensors_writer.h"
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 #include "core/json.h"
 
 namespace pennyweight {

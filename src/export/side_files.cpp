@@ -10,10 +10,10 @@
 #include <optional>
 #include <set>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
+#include "core/files/wrong_file.h"
 #include "core/json.h"
-#include "core/wrong_file.h"
 
 namespace pennyweight {
 

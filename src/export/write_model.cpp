@@ -1,6 +1,6 @@
 #include "export/write_model.h"
 
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
 #include "export/model_writer.h"

@@ -2,6 +2,33 @@
 
 namespace pennyweight {
 
+int64_t count_weights(const BlockSpec& block) {
+  int64_t weights = 0;
+  for (const ModuleSpec& module : list_modules(block)) {
+    weights += module.out * module.in;
+  }
+  return weights;
+}
+
+DenseBlock expand_all(const BlockTask& task, const PackedBlock& packed) {
+  DenseBlock dense;
+  for (const auto& [path, weight] : packed) {
+    dense.insert_or_assign(path, task.expand(weight));
+  }
+  return dense;
+}
+
+void set_all(BlockTask& task, const PackedBlock& packed) {
+  for (const auto& [path, weight] : packed) {
+    task.set(path, weight);
+  }
+}
+
+double judged_error(BlockTask& task, const DenseBlock& weights) {
+  return task.has_held_out() ? task.held_out_error(weights)
+                             : task.fit_error(weights);
+}
+
 std::optional<double> BlockFigures::error() const {
   const auto found = held_out_error.find(kept);
   return found == held_out_error.end() ? std::nullopt

@@ -154,6 +154,16 @@ class BlockTask : public BlockModules,
                   public BlockErrors,
                   public BlockFolding {};
 
+/// Weights of the block's linears.
+int64_t count_weights(const BlockSpec& block);
+/// What the packed weights of a block stand for, in the task's type.
+DenseBlock expand_all(const BlockTask& task, const PackedBlock& packed);
+/// Makes them the linears'.
+void set_all(BlockTask& task, const PackedBlock& packed);
+/// The error on held-out text where there is some, else on text that statistics
+/// are made of.
+double judged_error(BlockTask& task, const DenseBlock& weights);
+
 /// How every report names rounding to nearest, against which ways are held.
 inline constexpr const char* kRtn = "round to nearest";
 

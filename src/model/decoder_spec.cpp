@@ -5,7 +5,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
-#include "model/class_keys.h"
+#include "model/config/class_keys.h"
 #include "model/families/family.h"
 
 namespace pennyweight {

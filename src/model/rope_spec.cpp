@@ -9,7 +9,7 @@
 #include <set>
 
 #include "core/error.h"
-#include "model/class_keys.h"
+#include "model/config/class_keys.h"
 
 namespace pennyweight {
 

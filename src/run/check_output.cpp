@@ -5,9 +5,9 @@
 #include <system_error>
 
 #include "checkpoint/weight_index.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/wrong_file.h"
+#include "core/files/atomic_file.h"
+#include "core/files/wrong_file.h"
 #include "export/front_matter.h"
 #include "export/side_files.h"
 #include "text/text_reader.h"

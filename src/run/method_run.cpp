@@ -5,9 +5,9 @@
 #include <mlx/memory.h>
 #include <mlx/ops.h>
 
-#include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/text.h"
 #include "core/version.h"
 #include "export/write_model.h"

@@ -7,8 +7,8 @@
 
 #include "core/json.h"
 #include "method/chain.h"
-#include "pass/calibration_mix.h"
 #include "method/widths/dynamic.h"
+#include "pass/calibration_mix.h"
 #include "run/width_plan.h"
 
 namespace pennyweight {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "core/output_file.h"
+#include "core/files/output_file.h"
 #include "core/progress.h"
 #include "model/model.h"
 #include "pass/ranks.h"

@@ -8,7 +8,7 @@
 #include <cerrno>
 
 #include "core/error.h"
-#include "text/rows.h"
+#include "text/rows/rows.h"
 
 namespace pennyweight {
 

@@ -5,7 +5,7 @@
 #include <set>
 #include <system_error>
 
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 
 namespace pennyweight {
 

@@ -1,7 +1,7 @@
 #include "text/data_source.h"
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/hub_name.h"
 #include "text/data_files.h"
 #include "text/default_text.h"
@@ -35,7 +35,7 @@ DataSource default_source(bool self) {
       throw;
     }
     if (!self) {
-      throw Error(error.code(), kWhere, lead + reason_of(error));
+      throw Error(error.code(), "data", lead + reason_of(error));
     }
     return self_source(
         {lead + reason_of(error) + "; text is sampled from the model"});

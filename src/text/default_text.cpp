@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "text/rows.h"
+#include "text/rows/rows.h"
 
 namespace pennyweight {
 

@@ -4,10 +4,10 @@
 #include <chrono>
 #include <optional>
 
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 #include "text/byte_file.h"
 #include "text/data_files.h"
-#include "text/rows.h"
+#include "text/rows/rows.h"
 
 namespace pennyweight {
 

@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "core/atomic_file.h"
-#include "core/wrong_file.h"
+#include "core/files/atomic_file.h"
+#include "core/files/wrong_file.h"
 #include "text/rust_text.h"
 #include "text/tokenizer_config.h"
 

@@ -4,8 +4,8 @@
 #include <array>
 #include <string_view>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 
 namespace pennyweight {
 

@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "checkpoint/checkpoint.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 
 namespace pennyweight {
 namespace {

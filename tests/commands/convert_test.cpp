@@ -6,7 +6,7 @@
 
 #include <limits>
 
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 
@@ -35,8 +35,11 @@ class ConvertTest : public ::testing::Test {
     fs::create_directories(folder_.path() / "model");
     return folder_.path() / "model";
   }
-  ConvertReport run() {
-    return convert(model(), options_);
+  RunReport run(const ProgressFn& progress = {}) {
+    const Ranks alone;
+    Session session("convert", progress, alone);
+    convert(session, model(), options_);
+    return session.finish();
   }
   void expect_nothing_left() {
     for (const auto& entry : fs::directory_iterator(folder_.path())) {
@@ -59,22 +62,23 @@ TEST_F(ConvertTest, ReportsWhatItDid) {
   EXPECT_DOUBLE_EQ(report.bits_per_weight, size.bits_per_weight);
   EXPECT_GT(report.peak_rss, 1 << 20);
   int kept = 0;
-  for (const auto& module : report.modules) {
-    bool down = module.path.ends_with("down_proj");
-    EXPECT_EQ(module.spec.has_value(), !down) << module.path;
-    EXPECT_EQ(module.reason.empty(), !down) << module.path;
-    EXPECT_EQ(out.quantized.contains(module.path), !down) << module.path;
+  for (const auto& module : report.figures["modules"]) {
+    const std::string path = module["path"];
+    const bool down = path.ends_with("down_proj");
+    EXPECT_EQ(module.contains("quantization"), !down) << path;
+    EXPECT_EQ(module.contains("kept_because"), down) << path;
+    EXPECT_EQ(out.quantized.contains(path), !down) << path;
     kept += down;
   }
   EXPECT_EQ(kept, 2);
   auto json = to_json(report);
-  EXPECT_EQ(json["modules"].size(), report.modules.size());
+  EXPECT_EQ(json["modules"], report.figures["modules"]);
   EXPECT_EQ(json["bytes"], report.bytes_out);
 }
 
 TEST_F(ConvertTest, ReportsProgressInBytesUpToTheEnd) {
   std::vector<ProgressEvent> events;
-  convert(model(), options_, [&](const ProgressEvent& event) {
+  run([&](const ProgressEvent& event) {
     events.push_back(event);
     return true;
   });
@@ -89,9 +93,7 @@ TEST_F(ConvertTest, ReportsProgressInBytesUpToTheEnd) {
 TEST_F(ConvertTest, IsStoppedByTheUserAndLeavesNothing) {
   int left = 5;
   auto stop = [&](const ProgressEvent&) { return --left > 0; };
-  expect_error(ErrorCode::cancelled, "stopped", [&] {
-    convert(model(), options_, stop);
-  });
+  expect_error(ErrorCode::cancelled, "stopped", [&] { run(stop); });
   expect_nothing_left();
 }
 

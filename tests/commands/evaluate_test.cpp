@@ -1,11 +1,10 @@
-#include "commands/evaluate.h"
-
 #include <gtest/gtest.h>
 
 #include <fstream>
 
 #include "eval/evaluate.h"
 #include "support/expect_error.h"
+#include "support/run_command.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
@@ -42,7 +41,7 @@ struct EvaluateFixture {
   TemporaryFolder reference;
   TemporaryFolder data;
   std::vector<int32_t> ids;
-  EvaluateOptions options;
+  Json options;
 
   EvaluateFixture() {
     write_checkpoint(
@@ -57,17 +56,19 @@ struct EvaluateFixture {
       text << "w" << ids.back() << " ";
     }
     text.close();
-    options.data.data_path = (data.path() / "text.txt").string();
-    options.data.sequence_length = 16;
-    options.data.num_samples = -1;
+    options = {
+        {"model", model.path().string()},
+        {"data-path", (data.path() / "text.txt").string()},
+        {"sequence-length", 16},
+        {"num-samples", -1}};
   }
 
-  EvaluateReport run(bool with_reference) const {
-    return evaluate_model(
-        model.path(),
-        with_reference ? std::optional(reference.path()) : std::nullopt,
-        options,
-        {});
+  Json run(bool with_reference) const {
+    auto all = options;
+    if (with_reference) {
+      all["reference"] = reference.path().string();
+    }
+    return testing::run_command(evaluate_command(), all);
   }
 };
 
@@ -81,42 +82,43 @@ TEST(EvaluateModel, ScoresTheTextsTokens) {
   auto model = open_model(fixture.model.path());
   auto reference = open_model(fixture.reference.path());
   auto expected = evaluate(model, &reference, sequences);
-  EXPECT_EQ(report.figures.tokens, 4 * 15);
-  EXPECT_NEAR(report.figures.perplexity.value, expected.perplexity.value, 1e-3);
+  EXPECT_EQ(report["tokens"], 4 * 15);
   EXPECT_NEAR(
-      report.figures.reference->kl.mean.value,
+      report["perplexity"].get<double>(), expected.perplexity.value, 1e-3);
+  EXPECT_NEAR(
+      report["kl"]["mean"].get<double>(),
       expected.reference->kl.mean.value,
       1e-5);
-  EXPECT_DOUBLE_EQ(report.bits_per_weight, 32);
-  EXPECT_EQ(report.dtype, "float32");
+  EXPECT_DOUBLE_EQ(report["bits_per_weight"].get<double>(), 32);
+  EXPECT_EQ(report["dtype"], "float32");
 }
 
 TEST(EvaluateModel, JsonHoldsTheFigures) {
   EvaluateFixture fixture;
-  auto json = to_json(fixture.run(true));
+  const auto json = fixture.run(true);
   EXPECT_GT(json.at("perplexity").get<double>(), 1);
   EXPECT_GT(json.at("kl").at("mean").get<double>(), 0);
   EXPECT_GE(json.at("kl").at("p99"), json.at("kl").at("median"));
   EXPECT_LE(json.at("top1").at("mean").get<double>(), 1);
-  auto alone = to_json(fixture.run(false));
+  const auto alone = fixture.run(false);
   EXPECT_FALSE(alone.contains("kl"));
 }
 
 TEST(EvaluateModel, SelfNeedsNothingButTheModel) {
   EvaluateFixture fixture;
-  fixture.options.data.data_path = "self";
-  fixture.options.data.num_samples = 3;
+  fixture.options["data-path"] = "self";
+  fixture.options["num-samples"] = 3;
   auto report = fixture.run(false);
-  EXPECT_EQ(report.figures.tokens, 3 * 15);
+  EXPECT_EQ(report["tokens"], 3 * 15);
 }
 
 TEST(EvaluateModel, WrongOptionsAreRefused) {
   EvaluateFixture fixture;
-  fixture.options.dtype = "int7";
+  fixture.options["dtype"] = "int7";
   expect_error(
       ErrorCode::invalid_argument, "int7", [&] { fixture.run(false); });
-  fixture.options.dtype.reset();
-  fixture.options.batch_size = -1;
+  fixture.options.erase("dtype");
+  fixture.options["batch-size"] = -1;
   expect_error(
       ErrorCode::invalid_argument, "batch-size", [&] { fixture.run(false); });
 }

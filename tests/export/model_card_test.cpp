@@ -5,7 +5,7 @@
 #include <cctype>
 #include <random>
 
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 #include "export/front_matter.h"
 
 namespace pennyweight {

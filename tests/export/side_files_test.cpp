@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 
 namespace pennyweight {
 namespace {

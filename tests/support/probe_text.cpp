@@ -14,10 +14,10 @@
 #include <iterator>
 #include <sstream>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "text/load_data.h"
-#include "text/rows.h"
+#include "text/rows/rows.h"
 
 namespace {
 

@@ -95,7 +95,13 @@ Json to_json(const PlannedEffort& planned) {
 
 std::string describe(const std::vector<PlannedEffort>& efforts) {
   std::vector<std::vector<std::string>> rows{
-      {"effort", "time", "memory", "range", "GPTQ", "learned", "distilled"}};
+      {"effort",
+       "time",
+       "memory",
+       "range",
+       "GPTQ",
+       stage::kLearned,
+       "distilled"}};
   for (const auto& planned : efforts) {
     const auto& sizes = planned.sizes;
     rows.push_back(

@@ -10,9 +10,9 @@
 
 #include "commands/quantize/report.h"
 #include "commands/quantize/stages.h"
-#include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/json_text.h"
 #include "core/process.h"
 #include "core/text.h"
@@ -395,8 +395,7 @@ class Quantization {
     const auto& limit = options_.plan.memory_limit;
     if (limit && peak_rss() > parse_bytes(*limit, "--memory-limit")) {
       session_.note(
-          "--memory-limit was passed (" +
-          std::to_string(peak_rss() / 1000000) +
+          "--memory-limit was passed (" + std::to_string(peak_rss() / 1000000) +
           " MB): rounding keeps to it, costs and distillation take what they "
           "need");
     }

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <map>
 
-#include "core/atomic_file.h"
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/text.h"
 #include "core/version.h"
 #include "export/front_matter.h"

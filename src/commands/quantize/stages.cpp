@@ -3,12 +3,12 @@
 #include <algorithm>
 
 #include "commands/dwq.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
-#include "method/learned/rounding.h"
+#include "core/files/atomic_file.h"
 #include "eval/evaluate.h"
 #include "export/conversion.h"
 #include "export/write_model.h"
+#include "method/learned/rounding.h"
 #include "run/method_run.h"
 
 namespace pennyweight {

@@ -112,9 +112,7 @@ void AwqMethod::run_then(
       kept = "scaled";
     } else {
       task.unfold();
-      for (const auto& [path, packed] : before) {
-        task.set(path, packed);
-      }
+      set_all(task, before);
     }
   }
   both.kept = kept;
@@ -182,9 +180,7 @@ BlockFigures AwqMethod::run(BlockTask& task) {
   if (variants[kept].scaled) {
     fold_all(task, block);
   }
-  for (const auto& [path, packed] : variants[kept].packed) {
-    task.set(path, packed);
-  }
+  set_all(task, variants[kept].packed);
   return figures;
 }
 

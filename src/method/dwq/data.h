@@ -5,8 +5,8 @@
 
 #include "core/progress.h"
 #include "method/dwq/options.h"
-#include "model/model.h"
 #include "method/dwq/targets.h"
+#include "model/model.h"
 #include "pass/ranks.h"
 #include "text/load_data.h"
 

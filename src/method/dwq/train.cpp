@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -21,12 +22,6 @@ constexpr size_t kFirstRate = 3;
 constexpr int64_t kTypicalTrials = 4;
 
 using Clock = std::chrono::steady_clock;
-
-std::string rate_text(double rate) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.3g", rate);
-  return text;
-}
 
 class Trainer {
  public:
@@ -124,7 +119,7 @@ class Trainer {
       result_.curve.push_back(point);
       report(
           progress_,
-          {"dwq", i + 1, steps, "steps", "loss " + rate_text(point.loss)});
+          {"dwq", i + 1, steps, "steps", "loss " + three_digits(point.loss)});
     }
     result_.seconds +=
         std::chrono::duration<double>(Clock::now() - start).count();
@@ -151,12 +146,12 @@ class Trainer {
         const double rate = kRates[i] * student_.unit();
         found[i] = try_rate(rate, interval_);
         if (std::isinf(found[i])) {
-          say("diverges at rate " + rate_text(rate));
+          say("diverges at rate " + three_digits(rate));
           return found[i];
         }
-        result_.trial[rate_text(rate)] = found[i];
+        result_.trial[three_digits(rate)] = found[i];
         say("held-out KL after " + std::to_string(interval_) +
-            " steps at rate " + rate_text(rate) + " " +
+            " steps at rate " + three_digits(rate) + " " +
             std::to_string(found[i]));
       }
       return found[i];

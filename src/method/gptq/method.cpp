@@ -43,11 +43,8 @@ std::vector<Judged> judge(
   std::vector<Judged> ways{{all.front().name, task.held_out_error()}};
   for (size_t i = 1; i < all.size(); ++i) {
     const GptqVariant& variant = all[i];
-    DenseBlock dense;
-    for (const auto& [path, packed] : variant.weights) {
-      dense.insert_or_assign(path, task.expand(packed));
-    }
-    ways.push_back({variant.name, task.held_out_error(dense)});
+    ways.push_back(
+        {variant.name, task.held_out_error(expand_all(task, variant.weights))});
   }
   return ways;
 }
@@ -98,9 +95,7 @@ BlockFigures GptqMethod::run(BlockTask& task) {
   figures.details["modules"] = variants[kept].figures;
   if (kept != 0) {
     figures.warnings.push_back(describe_kept(task.spec(), ways, kept));
-    for (const auto& [path, weight] : variants[kept].weights) {
-      task.set(path, weight);
-    }
+    set_all(task, variants[kept].weights);
   }
   return figures;
 }

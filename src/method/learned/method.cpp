@@ -137,8 +137,7 @@ class Training {
 
  private:
   double measure() {
-    const double error = task_.has_held_out() ? task_.held_out_error(dense_)
-                                              : task_.fit_error(dense_);
+    const double error = judged_error(task_, dense_);
     errors_.push_back(error);
     return error;
   }
@@ -238,15 +237,12 @@ MethodNeeds LearnedMethod::needs() const {
 }
 
 int64_t LearnedMethod::working_bytes(const BlockSpec& block) const {
-  int64_t weights = 0;
-  for (const ModuleSpec& module : list_modules(block)) {
-    weights += module.out * module.in;
-  }
   // Of each weight a latent and its moments, two gradients, the weight as it
   // runs, its code now and in the best state; beside that what a batch leaves
   // for the way back.
   return std::max(
-      first_->working_bytes(block), (3 * 4 + 2 * 4 + 4 + 2) * weights);
+      first_->working_bytes(block),
+      (3 * 4 + 2 * 4 + 4 + 2) * count_weights(block));
 }
 
 BlockFigures LearnedMethod::run(BlockTask& task) {
@@ -256,9 +252,7 @@ BlockFigures LearnedMethod::run(BlockTask& task) {
   }
   Training training(task, options_);
   training.run();
-  for (const auto& [path, packed] : training.kept()) {
-    task.set(path, packed);
-  }
+  set_all(task, training.kept());
   figures.details["learned"] = training.figures();
   if (figures.kept.empty()) {
     figures.kept = first_->name();

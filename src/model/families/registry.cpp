@@ -1,4 +1,4 @@
-#include "model/class_config.h"
+#include "model/config/class_config.h"
 #include "model/families/family.h"
 
 namespace pennyweight {

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "model/class_config.h"
+#include "model/config/class_config.h"
 
 namespace pennyweight {
 

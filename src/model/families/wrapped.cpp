@@ -5,7 +5,7 @@
 #include <map>
 
 #include "core/error.h"
-#include "model/class_config.h"
+#include "model/config/class_config.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {

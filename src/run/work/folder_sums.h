@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/dir_handle.h"
+#include "core/files/dir_handle.h"
 #include "core/json.h"
 
 namespace pennyweight {

@@ -3,8 +3,8 @@
 #include "core/json.h"
 #include "core/progress.h"
 #include "method/chain.h"
-#include "pass/calibration_mix.h"
 #include "method/widths/rounding_costs.h"
+#include "pass/calibration_mix.h"
 #include "run/width_plan.h"
 #include "run/work/work_folder.h"
 

@@ -7,8 +7,8 @@
 
 #include <cerrno>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "run/work/work_names.h"
 
 namespace pennyweight {

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "core/dir_handle.h"
+#include "core/files/dir_handle.h"
+#include "core/files/temporaries.h"
 #include "core/json.h"
-#include "core/temporaries.h"
 #include "method/state_store.h"
 #include "run/work/work_part.h"
 #include "run/work/work_settings.h"

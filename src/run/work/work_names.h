@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/dir_handle.h"
+#include "core/files/dir_handle.h"
 
 namespace pennyweight {
 

@@ -4,8 +4,8 @@
 #include <mlx/transforms.h>
 
 #include "checkpoint/safetensors.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/files/atomic_file.h"
 #include "core/hash.h"
 #include "core/json_text.h"
 #include "export/model_writer.h"

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "core/dir_handle.h"
+#include "core/files/dir_handle.h"
 #include "core/json.h"
 
 /// What a work folder holds: JSON objects with a checksum, and parts, folders

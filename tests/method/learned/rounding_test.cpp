@@ -313,7 +313,7 @@ TEST(LearnedCheck, NamesTheFlag) {
 
 }  // namespace
 
-TEST(LearnedMethod, TellsTheFirstStageWhatWasDone) {
+TEST(LearnedMethod, TellsTheFirstMethodWhatWasDone) {
   struct First : BlockMethod {
     std::string name() const override {
       return "first";
@@ -327,13 +327,14 @@ TEST(LearnedMethod, TellsTheFirstStageWhatWasDone) {
     BlockFigures run(BlockTask&) override {
       return {};
     }
-    void resume(const Json& figures) override {
-      folds = figures.value("folds", false);
+    void resume(const BlockFigures& figures) override {
+      folds = figures.details.value("folds", false);
     }
     bool folds = false;
-  } first;
-  LearnedMethod(first, LearnedOptions{}).resume({{"folds", true}});
-  EXPECT_TRUE(first.folds);
+  };
+  const auto first = std::make_shared<First>();
+  LearnedMethod(first, LearnedOptions{}).resume({.details = {{"folds", true}}});
+  EXPECT_TRUE(first->folds);
 }
 
 }  // namespace pennyweight

@@ -7,7 +7,7 @@
 #include <functional>
 #include <optional>
 
-#include "core/atomic_file.h"
+#include "core/files/atomic_file.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 

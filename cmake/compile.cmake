@@ -1,0 +1,67 @@
+# How our sources are compiled, in one place: warnings and sanitizers, how hard
+# each room is optimized, and how many sources the compiler is given at once.
+
+# Sources of a room share what they include, which takes longer to read than
+# most of them. Few enough that a change to one is compiled in some seconds.
+# Precompiled headers would save another tenth, and have g++ 12 see overflows
+# that are not there. 1 in the dev preset, where a source that forgets to
+# include what it uses fails; joined to others it does not.
+set(PENNYWEIGHT_BATCH 8 CACHE STRING "Sources that are compiled together")
+
+# Folders of src/ without a loop over weights, activations or text. -O3 would
+# take twice the time for nothing there; no result depends on it.
+set(PENNYWEIGHT_COLD "cli" "commands" "export" "model/families" "run")
+
+# pennyweight_flags(TARGET): warnings and sanitizers.
+function(pennyweight_flags target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # g++ 12 sees overlaps in std::string that are not there (GCC bug 105651).
+    target_compile_options(${target} PRIVATE -Wno-restrict)
+  endif()
+  if(PENNYWEIGHT_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(PENNYWEIGHT_SANITIZE)
+    target_compile_options(
+      ${target} PRIVATE -fsanitize=address,undefined -fno-omit-frame-pointer
+                        -fno-sanitize-recover=undefined)
+    target_link_options(${target} PUBLIC -fsanitize=address,undefined)
+  endif()
+endfunction()
+
+# pennyweight_compile(TARGET KIND): flags, and batches of sources. KIND is
+# `hot` (as the configuration optimizes) or `cold` (-O1).
+function(pennyweight_compile target kind)
+  pennyweight_flags(${target})
+  if(NOT kind STREQUAL "hot")
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endif()
+  if(PENNYWEIGHT_BATCH GREATER 1)
+    pennyweight_join(${target})
+  endif()
+endfunction()
+
+# Compiles the sources of a target some at a time.
+function(pennyweight_join target)
+  set_target_properties(
+    ${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE
+                                        ${PENNYWEIGHT_BATCH})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # A test of a fixture without a name outside, which joined sources are.
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+  endif()
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    # Highway includes such a file once for each instruction set, which it can
+    # do for one file at a time.
+    if(source MATCHES "\\.cpp$" AND EXISTS "${source}")
+      file(STRINGS "${source}" simd REGEX "HWY_TARGET_INCLUDE" LIMIT_COUNT 1)
+      if(simd)
+        set_source_files_properties(
+          "${source}" TARGET_DIRECTORY ${target}
+          PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+      endif()
+    endif()
+  endforeach()
+endfunction()

@@ -1,0 +1,196 @@
+#include "model/config/class_config.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "core/error.h"
+#include "model/config/class_rope.h"
+#include "model/config/unread_keys.h"
+
+namespace pennyweight {
+
+namespace {
+
+// Integers that were written as 256.0: Python would not take one as a size.
+void make_integers(const ModelClass& type, ClassConfig& config) {
+  for (const ClassKey& key : type.keys) {
+    auto it = config.values.find(key.name);
+    if (key.kind != ClassKey::Kind::integer || it == config.values.end() ||
+        !it->is_number_float()) {
+      continue;
+    }
+    const double value = it->get<double>();
+    if (std::floor(value) == value && std::fabs(value) < 9e15) {
+      set_key(config, key.name, static_cast<int64_t>(value));
+    }
+  }
+}
+
+// The place, from 1, of the first layer with full attention: every how many
+// layers there is one, if they come regularly. Past the last where none is.
+int64_t period_of(const Json& types) {
+  return std::ranges::find(types, Json("full_attention")) - types.begin() + 1;
+}
+
+// The first layer, from 0, whose type is not what it would be if every
+// `period`th layer had full attention and no other; types.size() where there
+// is none.
+size_t first_other(const Json& types, int64_t period) {
+  for (size_t i = 0; i < types.size(); ++i) {
+    const bool full = (static_cast<int64_t>(i) + 1) % period == 0;
+    if (full != (types.at(i) == "full_attention")) {
+      return i;
+    }
+  }
+  return types.size();
+}
+
+// What the class has as every Nth layer stands as a list of all layers in
+// newer configs.
+void read_layer_types(
+    const ModelClass& type,
+    const char* key,
+    ClassConfig& config) {
+  if (!type.reads(key)) {
+    return;
+  }
+  const std::string hidden = "_" + std::string(key);
+  if (!has_key(config.values, key) && has_key(config.values, hidden)) {
+    set_key(config, key, Json(config.values.at(hidden)));
+  }
+  const Json types = config.values.value("layer_types", Json());
+  if (!types.is_array() || types.empty()) {
+    return;
+  }
+  if (!has_key(config.values, key)) {
+    if (const auto period = period_of(types);
+        first_other(types, period) == types.size()) {
+      set_key(config, key, period);
+      return;
+    }
+  }
+  const Json every = has_key(config.values, key)
+      ? config.values.at(key)
+      : Json::parse(type.find(key)->fallback);
+  if (!every.is_number_integer() || every.get<int64_t>() <= 0) {
+    return;
+  }
+  const auto other = first_other(types, every.get<int64_t>());
+  if (other < types.size()) {
+    config.notes.push_back(
+        "layer_types is not used, as in mlx-lm, which takes every " +
+        every.dump() + "th layer as full attention (" + key + "): layer " +
+        std::to_string(other) + " is another one there");
+  }
+}
+
+// Numbers of experts have a name in each family, and in newer configs that
+// of another.
+void read_expert_names(const ModelClass& type, ClassConfig& config) {
+  const std::array<std::vector<const char*>, 2> same = {
+      {{"num_experts", "num_local_experts", "n_routed_experts"},
+       {"num_experts_per_tok", "experts_per_token"}}};
+  for (const auto& names : same) {
+    for (const char* name : names) {
+      if (!type.reads(name) || has_key(config.values, name)) {
+        continue;
+      }
+      for (const char* other : names) {
+        if (!type.reads(other) && has_key(config.values, other)) {
+          set_key(config, name, Json(config.values.at(other)));
+          break;
+        }
+      }
+    }
+  }
+}
+
+// What a class wants to be said, though transformers leaves it out where it
+// is off.
+void add_neutral(const ModelClass& type, ClassConfig& config) {
+  const std::vector<std::pair<const char*, Json>> neutral = {
+      {"attention_bias", false},
+      {"decoder_sparse_step", 1},
+      {"mlp_bias", false},
+      {"mlp_only_layers", Json::array()},
+      {"rope_scaling", nullptr},
+      {"use_qk_norm", false}};
+  // OLMoE-1B-7B-0924 was published without it; transformers takes this.
+  if (type.name == "olmoe" && !has_key(config.values, "rms_norm_eps")) {
+    set_key(config, "rms_norm_eps", 1e-5);
+  }
+  for (const auto& [name, value] : neutral) {
+    const ClassKey* key = type.find(name);
+    if (key && !key->fallback && !config.values.contains(name)) {
+      set_key(config, name, value);
+    }
+  }
+}
+
+void add_defaults(const ModelClass& type, Json& values) {
+  for (const ClassKey& key : type.keys) {
+    if (key.fallback && !values.contains(key.name)) {
+      values[key.name] = Json::parse(key.fallback);
+    }
+  }
+}
+
+}  // namespace
+
+bool has_key(const Json& values, const std::string& key) {
+  auto it = values.find(key);
+  return it != values.end() && !it->is_null();
+}
+
+void set_key(ClassConfig& config, const std::string& key, Json value) {
+  config.values[key] = value;
+  config.patch[key] = std::move(value);
+}
+
+ClassConfig class_config(const JsonView& given, const ModelClass& type) {
+  ClassConfig config;
+  config.values = given.json();
+  make_integers(type, config);
+  read_rope_parameters(type, config);
+  read_layer_types(type, "sliding_window_pattern", config);
+  read_layer_types(type, "full_attention_interval", config);
+  read_expert_names(type, config);
+  add_neutral(type, config);
+  note_unread_keys(type, config);
+  add_defaults(type, config.values);
+  return config;
+}
+
+void check_reads(
+    const ClassConfig& config,
+    const ModelClass& type,
+    const std::set<std::string>& reads,
+    const Json& patch,
+    const std::string& origin) {
+  for (const ClassKey& key : type.keys) {
+    auto it = config.values.find(key.name);
+    // Of text_config: where there is none, the config itself is it.
+    if (it == config.values.end() && !key.fallback &&
+        !patch.contains(key.name) && key.name != std::string("text_config")) {
+      throw Error(
+          ErrorCode::corrupt,
+          "model",
+          origin + ": \"" + key.name +
+              "\" is missing, without which mlx-lm can't load the model");
+    }
+    const bool by_default = it == config.values.end() ||
+        (key.fallback && *it == Json::parse(key.fallback));
+    if (!by_default && !reads.contains(key.name) &&
+        key.name != std::string("model_type")) {
+      throw Error(
+          ErrorCode::not_supported,
+          "model",
+          origin + ": the key \"" + key.name +
+              "\" changes what mlx-lm computes (its class " + type.name +
+              " reads it) and is not known here");
+    }
+  }
+}
+
+}  // namespace pennyweight

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "commands/command.h"
+#include "run/run_report.h"
+
+namespace pennyweight::testing {
+
+/// What a command reports, as --json writes it, with these options by name.
+inline Json run_command(const Command& command, const Json& options) {
+  const auto call = command.call();
+  size_t taken = 0;
+  call->visit([&](const OptionInfo& info, OptionRef field) {
+    if (const auto it = options.find(info.name); it != options.end()) {
+      std::visit(
+          [&](auto* value) {
+            const Json one{{info.name, *it}};
+            detail::FromJson{one, info.name}(info, *value);
+          },
+          field);
+      ++taken;
+    }
+  });
+  if (taken != options.size()) {
+    throw std::logic_error(command.name + " lacks one of these options");
+  }
+  const Ranks alone;
+  Session session(command.name, {}, alone);
+  return to_json(call->run(session));
+}
+
+}  // namespace pennyweight::testing
