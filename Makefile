@@ -25,13 +25,11 @@ quickstart: program ## set up, build, quantize the demo model, print the table
 check: lint build test-cpp test-rust test-sanitize test-python ## everything CI checks
 	@echo "make check: all passed"
 
-check-all: check includes test-slow ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text
+check-all: check includes test-slow ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
 	@echo "make check-all: all passed"
 
 test-slow: build sanitize setup-tests
-	@PENNYWEIGHT_SLOW=1 $(PYTEST) tests/project/test_system_limits.py \
-		tests/parity/test_faults.py tests/parity/test_hostile_inputs.py \
-		tests/parity/test_long_text.py tests/parity/test_upload.py
+	@PENNYWEIGHT_SLOW=1 $(PYTEST) $$(grep -lE "\bSLOW\b|\bchosen\(" tests/*/test_*.py)
 
 setup: ## system packages and the .venv that the build needs
 	@tools/setup.sh build

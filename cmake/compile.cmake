@@ -12,7 +12,7 @@ set(PENNYWEIGHT_BATCH 8 CACHE STRING "Sources that are compiled together")
 # take twice the time for nothing there; no result depends on it.
 set(PENNYWEIGHT_COLD "cli" "commands" "export" "model/families" "run")
 
-# pennyweight_flags(TARGET): warnings and sanitizers.
+# pennyweight_flags(TARGET [KIND]): warnings and sanitizers; KIND as below.
 function(pennyweight_flags target)
   target_compile_options(${target} PRIVATE -Wall -Wextra)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
@@ -23,17 +23,26 @@ function(pennyweight_flags target)
     target_compile_options(${target} PRIVATE -Werror)
   endif()
   if(PENNYWEIGHT_SANITIZE)
+    # ASan finds what UBSan's checks of pointers would, which take as long to
+    # compile as all others. Those of alignment are for where bytes of files
+    # become numbers, and tests are there to watch other code.
+    set(checks address,undefined -fno-sanitize=null,vptr,object-size)
+    if(ARGV1 STREQUAL "cold")
+      list(APPEND checks -fno-sanitize=alignment)
+    elseif(ARGV1 STREQUAL "test")
+      set(checks address)
+    endif()
     target_compile_options(
-      ${target} PRIVATE -fsanitize=address,undefined -fno-omit-frame-pointer
-                        -fno-sanitize-recover=undefined)
+      ${target} PRIVATE -fsanitize=${checks} -fno-omit-frame-pointer
+                        -fno-sanitize-recover=all)
     target_link_options(${target} PUBLIC -fsanitize=address,undefined)
   endif()
 endfunction()
 
 # pennyweight_compile(TARGET KIND): flags, and batches of sources. KIND is
-# `hot` (as the configuration optimizes) or `cold` (-O1).
+# `hot` (as the configuration optimizes), `cold` or `test` (-O1).
 function(pennyweight_compile target kind)
-  pennyweight_flags(${target})
+  pennyweight_flags(${target} ${kind})
   if(NOT kind STREQUAL "hot")
     target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
   endif()
