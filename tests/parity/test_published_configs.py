@@ -23,6 +23,8 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
 import published  # noqa: E402
 import walks  # noqa: E402
+from short_runs import SLOW  # noqa: E402
+from structures import chosen  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
     distance, make_tokens, probe, run_probe, their_logits)
 
@@ -36,6 +38,14 @@ METHODS = {
         "quantize", model, "-o", out, "--target-bpw", "6", "--effort", "fast",
         "--gptq-samples", "8", *TEXT],
 }
+
+
+# The first published one of each family that is chosen, or all.
+OF_FAMILY = {}
+for entry in published.PUBLISHED:
+    OF_FAMILY.setdefault(entry["config"]["model_type"], entry)
+TAKEN = published.PUBLISHED if SLOW else [
+    OF_FAMILY[family] for family in chosen(OF_FAMILY)]
 
 
 def label(entry):
@@ -75,7 +85,7 @@ def check(probe, folder, config):  # noqa: F811
     return distance(ours, theirs), same
 
 
-@pytest.mark.parametrize("entry", published.PUBLISHED, ids=label)
+@pytest.mark.parametrize("entry", TAKEN, ids=label)
 def test_published_config(probe, tmp_path, entry):  # noqa: F811
     error, same = check(probe, tmp_path, entry["config"])
     assert error < 1e-4
