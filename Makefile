@@ -65,7 +65,7 @@ test-cpp: build setup-tests
 
 test-rust: build
 	@PATH="$$PATH:$$HOME/.cargo/bin" cargo test --quiet --release --locked \
-		--manifest-path src/text/rust/Cargo.toml --target-dir build/rust
+		--manifest-path rust/Cargo.toml --target-dir build/rust
 
 test-sanitize: sanitize
 	@UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \

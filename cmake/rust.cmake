@@ -1,4 +1,4 @@
-# The Rust crate in src/text/rust (tokenizers, minijinja, parquet) as one
+# The Rust crate in rust (tokenizers, minijinja, parquet) as one
 # static library, target `pennyweight_rust`.
 
 find_program(CARGO_PROGRAM cargo HINTS "$ENV{HOME}/.cargo/bin")
@@ -9,7 +9,7 @@ endif()
 set(PENNYWEIGHT_CARGO_TARGET_DIR
     "${CMAKE_BINARY_DIR}/rust"
     CACHE PATH "Where cargo builds; share it between presets to save time")
-set(rust_dir "${CMAKE_SOURCE_DIR}/src/text/rust")
+set(rust_dir "${CMAKE_SOURCE_DIR}/rust")
 set(rust_library
     "${PENNYWEIGHT_CARGO_TARGET_DIR}/release/libpennyweight_rust.a")
 file(GLOB_RECURSE rust_sources CONFIGURE_DEPENDS "${rust_dir}/src/*.rs")

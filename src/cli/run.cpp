@@ -36,7 +36,7 @@ struct Shared {
   void add(CLI::App& app) {
     json_option =
         app.add_option(
-               "--json,--report",
+               "--report,--json",
                json,
                "Write the result to FILE as JSON; without a FILE, progress "
                "and result as JSON lines on stdout")

@@ -376,6 +376,11 @@ class Distillation {
 
 RunReport run(Session& session, const DwqRunOptions& options) {
   check(session, options.dwq);
+  if (options.dwq.grad_checkpoint) {
+    session.note(
+        "--grad-checkpoint changes nothing: blocks are always run again on the "
+        "way back");
+  }
   const auto folder = session.model_folder(options.model);
   std::optional<fs::path> student;
   if (options.dwq.quantized_model) {

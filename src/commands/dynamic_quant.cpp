@@ -424,6 +424,16 @@ class DynamicQuant {
 /// candidates can't meet, which is found before anything is measured.
 RunReport run(Session& session, const DynamicQuantOptions& options) {
   session.require_one_process();
+  if (options.grad_checkpoint) {
+    session.note(
+        "--grad-checkpoint changes nothing: blocks are always run again on the "
+        "way back");
+  }
+  if (options.accumulation_dtype != "float32") {
+    session.note(
+        "--accumulation-dtype changes nothing: gradients are always summed in "
+        "float32");
+  }
   DynamicQuant(session, options).run();
   return session.finish();
 }

@@ -1,6 +1,6 @@
 #pragma once
 
-// The entries of src/text/rust that this room uses; their contracts stand
+// The entries of rust that this room uses; their contracts stand
 // beside them in the crate.
 
 #include <memory>

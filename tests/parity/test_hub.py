@@ -279,7 +279,8 @@ def test_which_options_take_ids(tmp_path):
         text = subprocess.run([BIN, name, "--help"], text=True,
                               capture_output=True).stdout
         for flag, words, about in re.findall(
-                r"^  (?:-\w,)?(--[\w-]+)(.*?) {2,}((?:.*\n(?= {10}))*.*)", text,
+                r"^  (?:-\w,)?(--[\w-]+)(.*?)(?: {2,}|\n {10,})"
+                r"((?:.*\n(?= {10}))*.*)", text,
                 re.M):
             if "hub" in about and name != "upload":
                 assert "MODEL" in words or "DATA" in words, (name, flag)

@@ -5,8 +5,12 @@
 
 namespace pennyweight::testing {
 
-/// What a command reports, as --json writes it, with these options by name.
-inline Json run_command(const Command& command, const Json& options) {
+/// What a command reports, as --json writes it, with these options by name; in
+/// `text` what a reader is told.
+inline Json run_command(
+    const Command& command,
+    const Json& options,
+    std::string* text = nullptr) {
   const auto call = command.call();
   size_t taken = 0;
   call->visit([&](const OptionInfo& info, OptionRef field) {
@@ -25,7 +29,11 @@ inline Json run_command(const Command& command, const Json& options) {
   }
   const Ranks alone;
   Session session(command.name, {}, alone);
-  return to_json(call->run(session));
+  const auto report = call->run(session);
+  if (text) {
+    *text = summary(report);
+  }
+  return to_json(report);
 }
 
 }  // namespace pennyweight::testing

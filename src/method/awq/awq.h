@@ -34,24 +34,30 @@ struct AwqOptions {
         self.n_grid);
     option(
         {.name = "scale",
-         .help = "Scale inputs, and what makes them inversely"},
+         .help = "Scale inputs, and what makes them inversely",
+         .advanced = true},
         self.scale);
     option(
-        {.name = "clip", .help = "Search the range of each group of weights"},
+        {.name = "clip",
+         .help = "Search the range of each group of weights",
+         .advanced = true},
         self.clip);
     option(
         {.name = "asymmetric",
-         .help = "Shrink the ends of a range apart, not only alike"},
+         .help = "Shrink the ends of a range apart, not only alike",
+         .advanced = true},
         self.asymmetric);
     option(
         {.name = "confirm",
          .help = "Scales, best by the inputs' Gram matrix, that are tried on "
-                 "the block's output; 1: none is"},
+                 "the block's output; 1: none is",
+         .advanced = true},
         self.confirm);
     option(
         {.name = "full-inputs",
          .help = "Feed blocks the full-precision model's activations, as "
-                 "mlx-lm does, not the quantized model's"},
+                 "mlx-lm does, not the quantized model's",
+         .advanced = true},
         self.full_inputs);
   }
 };

@@ -50,11 +50,13 @@ struct GptqOptions {
   static void visit(Self& self, Visitor&& option) {
     option(
         {.name = "damp",
-         .help = "Added to the Hessian's diagonal, as a share of its mean"},
+         .help = "Added to the Hessian's diagonal, as a share of its mean",
+         .advanced = true},
         self.damp);
     option(
         {.name = "act-order",
-         .help = "Round the columns with the largest activations first"},
+         .help = "Round the columns with the largest activations first",
+         .advanced = true},
         self.act_order);
     option(
         {.name = "plain",
@@ -63,34 +65,41 @@ struct GptqOptions {
         self.plain);
     option(
         {.name = "grid-search",
-         .help = "Search scales and biases under the Hessian's weight"},
+         .help = "Search scales and biases under the Hessian's weight",
+         .advanced = true},
         self.grid_search);
     option(
         {.name = "shift",
          .help = "Share of the correction for inputs that earlier blocks "
-                 "have changed"},
+                 "have changed",
+         .advanced = true},
         self.shift);
     option(
         {.name = "rounds",
-         .help = "Rounds of refitting scales and descending over codes"},
+         .help = "Rounds of refitting scales and descending over codes",
+         .advanced = true},
         self.rounds);
     option(
         {.name = "refit",
-         .help = "Refit scales and biases to the codes by least squares"},
+         .help = "Refit scales and biases to the codes by least squares",
+         .advanced = true},
         self.refit);
     option(
         {.name = "descend",
-         .help = "Coordinate descent over the codes after rounding"},
+         .help = "Coordinate descent over the codes after rounding",
+         .advanced = true},
         self.descend);
     option(
         {.name = "gate-every",
          .help = "Try every n-th block without each part as well, and keep "
-                 "what is best on held-out text; 1: every block"},
+                 "what is best on held-out text; 1: every block",
+         .advanced = true},
         self.gate_every);
     option(
         {.name = "expert-hessians",
          .help = "Round each expert for the tokens that choose it, not for "
-                 "all experts' tokens"},
+                 "all experts' tokens",
+         .advanced = true},
         self.expert_hessians);
   }
 };

@@ -32,22 +32,29 @@ struct LearnedOptions {
                  "together on its output; 0: none"},
         self.steps);
     option(
-        {.name = "learn-tokens", .help = "Tokens of one such step"},
+        {.name = "learn-tokens",
+         .help = "Tokens of one such step",
+         .advanced = true},
         self.tokens);
     option(
-        {.name = "learn-rate", .help = "Learning rate of codes, in codes"},
+        {.name = "learn-rate",
+         .help = "Learning rate of codes, in codes",
+         .advanced = true},
         self.rate);
     option(
         {.name = "learn-grid-rate",
-         .help = "Learning rate of scales and biases, in parts of a code"},
+         .help = "Learning rate of scales and biases, in parts of a code",
+         .advanced = true},
         self.grid_rate);
     option(
         {.name = "learn-max-bits",
-         .help = "Leave blocks alone whose linears all have more bits"},
+         .help = "Leave blocks alone whose linears all have more bits",
+         .advanced = true},
         self.max_bits);
     option(
         {.name = "learn-seed",
-         .help = "Seed of the order in which batches are drawn"},
+         .help = "Seed of the order in which batches are drawn",
+         .advanced = true},
         self.seed);
   }
 };

@@ -68,6 +68,33 @@ class QuantizeTest : public ::testing::TestWithParam<Case> {
   }
 };
 
+TEST(Quantize, CountsTheBytesThatMlxStores) {
+  for (int bits : {2, 3, 4, 5, 6, 8}) {
+    for (int group : {32, 64, 128}) {
+      auto spec = make_quant_spec("affine", bits, group);
+      auto w = mx::astype(mx::random::normal({24, 256}), mx::bfloat16);
+      auto packed = quantize(w, spec);
+      auto bytes = packed.codes.nbytes() + packed.scales.nbytes() +
+          packed.biases->nbytes();
+      EXPECT_EQ(quantized_bytes(spec, 24, 256, 2), bytes);
+    }
+  }
+  for (const char* mode : {"mxfp4", "mxfp8", "nvfp4"}) {
+    auto spec = make_quant_spec(mode, {}, {});
+    auto packed =
+        quantize(mx::astype(mx::random::normal({24, 256}), mx::bfloat16), spec);
+    EXPECT_FALSE(packed.biases);
+    EXPECT_EQ(
+        quantized_bytes(spec, 24, 256, 2),
+        packed.codes.nbytes() + packed.scales.nbytes());
+  }
+}
+
+TEST(Quantize, RowsThatNoGroupFitsAreRefused) {
+  EXPECT_FALSE(fits({"affine", 4, 64}, 172));
+  EXPECT_THROW(quantize(mx::zeros({4, 172}), {"affine", 4, 64}), Error);
+}
+
 }  // namespace
 
 TEST_P(QuantizeTest, NormalWeights) {
