@@ -1,5 +1,5 @@
-// Rounding to nearest within shrunk ranges: weights beyond a share of their row's
-// largest are cut to it; of some shares the one with the least error is taken.
+// Rounding to nearest within shrunk ranges: weights beyond a share of their
+// row's largest are cut to it, and the share with the least error is taken.
 
 #include <mlx/ops.h>
 
