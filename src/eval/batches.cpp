@@ -63,16 +63,9 @@ EvalBatch pad(const std::vector<const ScoredSequence*>& group) {
       }
     }
   }
-  auto count = static_cast<int>(picks.size());
-  std::optional<mx::array> chosen;
-  if (picks.size() != tokens.size()) {
-    chosen = mx::array(picks.begin(), {count}, mx::int32);
-  }
-  mx::Shape shape{static_cast<int>(group.size()), static_cast<int>(length)};
   return {
-      mx::array(tokens.begin(), shape, mx::int32),
-      chosen,
-      mx::array(targets.begin(), {count}, mx::int32),
+      batch_of(tokens, picks, group.size()),
+      mx::array(targets.begin(), {static_cast<int>(targets.size())}, mx::int32),
       static_cast<int64_t>(tokens.size())};
 }
 

@@ -1,13 +1,10 @@
 #pragma once
 
-#include <mlx/array.h>
-
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
-#include "ops/ops.h"
+#include "pass/token_batches.h"
 
 namespace pennyweight {
 
@@ -19,13 +16,10 @@ struct ScoredSequence {
   std::span<const uint8_t> scored{};
 };
 
-/// Sequences padded on the right to one length. Causal attention never looks
-/// at the padding, whose rows are not scored.
-struct EvalBatch {
-  mx::array tokens;  // int32 [rows, length], each without its last token
-  /// Rows of the flattened [rows * length] that are scored; absent: all.
-  std::optional<mx::array> picks;
-  mx::array targets;  // int32 [scored rows], the next token of each
+/// Sequences to be scored together, each without its last token. The batch's
+/// picks are the positions that are scored, and its count is theirs.
+struct EvalBatch : TokenBatch {
+  mx::array targets;  // int32 [count], the next token of each
   int64_t positions;  // rows * length
 };
 

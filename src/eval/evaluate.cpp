@@ -9,6 +9,7 @@
 #include "eval/float16_range.h"
 #include "model/decoder.h"
 #include "model/finite.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -53,58 +54,48 @@ class Ticker {
   int64_t done_ = 0;
 };
 
-mx::array pick_rows(const mx::array& x, const EvalBatch& batch) {
-  auto flat = mx::flatten(x, 0, 1);
-  return batch.picks ? mx::take(flat, *batch.picks, 0) : flat;
-}
-
 // The scored rows of each batch behind the final norm: [rows, hidden].
 std::vector<mx::array>
 run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
-  std::vector<mx::array> hidden;
-  for (const EvalBatch& batch : batches) {
-    hidden.push_back(embed(runner.outer, batch.tokens));
-    mx::eval(hidden.back());
-    if (runner.guard) {
-      runner.guard->embedded(hidden.back());
-    }
+  auto all = MemoryBudget::unlimited();
+  ModelPass pass(
+      runner.model,
+      {batches.begin(), batches.end()},
+      {.dtype = runner.dtype},
+      all);
+  pass.embed(&runner.outer);
+  OverflowGuard* guard = runner.guard;
+  for (size_t i = 0; guard && i < batches.size(); ++i) {
+    guard->embedded(pass.state(i));
   }
-  ForwardContext context{.dtype = runner.dtype};
-  auto packed =
+  const auto packed =
       batches.size() > 1 ? PackedWeights::expand : PackedWeights::keep;
-  for (const BlockSpec& block : runner.model.spec.blocks) {
+  const auto load = [&](const BlockSpec& block) {
     auto weights = load_block(runner.model, block.index, runner.dtype, packed);
     if (!runner.checked) {
       require_finite(weights);
     }
-    if (runner.guard) {
-      runner.guard->enter(block, weights);
+    if (guard) {
+      guard->enter(block, weights);
     }
-    for (size_t i = 0; i < batches.size(); ++i) {
-      if (runner.guard) {
-        const auto before = hidden[i];
-        hidden[i] = run_block(block, weights, before, context);
-        runner.guard->leave(block, before, hidden[i]);
-      } else {
-        hidden[i] = run_block(block, weights, hidden[i], context);
-        mx::eval(hidden[i]);
-      }
-      ticker.advance(batches[i].positions);
+    return weights;
+  };
+  pass.forward(load, {}, [&](const auto& block, size_t i, auto& x, auto& y) {
+    if (guard) {
+      guard->leave(block, x, y);
     }
-  }
+    ticker.advance(batches[i].positions);
+  });
   runner.checked = true;
+  std::vector<mx::array> rows;
   for (size_t i = 0; i < batches.size(); ++i) {
-    hidden[i] = final_norm(
-        runner.model.spec,
-        runner.outer,
-        pick_rows(hidden[i], batches[i]),
-        runner.dtype);
-    mx::eval(hidden[i]);
-    if (runner.guard) {
-      runner.guard->normed(hidden[i]);
+    rows.push_back(pass.head_rows(runner.outer, i));
+    mx::eval(rows.back());
+    if (guard) {
+      guard->normed(rows.back());
     }
   }
-  return hidden;
+  return rows;
 }
 
 // Rows that go through the head together.

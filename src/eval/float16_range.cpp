@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/text.h"
 #include "model/decoder.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -162,23 +163,29 @@ Float16Peaks float16_peaks(
         });
   };
   const auto outer = load_outer(model, model.dtype);
-  auto x = embed(
-      outer,
-      mx::array(
-          tokens.begin(), {1, static_cast<int>(tokens.size())}, mx::int32));
+  const auto count = static_cast<int>(tokens.size());
+  auto all = MemoryBudget::unlimited();
+  ModelPass pass(
+      model,
+      {{mx::array(tokens.begin(), {1, count}, mx::int32), {}, count}},
+      {.dtype = model.dtype},
+      all);
+  pass.embed(&outer);
   ActivationRange range;
-  range.see("the embedding " + spec.embedding, x);
-  add(range.take(x));
+  range.see("the embedding " + spec.embedding, pass.state(0));
+  add(range.take(pass.state(0)));
   const auto blocks = static_cast<int64_t>(spec.blocks.size());
-  for (const BlockSpec& block : spec.blocks) {
+  const auto load = [&](const BlockSpec& block) {
     report(progress, {"float16", block.index, blocks, "blocks"});
     auto weights = load_block(model, block.index, model.dtype);
     watch_range(block, weights, range);
-    x = run_block(block, weights, x, {.dtype = model.dtype});
-    add(range.take(x));
-  }
-  const auto normed =
-      mx::flatten(final_norm(spec, outer, x, model.dtype), 0, 1);
+    return weights;
+  };
+  pass.forward(
+      load, {}, [&](const BlockSpec&, size_t, const auto&, const auto& y) {
+        add(range.take(y));
+      });
+  const auto normed = pass.head_rows(outer, 0);
   std::vector<ActivationPeak> last{
       {"the output of " + spec.final_norm.path,
        largest(normed) / spec.logit_scale}};

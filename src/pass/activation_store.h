@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -14,6 +15,10 @@ namespace pennyweight {
 /// Bytes that several stores may still hold in memory together.
 struct MemoryBudget {
   int64_t left = 0;
+
+  static MemoryBudget unlimited() {
+    return {std::numeric_limits<int64_t>::max()};
+  }
 };
 
 /// Activations of calibration batches between two steps of the block walk. In

@@ -45,90 +45,60 @@ double Distiller::mean(double sum, double tokens) const {
   return value;
 }
 
-size_t Distiller::slot(int block, size_t chunk) const {
-  return chunk * static_cast<size_t>(part_.end - part_.first) +
-      static_cast<size_t>(block - part_.first);
+ModelPass Distiller::begin(std::span<const DistillChunk> chunks, bool back) {
+  std::vector<TokenBatch> batches;
+  for (const auto& chunk : chunks) {
+    batches.push_back(chunk.tokens);
+  }
+  return {
+      student_.model(),
+      std::move(batches),
+      {.dtype = student_.model().dtype,
+       .scratch_folder = folder_,
+       .keep_inputs = back,
+       .part = part_},
+      budget_};
 }
 
-mx::array Distiller::forward(
-    const TokenBatch& batch,
-    ActivationStore* kept,
-    size_t chunk) const {
-  const auto& model = student_.model();
-  auto x = part_.embeds
-      ? embed(*outer_, batch.tokens)
-      : part_.receive(
-            batch.tokens, student_.model().spec.hidden, part_.previous());
-  for (int b = part_.first; b < part_.end; ++b) {
-    if (kept) {
-      kept->put(slot(b, chunk), x);
-    }
-    x = run_block(
-        model.spec.blocks[static_cast<size_t>(b)],
-        student_.block(b),
-        x,
-        context_);
-    mx::eval(x);
-  }
-  if (!part_.heads) {
-    part_.ranks->send(x, part_.next());
-  }
-  return x;
+// A chunk by itself, so that the next process is at it while this one is at the
+// next chunk.
+void Distiller::forward(ModelPass& pass, size_t chunk) const {
+  const BatchRange only{chunk, chunk + 1};
+  pass.embed(tables_ ? &*tables_ : nullptr, only);
+  pass.forward(
+      [&](const BlockSpec& block) { return student_.block(block.index); },
+      only);
 }
 
-Distiller::Slope Distiller::through_head(
-    const TokenBatch& batch,
-    const Targets& targets,
-    size_t target,
-    const mx::array& x,
-    const ops::KlOptions& options,
-    bool gradients) {
+double Distiller::through_head(
+    ModelPass& pass,
+    size_t chunk,
+    const Targets::Rows& target,
+    const ops::KlOptions& options) {
   const auto& spec = student_.model().spec;
   const auto& path = spec.head ? spec.head->path : spec.embedding;
-  const auto rows = [&](const std::vector<mx::array>& in) {
-    return std::vector<mx::array>{
-        pick_tokens(batch, final_norm(spec, *outer_, in[0], context_.dtype))};
-  };
-  const auto head = outer_->head.head(rows({x})[0], outer_->logit_cap);
-  Slope result;
-  if (!gradients) {
-    const auto kl = ops::kl_loss(head, targets.of(target), options);
-    result.loss = static_cast<double>(mx::sum(kl).item<float>());
-    return result;
-  }
   const auto add_tile = [&](int first, int count, const mx::array& dense) {
     student_.add_rows(
         path,
         first,
-        ops::group_gradients(*outer_->head.rows(first, count).packed, dense));
+        ops::group_gradients(*tables_->head.rows(first, count).packed, dense));
   };
   const auto kl = ops::kl_head(
-      head,
-      targets.of(target),
+      tables_->head.head(pass.head_rows(*tables_, chunk), tables_->logit_cap),
+      target,
       options,
       student_.trains(path) ? ops::TileGradientFn(add_tile) : nullptr);
-  auto sum = mx::sum(kl.loss);
-  result.by_x =
-      mx::vjp(rows, {x}, {mx::astype(kl.dx, context_.dtype)}).second[0];
-  mx::eval({*result.by_x, sum});
-  result.loss = static_cast<double>(sum.item<float>());
-  return result;
+  pass.head_back(*tables_, chunk, kl.dx);
+  return static_cast<double>(mx::sum(kl.loss).item<float>());
 }
 
 mx::array Distiller::through_block(
-    int block,
-    const ActivationStore& kept,
-    size_t chunk,
+    const BlockSpec& block,
+    const mx::array& x,
     const mx::array& dy) {
   std::vector<std::string> trained;
-  const auto weights = student_.expanded_block(block, trained);
-  auto gradients = block_gradients(
-      student_.model().spec.blocks[static_cast<size_t>(block)],
-      weights,
-      trained,
-      kept.get(slot(block, chunk)),
-      dy,
-      context_);
+  const auto weights = student_.expanded_block(block.index, trained);
+  auto gradients = block_gradients(block, weights, trained, x, dy, context_);
   std::map<std::string, ops::GroupGradients> groups;
   std::vector<mx::array> wanted{gradients.x};
   for (const auto& [path, dense] : gradients.weights) {
@@ -146,21 +116,28 @@ mx::array Distiller::through_block(
   return gradients.x;
 }
 
-// Each token's row has the slope of where it stood.
+// Each token's row has the gradient of where it stood.
 void Distiller::through_embedding(
     const TokenBatch& batch,
-    const mx::array& slope) {
+    const mx::array& gradient) {
   const auto& path = student_.model().spec.embedding;
   if (!student_.trains(path)) {
     return;
   }
   const auto tokens = mx::contiguous(mx::flatten(batch.tokens));
-  const auto slopes = mx::multiply(
-      mx::flatten(slope, 0, 1), mx::array(outer_->embedding_scale));
+  const auto by_token = mx::multiply(
+      mx::flatten(gradient, 0, 1), mx::array(tables_->embedding_scale));
   student_.add_at(
       path,
       tokens,
-      ops::group_gradients(outer_->embedding.packed_at(tokens), slopes));
+      ops::group_gradients(tables_->embedding.packed_at(tokens), by_token));
+}
+
+void Distiller::read_tables() {
+  if (part_.embeds || part_.heads) {
+    tables_.reset();
+    tables_ = student_.outer();
+  }
 }
 
 double Distiller::gradients(
@@ -168,42 +145,32 @@ double Distiller::gradients(
     const Targets& targets,
     size_t first,
     double temperature) {
-  if (part_.embeds || part_.heads) {
-    outer_.reset();
-    outer_ = student_.outer();
-  }
+  read_tables();
   const auto tokens = static_cast<double>(count_tokens(chunks));
   const ops::KlOptions options{
       .temperature = static_cast<float>(temperature),
       .factor = static_cast<float>(1 / tokens)};
-  ActivationStore kept(
-      chunks.size() * static_cast<size_t>(part_.end - part_.first),
-      budget_,
-      folder_);
-  ActivationStore slopes(chunks.size(), budget_, folder_);
+  auto pass = begin(chunks, true);
   double sum = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto x = forward(chunks[i].tokens, &kept, i);
+    forward(pass, i);
     if (part_.heads) {
-      const auto slope =
-          through_head(chunks[i].tokens, targets, first + i, x, options, true);
-      slopes.put(i, *slope.by_x);
-      sum += slope.loss;
+      sum += through_head(pass, i, targets.of(first + i), options);
     }
   }
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto& batch = chunks[i].tokens;
-    auto slope = part_.heads
-        ? slopes.get(i)
-        : part_.receive(
-              batch.tokens, student_.model().spec.hidden, part_.next());
-    for (int b = part_.end; b-- > part_.first;) {
-      slope = through_block(b, kept, i, slope);
-    }
+    const BatchRange only{i, i + 1};
+    const auto through = [&](const BlockSpec& block) {
+      pass.back(
+          block,
+          [&](size_t, const mx::array& x, const mx::array& dy) {
+            return through_block(block, x, dy);
+          },
+          only);
+    };
+    pass.backward(through, only);
     if (part_.embeds) {
-      through_embedding(batch, slope);
-    } else {
-      part_.ranks->send(slope, part_.previous());
+      through_embedding(chunks[i].tokens, pass.gradient(i));
     }
   }
   return mean(sum, tokens);
@@ -212,16 +179,16 @@ double Distiller::gradients(
 double Distiller::measure(
     std::span<const DistillChunk> chunks,
     const Targets& targets) {
-  if (part_.embeds || part_.heads) {
-    outer_.reset();
-    outer_ = student_.outer();
-  }
-  const ops::KlOptions options;
+  read_tables();
   double sum = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto x = forward(chunks[i].tokens, nullptr, i);
+    auto pass = begin(chunks.subspan(i, 1), false);
+    forward(pass, 0);
     if (part_.heads) {
-      sum += through_head(chunks[i].tokens, targets, i, x, options, false).loss;
+      const auto kl = ops::kl_loss(
+          tables_->head.head(pass.head_rows(*tables_, 0), tables_->logit_cap),
+          targets.of(i));
+      sum += static_cast<double>(mx::sum(kl).item<float>());
     }
   }
   return mean(sum, static_cast<double>(count_tokens(chunks)));

@@ -6,15 +6,13 @@
 
 #include "method/dwq/student.h"
 #include "method/dwq/targets.h"
-#include "model/decoder.h"
-#include "pass/activation_store.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
-/// Runs chunks through a student, forward and back. Blocks are run again on
-/// the way back from their kept inputs, so that memory is one block's and
-/// activation_bytes, the rest of the inputs being in a scratch file in
-/// `folder`.
+/// Runs chunks through a student, forward and back. On the way back blocks are
+/// run again from their inputs, of which activation_bytes are kept in memory
+/// and the rest in a scratch file in `folder`.
 class Distiller {
  public:
   /// The student must outlive this.
@@ -41,27 +39,21 @@ class Distiller {
   double measure(std::span<const DistillChunk> chunks, const Targets& targets);
 
  private:
-  struct Slope {
-    double loss = 0;                // the sum over the chunk's tokens
-    std::optional<mx::array> by_x;  // float32, by the last block's output
-  };
-
-  mx::array
-  forward(const TokenBatch& batch, ActivationStore* kept, size_t chunk) const;
-  Slope through_head(
-      const TokenBatch& batch,
-      const Targets& targets,
-      size_t target,
-      const mx::array& x,
-      const ops::KlOptions& options,
-      bool gradients);
-  mx::array through_block(
-      int block,
-      const ActivationStore& kept,
+  /// A pass over the chunks; `back` keeps what the way back needs.
+  ModelPass begin(std::span<const DistillChunk> chunks, bool back);
+  void forward(ModelPass& pass, size_t chunk) const;
+  /// Gives the sum of the loss over the chunk's tokens.
+  double through_head(
+      ModelPass& pass,
       size_t chunk,
+      const Targets::Rows& target,
+      const ops::KlOptions& options);
+  mx::array through_block(
+      const BlockSpec& block,
+      const mx::array& x,
       const mx::array& dy);
-  void through_embedding(const TokenBatch& batch, const mx::array& slope);
-  size_t slot(int block, size_t chunk) const;
+  void through_embedding(const TokenBatch& batch, const mx::array& gradient);
+  void read_tables();
   double mean(double sum, double tokens) const;
 
   Student& student_;
@@ -69,7 +61,7 @@ class Distiller {
   MemoryBudget budget_;
   fs::path folder_;
   ForwardContext context_;
-  std::optional<OuterWeights> outer_;  // as trained so far
+  std::optional<OuterWeights> tables_;  // as trained so far
 };
 
 }  // namespace pennyweight

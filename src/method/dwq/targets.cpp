@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "method/packed_block.h"
 #include "model/decoder.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -121,43 +122,23 @@ TeacherTargets::TeacherTargets(
 
 void TeacherTargets::prepare(const std::vector<DistillChunk>& chunks) {
   rows_.reset();
-  ActivationStore stream(chunks.size(), budget_, folder_);
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    const auto& tokens = chunks[i].tokens.tokens;
-    stream.put(
-        i,
-        part_.embeds
-            ? embed(*outer_, tokens)
-            : part_.receive(tokens, model_.spec.hidden, part_.previous()));
+  std::vector<TokenBatch> batches;
+  for (const auto& chunk : chunks) {
+    batches.push_back(chunk.tokens);
   }
-  const ForwardContext context{.dtype = model_.dtype};
-  for (int b = part_.first; b < part_.end; ++b) {
-    const auto weights =
-        load_block(model_, b, model_.dtype, PackedWeights::expand);
-    require_finite(weights);
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      stream.put(
-          i,
-          run_block(
-              model_.spec.blocks[static_cast<size_t>(b)],
-              weights,
-              stream.get(i),
-              context));
-    }
-  }
+  ModelPass pass(
+      model_,
+      std::move(batches),
+      {.dtype = model_.dtype, .scratch_folder = folder_, .part = part_},
+      budget_);
+  pass.embed(outer_ ? &*outer_ : nullptr);
+  pass.forward();
   if (!part_.heads) {
-    for (size_t i = 0; i < chunks.size(); ++i) {
-      part_.ranks->send(stream.get(i), part_.next());
-    }
     return;
   }
   rows_ = std::make_unique<ActivationStore>(chunks.size(), budget_, folder_);
   for (size_t i = 0; i < chunks.size(); ++i) {
-    rows_->put(
-        i,
-        pick_tokens(
-            chunks[i].tokens,
-            final_norm(model_.spec, *outer_, stream.get(i), model_.dtype)));
+    rows_->put(i, pass.head_rows(*outer_, i));
   }
 }
 

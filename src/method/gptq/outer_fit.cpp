@@ -12,6 +12,7 @@
 #include "ops/primitive.h"
 #include "ops/rounding/packed_rows.h"
 #include "pass/floats.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -27,29 +28,19 @@ std::vector<float> head_gram(
     const std::string& name,
     const ProgressFn& progress) {
   auto outer = load_outer(model, model.dtype);
-  std::vector<mx::array> states;
-  for (const TokenBatch& batch : batches) {
-    states.push_back(embed(outer, batch.tokens));
-    mx::eval(states.back());
-  }
-  const ForwardContext context{.dtype = model.dtype};
+  auto all = MemoryBudget::unlimited();
+  ModelPass pass(model, batches, {.dtype = model.dtype}, all);
+  pass.embed(&outer);
   const auto blocks = static_cast<int64_t>(model.spec.blocks.size());
-  for (const BlockSpec& block : model.spec.blocks) {
+  pass.forward([&](const BlockSpec& block) {
     report(progress, {name, block.index, blocks, "blocks ahead"});
-    auto weights =
-        load_block(model, block.index, model.dtype, PackedWeights::expand);
-    require_finite(weights);
-    for (mx::array& state : states) {
-      state = run_block(block, weights, state, context);
-      mx::eval(state);
-    }
-  }
+    return pass.load(block);
+  });
   const int hidden = static_cast<int>(model.spec.hidden);
   auto sum = mx::zeros({hidden, hidden});
   for (size_t i = 0; i < batches.size(); ++i) {
-    auto x = final_norm(model.spec, outer, states[i], model.dtype);
-    auto picked = pick_tokens(batches[i], x);
-    sum = ops::gram_add(sum, {picked}, picked);
+    const auto rows = pass.head_rows(outer, i);
+    sum = ops::gram_add(sum, {rows}, rows);
     mx::eval(sum);
   }
   return to_vector(ranks.sum(sum));

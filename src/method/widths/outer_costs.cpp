@@ -26,7 +26,7 @@ class OuterPass {
       const CostSettings& settings,
       const ProgressFn& progress)
       : view_(view), settings_(settings), progress_(progress) {
-    for (const auto& batch : view.batches) {
+    for (const auto& batch : view.pass.batches()) {
       if (tokens_ > 0 && tokens_ + batch.count > settings.outer_tokens) {
         break;
       }
@@ -56,17 +56,11 @@ class OuterPass {
   }
 
  private:
-  mx::array head_rows(const mx::array& x, size_t batch) const {
-    return pick_tokens(
-        view_.batches[batch],
-        final_norm(view_.model.spec, view_.outer, x, view_.model.dtype));
-  }
-
   std::vector<float> head_gram() const {
     const int hidden = int(view_.model.spec.hidden);
     auto sum = mx::zeros({hidden, hidden});
-    for (size_t i = 0; i < view_.batches.size(); ++i) {
-      const auto x = head_rows(view_.output(i), i);
+    for (size_t i = 0; i < view_.pass.batches().size(); ++i) {
+      const auto x = view_.pass.head_rows(view_.outer, i);
       sum = ops::gram_add(sum, {x}, x);
       mx::eval(sum);
     }
@@ -146,35 +140,27 @@ class OuterPass {
     if (is_head(module)) {
       outer.head = outer.head.with_packed(weight);
     }
+    auto all = MemoryBudget::unlimited();
+    const auto& batches = view_.pass.batches();
+    ModelPass rounded(
+        view_.model,
+        {batches.begin(), batches.begin() + std::ptrdiff_t(measured_)},
+        {.dtype = view_.model.dtype},
+        all);
+    if (embeds) {
+      rounded.embed(&outer);
+      rounded.forward();
+    }
     double sum = 0;
-    const auto states = embeds ? forward(outer) : std::vector<mx::array>();
     for (size_t i = 0; i < measured_; ++i) {
-      const auto full = view_.output(i);
+      const auto full = view_.pass.head_rows(view_.outer, i);
       const auto kl = ops::kl_loss(
           outer.head.head(
-              head_rows(embeds ? states[i] : full, i), outer.logit_cap),
-          view_.outer.head.head(head_rows(full, i), outer.logit_cap));
+              embeds ? rounded.head_rows(outer, i) : full, outer.logit_cap),
+          view_.outer.head.head(full, outer.logit_cap));
       sum += double(mx::sum(kl).item<float>());
     }
     return sum / double(tokens_);
-  }
-
-  std::vector<mx::array> forward(const OuterWeights& outer) const {
-    std::vector<mx::array> states;
-    for (size_t i = 0; i < measured_; ++i) {
-      states.push_back(embed(outer, view_.batches[i].tokens));
-      mx::eval(states.back());
-    }
-    const ForwardContext context{.dtype = view_.model.dtype};
-    for (const BlockSpec& block : view_.model.spec.blocks) {
-      const auto weights = load_block(
-          view_.model, block.index, view_.model.dtype, PackedWeights::expand);
-      for (mx::array& state : states) {
-        state = run_block(block, weights, state, context);
-        mx::eval(state);
-      }
-    }
-    return states;
   }
 
   const OuterView& view_;

@@ -1,11 +1,10 @@
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "method/widths/rounding_costs.h"
 #include "model/outer_weights.h"
-#include "pass/token_batches.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -13,9 +12,7 @@ namespace pennyweight {
 struct OuterView {
   const Model& model;
   const OuterWeights& outer;
-  const std::vector<TokenBatch>& batches;
-  /// The last block's output of a batch.
-  std::function<mx::array(size_t)> output;
+  const ModelPass& pass;
 };
 
 /// Of each module outside the blocks, by candidates, the KL with it alone

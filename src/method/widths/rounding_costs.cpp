@@ -1,8 +1,5 @@
 #include "method/widths/rounding_costs.h"
 
-#include <mlx/ops.h>
-#include <mlx/transforms.h>
-
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -12,12 +9,10 @@
 #include "method/packed_block.h"
 #include "method/widths/cost_sums.h"
 #include "method/widths/outer_costs.h"
-#include "model/decoder.h"
 #include "ops/kl_head.h"
-#include "pass/activation_store.h"
 #include "pass/block_work.h"
 #include "pass/floats.h"
-#include "pass/token_batches.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -33,48 +28,49 @@ class CostPass {
       : model_(model),
         settings_(settings),
         progress_(progress),
-        context_{.dtype = model.dtype},
-        batches_(make_token_batches(
-            sequences,
-            model.spec.vocab,
-            settings.batch_tokens)),
         blocks_(model.spec.blocks.size()),
         budget_{settings.activation_bytes},
-        slopes_(batches_.size(), budget_, settings.scratch_folder),
-        inputs_(
-            (blocks_ + 1) * batches_.size(),
-            budget_,
-            settings.scratch_folder),
-        outer_(load_outer(model, model.dtype)) {
-    for (const auto& batch : batches_) {
-      tokens_ += batch.count;
-    }
+        pass_(
+            model,
+            make_token_batches(
+                sequences,
+                model.spec.vocab,
+                settings.batch_tokens),
+            {.dtype = model.dtype,
+             .scratch_folder = settings.scratch_folder,
+             .keep_inputs = true},
+            budget_),
+        outer_(load_outer(model, model.dtype)),
+        tokens_(pass_.tokens()) {
     require_finite(model, outer_);
   }
 
   RoundingCosts run() {
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      put(0, i, embed(outer_, batches_[i].tokens));
-    }
     left_ = TimeLeft(count_steps(model_, settings_, double(tokens_)));
-    for (const BlockSpec& block : model_.spec.blocks) {
-      forward(block);
-      left_.done();
-    }
-    const auto outer = measure_outer_costs(
-        {model_, outer_, batches_, [&](size_t i) { return input(blocks_, i); }},
-        settings_,
-        progress_);
+    pass_.embed(&outer_);
+    pass_.forward(
+        [&](const BlockSpec& block) {
+          tick(static_cast<size_t>(block.index));
+          return pass_.load(block);
+        },
+        {},
+        [&](const BlockSpec&, size_t batch, const auto&, const auto&) {
+          if (batch + 1 == pass_.batches().size()) {
+            left_.done();
+          }
+        });
+    const auto outer =
+        measure_outer_costs({model_, outer_, pass_}, settings_, progress_);
     for (const auto& costs : outer) {
       add(costs.path, costs);
     }
     left_.done();
     through_head();
     left_.done();
-    for (size_t i = blocks_; i-- > 0;) {
-      backward(model_.spec.blocks[i]);
+    pass_.backward([&](const BlockSpec& block) {
+      backward(block);
       left_.done();
-    }
+    });
     return finish();
   }
 
@@ -125,55 +121,26 @@ class CostPass {
     return steps;
   }
 
-  void put(size_t block, size_t batch, const mx::array& x) {
-    inputs_.put(block * batches_.size() + batch, x);
-  }
-  mx::array input(size_t block, size_t batch) const {
-    return inputs_.get(block * batches_.size() + batch);
-  }
-
-  void forward(const BlockSpec& spec) {
-    const auto index = static_cast<size_t>(spec.index);
-    tick(index);
-    const auto weights =
-        load_block(model_, spec.index, model_.dtype, PackedWeights::expand);
-    require_finite(weights);
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      put(index + 1, i, run_block(spec, weights, input(index, i), context_));
-    }
-  }
-
   void through_head() {
     tick(blocks_);
     int64_t first = 0;
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      const auto rows = [&](const std::vector<mx::array>& in) {
-        return std::vector<mx::array>{pick_tokens(
-            batches_[i], final_norm(model_.spec, outer_, in[0], model_.dtype))};
-      };
-      const auto x = input(blocks_, i);
-      const auto dx = ops::fisher_head(
-          outer_.head.head(rows({x})[0], outer_.logit_cap),
+    for (size_t i = 0; i < pass_.batches().size(); ++i) {
+      const auto by_rows = ops::fisher_head(
+          outer_.head.head(pass_.head_rows(outer_, i), outer_.logit_cap),
           settings_.seed,
           first);
-      slopes_.put(
-          i, mx::vjp(rows, {x}, {mx::astype(dx, model_.dtype)}).second[0]);
-      first += batches_[i].count;
+      pass_.head_back(outer_, i, by_rows);
+      first += pass_.batches()[i].count;
     }
   }
 
   void backward(const BlockSpec& spec) {
-    const auto index = static_cast<size_t>(spec.index);
-    tick(2 * blocks_ - index);
-    const auto weights =
-        load_block(model_, spec.index, model_.dtype, PackedWeights::expand);
+    tick(2 * blocks_ - static_cast<size_t>(spec.index));
+    const auto weights = pass_.load(spec);
     CostSums sums(spec);
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      slopes_.put(
-          i,
-          sums.add(
-              weights, batches_[i], input(index, i), slopes_.get(i), context_));
-    }
+    pass_.back(spec, [&](size_t i, const mx::array& x, const mx::array& dy) {
+      return sums.add(weights, pass_.batches()[i], x, dy, pass_.context());
+    });
     weigh(weights, sums);
   }
 
@@ -268,14 +235,11 @@ class CostPass {
   const Model& model_;
   const CostSettings& settings_;
   const ProgressFn& progress_;
-  ForwardContext context_;
-  std::vector<TokenBatch> batches_;
   size_t blocks_;
   MemoryBudget budget_;
-  ActivationStore slopes_;
-  ActivationStore inputs_;  // of each block and batch, and the last's output
+  ModelPass pass_;
   OuterWeights outer_;
-  int64_t tokens_ = 0;
+  int64_t tokens_;
   TimeLeft left_{{}};
   std::map<std::string, ModuleCosts> found_;  // by home
 };

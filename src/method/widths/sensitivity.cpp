@@ -10,8 +10,7 @@
 #include "model/gradients.h"
 #include "ops/kl_head.h"
 #include "ops/rounding/quantize.h"
-#include "pass/activation_store.h"
-#include "pass/token_batches.h"
+#include "pass/model_pass.h"
 
 namespace pennyweight {
 
@@ -41,19 +40,24 @@ class Pass {
       : model_(model),
         settings_(settings),
         progress_(progress),
-        context_{.dtype = model.dtype},
         batches_(make_token_batches(
             sequences,
             model.spec.vocab,
             settings.batch_tokens)),
         blocks_(model.spec.blocks.size()),
         budget_{settings.activation_bytes},
-        full_(batches_.size(), budget_, settings.scratch_folder),
-        slopes_(batches_.size(), budget_, settings.scratch_folder),
-        inputs_(
-            (blocks_ + 1) * batches_.size(),
-            budget_,
-            settings.scratch_folder),
+        full_(
+            model,
+            batches_,
+            {.dtype = model.dtype, .scratch_folder = settings.scratch_folder},
+            budget_),
+        low_(
+            model,
+            batches_,
+            {.dtype = model.dtype,
+             .scratch_folder = settings.scratch_folder,
+             .keep_inputs = true},
+            budget_),
         outer_(load_outer(model, model.dtype)),
         low_outer_(outer_) {
     for (const BlockSpec& block : model.spec.blocks) {
@@ -61,9 +65,7 @@ class Pass {
         modules_.emplace(module.path, module);
       }
     }
-    for (const auto& batch : batches_) {
-      tokens_ += batch.count;
-    }
+    tokens_ = low_.tokens();
     require_finite(model, outer_);
     const auto round = [&](OuterTable& table) {
       if (fits(settings.low, model.spec.hidden)) {
@@ -80,17 +82,16 @@ class Pass {
   }
 
   Sensitivities run() {
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      full_.put(i, embed(outer_, batches_[i].tokens));
-      inputs_.put(i, embed(low_outer_, batches_[i].tokens));
-    }
-    for (const BlockSpec& block : model_.spec.blocks) {
-      forward(block);
-    }
+    full_.embed(&outer_);
+    low_.embed(&low_outer_);
+    low_.forward([&](const BlockSpec& block) {
+      tick(static_cast<size_t>(block.index));
+      const auto weights = full_.load(block);
+      full_.step(block, weights);
+      return rounded(weights);
+    });
     through_head();
-    for (size_t i = blocks_; i-- > 0;) {
-      backward(model_.spec.blocks[i]);
-    }
+    low_.backward([&](const BlockSpec& block) { backward(block); });
     through_embedding();
     return std::move(result_);
   }
@@ -114,29 +115,6 @@ class Pass {
       }
     }
     return low;
-  }
-
-  mx::array input(int block, size_t batch) const {
-    return inputs_.get(static_cast<size_t>(block) * batches_.size() + batch);
-  }
-
-  void forward(const BlockSpec& spec) {
-    tick(static_cast<size_t>(spec.index));
-    const auto weights = load_block(model_, spec.index, model_.dtype);
-    require_finite(weights);
-    const auto low = rounded(weights);
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      full_.put(i, run_block(spec, weights, full_.get(i), context_));
-      inputs_.put(
-          static_cast<size_t>(spec.index + 1) * batches_.size() + i,
-          run_block(spec, low, input(spec.index, i), context_));
-    }
-  }
-
-  mx::array
-  head_rows(const OuterWeights& outer, const mx::array& x, size_t batch) const {
-    return pick_tokens(
-        batches_[batch], final_norm(model_.spec, outer, x, model_.dtype));
   }
 
   /// Batches whose rows go through the head together: with more of them the
@@ -169,9 +147,8 @@ class Pass {
   double group_through_head(size_t begin, size_t end) {
     std::vector<mx::array> full, low;
     for (size_t i = begin; i < end; ++i) {
-      full.push_back(head_rows(outer_, full_.get(i), i));
-      low.push_back(
-          head_rows(low_outer_, input(static_cast<int>(blocks_), i), i));
+      full.push_back(full_.head_rows(outer_, i));
+      low.push_back(low_.head_rows(low_outer_, i));
       mx::eval(full.back(), low.back());
     }
     const auto kl = ops::kl_head(
@@ -188,27 +165,20 @@ class Pass {
         });
     int row = 0;
     for (size_t i = begin; i < end; ++i) {
-      const auto rows = [&](const std::vector<mx::array>& in) {
-        return std::vector<mx::array>{head_rows(low_outer_, in[0], i)};
-      };
       const int count = static_cast<int>(batches_[i].count);
-      const auto dx = mx::slice(kl.dx, {row, 0}, {row + count, kl.dx.shape(1)});
-      row += count;
-      slopes_.put(
+      low_.head_back(
+          low_outer_,
           i,
-          mx::vjp(
-              rows,
-              {input(static_cast<int>(blocks_), i)},
-              {mx::astype(dx, model_.dtype)})
-              .second[0]);
+          mx::slice(kl.dx, {row, 0}, {row + count, kl.dx.shape(1)}));
+      row += count;
     }
     return static_cast<double>(mx::sum(kl.loss).item<float>());
   }
 
   void backward(const BlockSpec& spec) {
     tick(2 * blocks_ - static_cast<size_t>(spec.index));
-    const auto weights = load_block(model_, spec.index, model_.dtype);
-    auto low = rounded(weights);
+    const auto weights = full_.load(spec);
+    const auto low = rounded(weights);
     std::vector<mx::array> dense;
     std::vector<std::string> paths;
     for (const auto& [path, linear] : low.linears) {
@@ -217,9 +187,8 @@ class Pass {
     }
     mx::eval(dense);
     std::map<std::string, std::optional<mx::array>> sums;
-    for (size_t i = 0; i < batches_.size(); ++i) {
-      auto gradients = block_gradients(
-          spec, low, paths, input(spec.index, i), slopes_.get(i), context_);
+    low_.back(spec, [&](size_t, const mx::array& x, const mx::array& dy) {
+      auto gradients = block_gradients(spec, low, paths, x, dy, low_.context());
       for (const auto& [path, gradient] : gradients.weights) {
         add_to(sums[path], gradient);
       }
@@ -229,8 +198,8 @@ class Pass {
       }
       gradients.weights.clear();
       mx::eval(wanted);
-      slopes_.put(i, gradients.x);
-    }
+      return gradients.x;
+    });
     for (const auto& [path, sum] : sums) {
       add(path,
           *weights.linears.at(path).dense,
@@ -239,8 +208,8 @@ class Pass {
     }
   }
 
-  // Of each token's row the slopes of where it stood, and what the head adds:
-  // alignments are sums over rows.
+  // Of each token's row the gradients of where it stood, and what the head
+  // adds: alignments are sums over rows.
   void through_embedding() {
     tick(2 * blocks_ + 1);
     const auto& table = outer_.embedding;
@@ -262,7 +231,7 @@ class Pass {
           mx::astype(table.take(tokens, true), model_.dtype),
           low_outer_.embedding.take(tokens, true),
           mx::multiply(
-              mx::flatten(slopes_.get(i), 0, 1),
+              mx::flatten(low_.gradient(i), 0, 1),
               mx::array(outer_.embedding_scale)),
           false,
           effects);
@@ -350,14 +319,12 @@ class Pass {
   const Model& model_;
   const SensitivitySettings& settings_;
   const ProgressFn& progress_;
-  ForwardContext context_;
   std::map<std::string, ModuleSpec> modules_;  // of the blocks
   std::vector<TokenBatch> batches_;
   size_t blocks_;
   MemoryBudget budget_;
-  ActivationStore full_;    // the full model's residual stream
-  ActivationStore slopes_;  // the loss by the rounded one's
-  ActivationStore inputs_;  // of each block and batch
+  ModelPass full_;  // of the full model
+  ModelPass low_;   // of the rounded one, and back through it
   OuterWeights outer_;
   OuterWeights low_outer_;
   int64_t tokens_ = 0;

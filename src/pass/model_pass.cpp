@@ -1,0 +1,181 @@
+#include "pass/model_pass.h"
+
+#include <mlx/ops.h>
+#include <mlx/transforms.h>
+
+#include <algorithm>
+
+#include "model/finite.h"
+
+namespace pennyweight {
+
+namespace {
+
+size_t count_slots(size_t batches, int blocks, bool keep_inputs) {
+  return batches * (keep_inputs ? static_cast<size_t>(blocks) + 1 : 1);
+}
+
+}  // namespace
+
+ModelPass::ModelPass(
+    const Model& model,
+    std::vector<TokenBatch> batches,
+    const PassSettings& settings,
+    MemoryBudget& budget)
+    : model_(model),
+      batches_(std::move(batches)),
+      context_{.dtype = settings.dtype},
+      keep_inputs_(settings.keep_inputs),
+      part_(settings.part),
+      first_(part_ ? part_->first : 0),
+      end_(part_ ? part_->end : static_cast<int>(model.spec.blocks.size())),
+      at_(batches_.size(), first_),
+      checked_(model.spec.blocks.size()),
+      states_(
+          count_slots(batches_.size(), end_ - first_, keep_inputs_),
+          budget,
+          settings.scratch_folder),
+      gradients_(batches_.size(), budget, settings.scratch_folder) {}
+
+int64_t ModelPass::tokens() const {
+  int64_t count = 0;
+  for (const TokenBatch& batch : batches_) {
+    count += batch.count;
+  }
+  return count;
+}
+
+size_t ModelPass::slot(int block, size_t batch) const {
+  return keep_inputs_
+      ? static_cast<size_t>(block - first_) * batches_.size() + batch
+      : batch;
+}
+
+BatchRange ModelPass::cut(BatchRange range) const {
+  return {range.begin, std::min(range.end, batches_.size())};
+}
+
+mx::array ModelPass::receive(size_t batch, int from) const {
+  return part_->receive(batches_[batch].tokens, model_.spec.hidden, from);
+}
+
+void ModelPass::embed(const OuterWeights* tables, BatchRange range) {
+  const auto [begin, end] = cut(range);
+  for (size_t i = begin; i < end; ++i) {
+    at_[i] = first_;
+    states_.put(
+        slot(first_, i),
+        part_ && !part_->embeds
+            ? receive(i, part_->previous())
+            : pennyweight::embed(*tables, batches_[i].tokens));
+  }
+}
+
+BlockWeights ModelPass::load(const BlockSpec& block) {
+  auto weights =
+      load_block(model_, block.index, context_.dtype, PackedWeights::expand);
+  const auto index = static_cast<size_t>(block.index);
+  if (!checked_[index]) {
+    require_finite(weights);
+    checked_[index] = true;
+  }
+  return weights;
+}
+
+void ModelPass::forward(
+    const LoadFn& weights,
+    BatchRange range,
+    const SeeFn& see) {
+  for (int b = first_; b < end_; ++b) {
+    const auto& block = model_.spec.blocks[static_cast<size_t>(b)];
+    step(block, weights ? weights(block) : load(block), range, see);
+  }
+  const auto [begin, end] = cut(range);
+  for (size_t i = begin; part_ && !part_->heads && i < end; ++i) {
+    part_->ranks->send(state(i), part_->next());
+  }
+}
+
+void ModelPass::step(
+    const BlockSpec& block,
+    const BlockWeights& weights,
+    BatchRange range,
+    const SeeFn& see) {
+  const auto [begin, end] = cut(range);
+  for (size_t i = begin; i < end; ++i) {
+    const auto x = state(i);
+    states_.put(
+        slot(block.index + 1, i), run_block(block, weights, x, context_));
+    at_[i] = block.index + 1;
+    if (see) {
+      see(block, i, x, state(i));
+    }
+  }
+}
+
+mx::array ModelPass::state(size_t batch) const {
+  return states_.get(slot(at_[batch], batch));
+}
+
+mx::array ModelPass::input(int block, size_t batch) const {
+  return states_.get(slot(block, batch));
+}
+
+mx::array head_rows_of(
+    const DecoderSpec& spec,
+    const OuterWeights& tables,
+    const TokenBatch& batch,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  return final_norm(spec, tables, pick_tokens(batch, x), dtype);
+}
+
+mx::array ModelPass::head_rows(const OuterWeights& tables, size_t batch) const {
+  return head_rows_of(
+      model_.spec, tables, batches_[batch], state(batch), context_.dtype);
+}
+
+void ModelPass::head_back(
+    const OuterWeights& tables,
+    size_t batch,
+    const mx::array& by_rows) {
+  const auto rows = [&](const std::vector<mx::array>& in) {
+    return std::vector<mx::array>{head_rows_of(
+        model_.spec, tables, batches_[batch], in[0], context_.dtype)};
+  };
+  gradients_.put(
+      batch,
+      mx::vjp(rows, {state(batch)}, {mx::astype(by_rows, context_.dtype)})
+          .second[0]);
+}
+
+void ModelPass::backward(
+    const std::function<void(const BlockSpec& block)>& each,
+    BatchRange range) {
+  const auto [begin, end] = cut(range);
+  for (size_t i = begin; part_ && !part_->heads && i < end; ++i) {
+    gradients_.put(i, receive(i, part_->next()));
+  }
+  for (int b = end_; b-- > first_;) {
+    each(model_.spec.blocks[static_cast<size_t>(b)]);
+  }
+  for (size_t i = begin; part_ && !part_->embeds && i < end; ++i) {
+    part_->ranks->send(gradient(i), part_->previous());
+  }
+}
+
+void ModelPass::back(
+    const BlockSpec& block,
+    const BackFn& back,
+    BatchRange range) {
+  const auto [begin, end] = cut(range);
+  for (size_t i = begin; i < end; ++i) {
+    gradients_.put(i, back(i, input(block.index, i), gradients_.get(i)));
+  }
+}
+
+mx::array ModelPass::gradient(size_t batch) const {
+  return gradients_.get(batch);
+}
+
+}  // namespace pennyweight
