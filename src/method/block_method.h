@@ -198,6 +198,28 @@ struct MethodNeeds {
   bool restarts = false;
 };
 
+/// Tokens of a run's text.
+struct TextSize {
+  double fit = 0;       // that statistics are made of
+  double held_out = 0;  // that ways are compared by
+};
+
+/// What a method does in one block, counted. How long each operation takes is
+/// measured on the machine (run/time). The values are those of one that rounds
+/// each linear to nearest, once it has seen what the block reads.
+struct BlockOperations {
+  /// Times that the text goes through, with the sums of statistics().
+  double walks = 1;
+  double forward = 0;    // tokens that go through beside that
+  double gradients = 0;  // tokens that go through and back, by the weights
+  /// Times for all of the block's linears.
+  double factored = 0;       // a Hessian is factored
+  double gptq = 0;           // rounded by GPTQ with all its parts
+  double nearest = 1;        // rounded to nearest
+  double expanded = 1;       // packed weights made dense
+  double learned_steps = 0;  // of learned rounding
+};
+
 /// A method that quantizes a block at a time. It never loops over blocks and
 /// never touches files.
 class BlockMethod {
@@ -207,11 +229,13 @@ class BlockMethod {
   virtual MethodNeeds needs() const = 0;
   /// Most bytes that run() holds beside statistics and weights of one group.
   virtual int64_t working_bytes(const BlockSpec& block) const = 0;
-  /// How often it rounds this block by GPTQ, beside others: of an estimate of
-  /// time.
-  virtual double roundings(const BlockSpec& block) const {
+  /// What run() does in this block, from which its time is estimated.
+  virtual BlockOperations operations(
+      const BlockSpec& block,
+      const TextSize& text) const {
     (void)block;
-    return 1;
+    (void)text;
+    return {};
   }
   /// Sets every linear of the task's groups.
   virtual BlockFigures run(BlockTask& task) = 0;

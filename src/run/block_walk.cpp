@@ -158,16 +158,19 @@ void BlockWalk::run(
 }
 
 std::vector<double> BlockWalk::counted_work() const {
-  int64_t tokens = 0;
-  for (const TokenBatch& batch : batches_) {
-    tokens += batch.count;
+  TextSize text;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    (i < fit_batches_ ? text.fit : text.held_out) += double(batches_[i].count);
   }
+  const double tokens = text.fit + text.held_out;
   std::vector<double> work;
   for (const BlockSpec& spec : model_.spec.blocks) {
-    const auto counted = count_work(spec);
+    const auto one = count_work(spec);
+    const auto own = stage_.operations(spec, text);
     work.push_back(
-        double(tokens) * (2 * counted.products + counted.sums) +
-        stage_.roundings(spec) * counted.rounding);
+        own.walks * tokens * (2 * one.products + one.sums) +
+        (own.forward + 3 * own.gradients) * one.products +
+        own.gptq * one.rounding);
   }
   return work;
 }

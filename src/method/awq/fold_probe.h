@@ -22,8 +22,11 @@ class FoldProbe : public BlockMethod {
   }
   MethodNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
-  double roundings(const BlockSpec& block) const override {
-    return then_->roundings(block);
+  /// Of blocks in between those that are always tried, without a trial.
+  BlockOperations operations(const BlockSpec& block, const TextSize& text)
+      const override {
+    return block.index % every_ == 0 ? awq_.operations(block, text)
+                                     : then_->operations(block, text);
   }
   BlockFigures run(BlockTask& task) override;
   void resume(const BlockFigures& figures) override;

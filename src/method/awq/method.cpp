@@ -146,6 +146,32 @@ int64_t AwqMethod::working_bytes(const BlockSpec& block) const {
   return std::max(bytes, then_ ? then_->working_bytes(block) : 0);
 }
 
+// That the search of scales and ranges takes as long as three times what rounds
+// the block by GPTQ is a guess.
+BlockOperations AwqMethod::operations(
+    const BlockSpec& block,
+    const TextSize& text) const {
+  constexpr double kSearch = 3;
+  const double ways = double(list_variants(options_, true).size());
+  BlockOperations work{
+      .forward = ways * text.held_out,
+      .gptq = kSearch,
+      .nearest = ways,
+      .expanded = ways};
+  if (then_) {
+    const auto own = then_->operations(block, text);
+    work.walks += 2 * own.walks;
+    work.forward += 2 * own.forward;
+    work.gradients += 2 * own.gradients;
+    work.factored += 2 * own.factored;
+    work.gptq = (kSearch + 2) * own.gptq;
+    work.nearest += 2 * own.nearest;
+    work.expanded += 2 * own.expanded;
+    work.learned_steps += 2 * own.learned_steps;
+  }
+  return work;
+}
+
 BlockFigures AwqMethod::run(BlockTask& task) {
   BlockFigures figures;
   AwqBlock block = take_inputs(task);

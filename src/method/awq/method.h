@@ -31,6 +31,8 @@ class AwqMethod : public BlockMethod {
   }
   MethodNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
+  BlockOperations operations(const BlockSpec& block, const TextSize& text)
+      const override;
   BlockFigures run(BlockTask& task) override;
 
  private:

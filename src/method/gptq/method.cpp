@@ -71,12 +71,21 @@ int64_t GptqMethod::working_bytes(const BlockSpec& block) const {
   return most;
 }
 
-double GptqMethod::roundings(const BlockSpec& block) const {
-  double count = 0;
-  for (const auto& variant : list_variants(options_, true, block.index)) {
-    count += variant.nearest || variant.early ? 0 : 1;
+BlockOperations GptqMethod::operations(
+    const BlockSpec& block,
+    const TextSize& text) const {
+  const auto variants = list_variants(options_, text.held_out > 0, block.index);
+  const double others = double(variants.size() - 1);
+  BlockOperations work{
+      .forward = others * text.held_out,
+      .factored = 1,
+      .nearest = 0,
+      .expanded = 1 + others};
+  for (const auto& variant : variants) {
+    work.gptq += variant.nearest || variant.early ? 0 : 1;
+    work.nearest += variant.nearest ? 1 : 0;
   }
-  return count;
+  return work;
 }
 
 BlockFigures GptqMethod::run(BlockTask& task) {

@@ -245,6 +245,17 @@ int64_t LearnedMethod::working_bytes(const BlockSpec& block) const {
       (3 * 4 + 2 * 4 + 4 + 2) * count_weights(block));
 }
 
+BlockOperations LearnedMethod::operations(
+    const BlockSpec& block,
+    const TextSize& text) const {
+  auto work = first_->operations(block, text);
+  work.gradients +=
+      std::min(text.fit, double(kProbes)) + options_.steps * options_.tokens;
+  work.learned_steps += options_.steps;
+  work.forward += (1 + kMeasures) * text.held_out;
+  return work;
+}
+
 BlockFigures LearnedMethod::run(BlockTask& task) {
   auto figures = first_->run(task);
   if (!wants(task, options_)) {

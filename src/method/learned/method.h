@@ -24,9 +24,8 @@ class LearnedMethod : public BlockMethod {
   }
   MethodNeeds needs() const override;
   int64_t working_bytes(const BlockSpec& block) const override;
-  double roundings(const BlockSpec& block) const override {
-    return first_->roundings(block);
-  }
+  BlockOperations operations(const BlockSpec& block, const TextSize& text)
+      const override;
   BlockFigures run(BlockTask& task) override;
   void resume(const BlockFigures& figures) override {
     first_->resume(figures);

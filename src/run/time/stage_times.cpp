@@ -17,21 +17,13 @@ namespace pennyweight {
 namespace {
 
 constexpr double kBatchTokens = 2048;
-// See BlockWalk::outer_batches() and learned_stage.cpp.
+// See BlockWalk::outer_batches().
 constexpr double kOuterTokens = 8192;
-constexpr double kProbeTokens = 8192;
-constexpr double kMeasures = 5;
 // Widths that nearest's loss is measured at: quantize's candidates of one
 // group and another.
 constexpr double kNearestSpecs = 13;
 // See quantize_report.cpp.
 constexpr double kContinued = 48;
-// A block in which folding is tried: see method/awq_stage.cpp. Walks and
-// measures are counted; that its search takes as long as three roundings is not
-// measured.
-constexpr double kFoldWalks = 3;
-constexpr double kFoldRounds = 5;
-constexpr double kFoldMeasures = 6;
 
 }  // namespace
 
@@ -190,86 +182,55 @@ double StageTimes::outer_fit() const {
   return seconds + (read ? forward(count) : 0);
 }
 
-/// The roundings of GptqMethod and what makes them known.
-double StageTimes::round_block(size_t block) const {
-  const GptqOptions options;
-  const bool gated = sizes_.block_gate > 0;
-  const bool tried =
-      gated && block % static_cast<size_t>(options.gate_every) == 0;
-  std::set<std::string> factored;
-  double seconds = 0;
-  for (const ModuleSpec& module : blocks_[block]) {
-    const auto& own = width(module.in);
-    seconds += factored.insert(module.input_id).second ? own.factor : 0;
-    // In full, and without shift and grid search; each is expanded to be run.
-    const double variants = tried ? 3 : 1;
-    const double expanded = 1 + (tried ? 4 : gated ? 1 : 0);
-    seconds += double(module.out) *
-        (variants * own.round + (gated ? own.nearest : 0) +
-         expanded * own.expand);
-  }
-  return seconds;
-}
-
-double StageTimes::walk_block(size_t block) const {
+double StageTimes::seconds_of(const BlockOperations& work, size_t block) const {
   const auto& own = rates_.block(block);
-  const GptqOptions options;
-  const double held_out = tokens(sizes_.block_gate);
-  const double fitted = tokens(sizes_.gptq_sequences) * own.walk;
-  const bool tried = block % static_cast<size_t>(options.gate_every) == 0;
-  // Both streams, and each other way.
-  const double passes = 2 + (tried ? 4 : 1);
-  double seconds = own.load + own.walk_sums + fitted +
-      held_out * passes * own.forward + round_block(block);
-  if (sizes_.fold_every > 0 &&
-      block % static_cast<size_t>(sizes_.fold_every) == 0) {
-    seconds += (kFoldWalks - 1) * (fitted + own.walk_sums) +
-        kFoldRounds * round_block(block) +
-        kFoldMeasures * held_out * own.forward;
+  std::set<std::string> inputs;
+  double seconds =
+      work.walks * (tokens(sizes_.gptq_sequences) * own.walk + own.walk_sums) +
+      work.forward * own.forward + work.gradients * own.learn;
+  for (const ModuleSpec& module : blocks_[block]) {
+    const auto& rates = width(module.in);
+    if (inputs.insert(module.input_id).second) {
+      seconds += work.factored * rates.factor;
+    }
+    seconds += double(module.out) *
+        (work.gptq * rates.round + work.nearest * rates.nearest +
+         work.expanded * rates.expand + work.learned_steps * rates.learn);
   }
   return seconds;
 }
 
-std::vector<double> StageTimes::walk_blocks() const {
-  std::vector<double> seconds;
+double StageTimes::walk_block(const BlockMethod& method, size_t block) const {
+  const auto& own = rates_.block(block);
+  const TextSize text{tokens(sizes_.gptq_sequences), tokens(sizes_.block_gate)};
+  // Held-out text goes along in both streams.
+  return own.load + 2 * text.held_out * own.forward +
+      seconds_of(method.operations(model_.spec.blocks[block], text), block);
+}
+
+double StageTimes::walk(const char* name) const {
+  const auto own = make_stage({name, {}}, sizes_).method;
+  const auto without = make_stage({stage::kGptq, {}}, sizes_).method;
+  // Checked first, and read to be rounded.
+  double seconds = 2 * rates_.head.load + outer_fit() +
+      2 * bytes_ * rates_.write +
+      evaluate(tokens(sizes_.gate_sequences), false);
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    seconds.push_back(walk_block(i));
+    seconds += walk_block(learned_[i] ? *own : *without, i);
   }
   return seconds;
 }
 
 double StageTimes::gptq() const {
-  // Checked first, and read to be rounded.
-  double seconds = 2 * rates_.head.load + outer_fit() +
-      2 * bytes_ * rates_.write +
-      evaluate(tokens(sizes_.gate_sequences), false);
-  for (const double block : walk_blocks()) {
-    seconds += block;
-  }
-  return seconds;
-}
-
-// See LearnedMethod.
-double StageTimes::learn_block(size_t block) const {
-  const auto& own = rates_.block(block);
-  const double step = LearnedOptions{}.tokens * own.learn +
-      over_block(block, [](const auto& rates) { return rates.learn; });
-  const double probe =
-      std::min(tokens(sizes_.gptq_sequences), kProbeTokens) * own.learn;
-  return probe + sizes_.learn_steps * step +
-      (1 + kMeasures) * tokens(sizes_.block_gate) * own.forward;
+  return walk(stage::kGptq);
 }
 
 double StageTimes::learned_steps() const {
-  double seconds = 0;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    seconds += learned_[i] && sizes_.learn_steps > 0 ? learn_block(i) : 0;
-  }
-  return seconds;
+  return sizes_.learn_steps > 0 ? walk(stage::kLearned) - gptq() : 0;
 }
 
 double StageTimes::learned() const {
-  return sizes_.learn_steps > 0 ? gptq() + learned_steps() : 0;
+  return sizes_.learn_steps > 0 ? walk(stage::kLearned) : 0;
 }
 
 // See Trainer.

@@ -32,13 +32,12 @@ class StageTimes {
   double dwq() const;
   double report() const;
 
+ private:
+  double outer_costs() const;
   /// The way forward through each block and back, of costs.
   std::vector<double> cost_blocks() const;
-  /// Each block of GPTQ's walk.
-  std::vector<double> walk_blocks() const;
-  double outer_costs() const;
-
- private:
+  /// A block's operations, in seconds.
+  double seconds_of(const BlockOperations& work, size_t block) const;
   double forward(double tokens) const;
   double expand_all() const;
   /// What is summed over linears of a block.
@@ -46,9 +45,9 @@ class StageTimes {
   double over_block(size_t block, F&& seconds) const;
   double outer_fit() const;
   double weigh_block(size_t block) const;
-  double round_block(size_t block) const;
-  double walk_block(size_t block) const;
-  double learn_block(size_t block) const;
+  /// A walk of the stage's method, through one block and through all.
+  double walk_block(const BlockMethod& method, size_t block) const;
+  double walk(const char* name) const;
   double evaluate(double tokens, bool reference) const;
   double tokens(double sequences) const {
     return sequences * length_;
