@@ -20,8 +20,8 @@
 #include "measure.h"
 #include "method/gptq/gptq.h"
 #include "model/decoder.h"
+#include "model/embedding_and_head.h"
 #include "model/gradients.h"
-#include "model/outer_weights.h"
 
 namespace {
 
@@ -267,8 +267,8 @@ class Bench {
   void head(int64_t tokens) {
     constexpr int64_t kTile = 16384;
     const auto count = int(std::min(kTile, model_.spec.vocab));
-    const auto outer = load_outer(model_, model_.dtype);
-    const auto tile = outer.head.dense_rows(0, count);
+    const auto tables = load_embedding_and_head(model_, model_.dtype);
+    const auto tile = tables.head.dense_rows(0, count);
     const auto x = random(tokens, model_.spec.hidden);
     const auto targets = mx::zeros({int(tokens)}, mx::int32);
     const auto state = ops::score_start(int(tokens));

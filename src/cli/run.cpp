@@ -12,7 +12,7 @@
 #include "core/error.h"
 #include "core/version.h"
 #include "ops/ops.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 #include "run/session.h"
 
 namespace pennyweight::cli {
@@ -100,7 +100,7 @@ void run_call(
     const std::optional<std::string>& json,
     Console& console) {
   const bool force = entry.shared.force_option->count() > 0;
-  const Ranks& group = Ranks::world();
+  const ProcessGroup& group = ProcessGroup::world();
   if (!group.first()) {
     Session session(
         entry.name, [](const ProgressEvent&) { return !interrupted(); });

@@ -62,7 +62,7 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
             "expand it first with --dequantize");
   }
   std::vector<PlannedModule> modules;
-  for (const auto& module : list_homes(model.spec)) {
+  for (const auto& module : list_stored_modules(model.spec)) {
     modules.push_back(
         {module.path, module.in, module.packable, module.converts_as});
   }
@@ -127,7 +127,7 @@ void describe_modules(
   Json modules = Json::array();
   int64_t quantized = 0;
   std::string kept;
-  for (const auto& module : list_homes(model.spec)) {
+  for (const auto& module : list_stored_modules(model.spec)) {
     Json entry{{"path", module.path}};
     std::optional<QuantSpec> spec;
     std::string reason;

@@ -204,7 +204,7 @@ class Distillation {
   }
 
   void list_untrained(const Student& student) {
-    for (const ModuleSpec& module : list_homes(student_->spec)) {
+    for (const ModuleSpec& module : list_stored_modules(student_->spec)) {
       auto it = student_->quantized.find(module.path);
       const bool packed = it != student_->quantized.end();
       if (packed && is_trained(it->second)) {
@@ -361,8 +361,8 @@ class Distillation {
   fs::path folder_;
   const DwqRunOptions& options_;
   const DwqOptions& own_;
-  const Ranks& ranks_;
-  const Ranks alone_{};
+  const ProcessGroup& ranks_;
+  const ProcessGroup alone_{};
   ModelPart teacher_part_;
   std::optional<Model> student_;
   DwqData data_;

@@ -129,8 +129,8 @@ struct DynamicQuantOptions : SourceOptions, OutputOptions {
 bool is_inside(const fs::path& path, const fs::path& folder) {
   std::error_code ignored;
   const auto inner = fs::weakly_canonical(whole_path(path), ignored);
-  const auto outer = fs::weakly_canonical(whole_path(folder), ignored);
-  return std::ranges::mismatch(outer, inner).in1 == outer.end();
+  const auto tables = fs::weakly_canonical(whole_path(folder), ignored);
+  return std::ranges::mismatch(tables, inner).in1 == tables.end();
 }
 
 std::vector<Candidate> list_candidates(const DynamicQuantOptions& options) {
@@ -223,7 +223,7 @@ class DynamicQuant {
   // Found out now, not when everything has been measured.
   void check_target() const {
     WidthChooser widths(model_, candidates_, low_);
-    for (const auto& module : list_homes(model_.spec)) {
+    for (const auto& module : list_stored_modules(model_.spec)) {
       widths.add(module, std::vector<double>(candidates_.size(), 0.0));
     }
     widths.choose(target_);
@@ -265,10 +265,11 @@ class DynamicQuant {
     auto& report = session_.report();
     report.figures["low_kl"] = measured.loss;
     report.figures["pass_seconds"] = session_.seconds() - start;
-    for (const auto& module : list_homes(model_.spec)) {
+    for (const auto& module : list_stored_modules(model_.spec)) {
       add(module, module_losses(measured, module));
     }
-    const auto text = file().text(measured, low_, list_homes(model_.spec));
+    const auto text =
+        file().text(measured, low_, list_stored_modules(model_.spec));
     if (file_) {
       report.figures["sensitivities"] = *options_.sensitivities_out;
       file_->write(text);
@@ -295,7 +296,7 @@ class DynamicQuant {
 
   void read(const std::string& name) {
     session_.report().figures["sensitivities"] = name;
-    const auto modules = list_homes(model_.spec);
+    const auto modules = list_stored_modules(model_.spec);
     const auto losses = file().read(name, modules);
     for (size_t i = 0; i < modules.size(); ++i) {
       add(modules[i], losses[i]);
@@ -370,7 +371,7 @@ class DynamicQuant {
     walk.batch_size = options_.batch_size;
     walk.force = options_.force;
     const auto& entry = find_method(options_.then);
-    const Ranks alone;
+    const ProcessGroup alone;
     Session session(session_.command(), session_.progress(), alone);
     MethodRun run(session, model_, folder_, walk);
     run.calibrate(plan, split_held_out(data.sequences, true), data.source);

@@ -52,10 +52,10 @@ class ModuleTable {
  public:
   explicit ModuleTable(const Model& model)
       : model_(model), total_(double(model_size(model).bytes)) {
-    auto modules = list_homes(model.spec);
+    auto modules = list_stored_modules(model.spec);
     add(modules.front());
     for (const BlockSpec& block : model.spec.blocks) {
-      for (const ModuleSpec& module : list_homes(block)) {
+      for (const ModuleSpec& module : list_stored_modules(block)) {
         add(module);
       }
       for (const NormSpec& norm : list_norms(block)) {

@@ -143,7 +143,7 @@ class Builder : public nlohmann::json_sax<AnyJson> {
   size_t max_keys_;
   bool stand_ins_;
   AnyJson root_;
-  std::vector<Open> open_;     // what is not closed yet, outer first
+  std::vector<Open> open_;     // what is not closed yet, outermost first
   AnyJson* member_ = nullptr;  // of the last key
   std::optional<size_t> byte_;
 };

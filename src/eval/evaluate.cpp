@@ -24,15 +24,15 @@ constexpr int kHeadTile = 16384;
 struct Runner {
   const Model& model;
   mx::Dtype dtype;
-  OuterWeights outer;
+  EmbeddingAndHead tables;
   bool checked = false;            // that the blocks' weights are finite
   OverflowGuard* guard = nullptr;  // watches where set
 
   Runner(const Model& of, std::optional<mx::Dtype> wanted)
       : model(of),
         dtype(wanted.value_or(of.dtype)),
-        outer(load_outer(of, dtype)) {
-    require_finite(model, outer);
+        tables(load_embedding_and_head(of, dtype)) {
+    require_finite(model, tables);
   }
 };
 
@@ -63,7 +63,7 @@ run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
       {batches.begin(), batches.end()},
       {.dtype = runner.dtype},
       all);
-  pass.embed(&runner.outer);
+  pass.embed(&runner.tables);
   OverflowGuard* guard = runner.guard;
   for (size_t i = 0; guard && i < batches.size(); ++i) {
     guard->embedded(pass.state(i));
@@ -89,7 +89,7 @@ run_blocks(Runner& runner, std::span<const EvalBatch> batches, Ticker& ticker) {
   runner.checked = true;
   std::vector<mx::array> rows;
   for (size_t i = 0; i < batches.size(); ++i) {
-    rows.push_back(pass.head_rows(runner.outer, i));
+    rows.push_back(pass.head_rows(runner.tables, i));
     mx::eval(rows.back());
     if (guard) {
       guard->normed(rows.back());
@@ -131,7 +131,7 @@ std::vector<HeadChunk> make_chunks(
 
 // The head's rows of one tile, expanded once for all chunks if packed.
 LinearWeights head_rows(const Runner& runner, int first, int count) {
-  return runner.outer.head.dense_rows(first, count);
+  return runner.tables.head.dense_rows(first, count);
 }
 
 void append(std::vector<float>& to, const mx::array& from) {

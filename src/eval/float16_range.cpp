@@ -94,7 +94,7 @@ bool runs_in_float16(const Model& model) {
         [&](const char* suffix) { return is_float16(path + suffix); });
   };
   bool all = model.dtype == mx::float16 && holds(model.spec.final_norm.path);
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     all = all && holds(module.path);
   }
   for (const BlockSpec& block : model.spec.blocks) {
@@ -162,7 +162,7 @@ Float16Peaks float16_peaks(
           return peak.overflows();
         });
   };
-  const auto outer = load_outer(model, model.dtype);
+  const auto tables = load_embedding_and_head(model, model.dtype);
   const auto count = static_cast<int>(tokens.size());
   auto all = MemoryBudget::unlimited();
   ModelPass pass(
@@ -170,7 +170,7 @@ Float16Peaks float16_peaks(
       {{mx::array(tokens.begin(), {1, count}, mx::int32), {}, count}},
       {.dtype = model.dtype},
       all);
-  pass.embed(&outer);
+  pass.embed(&tables);
   ActivationRange range;
   range.see("the embedding " + spec.embedding, pass.state(0));
   add(range.take(pass.state(0)));
@@ -185,7 +185,7 @@ Float16Peaks float16_peaks(
       load, {}, [&](const BlockSpec&, size_t, const auto&, const auto& y) {
         add(range.take(y));
       });
-  const auto normed = pass.head_rows(outer, 0);
+  const auto normed = pass.head_rows(tables, 0);
   std::vector<ActivationPeak> last{
       {"the output of " + spec.final_norm.path,
        largest(normed) / spec.logit_scale}};
@@ -195,7 +195,7 @@ Float16Peaks float16_peaks(
       const int count =
           static_cast<int>(std::min<int64_t>(kRangeTile, spec.vocab - first));
       most = std::max(
-          most, largest_logit(spec, normed, outer.head.rows(first, count)));
+          most, largest_logit(spec, normed, tables.head.rows(first, count)));
     }
     last.push_back({name_of_head(spec), most});
   }

@@ -65,7 +65,7 @@ ops::QuantizedWeight stack_packed(
 Conversion::Conversion(const Model& model, ConversionSettings settings)
     : model_(model), settings_(std::move(settings)) {
   kept_types_ = list_kept_types(model.spec);
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     counts_[module.path] = module.count;
   }
   for (const auto& [name, info] : model.tensors.all()) {

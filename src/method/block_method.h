@@ -42,7 +42,7 @@ struct FitText {
 
 /// An error of the block and, times `factor`, its gradients by some of its
 /// weights, float32 [out, in], evaluated.
-struct BlockSlope {
+struct BlockGradient {
   double error = 0;
   double factor = 1;
   DenseBlock gradients;
@@ -113,7 +113,7 @@ class BlockErrors {
   /// The same error on some of fit_text()'s batches, and its gradients by the
   /// weights of `paths`; over all processes, each of which names batches of its
   /// own. Only after the statistics of all groups were asked for.
-  virtual BlockSlope slope(
+  virtual BlockGradient gradient(
       const DenseBlock& weights,
       const std::vector<std::string>& paths,
       const std::vector<size_t>& batches) = 0;

@@ -20,7 +20,7 @@ std::vector<LinearGroup> list_groups(
       });
       groups.push_back({static_cast<size_t>(step - steps.begin()), {}});
     }
-    const auto& entry = plan.at(module.home);
+    const auto& entry = plan.at(module.stored);
     if (entry.spec && !entry.published) {
       groups.back().modules.push_back(module);
     }
@@ -50,7 +50,7 @@ FinishedBlock finished_block(
   block.floats = tensors;
   for (const auto& group : list_groups(spec, plan)) {
     for (const ModuleSpec& module : group.modules) {
-      const QuantSpec& quant = *plan.at(module.home).spec;
+      const QuantSpec& quant = *plan.at(module.stored).spec;
       auto find = [&](const char* part) {
         auto it = tensors.find(module.path + part);
         if (it == tensors.end()) {

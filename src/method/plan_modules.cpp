@@ -25,7 +25,7 @@ QuantPlan plan_modules(
       {ModuleSpec::Kind::router, router_spec()},
       {ModuleSpec::Kind::embedding, embedding},
       {ModuleSpec::Kind::head, head}};
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     const QuantSpec& spec = specs.at(module.kind);
     auto& entry = plan.modules[module.path];
     if (!module.packable) {

@@ -8,7 +8,7 @@
 
 namespace pennyweight {
 
-mx::array embed(const OuterWeights& weights, const mx::array& tokens) {
+mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens) {
   const auto x = weights.embedding.take(tokens, weights.rounded);
   return weights.embedding_scale == 1
       ? x
@@ -36,7 +36,7 @@ mx::array run_block(
 
 mx::array final_norm(
     const DecoderSpec& spec,
-    const OuterWeights& weights,
+    const EmbeddingAndHead& weights,
     const mx::array& x,
     mx::Dtype dtype) {
   auto scaled = spec.final_norm;
@@ -56,7 +56,7 @@ mx::array final_norm(
 }
 
 mx::array head_tile(
-    const OuterWeights& weights,
+    const EmbeddingAndHead& weights,
     const mx::array& x,
     int first,
     int count) {
@@ -78,14 +78,14 @@ mx::array head_tile(
 }
 
 mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
-  auto outer = load_outer(model, dtype);
-  auto x = embed(outer, tokens);
+  auto tables = load_embedding_and_head(model, dtype);
+  auto x = embed(tables, tokens);
   ForwardContext context{.dtype = dtype};
   for (const BlockSpec& block : model.spec.blocks) {
     x = run_block(block, load_block(model, block.index, dtype), x, context);
   }
-  auto normal = final_norm(model.spec, outer, x, dtype);
-  return head_tile(outer, normal, 0, static_cast<int>(model.spec.vocab));
+  auto normal = final_norm(model.spec, tables, x, dtype);
+  return head_tile(tables, normal, 0, static_cast<int>(model.spec.vocab));
 }
 
 }  // namespace pennyweight

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "model/decoder_spec.h"
-#include "model/outer_weights.h"
+#include "model/embedding_and_head.h"
 #include "model/weights.h"
 #include "ops/ops.h"
 
@@ -27,7 +27,7 @@ struct ForwardContext {
 };
 
 /// tokens int32 [batch, length] to float32 [batch, length, hidden], evaluated.
-mx::array embed(const OuterWeights& weights, const mx::array& tokens);
+mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens);
 
 /// x float32 [batch, length, hidden] through one block, in the same shape.
 mx::array run_block(
@@ -109,14 +109,14 @@ mx::array parallel_output(
 /// The final norm: x float32 [..., hidden] to `dtype`.
 mx::array final_norm(
     const DecoderSpec& spec,
-    const OuterWeights& weights,
+    const EmbeddingAndHead& weights,
     const mx::array& x,
     mx::Dtype dtype);
 
 /// Logits float32 [..., count] of the vocabulary entries first .. first +
 /// count - 1, from a final norm's result; of many entries evaluated.
 mx::array head_tile(
-    const OuterWeights& weights,
+    const EmbeddingAndHead& weights,
     const mx::array& x,
     int first,
     int count);

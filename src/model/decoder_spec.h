@@ -295,7 +295,7 @@ struct ModuleSpec {
   std::optional<QuantSpec> converts_as = std::nullopt;
   /// The module whose tensors hold it: itself, or the stack of which it is
   /// matrix `part` of `count`.
-  std::string home;
+  std::string stored;
   int64_t part = -1;
   int64_t count = 0;
   bool expert = false;  // reads only the tokens that chose it
@@ -308,8 +308,8 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec);
 std::vector<ModuleSpec> list_modules(const BlockSpec& block);
 /// The same by the modules that hold them: a stack once, as its part 0 with
 /// its own path.
-std::vector<ModuleSpec> list_homes(const DecoderSpec& spec);
-std::vector<ModuleSpec> list_homes(const BlockSpec& block);
+std::vector<ModuleSpec> list_stored_modules(const DecoderSpec& spec);
+std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block);
 
 /// The block's linears in the steps in which a forward pass can come by what
 /// they read: inputs of one step do not depend on that step's linears.

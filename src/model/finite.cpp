@@ -60,7 +60,7 @@ void require_finite_vectors(const Model& model) {
     require_named(norm.path + ".weight");
     require_named(norm.path + ".bias");
   };
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     require_named(module.path + ".bias");
   }
   for (const BlockSpec& block : model.spec.blocks) {
@@ -80,8 +80,8 @@ void require_finite(const BlockWeights& weights) {
   }
 }
 
-void require_finite(const Model& model, const OuterWeights& weights) {
-  const auto require_table = [](const OuterTable& table) {
+void require_finite(const Model& model, const EmbeddingAndHead& weights) {
+  const auto require_table = [](const VocabTable& table) {
     each_rows(table.vocab(), [&](int first, int count) {
       require(table.rows(first, count), table.path());
     });
@@ -92,7 +92,7 @@ void require_finite(const Model& model, const OuterWeights& weights) {
   }
 }
 
-ops::QuantizedWeight quantize(const OuterTable& table, const QuantSpec& spec) {
+ops::QuantizedWeight quantize(const VocabTable& table, const QuantSpec& spec) {
   PackedRows packed(table.vocab());
   each_rows(table.vocab(), [&](int first, int count) {
     packed.put(

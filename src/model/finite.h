@@ -1,7 +1,7 @@
 #pragma once
 
+#include "model/embedding_and_head.h"
 #include "model/model.h"
-#include "model/outer_weights.h"
 #include "model/weights.h"
 
 namespace pennyweight {
@@ -22,9 +22,9 @@ mx::array finite_dense(const LinearWeights& linear, const std::string& path);
 void require_finite(const BlockWeights& weights);
 
 /// The same of embedding and head.
-void require_finite(const Model& model, const OuterWeights& weights);
+void require_finite(const Model& model, const EmbeddingAndHead& weights);
 
 /// A table rounded to nearest, evaluated. numeric Error as above.
-ops::QuantizedWeight quantize(const OuterTable& table, const QuantSpec& spec);
+ops::QuantizedWeight quantize(const VocabTable& table, const QuantSpec& spec);
 
 }  // namespace pennyweight

@@ -81,7 +81,7 @@ BlockTraces trace_block(
     }
     const auto trace = std::make_shared<LinearTrace>();
     own.linears.at(module.path).trace = trace;
-    traces.emplace(module.expert ? module.home : module.path, trace);
+    traces.emplace(module.expert ? module.stored : module.path, trace);
   }
   const auto forward = [&](const std::vector<mx::array>& values) {
     return std::vector<mx::array>{run_block(spec, own, values[0], context)};

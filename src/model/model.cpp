@@ -269,7 +269,7 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   Claims claims(model.checkpoint, model.tensors);
   const auto packing =
       read_packing(model.checkpoint, model.tensors, model.spec);
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     claim_module(model, claims, packing.common, module);
   }
   for (const BlockSpec& block : model.spec.blocks) {
@@ -391,7 +391,7 @@ ModelSize model_size(const Model& model) {
     total.bytes += size.bytes;
     total.parameters += size.parameters;
   };
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     add(module.path);
   }
   for (const BlockSpec& block : model.spec.blocks) {

@@ -17,8 +17,8 @@ struct Model {
   Checkpoint checkpoint;
   DecoderSpec spec;
   ModelTensors tensors;
-  /// By module path (of list_homes()); modules that are not here hold a float
-  /// matrix.
+  /// By module path (of list_stored_modules()); modules that are not here hold
+  /// a float matrix.
   std::map<std::string, QuantSpec> quantized;
   /// Those are packed because their publisher trained them so: there is no
   /// fuller model.

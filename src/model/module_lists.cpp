@@ -29,7 +29,7 @@ class Lister {
         .input = input,
         .packable = linear.packable,
         .converts_as = linear.converts_as,
-        .home = linear.path,
+        .stored = linear.path,
         .count = linear.count};
     if (linear.count == 0) {
       modules.push_back(std::move(module));
@@ -159,14 +159,14 @@ class Lister {
 };
 
 std::vector<ModuleSpec> homes_of(const std::vector<ModuleSpec>& modules) {
-  std::vector<ModuleSpec> homes;
+  std::vector<ModuleSpec> stored;
   for (const ModuleSpec& module : modules) {
     if (module.part <= 0) {
-      homes.push_back(module);
-      homes.back().path = module.home;
+      stored.push_back(module);
+      stored.back().path = module.stored;
     }
   }
-  return homes;
+  return stored;
 }
 
 }  // namespace
@@ -191,7 +191,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
        .in = spec.hidden,
        .input_id = spec.head ? "" : spec.final_norm.path,
        .tied = !spec.head,
-       .home = spec.embedding});
+       .stored = spec.embedding});
   for (const BlockSpec& block : spec.blocks) {
     auto inner = list_modules(block);
     modules.insert(modules.end(), inner.begin(), inner.end());
@@ -205,16 +205,16 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
          .bias = spec.head->bias,
          .input_id = spec.final_norm.path,
          .converts_as = spec.head->converts_as,
-         .home = spec.head->path});
+         .stored = spec.head->path});
   }
   return modules;
 }
 
-std::vector<ModuleSpec> list_homes(const DecoderSpec& spec) {
+std::vector<ModuleSpec> list_stored_modules(const DecoderSpec& spec) {
   return homes_of(list_modules(spec));
 }
 
-std::vector<ModuleSpec> list_homes(const BlockSpec& block) {
+std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block) {
   return homes_of(list_modules(block));
 }
 

@@ -137,7 +137,7 @@ BlockWeights load_block(
   for (const ModuleSpec& module : list_modules(spec)) {
     weights.linears.emplace(
         module.path,
-        load_linear(model, module.home, dtype, packed, module.part));
+        load_linear(model, module.stored, dtype, packed, module.part));
   }
   for (const NormSpec& norm : list_norms(spec)) {
     weights.norms.emplace(

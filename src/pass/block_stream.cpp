@@ -33,7 +33,7 @@ BlockStream::BlockStream(
   }
 }
 
-void BlockStream::embed(const OuterWeights& weights) {
+void BlockStream::embed(const EmbeddingAndHead& weights) {
   for (size_t i = 0; i < batches_.size(); ++i) {
     start_->put(i, pennyweight::embed(weights, batches_[i].tokens));
   }

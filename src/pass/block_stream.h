@@ -33,7 +33,7 @@ class BlockStream {
       const StreamSettings& settings,
       MemoryBudget& budget);
 
-  void embed(const OuterWeights& weights);
+  void embed(const EmbeddingAndHead& weights);
 
   /// Both must outlive the block; weights of steps to come may still change.
   void enter(const BlockSpec& spec, const BlockWeights& weights);

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "model/decoder_spec.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 
 namespace pennyweight {
 
@@ -9,14 +9,15 @@ namespace pennyweight {
 /// share of them, through which activations go from rank to rank and gradients
 /// back.
 struct ModelPart {
-  const Ranks* ranks;
+  const ProcessGroup* ranks;
   bool pipeline;
   int first;  // blocks first .. end - 1
   int end;
   bool embeds;  // it begins with the embedding
   bool heads;   // it ends with the head
 
-  static ModelPart of(const DecoderSpec& spec, const Ranks& ranks, bool split) {
+  static ModelPart
+  of(const DecoderSpec& spec, const ProcessGroup& ranks, bool split) {
     const auto blocks = static_cast<int>(spec.blocks.size());
     const bool pipeline = split && ranks.size() > 1;
     if (!pipeline) {
@@ -39,8 +40,8 @@ struct ModelPart {
         index % static_cast<size_t>(ranks->size()) ==
         static_cast<size_t>(ranks->rank());
   }
-  /// The residual stream of tokens [rows, length], or the loss's slope by it,
-  /// from the rank `from`.
+  /// The residual stream of tokens [rows, length], or the loss's gradient by
+  /// it, from the rank `from`.
   mx::array receive(const mx::array& tokens, int64_t hidden, int from) const {
     return ranks->receive(
         {tokens.shape(0), tokens.shape(1), static_cast<int>(hidden)},

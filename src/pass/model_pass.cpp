@@ -59,7 +59,7 @@ mx::array ModelPass::receive(size_t batch, int from) const {
   return part_->receive(batches_[batch].tokens, model_.spec.hidden, from);
 }
 
-void ModelPass::embed(const OuterWeights* tables, BatchRange range) {
+void ModelPass::embed(const EmbeddingAndHead* tables, BatchRange range) {
   const auto [begin, end] = cut(range);
   for (size_t i = begin; i < end; ++i) {
     at_[i] = first_;
@@ -123,20 +123,21 @@ mx::array ModelPass::input(int block, size_t batch) const {
 
 mx::array head_rows_of(
     const DecoderSpec& spec,
-    const OuterWeights& tables,
+    const EmbeddingAndHead& tables,
     const TokenBatch& batch,
     const mx::array& x,
     mx::Dtype dtype) {
   return final_norm(spec, tables, pick_tokens(batch, x), dtype);
 }
 
-mx::array ModelPass::head_rows(const OuterWeights& tables, size_t batch) const {
+mx::array ModelPass::head_rows(const EmbeddingAndHead& tables, size_t batch)
+    const {
   return head_rows_of(
       model_.spec, tables, batches_[batch], state(batch), context_.dtype);
 }
 
 void ModelPass::head_back(
-    const OuterWeights& tables,
+    const EmbeddingAndHead& tables,
     size_t batch,
     const mx::array& by_rows) {
   const auto rows = [&](const std::vector<mx::array>& in) {

@@ -71,7 +71,7 @@ class ModelPass {
 
   /// Sets the stream to the tokens' embeddings. A process whose part begins
   /// later receives it, and needs no tables.
-  void embed(const OuterWeights* tables, BatchRange range = {});
+  void embed(const EmbeddingAndHead* tables, BatchRange range = {});
   /// The checkpoint's weights in the pass's type, expanded; numeric Error, the
   /// first time, where they are not finite.
   BlockWeights load(const BlockSpec& block);
@@ -93,11 +93,13 @@ class ModelPass {
   /// What a block has read.
   mx::array input(int block, size_t batch) const;
   /// What the head reads of the batch's tokens, [tokens, hidden].
-  mx::array head_rows(const OuterWeights& tables, size_t batch) const;
+  mx::array head_rows(const EmbeddingAndHead& tables, size_t batch) const;
 
   /// Sets the gradient by the last block's output, given that by head_rows().
-  void
-  head_back(const OuterWeights& tables, size_t batch, const mx::array& by_rows);
+  void head_back(
+      const EmbeddingAndHead& tables,
+      size_t batch,
+      const mx::array& by_rows);
   /// Calls `each` for every block from the last to the first.
   void backward(
       const std::function<void(const BlockSpec& block)>& each,
@@ -129,7 +131,7 @@ class ModelPass {
 /// block's output x [rows, length, hidden].
 mx::array head_rows_of(
     const DecoderSpec& spec,
-    const OuterWeights& tables,
+    const EmbeddingAndHead& tables,
     const TokenBatch& batch,
     const mx::array& x,
     mx::Dtype dtype);

@@ -28,7 +28,7 @@ class Generator {
   Generator(const Model& model, float temperature)
       : model_(model),
         temperature_(temperature),
-        outer_(load_outer(model, model.dtype)) {
+        tables_(load_embedding_and_head(model, model.dtype)) {
     for (const BlockSpec& block : model.spec.blocks) {
       blocks_.push_back(load_block(model, block.index, model.dtype));
     }
@@ -43,16 +43,16 @@ class Generator {
   mx::array step(const std::vector<int32_t>& tokens, int batch) {
     const int length = static_cast<int>(tokens.size()) / batch;
     auto x =
-        embed(outer_, mx::array(tokens.begin(), {batch, length}, mx::int32));
+        embed(tables_, mx::array(tokens.begin(), {batch, length}, mx::int32));
     for (size_t i = 0; i < blocks_.size(); ++i) {
       ForwardContext context{.dtype = model_.dtype, .cache = &caches_[i]};
       x = run_block(model_.spec.blocks[i], blocks_[i], x, context);
     }
     auto last = mx::slice(x, {0, length - 1, 0}, {batch, length, x.shape(2)});
     auto normal =
-        final_norm(model_.spec, outer_, mx::flatten(last, 0, 1), model_.dtype);
+        final_norm(model_.spec, tables_, mx::flatten(last, 0, 1), model_.dtype);
     auto logits =
-        head_tile(outer_, normal, 0, static_cast<int>(model_.spec.vocab));
+        head_tile(tables_, normal, 0, static_cast<int>(model_.spec.vocab));
     if (temperature_ > 0) {
       logits = mx::divide(logits, mx::array(temperature_));
     }
@@ -72,7 +72,7 @@ class Generator {
  private:
   const Model& model_;
   float temperature_;
-  OuterWeights outer_;
+  EmbeddingAndHead tables_;
   std::vector<BlockWeights> blocks_;
   std::vector<BlockCache> caches_;
 };

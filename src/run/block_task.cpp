@@ -72,7 +72,7 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
       full_(state.full, state.batches.size()) {
   require_finite(full_weights_);
   for (const ModuleSpec& module : list_modules(spec_)) {
-    if (state_.plan.at(module.home).published) {
+    if (state_.plan.at(module.stored).published) {
       published_.insert(module.path);
     }
   }
@@ -84,7 +84,7 @@ WalkTask::WalkTask(const WalkState& state, const BlockSpec& spec)
 }
 
 const QuantSpec& WalkTask::quant_spec(const ModuleSpec& module) const {
-  return *state_.plan.at(module.home).spec;
+  return *state_.plan.at(module.stored).spec;
 }
 
 mx::array WalkTask::weight(const std::string& path) const {
@@ -131,7 +131,7 @@ InputStatistics WalkTask::statistics(
 }
 
 InputStatistics WalkTask::summed(InputStatistics sums) const {
-  const Ranks& ranks = state_.ranks;
+  const ProcessGroup& ranks = state_.ranks;
   if (ranks.size() == 1) {
     return sums;
   }

@@ -13,7 +13,7 @@
 #include "model/model.h"
 #include "model/weights.h"
 #include "pass/expert_statistics.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 
 namespace pennyweight {
 
@@ -22,7 +22,7 @@ struct WalkState {
   std::string stage;  // names the progress
   const Model& model;
   const QuantPlan& plan;
-  const Ranks& ranks;
+  const ProcessGroup& ranks;
   const std::vector<TokenBatch>& batches;
   size_t fit_batches;
   bool held_out;
@@ -94,7 +94,7 @@ class WalkTask : public BlockTask {
   double held_out_error() override;
   double fit_error(const DenseBlock& weights) override;
   FitText fit_text() const override;
-  BlockSlope slope(
+  BlockGradient gradient(
       const DenseBlock& weights,
       const std::vector<std::string>& paths,
       const std::vector<size_t>& batches) override;
@@ -142,7 +142,7 @@ class WalkTask : public BlockTask {
   std::optional<mx::array> divisors_of(const ModuleSpec& module) const;
   /// Over all ranks.
   InputStatistics summed(InputStatistics sums) const;
-  BlockSlope summed(
+  BlockGradient summed(
       const std::vector<std::string>& paths,
       double error,
       double tokens,
@@ -173,7 +173,7 @@ class WalkTask : public BlockTask {
   std::map<std::string, InputStatistics> expert_sums_;
   StreamWalk full_;
   std::optional<StreamWalk> quantized_;
-  double unit_ = 0;       // of gradients, see slope()
+  double unit_ = 0;       // of gradients, see gradient()
   bool changed_ = false;  // a weight that the quantized stream has passed
 };
 

@@ -19,7 +19,7 @@ namespace {
 using Sequences = std::vector<std::vector<int32_t>>;
 
 // Every size-th sequence.
-Sequences share_of(const Sequences& all, const Ranks& ranks) {
+Sequences share_of(const Sequences& all, const ProcessGroup& ranks) {
   Sequences own;
   for (size_t i = 0; i < all.size(); ++i) {
     if (static_cast<int>(i % static_cast<size_t>(ranks.size())) ==
@@ -67,7 +67,7 @@ BlockWalk::BlockWalk(
     BlockMethod& stage,
     const CalibrationSplit& data,
     const WalkSettings& settings,
-    const Ranks& ranks)
+    const ProcessGroup& ranks)
     : model_(model),
       plan_(plan),
       stage_(stage),
@@ -91,7 +91,7 @@ BlockWalk::BlockWalk(
   }
 }
 
-std::vector<TokenBatch> BlockWalk::outer_batches() const {
+std::vector<TokenBatch> BlockWalk::table_batches() const {
   // The statistics of one input, and many rows to share them: these will do.
   constexpr int64_t kTokens = 8192;
   const int64_t wanted = kTokens / ranks_.size();
@@ -106,29 +106,29 @@ std::vector<TokenBatch> BlockWalk::outer_batches() const {
 
 // The quantized stream begins with the embedding as it will be written.
 void BlockWalk::embed(const PackedBlock& fitted) {
-  auto outer = load_outer(model_, model_.dtype);
-  full_->embed(outer);
+  auto tables = load_embedding_and_head(model_, model_.dtype);
+  full_->embed(tables);
   if (!quantized_) {
     return;
   }
   if (const auto& spec = plan_.at(model_.spec.embedding).spec) {
     const auto it = fitted.find(model_.spec.embedding);
-    outer.embedding = outer.embedding.with_packed(
-        it == fitted.end() ? quantize(outer.embedding, *spec) : it->second);
+    tables.embedding = tables.embedding.with_packed(
+        it == fitted.end() ? quantize(tables.embedding, *spec) : it->second);
   }
-  quantized_->embed(outer);
+  quantized_->embed(tables);
 }
 
 void BlockWalk::run(
     WorkFolder& work,
-    const PackedBlock& outer,
+    const PackedBlock& tables,
     const ProgressFn& progress) {
   auto blocks = static_cast<int64_t>(model_.spec.blocks.size());
   const int finished = work.finished();
   if (finished == blocks) {
     return;
   }
-  embed(outer);
+  embed(tables);
   const std::string name = stage_.name();
   report(progress, {name, 0, blocks, "blocks"});
   TimeLeft left(counted_work());

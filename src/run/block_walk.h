@@ -11,7 +11,7 @@
 #include "format/quant_plan.h"
 #include "method/block_method.h"
 #include "model/model.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 #include "run/work/work_folder.h"
 
 namespace pennyweight {
@@ -51,20 +51,20 @@ class BlockWalk {
       BlockMethod& stage,
       const CalibrationSplit& data,
       const WalkSettings& settings,
-      const Ranks& ranks);
+      const ProcessGroup& ranks);
 
   /// Of the sequences to fit, as many batches as this rank looks at for what
   /// is outside the blocks: a number of tokens, of all ranks together, that
   /// does not grow with the text.
-  std::vector<TokenBatch> outer_batches() const;
-  /// `outer`: packed modules outside the blocks; those that are not there are
+  std::vector<TokenBatch> table_batches() const;
+  /// `tables`: packed modules outside the blocks; those that are not there are
   /// rounded to nearest.
   void
-  run(WorkFolder& work, const PackedBlock& outer, const ProgressFn& progress);
+  run(WorkFolder& work, const PackedBlock& tables, const ProgressFn& progress);
 
  private:
   std::vector<double> counted_work() const;
-  void embed(const PackedBlock& outer);
+  void embed(const PackedBlock& tables);
   void
   run_new(const BlockSpec& spec, WorkFolder& work, const ProgressFn& progress);
   void run_finished(const BlockSpec& spec, const WorkFolder& work);
@@ -72,7 +72,7 @@ class BlockWalk {
   const Model& model_;
   const QuantPlan& plan_;
   BlockMethod& stage_;
-  const Ranks& ranks_;
+  const ProcessGroup& ranks_;
   std::vector<TokenBatch> batches_;  // those to fit first, then held out
   size_t fit_batches_ = 0;
   bool held_out_ = false;  // on any rank

@@ -7,7 +7,7 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "model/outer_weights.h"
+#include "model/embedding_and_head.h"
 #include "run/block_task.h"
 
 namespace pennyweight {
@@ -76,15 +76,15 @@ int64_t block_bytes(
 // Embedding and head as they will be written, which a walk holds, and what
 // fitting them takes beside: rows some at a time, in float32, with codes and
 // grids; what a head reads of some thousand tokens, and its Hessian.
-struct OuterBytes {
+struct TableBytes {
   int64_t held = 0;
   int64_t fit = 0;
 };
-OuterBytes outer_bytes(const Model& model, const QuantPlan& plan) {
+TableBytes table_bytes(const Model& model, const QuantPlan& plan) {
   constexpr int64_t kFitTokens = 8192;
   const int item = static_cast<int>(mx::size_of(model.dtype));
-  OuterBytes bytes;
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  TableBytes bytes;
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     if (module.block < 0) {
       const auto& spec = plan.at(module.path).spec;
       bytes.held +=
@@ -100,7 +100,7 @@ int64_t output_bytes(const Model& model, const QuantPlan& plan) {
   const int item = static_cast<int>(mx::size_of(model.dtype));
   int64_t bytes = 0;
   for (const ModuleSpec& module : list_modules(model.spec)) {
-    const auto& entry = plan.at(module.home);
+    const auto& entry = plan.at(module.stored);
     bytes += entry.spec
         ? quantized_bytes(*entry.spec, module.out, module.in, item)
         : module.out * module.in * item;
@@ -135,9 +135,9 @@ MemoryPlan make_memory_plan(
   const int64_t kept = stage.needs().restarts ? streams : streams - 1;
   result.activations = demand.tokens *
       ((streams + kept) * model.spec.hidden * 4 + streams * inner * item);
-  const auto outer = outer_bytes(model, plan);
-  result.fixed = kOneProgram + demand.freed_bytes() + outer.held +
-      std::max(outer.fit, block);
+  const auto tables = table_bytes(model, plan);
+  result.fixed = kOneProgram + demand.freed_bytes() + tables.held +
+      std::max(tables.fit, block);
   const int64_t limit = demand.limit.value_or(machine_memory() / 2);
   const int64_t room = limit - result.fixed;
   if (room < 0 && demand.limit) {

@@ -11,7 +11,7 @@
 #include "core/text.h"
 #include "core/version.h"
 #include "export/write_model.h"
-#include "method/gptq/outer_fit.h"
+#include "method/gptq/table_fit.h"
 #include "method/packed_block.h"
 #include "ops/rounding/quantize.h"
 #include "pass/sample.h"
@@ -31,11 +31,11 @@ class FinishedBlocks {
       const WorkFolder& work,
       const Model& model,
       const QuantPlan& plan,
-      const PackedBlock& outer)
-      : work_(work), model_(model), plan_(plan), outer_(outer) {
+      const PackedBlock& tables)
+      : work_(work), model_(model), plan_(plan), tables_(tables) {
     for (const BlockSpec& block : model.spec.blocks) {
-      for (const ModuleSpec& module : list_homes(block)) {
-        homes_.emplace(module.path, module);
+      for (const ModuleSpec& module : list_stored_modules(block)) {
+        stored_modules_.emplace(module.path, module);
       }
       for (const NormSpec& norm : list_norms(block)) {
         norms_[norm.path] = block.index;
@@ -44,20 +44,20 @@ class FinishedBlocks {
   }
 
   ops::QuantizedWeight packed(const std::string& module) {
-    if (outer_.contains(module)) {
-      return outer_.at(module);
+    if (tables_.contains(module)) {
+      return tables_.at(module);
     }
-    auto home = homes_.find(module);
-    if (home == homes_.end()) {
+    auto stored = stored_modules_.find(module);
+    if (stored == stored_modules_.end()) {
       return quantize(
-          OuterTable(model_, module, model_.dtype), *plan_.at(module).spec);
+          VocabTable(model_, module, model_.dtype), *plan_.at(module).spec);
     }
-    go_to(home->second.block);
-    if (home->second.count == 0) {
+    go_to(stored->second.block);
+    if (stored->second.count == 0) {
       return block_.packed.at(module);
     }
     std::vector<ops::QuantizedWeight> parts;
-    for (int64_t i = 0; i < home->second.count; ++i) {
+    for (int64_t i = 0; i < stored->second.count; ++i) {
       parts.push_back(block_.packed.at(part_path(module, i)));
     }
     return stack_packed(parts);
@@ -66,14 +66,15 @@ class FinishedBlocks {
   /// A tensor that scales were folded into.
   std::optional<mx::array> floats(const std::string& name) {
     const auto module = module_of(name);
-    const auto home = homes_.find(module);
+    const auto stored = stored_modules_.find(module);
     const auto norm = norms_.find(module);
-    if (home == homes_.end() && norm == norms_.end()) {
+    if (stored == stored_modules_.end() && norm == norms_.end()) {
       return std::nullopt;
     }
-    go_to(home == homes_.end() ? norm->second : home->second.block);
-    if (home != homes_.end() && home->second.count > 0) {
-      return stacked_floats(name, home->second);
+    go_to(
+        stored == stored_modules_.end() ? norm->second : stored->second.block);
+    if (stored != stored_modules_.end() && stored->second.count > 0) {
+      return stacked_floats(name, stored->second);
     }
     auto it = block_.floats.find(name);
     return it == block_.floats.end() ? std::nullopt : std::optional(it->second);
@@ -83,12 +84,12 @@ class FinishedBlocks {
   // Parts that changed, among those that did not.
   std::optional<mx::array> stacked_floats(
       const std::string& name,
-      const ModuleSpec& home) const {
-    const auto suffix = name.substr(home.path.size());
+      const ModuleSpec& stored) const {
+    const auto suffix = name.substr(stored.path.size());
     std::vector<mx::array> parts;
     bool changed = false;
-    for (int64_t i = 0; i < home.count; ++i) {
-      auto it = block_.floats.find(part_path(home.path, i) + suffix);
+    for (int64_t i = 0; i < stored.count; ++i) {
+      auto it = block_.floats.find(part_path(stored.path, i) + suffix);
       changed = changed || it != block_.floats.end();
       parts.push_back(
           it == block_.floats.end()
@@ -111,8 +112,8 @@ class FinishedBlocks {
   const WorkFolder& work_;
   const Model& model_;
   const QuantPlan& plan_;
-  const PackedBlock& outer_;
-  std::map<std::string, ModuleSpec> homes_;
+  const PackedBlock& tables_;
+  std::map<std::string, ModuleSpec> stored_modules_;
   std::map<std::string, int> norms_;
   int current_ = -1;
   FinishedBlock block_;
@@ -319,9 +320,9 @@ void MethodRun::describe(const WorkFolder& work) {
 
 void MethodRun::write_output(
     const WorkFolder& work,
-    const PackedBlock& outer,
+    const PackedBlock& tables,
     const std::string& title) {
-  FinishedBlocks blocks(work, model_, plan_, outer);
+  FinishedBlocks blocks(work, model_, plan_, tables);
   ConversionSettings settings;
   settings.dtype = output_dtype(model_);
   settings.scales_dtype = model_.dtype;
@@ -357,7 +358,7 @@ void MethodRun::run(
     const Json& options,
     const std::string& title) {
   // What the walk reads first, and what it reads only when it is done.
-  require_finite(model_, load_outer(model_, model_.dtype));
+  require_finite(model_, load_embedding_and_head(model_, model_.dtype));
   settings_ = settings(options);
   auto& report = session_.report();
   report.figures["settings"] = settings_;
@@ -365,24 +366,24 @@ void MethodRun::run(
   report.figures["resumed_blocks"] = work->finished();
   auto walk = plan_walk(method, *work);
   BlockWalk blocks(model_, plan_, method, split_, walk, ranks_);
-  OuterFit outer;
+  TableFit tables;
   if (options_.fit_embed) {
-    outer = fit_outer(
+    tables = fit_tables(
         model_,
         plan_,
-        blocks.outer_batches(),
+        blocks.table_batches(),
         ranks_,
         session_.command(),
         session_.progress());
     mx::clear_cache();  // blocks have arrays of other sizes
   }
-  report.figures["outer"] = outer.figures;
-  blocks.run(*work, outer.packed, session_.progress());
+  report.figures["embedding_and_head"] = tables.figures;
+  blocks.run(*work, tables.packed, session_.progress());
   ranks_.barrier();
   report.output = options_.mlx_path;
   if (ranks_.first()) {
     describe(*work);
-    write_output(*work, outer.packed, title);
+    write_output(*work, tables.packed, title);
     work->remove();
   }
 }

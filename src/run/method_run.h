@@ -63,7 +63,7 @@ class MethodRun {
   void describe(const WorkFolder& work);
   void write_output(
       const WorkFolder& work,
-      const PackedBlock& outer,
+      const PackedBlock& tables,
       const std::string& title);
   int64_t tokens() const {
     return count_tokens(split_.fit) + count_tokens(split_.held_out);
@@ -73,7 +73,7 @@ class MethodRun {
   const Model& model_;
   fs::path folder_;
   WalkOptions options_;
-  const Ranks& ranks_;
+  const ProcessGroup& ranks_;
   QuantPlan plan_;
   CalibrationSplit split_;
   std::string fingerprint_;  // of the data

@@ -166,10 +166,10 @@ bool is_comparable(const std::string& fingerprint) {
 }
 
 WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {
-  const auto homes = list_homes(model.spec);
+  const auto stored = list_stored_modules(model.spec);
   std::vector<Candidate> wanted;
   std::vector<Candidate> candidates;
-  for (const ModuleSpec& module : homes) {
+  for (const ModuleSpec& module : stored) {
     const auto it = recipe.widths.find(module.path);
     if (it == recipe.widths.end()) {
       throw Error(
@@ -182,15 +182,15 @@ WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {
       candidates.push_back(it->second);
     }
   }
-  if (homes.size() != recipe.widths.size()) {
+  if (stored.size() != recipe.widths.size()) {
     throw Error(
         ErrorCode::invalid_argument,
         "recipe",
         "the recipe has widths of " + std::to_string(recipe.widths.size()) +
-            " modules, the model has " + std::to_string(homes.size()));
+            " modules, the model has " + std::to_string(stored.size()));
   }
   WidthChooser widths(model, candidates);
-  for (const ModuleSpec& module : homes) {
+  for (const ModuleSpec& module : stored) {
     widths.add(module, std::vector<double>(candidates.size(), 0.0));
   }
   return widths.plan_for(wanted);

@@ -6,7 +6,10 @@
 
 namespace pennyweight {
 
-Session::Session(std::string command, ProgressFn progress, const Ranks& group)
+Session::Session(
+    std::string command,
+    ProgressFn progress,
+    const ProcessGroup& group)
     : command_(std::move(command)),
       progress_(std::move(progress)),
       group_(group),

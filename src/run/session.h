@@ -8,7 +8,7 @@
 #include "core/files/output_file.h"
 #include "core/progress.h"
 #include "model/model.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 #include "run/run_report.h"
 #include "text/load_data.h"
 
@@ -24,7 +24,7 @@ class Session {
   Session(
       std::string command,
       ProgressFn progress,
-      const Ranks& group = Ranks::world());
+      const ProcessGroup& group = ProcessGroup::world());
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -34,7 +34,7 @@ class Session {
   const ProgressFn& progress() const {
     return progress_;
   }
-  const Ranks& group() const {
+  const ProcessGroup& group() const {
     return group_;
   }
   RunReport& report() {
@@ -67,7 +67,7 @@ class Session {
  private:
   std::string command_;
   ProgressFn progress_;
-  const Ranks& group_;
+  const ProcessGroup& group_;
   std::chrono::steady_clock::time_point start_;
   RunReport report_;
 };

@@ -36,7 +36,7 @@ class ConvertTest : public ::testing::Test {
     return folder_.path() / "model";
   }
   RunReport run(const ProgressFn& progress = {}) {
-    const Ranks alone;
+    const ProcessGroup alone;
     Session session("convert", progress, alone);
     convert(session, model(), options_);
     return session.finish();

@@ -59,7 +59,7 @@ class FakeBlock : public BlockTask {
   double fit_error(const DenseBlock&) override {
     return fit;
   }
-  BlockSlope slope(
+  BlockGradient gradient(
       const DenseBlock&,
       const std::vector<std::string>&,
       const std::vector<size_t>&) override {

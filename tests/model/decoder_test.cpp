@@ -48,7 +48,8 @@ TEST_P(EveryFamily, StepsGiveWhatLinearsRead) {
   TinyModel tiny(tiny_config(GetParam()));
   const auto& spec = tiny.model.spec.blocks[1];
   auto weights = load_block(tiny.model, 1, mx::float32);
-  auto x = embed(load_outer(tiny.model, mx::float32), some_tokens(2, 5));
+  auto x = embed(
+      load_embedding_and_head(tiny.model, mx::float32), some_tokens(2, 5));
   auto input = attention_input(spec, weights, x, {});
   auto mixed = attention_mixed(spec, weights, input, {});
   auto middle = weights.linears.at(spec.attention.o.path).add_to(x, mixed);
@@ -115,12 +116,12 @@ TEST(Decoder, HeadTilesMakeUpTheLogits) {
   auto config = tiny_config();
   config["tie_word_embeddings"] = false;
   TinyModel tiny(config);
-  auto outer = load_outer(tiny.model, mx::float32);
+  auto tables = load_embedding_and_head(tiny.model, mx::float32);
   auto x = final_norm(
-      tiny.model.spec, outer, embed(outer, some_tokens(1, 6)), mx::float32);
-  auto whole = head_tile(outer, x, 0, 61);
+      tiny.model.spec, tables, embed(tables, some_tokens(1, 6)), mx::float32);
+  auto whole = head_tile(tables, x, 0, 61);
   auto parts = mx::concatenate(
-      {head_tile(outer, x, 0, 20), head_tile(outer, x, 20, 41)}, -1);
+      {head_tile(tables, x, 0, 20), head_tile(tables, x, 20, 41)}, -1);
   EXPECT_LT(distance(parts, whole), kSame);
 }
 
@@ -134,8 +135,8 @@ TEST(Decoder, ExpandedAndPackedWeightsAgree) {
   tensors.insert_or_assign(path + ".scales", packed[1]);
   tensors.insert_or_assign(path + ".biases", packed[2]);
   TinyModel tiny(config, tensors);
-  auto outer = load_outer(tiny.model, mx::float32);
-  auto x = embed(outer, some_tokens(2, 5));
+  auto tables = load_embedding_and_head(tiny.model, mx::float32);
+  auto x = embed(tables, some_tokens(2, 5));
   const auto& spec = tiny.model.spec.blocks[0];
   auto kept = load_block(tiny.model, 0, mx::float32);
   auto expanded = load_block(tiny.model, 0, mx::float32, PackedWeights::expand);
@@ -148,8 +149,8 @@ TEST(Decoder, ExpandedAndPackedWeightsAgree) {
 
 TEST(Decoder, ResidualStaysFloat32InSixteenBits) {
   TinyModel tiny(tiny_config());
-  auto outer = load_outer(tiny.model, mx::bfloat16);
-  auto x = embed(outer, some_tokens(1, 4));
+  auto tables = load_embedding_and_head(tiny.model, mx::bfloat16);
+  auto x = embed(tables, some_tokens(1, 4));
   ForwardContext context{.dtype = mx::bfloat16};
   auto weights = load_block(tiny.model, 0, mx::bfloat16);
   const auto& spec = tiny.model.spec.blocks[0];

@@ -53,7 +53,7 @@ void expect_gradients(const Json& config) {
   EXPECT_TRUE(mx::allclose(traces.x, expected.x, 1e-5, 1e-5).item<bool>());
   for (const auto& module : list_modules(block)) {
     const auto& trace =
-        traces.linears.at(module.expert ? module.home : module.path);
+        traces.linears.at(module.expert ? module.stored : module.path);
     const auto found = product(trace, module.part);
     const auto& gradient = expected.weights.at(module.path);
     EXPECT_TRUE(mx::allclose(found, gradient, 1e-4, 1e-5).item<bool>())

@@ -94,7 +94,7 @@ TEST_P(KlHeads, AreMlxAutodiffs) {
 }
 
 // What a GPU runs.
-TEST_P(KlHeads, SlopesAreMlxs) {
+TEST_P(KlHeads, GradientsAreMlxs) {
   const auto type = GetParam();
   const HeadRows head{
       random({50, 64}, type, 1), random({700, 64}, type, 2, 0.3f), {}, 5};

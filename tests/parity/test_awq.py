@@ -42,7 +42,7 @@ def test_beats_rounding_and_loads(bits, tmp_path):
         assert errors[block["kept"]] == min(errors.values())
         for figures in block["scales"].values():
             assert 0 <= figures["ratio"] < 1
-    assert report["outer"]["model.embed_tokens"]["loss_share"] < 0.8
+    assert report["embedding_and_head"]["model.embed_tokens"]["loss_share"] < 0.8
     model, tokenizer = load(str(out))
     assert generate(model, tokenizer, prompt="The", max_tokens=4)
     config = json.loads((out / "config.json").read_text())["quantization"]

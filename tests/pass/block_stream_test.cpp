@@ -32,7 +32,7 @@ struct Fixture {
   std::vector<TokenBatch> batches =
       make_token_batches(kSequences, tiny.model.spec.vocab, 14);
   MemoryBudget budget;
-  OuterWeights outer = load_outer(tiny.model, mx::float32);
+  EmbeddingAndHead tables = load_embedding_and_head(tiny.model, mx::float32);
   BlockWeights weights = load_block(tiny.model, 0, mx::float32);
 
   explicit Fixture(int64_t bytes) : budget{bytes} {
@@ -46,7 +46,7 @@ struct Fixture {
         batches,
         StreamSettings{mx::float32, scratch.path(), keep_start},
         budget);
-    made->embed(outer);
+    made->embed(tables);
     made->enter(block(), weights);
     return made;
   }
@@ -100,7 +100,7 @@ TEST_P(Streams, StepByStepEqualsTheWholeBlock) {
   for (size_t i = 0; i < fixture.batches.size(); ++i) {
     stream->finish(i);
     in_place->finish(i);
-    auto x = embed(fixture.outer, fixture.batches[i].tokens);
+    auto x = embed(fixture.tables, fixture.batches[i].tokens);
     EXPECT_EQ(difference(stream->start(i), x), 0);
     // Bit for bit, or a resumed run would differ.
     auto y = run_block(fixture.block(), fixture.weights, x, {});
@@ -145,7 +145,7 @@ TEST(Statistics, SumsOverTokensThatAreFitted) {
   auto sums = collect_statistics(
       *stream, full.get(), fixture.batches, {modules[3], 1}, size_t{1});
   EXPECT_EQ(sums.tokens, 14);
-  auto x0 = embed(fixture.outer, fixture.batches[0].tokens);
+  auto x0 = embed(fixture.tables, fixture.batches[0].tokens);
   auto mixed = [&](const BlockWeights& weights) {
     auto input = attention_input(fixture.block(), weights, x0, {});
     return mx::flatten(

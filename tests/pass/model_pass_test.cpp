@@ -31,7 +31,7 @@ struct PassFixture {
   TinyModel tiny{tiny_config()};
   TemporaryFolder scratch;
   MemoryBudget budget;
-  OuterWeights tables = load_outer(tiny.model, mx::float32);
+  EmbeddingAndHead tables = load_embedding_and_head(tiny.model, mx::float32);
 
   /// With no bytes all states lie in the scratch file.
   explicit PassFixture(int64_t bytes) : budget{bytes} {
@@ -141,7 +141,7 @@ TEST(ModelPass, NamesWeightsThatAreNotFinite) {
           tensors.at(name).shape(), std::numeric_limits<float>::infinity()));
   TinyModel tiny(tiny_config(), tensors);
   auto all = MemoryBudget::unlimited();
-  const auto tables = load_outer(tiny.model, mx::float32);
+  const auto tables = load_embedding_and_head(tiny.model, mx::float32);
   ModelPass pass(tiny.model, make_token_batches(kTexts, 61, 14), {}, all);
   pass.embed(&tables);
   try {

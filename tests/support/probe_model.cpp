@@ -34,24 +34,25 @@ mx::Dtype dtype_of(const std::string& name, const Model& model) {
 
 mx::array
 cached_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
-  auto outer = load_outer(model, dtype);
+  auto tables = load_embedding_and_head(model, dtype);
   std::vector<BlockCache> caches(model.spec.blocks.size());
   std::vector<mx::array> parts;
   int length = tokens.shape(1);
   for (int first = 0; first < length;) {
     int count = first == 0 ? std::max(1, length / 2) : 1;
     auto x = embed(
-        outer, mx::slice(tokens, {0, first}, {tokens.shape(0), first + count}));
+        tables,
+        mx::slice(tokens, {0, first}, {tokens.shape(0), first + count}));
     for (const BlockSpec& block : model.spec.blocks) {
       ForwardContext context{.dtype = dtype, .cache = &caches[block.index]};
       x = run_block(block, load_block(model, block.index, dtype), x, context);
     }
-    auto normal = final_norm(model.spec, outer, x, dtype);
+    auto normal = final_norm(model.spec, tables, x, dtype);
     int vocab = static_cast<int>(model.spec.vocab);
     // Two tiles, so that the split of the vocabulary is tested too.
     parts.push_back(mx::concatenate(
-        {head_tile(outer, normal, 0, vocab / 3),
-         head_tile(outer, normal, vocab / 3, vocab - vocab / 3)},
+        {head_tile(tables, normal, 0, vocab / 3),
+         head_tile(tables, normal, vocab / 3, vocab - vocab / 3)},
         -1));
     mx::eval(parts.back());
     first += count;
@@ -72,8 +73,8 @@ std::vector<float> some_scales(const ScaleGroup& group) {
 
 mx::array
 folded_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
-  auto outer = load_outer(model, dtype);
-  auto x = embed(outer, tokens);
+  auto tables = load_embedding_and_head(model, dtype);
+  auto x = embed(tables, tokens);
   ForwardContext context{.dtype = dtype};
   for (const BlockSpec& block : model.spec.blocks) {
     auto weights = load_block(model, block.index, dtype);
@@ -87,8 +88,8 @@ folded_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
     x = run_block(block, weights, x, context);
     std::cout << list_scale_groups(block).size() << " scale groups\n";
   }
-  auto normal = final_norm(model.spec, outer, x, dtype);
-  return head_tile(outer, normal, 0, static_cast<int>(model.spec.vocab));
+  auto normal = final_norm(model.spec, tables, x, dtype);
+  return head_tile(tables, normal, 0, static_cast<int>(model.spec.vocab));
 }
 
 int run(char** args) {

@@ -29,10 +29,10 @@ class RoundedAlone {
       int64_t batch_tokens)
       : model_(model),
         batches_(make_token_batches(sequences, model.spec.vocab, batch_tokens)),
-        outer_(load_outer(model, mx::float32)) {
+        tables_(load_embedding_and_head(model, mx::float32)) {
     inputs_.resize(model.spec.blocks.size() + 1);
     for (const auto& batch : batches_) {
-      inputs_[0].push_back(embed(outer_, batch.tokens));
+      inputs_[0].push_back(embed(tables_, batch.tokens));
       mx::eval(inputs_[0].back());
     }
     for (const auto& block : model.spec.blocks) {
@@ -100,10 +100,10 @@ class RoundedAlone {
   }
 
   ops::Head head_of(const mx::array& x, size_t batch) const {
-    return outer_.head.head(
+    return tables_.head.head(
         pick_tokens(
-            batches_[batch], final_norm(model_.spec, outer_, x, mx::float32)),
-        outer_.logit_cap);
+            batches_[batch], final_norm(model_.spec, tables_, x, mx::float32)),
+        tables_.logit_cap);
   }
 
   std::vector<mx::array> through(
@@ -127,7 +127,7 @@ class RoundedAlone {
 
   const Model& model_;
   std::vector<TokenBatch> batches_;
-  OuterWeights outer_;
+  EmbeddingAndHead tables_;
   std::vector<std::vector<mx::array>> inputs_;  // of each block and batch
 };
 

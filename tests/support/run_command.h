@@ -27,7 +27,7 @@ inline Json run_command(
   if (taken != options.size()) {
     throw std::logic_error(command.name + " lacks one of these options");
   }
-  const Ranks alone;
+  const ProcessGroup alone;
   Session session(command.name, {}, alone);
   const auto report = call->run(session);
   if (text) {

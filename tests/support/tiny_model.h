@@ -103,7 +103,7 @@ inline Tensors random_tensors(const Json& config, uint64_t seed = 1) {
     value.eval();
     tensors.insert_or_assign(name, value);
   };
-  for (const auto& module : list_homes(spec)) {
+  for (const auto& module : list_stored_modules(spec)) {
     auto out = static_cast<int>(module.out);
     auto in = static_cast<int>(module.in);
     float scale = module.kind == ModuleSpec::Kind::embedding

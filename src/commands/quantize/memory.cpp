@@ -14,12 +14,12 @@ namespace {
 // Program, libraries, tokenizer, kernels' scratch, and freed results that are
 // kept for the next ones.
 constexpr int64_t kProgram = 150'000'000 + (int64_t{256} << 20);
-// Of a tile of the head: weights of both sides, slopes, the gradient.
+// Of a tile of the head: weights of both sides, gradients, the gradient.
 constexpr int64_t kHeadTiles = int64_t{64} << 20;
 
-int64_t outer_weights(const Model& model) {
+int64_t embedding_and_head(const Model& model) {
   int64_t weights = 0;
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     weights += module.block < 0 ? module.out * module.in : 0;
   }
   return weights;
@@ -41,7 +41,7 @@ cost_bytes(const Model& model, const StageSizes& sizes, int sequence_length) {
   for (const BlockSpec& block : model.spec.blocks) {
     int64_t weights = 0, traced = 0, squares = 0, largest = 0;
     std::set<std::string> inputs;
-    for (const ModuleSpec& module : list_homes(block)) {
+    for (const ModuleSpec& module : list_stored_modules(block)) {
       weights += module.in * module.out * std::max<int64_t>(1, module.count);
       traced += module.in + module.out;
       const int64_t square = 4 * module.in * module.in;
@@ -52,7 +52,7 @@ cost_bytes(const Model& model, const StageSizes& sizes, int sequence_length) {
         most, weights * item + 2 * batch * traced * item + squares + largest);
   }
   return kProgram + std::min(activations, settings.activation_bytes) +
-      std::max(most, kHeadTiles + outer_weights(model) * 5 / 8);
+      std::max(most, kHeadTiles + embedding_and_head(model) * 5 / 8);
 }
 
 }  // namespace

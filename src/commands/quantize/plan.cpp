@@ -37,7 +37,7 @@ WidthPlan assumed_widths(
     const QuantizePlanOptions& options) {
   const auto candidates = list_candidates(options.plan, options.target);
   WidthChooser widths(model, candidates);
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     std::vector<double> losses;
     for (const auto& candidate : candidates) {
       const double steps = candidate ? double(1 << candidate->bits) : 1e9;

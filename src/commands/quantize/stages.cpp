@@ -54,7 +54,7 @@ WidthPlan choose_widths(
   }
   // Where the one width does not fit, floats are what there is.
   std::vector<Candidate> specs;
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     const bool fitting =
         module.packable && fits(*candidates.front(), module.in);
     specs.push_back(fitting ? candidates.front() : std::nullopt);
@@ -131,7 +131,7 @@ Json run_rounding(
   walk.memory_limit = context.options.memory_limit;
   walk.data.sequence_length = context.mix.sequence_length;
   walk.part = true;
-  const Ranks alone;
+  const ProcessGroup alone;
   Session session(stage.name, context.progress, alone);
   MethodRun run(session, context.model, context.model_folder, walk);
   session.describe_input(context.model);
@@ -186,7 +186,7 @@ Json run_dwq(
     all.insert(all.end(), data.train.batches.begin(), data.train.batches.end());
   }
   data.train.batches = std::move(all);
-  const Ranks alone;
+  const ProcessGroup alone;
   Session session(stage::kDwq, context.progress, alone);
   dwq(session,
       context.model,

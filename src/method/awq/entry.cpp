@@ -63,13 +63,13 @@ class Settings : public MethodSettings {
   }
 
   QuantPlan plan(const Model& model) const override {
-    const auto outer = make_quant_spec(
+    const auto tables = make_quant_spec(
         "affine", options_.embed_bits, options_.embed_group_size);
     return plan_modules(
         model,
         make_quant_spec("affine", options_.bits, options_.group_size),
-        outer,
-        outer);
+        tables,
+        tables);
   }
 
   std::string title() const override {

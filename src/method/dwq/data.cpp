@@ -23,7 +23,7 @@ class Loader {
   Loader(
       const Model& teacher,
       const DwqOptions& options,
-      const Ranks& ranks,
+      const ProcessGroup& ranks,
       const ProgressFn& progress)
       : teacher_(teacher),
         options_(options),
@@ -118,7 +118,7 @@ class Loader {
 
   const Model& teacher_;
   const DwqOptions& options_;
-  const Ranks& ranks_;
+  const ProcessGroup& ranks_;
   const ProgressFn& progress_;
   DwqData result_;
   size_t taken_ = 0;  // sequences to train on
@@ -153,7 +153,7 @@ DwqData load_dwq_data(
     const Model& teacher,
     const fs::path& teacher_folder,
     const DwqOptions& options,
-    const Ranks& ranks,
+    const ProcessGroup& ranks,
     const FetchDatasetFn& fetch_dataset,
     const ProgressFn& progress) {
   return Loader(teacher, options, ranks, progress)

@@ -7,7 +7,7 @@
 #include "method/dwq/options.h"
 #include "method/dwq/targets.h"
 #include "model/model.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 #include "text/load_data.h"
 
 namespace pennyweight {
@@ -41,7 +41,7 @@ DwqData load_dwq_data(
     const Model& teacher,
     const fs::path& teacher_folder,
     const DwqOptions& options,
-    const Ranks& ranks,
+    const ProcessGroup& ranks,
     const FetchDatasetFn& fetch_dataset,
     const ProgressFn& progress);
 

@@ -136,7 +136,7 @@ void Distiller::through_embedding(
 void Distiller::read_tables() {
   if (part_.embeds || part_.heads) {
     tables_.reset();
-    tables_ = student_.outer();
+    tables_ = student_.tables();
   }
 }
 

@@ -61,7 +61,7 @@ class Distiller {
   MemoryBudget budget_;
   fs::path folder_;
   ForwardContext context_;
-  std::optional<OuterWeights> tables_;  // as trained so far
+  std::optional<EmbeddingAndHead> tables_;  // as trained so far
 };
 
 }  // namespace pennyweight

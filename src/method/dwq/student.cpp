@@ -55,20 +55,20 @@ Student::Student(const Model& model, const ModelPart& part)
     }
   }
   if (part.embeds || part.heads) {
-    outer_ = load_outer(model, model.dtype);
-    outer_->rounded = true;
-    const auto hold_outer = [&](const std::string& path) {
+    tables_ = load_embedding_and_head(model, model.dtype);
+    tables_->rounded = true;
+    const auto hold_table = [&](const std::string& path) {
       hold(path, load_linear(model, path, model.dtype));
     };
     if (part.embeds || !model.spec.head) {
-      hold_outer(model.spec.embedding);
+      hold_table(model.spec.embedding);
     }
     if (part.heads && model.spec.head) {
-      hold_outer(model.spec.head->path);
+      hold_table(model.spec.head->path);
     }
   }
   for (const ModuleSpec& module : list_modules(model.spec)) {
-    auto spec = model.quantized.find(module.home);
+    auto spec = model.quantized.find(module.stored);
     if (spec != model.quantized.end() && is_trained(spec->second)) {
       trained_.push_back(module.path);
       modules_.emplace(module.path, module);
@@ -99,7 +99,7 @@ void Student::find_units() {
 
 mx::Shape Student::groups_of(const std::string& path) const {
   const auto& module = modules_.at(path);
-  auto shape = model_.tensors.info(module.home + ".scales").shape;
+  auto shape = model_.tensors.info(module.stored + ".scales").shape;
   if (module.part >= 0) {
     shape.erase(shape.begin());
   }
@@ -154,22 +154,22 @@ BlockWeights Student::expanded_block(
   return weights;
 }
 
-OuterWeights Student::outer() const {
-  auto outer = *outer_;
-  const auto trained = [&](OuterTable& table) {
+EmbeddingAndHead Student::tables() const {
+  auto tables = *tables_;
+  const auto trained = [&](VocabTable& table) {
     if (trains(table.path())) {
       const auto now = weight(table.path());
       mx::eval(now.scales, *now.biases);
       table = table.with_groups(now.scales, *now.biases);
     }
   };
-  trained(outer.embedding);
+  trained(tables.embedding);
   if (model_.spec.head) {
-    trained(outer.head);
+    trained(tables.head);
   } else {
-    outer.head = outer.embedding;
+    tables.head = tables.embedding;
   }
-  return outer;
+  return tables;
 }
 
 void Student::add(
@@ -316,7 +316,7 @@ std::map<std::string, mx::array> Student::result() const {
             part == ".scales" ? weight.scales : *weight.biases, mx::float32);
       });
       const auto& module = modules_.at(path);
-      const auto name = module.home + part;
+      const auto name = module.stored + part;
       value = mx::astype(value, model_.tensors.info(name).dtype);
       mx::eval(value);
       value = own_copy(value);

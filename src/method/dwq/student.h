@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "method/dwq/optimizer.h"
+#include "model/embedding_and_head.h"
 #include "model/model.h"
-#include "model/outer_weights.h"
 #include "model/weights.h"
 #include "pass/model_part.h"
 
@@ -42,7 +42,7 @@ class Student {
   BlockWeights expanded_block(int index, std::vector<std::string>& trained)
       const;
   /// Embedding, final norm and head, as trained so far.
-  OuterWeights outer() const;
+  EmbeddingAndHead tables() const;
   ops::QuantizedWeight weight(const std::string& path) const {
     return groups_.at(path).weight();
   }
@@ -60,9 +60,9 @@ class Student {
       const ops::GroupGradients& gradients);
   /// Sums the step's gradients over all processes; their norm.
   double reduce();
-  /// Goes down by them and forgets them. step.rate is that of a module with the
-  /// mean unit; others' are as much higher or lower as their scales are, since
-  /// that is what a rounding costs them.
+  /// Takes one step of Adam by the summed gradients, and clears them. step.rate
+  /// is the rate of a module whose scales have the mean size; another module's
+  /// rate grows with its scales, since a rounding there costs as much more.
   void update(const AdamStep& step);
   /// The mean over all trained groups of |scale| at the start.
   double unit() const {
@@ -95,7 +95,7 @@ class Student {
   const Model& model_;
   ModelPart part_;
   std::map<int, BlockWeights> blocks_;
-  std::optional<OuterWeights> outer_;
+  std::optional<EmbeddingAndHead> tables_;
   std::vector<std::string> trained_;
   std::map<std::string, ModuleSpec> modules_;  // trained
   std::map<std::string, TrainedGroups> groups_;

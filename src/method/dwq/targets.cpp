@@ -114,9 +114,9 @@ TeacherTargets::TeacherTargets(
       budget_{activation_bytes},
       folder_(std::move(folder)) {
   if (part.embeds || part.heads) {
-    outer_ = load_outer(model, model.dtype);
-    outer_->rounded = true;
-    require_finite(model, *outer_);
+    tables_ = load_embedding_and_head(model, model.dtype);
+    tables_->rounded = true;
+    require_finite(model, *tables_);
   }
 }
 
@@ -131,19 +131,19 @@ void TeacherTargets::prepare(const std::vector<DistillChunk>& chunks) {
       std::move(batches),
       {.dtype = model_.dtype, .scratch_folder = folder_, .part = part_},
       budget_);
-  pass.embed(outer_ ? &*outer_ : nullptr);
+  pass.embed(tables_ ? &*tables_ : nullptr);
   pass.forward();
   if (!part_.heads) {
     return;
   }
   rows_ = std::make_unique<ActivationStore>(chunks.size(), budget_, folder_);
   for (size_t i = 0; i < chunks.size(); ++i) {
-    rows_->put(i, pass.head_rows(*outer_, i));
+    rows_->put(i, pass.head_rows(*tables_, i));
   }
 }
 
 Targets::Rows TeacherTargets::of(size_t i) const {
-  return outer_->head.head(rows_->get(i), outer_->logit_cap);
+  return tables_->head.head(rows_->get(i), tables_->logit_cap);
 }
 
 fs::path

@@ -75,7 +75,7 @@ class TeacherTargets : public Targets {
   ModelPart part_;
   MemoryBudget budget_;
   fs::path folder_;
-  std::optional<OuterWeights> outer_;
+  std::optional<EmbeddingAndHead> tables_;
   std::unique_ptr<ActivationStore> rows_;
 };
 

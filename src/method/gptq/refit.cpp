@@ -208,9 +208,9 @@ static void gather(
       }
       sums.ones[size_t(fg)] = float(ones);
     }
-    const float* slope = gradient + column * kLanes;
-    lane_dots(slope, q, size, sums.moment.data() + g * kLanes);
-    lane_sums(slope, size, sums.sum.data() + g * kLanes);
+    const float* here = gradient + column * kLanes;
+    lane_dots(here, q, size, sums.moment.data() + g * kLanes);
+    lane_sums(here, size, sums.sum.data() + g * kLanes);
   }
 }
 

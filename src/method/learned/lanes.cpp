@@ -69,12 +69,12 @@ void learn_group(LearnGroup& g, const AdamFactors& adam) {
     by_scale = hn::MulAdd(dw, hn::Sub(code, middle), by_scale);
     by_centre = hn::Add(dw, by_centre);
     const Vec rise = hn::Mul(stiffness, load(g.curvature + i));
-    const Vec slope =
+    const Vec gradient =
         hn::Mul(scale, hn::MulAdd(rise, hn::Sub(latent, code), dw));
     Vec m = load(g.m + i);
     Vec v = load(g.v + i);
-    m = hn::MulAdd(all(1 - kBeta1), hn::Sub(slope, m), m);
-    v = hn::MulAdd(all(1 - kBeta2), hn::Sub(hn::Mul(slope, slope), v), v);
+    m = hn::MulAdd(all(1 - kBeta1), hn::Sub(gradient, m), m);
+    v = hn::MulAdd(all(1 - kBeta2), hn::Sub(hn::Mul(gradient, gradient), v), v);
     store(m, g.m + i);
     store(v, g.v + i);
     const Vec size = hn::Add(hn::Sqrt(hn::Mul(v, all(adam.square))), all(kEps));

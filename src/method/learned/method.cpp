@@ -143,20 +143,20 @@ class Training {
   }
 
   double advance() {
-    auto slope = task_.slope(dense_, paths_, draw_.next(options_.tokens));
-    sum_ += slope.error;
+    auto step = task_.gradient(dense_, paths_, draw_.next(options_.tokens));
+    sum_ += step.error;
     const double rate = scheduled_rate(1, steps_, options_.steps);
     for (auto& [path, weight] : weights_) {
       weight.update(
-          slope.gradients.at(path),
+          step.gradients.at(path),
           {.rate = rate * options_.rate,
            .grid_rate = rate * options_.grid_rate,
-           .factor = slope.factor,
+           .factor = step.factor,
            .step = steps_ + 1});
-      slope.gradients.erase(path);
+      step.gradients.erase(path);
       dense_.insert_or_assign(path, weight.weight());
     }
-    return slope.error;
+    return step.error;
   }
 
   void keep_if_better() {

@@ -187,11 +187,11 @@ void LearnedWeight::update(const mx::array& gradient, const LearnStep& step) {
       static_cast<float>(step.factor)};
   const float grid_rate =
       static_cast<float>(step.grid_rate) * unit_ * adam.mean;
-  const auto move = [&](Grid& grid, size_t i, float slope) {
+  const auto move = [&](Grid& grid, size_t i, float gradient) {
     float& m = grid.m[i];
     float& v = grid.v[i];
-    m += (1 - learned::kBeta1) * (slope - m);
-    v += (1 - learned::kBeta2) * (slope * slope - v);
+    m += (1 - learned::kBeta1) * (gradient - m);
+    v += (1 - learned::kBeta2) * (gradient * gradient - v);
     grid.value[i] -=
         grid_rate * m / (std::sqrt(v * adam.square) + learned::kEps);
   };

@@ -72,9 +72,9 @@ struct LearnStep {
 /// One affine module under training: W = s (q - c) + b, c the middle code,
 /// q = round(t) within the codes, t the latents. Adam (arXiv 1412.6980, b1 0.9,
 /// b2 0.99) on t and on each group's s and b. As if rounding were not there,
-/// t's slope would be s dL/dW; then latents gather at the edges between codes
-/// and flip to and fro. What is taken is the slope where t is, not q: with h
-/// the loss's curvature by W,
+/// t's gradient would be s dL/dW; then latents gather at the edges between
+/// codes and flip to and fro. What is taken is the gradient where t is, not q:
+/// with h the loss's curvature by W,
 ///   s (dL/dW + h s (t - q)),
 /// so that a code moves where t's own best is nearer to another, as in
 /// coordinate descent. A latent stays within half a code of the codes. 13

@@ -138,10 +138,10 @@ double by_gptq(
 
 }  // namespace
 
-SlopeSums::SlopeSums(int64_t out, int64_t parts)
+GradientSums::GradientSums(int64_t out, int64_t parts)
     : out_(out), sums_(size_t(out * parts)) {}
 
-mx::array SlopeSums::add(
+mx::array GradientSums::add(
     const mx::array& dy,
     const std::optional<mx::array>& part) {
   auto rows = mx::contiguous(mx::reshape(dy, {-1, dy.shape(-1)}));
@@ -186,7 +186,7 @@ mx::array SlopeSums::add(
   return means;
 }
 
-std::vector<float> SlopeSums::row_weights(int64_t part) const {
+std::vector<float> GradientSums::row_weights(int64_t part) const {
   std::vector<float> weights;
   for (int64_t j = 0; j < out_; ++j) {
     weights.push_back(

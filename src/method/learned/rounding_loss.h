@@ -22,9 +22,9 @@
 namespace pennyweight {
 
 /// Sums over tokens of g_r^2, of a linear or of each of a stack's parts.
-class SlopeSums {
+class GradientSums {
  public:
-  explicit SlopeSums(int64_t out, int64_t parts = 1);
+  explicit GradientSums(int64_t out, int64_t parts = 1);
   /// dy [rows, out], evaluated; `part` uint32 [rows], evaluated, says whose
   /// each row is. Gives the rows' a, the mean of g_r^2 over r, float32 [rows,
   /// 1]. The same for any number of threads.
@@ -71,10 +71,11 @@ struct LossPoint {
 };
 using NearestFn = std::function<double(const QuantSpec&)>;
 
-/// Of each candidate, 0: floats, NaN: it does not fit rows of `in` weights.
-/// Away from the points it is nearest's loss, times what GPTQ leaves of that
-/// at the point of the closest width, the higher of two; without points it is
-/// nearest's.
+/// The loss of each candidate width: 0 for a module that stays unquantized, NaN
+/// for a width whose groups do not divide `in`. Between the measured points a
+/// candidate's loss is that of rtn, scaled by what GPTQ leaves of rtn's loss at
+/// the nearest measured width (the higher of two that are equally near).
+/// Without points it is rtn's.
 std::vector<double> spread_losses(
     const std::vector<LossPoint>& points,
     const std::vector<Candidate>& candidates,

@@ -45,7 +45,7 @@ void pick(const TokenBatch& batch, LinearTrace& trace) {
 CostSums::CostSums(const BlockSpec& spec) : spec_(spec) {
   for (const ModuleSpec& module : list_modules(spec)) {
     if (!module.expert || module.part == 0) {
-      const auto path = module.expert ? module.home : module.path;
+      const auto path = module.expert ? module.stored : module.path;
       modules_.emplace(path, module);
     }
   }
@@ -81,9 +81,9 @@ void CostSums::add(
     const auto& [own, first] = sums_.try_emplace(
         path,
         Linear{
-            SlopeSums(module.out, module.expert ? module.count : 1),
+            GradientSums(module.out, module.expert ? module.count : 1),
             std::nullopt});
-    const auto weights = own->second.slopes.add(*trace.dy, trace.expert);
+    const auto weights = own->second.gradients.add(*trace.dy, trace.expert);
     auto& x = *trace.x;
     if (module.expert && batch.picks) {
       // Padding has no gradient.

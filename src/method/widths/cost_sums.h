@@ -11,13 +11,13 @@
 namespace pennyweight {
 
 /// What costs are made of, summed over the batches that go back through one
-/// block: each linear's slopes and its inputs weighed by them, and the Hessian
-/// of each kind of input. Stacks of experts are one linear.
+/// block: each linear's gradients and its inputs weighed by them, and the
+/// Hessian of each kind of input. Stacks of experts are one linear.
 class CostSums {
  public:
   /// Of one linear, or of a stack of experts.
   struct Linear {
-    SlopeSums slopes;
+    GradientSums gradients;
     std::optional<mx::array> metric;
   };
 

@@ -255,13 +255,13 @@ std::vector<RoundingEffect> rounding_effects(
   };
   const auto whole = dense(weight);
   const auto at = dense(low);
-  const auto slope = dense(gradient);
+  const auto by_weight = dense(gradient);
   std::vector<RoundingEffect> effects;
   for (const auto& candidate : candidates) {
     effects.push_back(effect_of(
         whole,
         at,
-        slope,
+        by_weight,
         candidate ? dense(rounded(weight, *candidate)) : whole));
   }
   return effects;

@@ -8,7 +8,7 @@
 #include "core/time_left.h"
 #include "method/packed_block.h"
 #include "method/widths/cost_sums.h"
-#include "method/widths/outer_costs.h"
+#include "method/widths/table_costs.h"
 #include "ops/kl_head.h"
 #include "pass/block_work.h"
 #include "pass/floats.h"
@@ -40,14 +40,14 @@ class CostPass {
              .scratch_folder = settings.scratch_folder,
              .keep_inputs = true},
             budget_),
-        outer_(load_outer(model, model.dtype)),
+        tables_(load_embedding_and_head(model, model.dtype)),
         tokens_(pass_.tokens()) {
-    require_finite(model, outer_);
+    require_finite(model, tables_);
   }
 
   RoundingCosts run() {
     left_ = TimeLeft(count_steps(model_, settings_, double(tokens_)));
-    pass_.embed(&outer_);
+    pass_.embed(&tables_);
     pass_.forward(
         [&](const BlockSpec& block) {
           tick(static_cast<size_t>(block.index));
@@ -59,9 +59,9 @@ class CostPass {
             left_.done();
           }
         });
-    const auto outer =
-        measure_outer_costs({model_, outer_, pass_}, settings_, progress_);
-    for (const auto& costs : outer) {
+    const auto tables =
+        measure_table_costs({model_, tables_, pass_}, settings_, progress_);
+    for (const auto& costs : tables) {
       add(costs.path, costs);
     }
     left_.done();
@@ -105,17 +105,17 @@ class CostPass {
           tokens * (3 * work.products + 2 * work.sums) +
           points * work.rounding / 6);
     }
-    const double measured = std::min(tokens, double(settings.outer_tokens));
+    const double measured = std::min(tokens, double(settings.table_tokens));
     const double head = double(model.spec.vocab) * double(model.spec.hidden);
-    double outer = 0;
-    for (const ModuleSpec& module : list_homes(model.spec)) {
+    double tables = 0;
+    for (const ModuleSpec& module : list_stored_modules(model.spec)) {
       if (module.block < 0) {
-        outer +=
+        tables +=
             double(settings.gptq_bits.size()) * measured * (all + 4 * head);
       }
     }
     auto steps = forward;
-    steps.push_back(outer);
+    steps.push_back(tables);
     steps.push_back(2 * tokens * head);
     steps.insert(steps.end(), backward.rbegin(), backward.rend());
     return steps;
@@ -126,10 +126,10 @@ class CostPass {
     int64_t first = 0;
     for (size_t i = 0; i < pass_.batches().size(); ++i) {
       const auto by_rows = ops::fisher_head(
-          outer_.head.head(pass_.head_rows(outer_, i), outer_.logit_cap),
+          tables_.head.head(pass_.head_rows(tables_, i), tables_.logit_cap),
           settings_.seed,
           first);
-      pass_.head_back(outer_, i, by_rows);
+      pass_.head_back(tables_, i, by_rows);
       first += pass_.batches()[i].count;
     }
   }
@@ -179,26 +179,26 @@ class CostPass {
     const int64_t parts = module.expert ? module.count : 1;
     for (int64_t part = 0; part < parts; ++part) {
       const auto& path =
-          module.expert ? part_path(module.home, part) : module.path;
+          module.expert ? part_path(module.stored, part) : module.path;
       const auto losses = rounding_losses(
           {*weights.linears.at(path).dense,
            *sums.metric,
-           sums.slopes.row_weights(part),
+           sums.gradients.row_weights(part),
            hessian},
           settings_.candidates,
           settings_.gptq_bits,
           settings_.row_step);
-      ModuleCosts costs{module.home, module.in * module.out, {}};
+      ModuleCosts costs{module.stored, module.in * module.out, {}};
       for (const double loss : losses) {
         costs.losses.push_back(loss / double(tokens_));
       }
-      add(module.home, costs);
+      add(module.stored, costs);
     }
   }
 
   /// Parts of a stack are rounded alike, and so counted together.
-  void add(const std::string& home, const ModuleCosts& costs) {
-    const auto [it, first] = found_.emplace(home, costs);
+  void add(const std::string& stored, const ModuleCosts& costs) {
+    const auto [it, first] = found_.emplace(stored, costs);
     if (first) {
       return;
     }
@@ -210,7 +210,7 @@ class CostPass {
 
   RoundingCosts finish() {
     RoundingCosts result{settings_.candidates, {}, tokens_};
-    for (const ModuleSpec& module : list_homes(model_.spec)) {
+    for (const ModuleSpec& module : list_stored_modules(model_.spec)) {
       const auto it = found_.find(module.path);
       if (it != found_.end()) {
         result.modules.push_back(std::move(it->second));
@@ -238,10 +238,10 @@ class CostPass {
   size_t blocks_;
   MemoryBudget budget_;
   ModelPass pass_;
-  OuterWeights outer_;
+  EmbeddingAndHead tables_;
   int64_t tokens_;
   TimeLeft left_{{}};
-  std::map<std::string, ModuleCosts> found_;  // by home
+  std::map<std::string, ModuleCosts> found_;  // by stored module
 };
 
 }  // namespace

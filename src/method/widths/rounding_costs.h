@@ -26,11 +26,11 @@ struct CostSettings {
   int64_t row_step = 1;
   /// Tokens over which modules outside the blocks are measured, one sequence
   /// at least.
-  int64_t outer_tokens = 2048;
+  int64_t table_tokens = 2048;
 };
 
 struct ModuleCosts {
-  std::string path;  // of list_homes()
+  std::string path;  // of list_stored_modules()
   int64_t parameters = 0;
   /// Of each candidate the mean KL in nats that rounding this module alone
   /// adds; NaN: it does not fit.
@@ -39,7 +39,7 @@ struct ModuleCosts {
 
 struct RoundingCosts {
   std::vector<Candidate> candidates;
-  std::vector<ModuleCosts> modules;  // as list_homes() has them
+  std::vector<ModuleCosts> modules;  // as list_stored_modules() has them
   int64_t tokens = 0;
 };
 

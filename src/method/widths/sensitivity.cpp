@@ -58,32 +58,32 @@ class Pass {
              .scratch_folder = settings.scratch_folder,
              .keep_inputs = true},
             budget_),
-        outer_(load_outer(model, model.dtype)),
-        low_outer_(outer_) {
+        tables_(load_embedding_and_head(model, model.dtype)),
+        low_tables_(tables_) {
     for (const BlockSpec& block : model.spec.blocks) {
       for (const ModuleSpec& module : list_modules(block)) {
         modules_.emplace(module.path, module);
       }
     }
     tokens_ = low_.tokens();
-    require_finite(model, outer_);
-    const auto round = [&](OuterTable& table) {
+    require_finite(model, tables_);
+    const auto round = [&](VocabTable& table) {
       if (fits(settings.low, model.spec.hidden)) {
         table = table.with_packed(quantize(table, settings.low));
       }
     };
-    low_outer_.rounded = true;
-    round(low_outer_.embedding);
+    low_tables_.rounded = true;
+    round(low_tables_.embedding);
     if (model.spec.head) {
-      round(low_outer_.head);
+      round(low_tables_.head);
     } else {
-      low_outer_.head = low_outer_.embedding;
+      low_tables_.head = low_tables_.embedding;
     }
   }
 
   Sensitivities run() {
-    full_.embed(&outer_);
-    low_.embed(&low_outer_);
+    full_.embed(&tables_);
+    low_.embed(&low_tables_);
     low_.forward([&](const BlockSpec& block) {
       tick(static_cast<size_t>(block.index));
       const auto weights = full_.load(block);
@@ -140,25 +140,25 @@ class Pass {
     }
     result_.loss = loss / static_cast<double>(tokens_);
     if (model_.spec.head) {
-      keep_table(outer_.head, head_effects_);
+      keep_table(tables_.head, head_effects_);
     }
   }
 
   double group_through_head(size_t begin, size_t end) {
     std::vector<mx::array> full, low;
     for (size_t i = begin; i < end; ++i) {
-      full.push_back(full_.head_rows(outer_, i));
-      low.push_back(low_.head_rows(low_outer_, i));
+      full.push_back(full_.head_rows(tables_, i));
+      low.push_back(low_.head_rows(low_tables_, i));
       mx::eval(full.back(), low.back());
     }
     const auto kl = ops::kl_head(
-        low_outer_.head.head(mx::concatenate(low, 0), outer_.logit_cap),
-        outer_.head.head(mx::concatenate(full, 0), outer_.logit_cap),
+        low_tables_.head.head(mx::concatenate(low, 0), tables_.logit_cap),
+        tables_.head.head(mx::concatenate(full, 0), tables_.logit_cap),
         {.factor = 1.0f / static_cast<float>(tokens_)},
         [&](int first, int count, const mx::array& gradient) {
           add_effects(
-              *outer_.head.dense_rows(first, count).dense,
-              *low_outer_.head.dense_rows(first, count).dense,
+              *tables_.head.dense_rows(first, count).dense,
+              *low_tables_.head.dense_rows(first, count).dense,
               gradient,
               begin == 0,
               head_effects_);
@@ -167,7 +167,7 @@ class Pass {
     for (size_t i = begin; i < end; ++i) {
       const int count = static_cast<int>(batches_[i].count);
       low_.head_back(
-          low_outer_,
+          low_tables_,
           i,
           mx::slice(kl.dx, {row, 0}, {row + count, kl.dx.shape(1)}));
       row += count;
@@ -212,14 +212,14 @@ class Pass {
   // adds: alignments are sums over rows.
   void through_embedding() {
     tick(2 * blocks_ + 1);
-    const auto& table = outer_.embedding;
+    const auto& table = tables_.embedding;
     auto effects = model_.spec.head ? Effects() : head_effects_;
     if (model_.spec.head) {
       each_rows(table.vocab(), [&](int first, int count) {
         const auto rows = *table.dense_rows(first, count).dense;
         add_effects(
             rows,
-            *low_outer_.embedding.dense_rows(first, count).dense,
+            *low_tables_.embedding.dense_rows(first, count).dense,
             mx::zeros(rows.shape()),
             true,
             effects);
@@ -229,10 +229,10 @@ class Pass {
       const auto tokens = mx::flatten(batches_[i].tokens);
       add_effects(
           mx::astype(table.take(tokens, true), model_.dtype),
-          low_outer_.embedding.take(tokens, true),
+          low_tables_.embedding.take(tokens, true),
           mx::multiply(
               mx::flatten(low_.gradient(i), 0, 1),
-              mx::array(outer_.embedding_scale)),
+              mx::array(tables_.embedding_scale)),
           false,
           effects);
     }
@@ -282,7 +282,7 @@ class Pass {
     return own;
   }
 
-  void keep_table(const OuterTable& table, const Effects& effects) {
+  void keep_table(const VocabTable& table, const Effects& effects) {
     keep(
         table.path(),
         sensitivity(int64_t{table.vocab()} * model_.spec.hidden, effects));
@@ -296,13 +296,13 @@ class Pass {
     Effects effects;
     add_effects(weight, low, gradient, true, effects);
     keep(
-        modules_.at(path).home,
+        modules_.at(path).stored,
         sensitivity(static_cast<int64_t>(weight.size()), effects));
   }
 
   // Parts of a stack are rounded alike, and so counted together.
-  void keep(const std::string& home, const ModuleSensitivity& own) {
-    const auto [it, first] = result_.modules.emplace(home, own);
+  void keep(const std::string& stored, const ModuleSensitivity& own) {
+    const auto [it, first] = result_.modules.emplace(stored, own);
     if (first) {
       return;
     }
@@ -325,8 +325,8 @@ class Pass {
   MemoryBudget budget_;
   ModelPass full_;  // of the full model
   ModelPass low_;   // of the rounded one, and back through it
-  OuterWeights outer_;
-  OuterWeights low_outer_;
+  EmbeddingAndHead tables_;
+  EmbeddingAndHead low_tables_;
   int64_t tokens_ = 0;
   std::vector<RoundingEffect> head_effects_;
   Sensitivities result_;

@@ -44,7 +44,7 @@ void add_stored_names(
       add(norm.path + ".bias");
     }
   };
-  for (const ModuleSpec& module : list_homes(spec)) {
+  for (const ModuleSpec& module : list_stored_modules(spec)) {
     for (const char* suffix : {".weight", ".bias", ".scales", ".biases"}) {
       add(module.path + suffix);
     }

@@ -19,8 +19,8 @@ namespace {
 
 const QuantSpec kTypical{"affine", 4, 64};
 
-mx::array embedded(const OuterWeights& outer, const TokenBatch& batch) {
-  auto x = embed(outer, batch.tokens);
+mx::array embedded(const EmbeddingAndHead& tables, const TokenBatch& batch) {
+  auto x = embed(tables, batch.tokens);
   mx::eval(x);
   return x;
 }
@@ -31,17 +31,17 @@ BlockProbe::BlockProbe(
     const Model& model,
     const BlockSpec& spec,
     const std::vector<TokenBatch>& batches,
-    const OuterWeights& outer,
+    const EmbeddingAndHead& tables,
     RateSampler& sampler)
     : model_(model),
       spec_(spec),
       batches_(batches),
-      outer_(outer),
+      tables_(tables),
       sampler_(sampler),
       context_{.dtype = model.dtype},
       weights_(
           load_block(model, spec.index, model.dtype, PackedWeights::expand)),
-      x_(embedded(outer, batches.front())) {
+      x_(embedded(tables, batches.front())) {
   for (const ModuleSpec& module : list_modules(spec)) {
     const auto& linear = weights_.linears.at(module.path);
     if (module.packable && fits(kTypical, module.in)) {
@@ -85,8 +85,8 @@ void BlockProbe::measure_walk(
     BlockStream full(batches_, settings, budget);
     settings.keep_start = true;
     BlockStream quantized(batches_, settings, budget);
-    full.embed(outer_);
-    quantized.embed(outer_);
+    full.embed(tables_);
+    quantized.embed(tables_);
     const auto found = spec_.moe ? walk_experts(plan, full, quantized, widths)
                                  : walk(plan, full, quantized, widths);
     sums.push_back(found.sums);
@@ -157,7 +157,7 @@ BlockProbe::Walk BlockProbe::walk_experts(
     BlockStream& full,
     BlockStream& quantized,
     std::map<int64_t, WidthSample>& widths) {
-  const Ranks alone;
+  const ProcessGroup alone;
   const ProgressFn silent;
   WalkTask task(
       {"plan",
@@ -202,15 +202,15 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
   const auto tokens = double(batches_.front().count);
   expand();
   rates.learn = sampler_.seconds([&] {
-    auto slope = loss_gradients(
+    auto found = loss_gradients(
         spec_,
         expanded,
         paths,
         x_,
         [](const mx::array& y) { return mx::sum(mx::square(y)); },
         context_);
-    std::vector<mx::array> wanted{slope.loss};
-    for (const auto& [path, gradient] : slope.weights) {
+    std::vector<mx::array> wanted{found.loss};
+    for (const auto& [path, gradient] : found.weights) {
       wanted.push_back(gradient);
     }
     mx::eval(wanted);

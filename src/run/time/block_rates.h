@@ -19,7 +19,7 @@ class BlockProbe {
       const Model& model,
       const BlockSpec& spec,
       const std::vector<TokenBatch>& batches,
-      const OuterWeights& outer,
+      const EmbeddingAndHead& tables,
       RateSampler& sampler);
 
   BlockRates measure(std::map<int64_t, WidthSample>& widths);
@@ -47,7 +47,7 @@ class BlockProbe {
   const Model& model_;
   const BlockSpec& spec_;
   const std::vector<TokenBatch>& batches_;
-  const OuterWeights& outer_;
+  const EmbeddingAndHead& tables_;
   RateSampler& sampler_;
   ForwardContext context_;
   BlockWeights weights_;

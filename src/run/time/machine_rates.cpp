@@ -27,7 +27,7 @@ constexpr int64_t kLargeBlock = 150'000'000;
 // And of the head.
 constexpr int kHeadTokens = 1024;
 constexpr int kHeadRows = 16384;
-constexpr int64_t kOuterRows = 4096;
+constexpr int64_t kTimedRows = 4096;
 constexpr int64_t kRows = 1024;
 
 /// Two of so many tokens.
@@ -63,7 +63,7 @@ WidthSample
 bare_sample(const Model& model, const ModuleSpec& module, int64_t rows) {
   const int count = static_cast<int>(std::min(rows, module.out));
   const auto linear = load_linear(
-      model, module.home, model.dtype, PackedWeights::expand, module.part);
+      model, module.stored, model.dtype, PackedWeights::expand, module.part);
   auto weight = mx::contiguous(*linear.rows(0, count).dense);
   mx::eval(weight);
   return {
@@ -77,20 +77,20 @@ bare_sample(const Model& model, const ModuleSpec& module, int64_t rows) {
 }
 
 /// What no block holds is timed apart: runs take many of its rows at once.
-void measure_outer(
+void measure_tables(
     const Model& model,
     const std::map<int64_t, WidthSample>& widths,
     RateSampler& sampler,
     MachineRates& rates) {
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     if (module.block < 0 && module.packable &&
-        !rates.outer.contains(module.in)) {
-      auto sample = bare_sample(model, module, kOuterRows);
+        !rates.tables.contains(module.in)) {
+      auto sample = bare_sample(model, module, kTimedRows);
       if (const auto it = widths.find(module.in); it != widths.end()) {
         sample.sums.hessian = it->second.sums.hessian;
       }
-      rates.outer[module.in] =
-          measure_outer_width(sample, model.dtype, sampler);
+      rates.tables[module.in] =
+          measure_table_width(sample, model.dtype, sampler);
     }
   }
 }
@@ -100,22 +100,23 @@ class HeadProbe {
  public:
   HeadProbe(
       const Model& model,
-      const OuterWeights& outer,
+      const EmbeddingAndHead& tables,
       const TokenBatch& batch,
       RateSampler& sampler)
       : model_(model),
         sampler_(sampler),
-        cap_(outer.logit_cap),
-        head_(outer.head.dense_rows(
+        cap_(tables.logit_cap),
+        head_(tables.head.dense_rows(
             0,
             static_cast<int>(std::min<int64_t>(kHeadRows, model.spec.vocab)))),
-        x_(rows_of(model, outer, batch)),
+        x_(rows_of(model, tables, batch)),
         share_(double(head_.dense->shape(0)) / double(model.spec.vocab)) {}
 
   HeadRates measure() {
     HeadRates rates;
-    rates.load = sampler_.seconds(
-        [&] { require_finite(model_, load_outer(model_, model_.dtype)); });
+    rates.load = sampler_.seconds([&] {
+      require_finite(model_, load_embedding_and_head(model_, model_.dtype));
+    });
     const ops::HeadRows rows{x_, *head_.dense, head_.bias, cap_};
     const auto head = ops::whole_head(rows);
     rates.score = a_token([&] { score(rows); });
@@ -139,10 +140,11 @@ class HeadProbe {
  private:
   static mx::array rows_of(
       const Model& model,
-      const OuterWeights& outer,
+      const EmbeddingAndHead& tables,
       const TokenBatch& batch) {
     auto x = mx::flatten(
-        final_norm(model.spec, outer, embed(outer, batch.tokens), model.dtype),
+        final_norm(
+            model.spec, tables, embed(tables, batch.tokens), model.dtype),
         0,
         1);
     const int rows = std::min(kHeadTokens, x.shape(0));
@@ -268,7 +270,7 @@ Json to_json(const MachineRates& rates) {
   }
   return {
       {"widths", to_json(rates.widths)},
-      {"outer", to_json(rates.outer)},
+      {"embedding_and_head", to_json(rates.tables)},
       {"kinds", kinds},
       {"block_kind", rates.kind},
       {"head",
@@ -296,13 +298,13 @@ MachineRates measure_rates(const Model& model, int sequence_length) {
     const bool large = largest_block(model.spec) > kLargeBlock;
     const auto batches = sample_batches(
         model, sequence_length, large ? sequence_length : kMeasuredTokens);
-    const auto outer = load_outer(model, model.dtype);
+    const auto tables = load_embedding_and_head(model, model.dtype);
     const auto kinds = block_kinds(model.spec, sequence_length);
     rates.kind = kinds.kind;
     std::map<int64_t, WidthSample> widths;
     for (const size_t block : kinds.sample) {
       rates.kinds.push_back(
-          BlockProbe(model, model.spec.blocks[block], batches, outer, sampler)
+          BlockProbe(model, model.spec.blocks[block], batches, tables, sampler)
               .measure(widths));
     }
     for (const ModuleSpec& module : list_modules(model.spec)) {
@@ -313,8 +315,8 @@ MachineRates measure_rates(const Model& model, int sequence_length) {
     for (const auto& [in, sample] : widths) {
       rates.widths[in] = measure_width(sample, model.dtype, sampler);
     }
-    measure_outer(model, widths, sampler, rates);
-    rates.head = HeadProbe(model, outer, batches.front(), sampler).measure();
+    measure_tables(model, widths, sampler, rates);
+    rates.head = HeadProbe(model, tables, batches.front(), sampler).measure();
     rates.write = write_rate(sampler);
     rates.spread = sampler.spread();
     const auto& folder = model.checkpoint.folder();

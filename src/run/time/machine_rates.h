@@ -43,7 +43,7 @@ struct HeadRates {
   double load = 0;        // to read and check both
   double score = 0;       // two models' logits, scored
   double divergence = 0;  // the KL between two models
-  double fisher = 0;      // the costs' slopes
+  double fisher = 0;      // the costs' gradients
   double distil = 0;      // the KL and its gradients
   double next = 0;        // a step of generation
 };
@@ -51,7 +51,7 @@ struct HeadRates {
 /// Seconds that kinds of work take on this machine.
 struct MachineRates {
   std::map<int64_t, WidthRates> widths;  // by inputs
-  std::map<int64_t, WidthRates> outer;   // of embedding and head
+  std::map<int64_t, WidthRates> tables;  // of embedding and head
   std::vector<BlockRates> kinds;
   std::vector<size_t> kind;  // of each block
   HeadRates head;

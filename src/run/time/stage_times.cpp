@@ -8,7 +8,7 @@
 #include "method/dwq/options.h"
 #include "method/dwq/train.h"
 #include "method/gptq/gptq.h"
-#include "method/gptq/outer_fit.h"
+#include "method/gptq/table_fit.h"
 #include "method/learned/rounding.h"
 #include "method/widths/rounding_costs.h"
 
@@ -17,8 +17,8 @@ namespace pennyweight {
 namespace {
 
 constexpr double kBatchTokens = 2048;
-// See BlockWalk::outer_batches().
-constexpr double kOuterTokens = 8192;
+// See BlockWalk::table_batches().
+constexpr double kTableTokens = 8192;
 // Widths that nearest's loss is measured at: quantize's candidates of one
 // group and another.
 constexpr double kNearestSpecs = 13;
@@ -42,7 +42,7 @@ StageTimes::StageTimes(
   for (const ModuleSpec& module : list_modules(model.spec)) {
     if (module.packable) {
       auto& list = module.block < 0
-          ? outer_
+          ? tables_
           : blocks_[static_cast<size_t>(module.block)];
       list.push_back(module);
     }
@@ -83,18 +83,18 @@ double StageTimes::expand_all() const {
   return seconds;
 }
 
-// See measure_outer_costs().
-double StageTimes::outer_costs() const {
+// See measure_table_costs().
+double StageTimes::table_costs() const {
   const CostSettings settings;
   const double batch = std::max(1.0, std::floor(kBatchTokens / length_));
   const double measured =
       tokens(std::min(double(sizes_.cost_sequences), batch));
   double seconds = 0;
-  for (const ModuleSpec& module : outer_) {
-    const auto& own = rates_.outer.at(module.in);
+  for (const ModuleSpec& module : tables_) {
+    const auto& own = rates_.tables.at(module.in);
     const double rows = double(module.out);
     const bool embeds = module.kind != ModuleSpec::Kind::head;
-    const double own_share = 1 / double(outer_.size());
+    const double own_share = 1 / double(tables_.size());
     seconds += (is_head(module) ? own.factor : 0) +
         double(settings.gptq_bits.size()) *
             (own_share * rates_.head.load + rows * (own.pass + own.expand) +
@@ -113,7 +113,7 @@ double StageTimes::weigh_block(size_t block) const {
   double seconds = 0;
   for (const ModuleSpec& module : blocks_[block]) {
     const auto& own = width(module.in);
-    const auto input = module.expert ? module.home : module.input_id;
+    const auto input = module.expert ? module.stored : module.input_id;
     seconds += factored.insert(input).second ? own.factor : 0;
     double row = kNearestSpecs * own.nearest_loss +
         points * (own.pass + own.loss) / step;
@@ -140,7 +140,7 @@ std::vector<double> StageTimes::cost_blocks() const {
 }
 
 double StageTimes::costs() const {
-  double seconds = rates_.head.load + outer_costs() +
+  double seconds = rates_.head.load + table_costs() +
       tokens(sizes_.cost_sequences) * rates_.head.fisher;
   for (const double block : cost_blocks()) {
     seconds += block;
@@ -156,8 +156,8 @@ double StageTimes::evaluate(double count, bool reference) const {
 double StageTimes::nearest() const {
   double seconds = evaluate(tokens(sizes_.gate_sequences), true) +
       rates_.head.load + bytes_ * rates_.write;
-  for (const ModuleSpec& module : outer_) {
-    seconds += double(module.out) * rates_.outer.at(module.in).nearest;
+  for (const ModuleSpec& module : tables_) {
+    seconds += double(module.out) * rates_.tables.at(module.in).nearest;
   }
   for (size_t i = 0; i < blocks_.size(); ++i) {
     seconds += over_block(i, [](const auto& own) { return own.nearest; });
@@ -165,12 +165,12 @@ double StageTimes::nearest() const {
   return seconds;
 }
 
-// See fit_outer().
-double StageTimes::outer_fit() const {
+// See fit_tables().
+double StageTimes::table_fit() const {
   double seconds = 0;
   bool read = false;
-  for (const ModuleSpec& module : outer_) {
-    const auto& own = rates_.outer.at(module.in);
+  for (const ModuleSpec& module : tables_) {
+    const auto& own = rates_.tables.at(module.in);
     if (is_head(module)) {
       seconds += own.factor;
       read = true;
@@ -178,7 +178,7 @@ double StageTimes::outer_fit() const {
     seconds += double(module.out) * own.round;
   }
   const double count = tokens(std::min(
-      double(sizes_.gptq_sequences), std::ceil(kOuterTokens / length_)));
+      double(sizes_.gptq_sequences), std::ceil(kTableTokens / length_)));
   return seconds + (read ? forward(count) : 0);
 }
 
@@ -212,7 +212,7 @@ double StageTimes::walk(const char* name) const {
   const auto own = make_stage({name, {}}, sizes_).method;
   const auto without = make_stage({stage::kGptq, {}}, sizes_).method;
   // Checked first, and read to be rounded.
-  double seconds = 2 * rates_.head.load + outer_fit() +
+  double seconds = 2 * rates_.head.load + table_fit() +
       2 * bytes_ * rates_.write +
       evaluate(tokens(sizes_.gate_sequences), false);
   for (size_t i = 0; i < blocks_.size(); ++i) {

@@ -33,7 +33,7 @@ class StageTimes {
   double report() const;
 
  private:
-  double outer_costs() const;
+  double table_costs() const;
   /// The way forward through each block and back, of costs.
   std::vector<double> cost_blocks() const;
   /// A block's operations, in seconds.
@@ -43,7 +43,7 @@ class StageTimes {
   /// What is summed over linears of a block.
   template <class F>
   double over_block(size_t block, F&& seconds) const;
-  double outer_fit() const;
+  double table_fit() const;
   double weigh_block(size_t block) const;
   /// A walk of the stage's method, through one block and through all.
   double walk_block(const BlockMethod& method, size_t block) const;
@@ -60,7 +60,7 @@ class StageTimes {
   const StageSizes& sizes_;
   double length_;
   const MachineRates& rates_;
-  std::vector<ModuleSpec> outer_;
+  std::vector<ModuleSpec> tables_;
   std::vector<std::vector<ModuleSpec>> blocks_;
   std::vector<bool> learned_;  // by block
   double bytes_ = 0;           // of the output

@@ -73,7 +73,7 @@ class WidthProbe {
         weight_(corner(sample.weight, rows_, in_)),
         dense_(corner(mx::astype(sample.weight, mx::float32), rows_, in_)) {}
 
-  WidthRates measure(bool outer) {
+  WidthRates measure(bool tables) {
     WidthRates rates;
     const auto spec = gptq_candidate(4, in_);
     if (!spec) {
@@ -99,7 +99,7 @@ class WidthProbe {
       auto dense = ops::dequantize(*packed, dtype_);
       mx::eval(dense);
     });
-    if (outer) {
+    if (tables) {
       return rates;
     }
     rates.loss =
@@ -170,15 +170,15 @@ WidthRates measure(
     const WidthSample& sample,
     mx::Dtype dtype,
     RateSampler& sampler,
-    bool outer) {
+    bool tables) {
   const int64_t in = sample.weight.shape(1);
   if (in <= kWide) {
-    return WidthProbe(sample, dtype, sampler).measure(outer);
+    return WidthProbe(sample, dtype, sampler).measure(tables);
   }
   const auto narrow_part = part_of(sample, kNarrow);
   const auto wide_part = part_of(sample, kWide);
-  const auto narrow = WidthProbe(narrow_part, dtype, sampler).measure(outer);
-  const auto wide = WidthProbe(wide_part, dtype, sampler).measure(outer);
+  const auto narrow = WidthProbe(narrow_part, dtype, sampler).measure(tables);
+  const auto wide = WidthProbe(wide_part, dtype, sampler).measure(tables);
   const auto whole = [&](double WidthRates::*rate, int power) {
     return at_width(in, {kNarrow, narrow.*rate}, {kWide, wide.*rate}, power);
   };
@@ -202,7 +202,7 @@ WidthRates measure_width(
   return measure(sample, dtype, sampler, false);
 }
 
-WidthRates measure_outer_width(
+WidthRates measure_table_width(
     const WidthSample& sample,
     mx::Dtype dtype,
     RateSampler& sampler) {

@@ -20,7 +20,7 @@ WidthRates
 measure_width(const WidthSample& sample, mx::Dtype dtype, RateSampler& sampler);
 
 /// The same without losses and learning, which embedding and head are spared.
-WidthRates measure_outer_width(
+WidthRates measure_table_width(
     const WidthSample& sample,
     mx::Dtype dtype,
     RateSampler& sampler);

@@ -114,7 +114,7 @@ WidthChooser priced_widths(
     losses[own.path] = own.losses;
   }
   WidthChooser widths(model, candidates);
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     const auto it = losses.find(module.path);
     const auto text = widths.add(
         module,

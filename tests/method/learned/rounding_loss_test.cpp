@@ -29,7 +29,7 @@ class RoundingLoss : public ::testing::Test {
 // Squares of what is summed in float32 by 64: 2^-24 an addition.
 constexpr double kClose = 1e-5;
 
-TEST_F(RoundingLoss, SlopeSumsAreNaive) {
+TEST_F(RoundingLoss, GradientSumsAreNaive) {
   const int rows = 333, out = 37, parts = 3;
   const auto dy = random({rows, out}, 1);
   std::vector<uint32_t> owners;
@@ -38,7 +38,7 @@ TEST_F(RoundingLoss, SlopeSumsAreNaive) {
   }
   const mx::array part(owners.data(), {rows}, mx::uint32);
   for (const auto type : {mx::float32, mx::bfloat16, mx::float16}) {
-    SlopeSums sums(out, parts);
+    GradientSums sums(out, parts);
     const auto values = mx::astype(dy, type);
     const auto wide = to_vector(mx::astype(values, mx::float32));
     const auto means = to_vector(sums.add(values, part));
@@ -73,14 +73,14 @@ TEST_F(RoundingLoss, IsTheSumOverTokens) {
   const auto a = mx::exp(random({int(rows), 1}, 3));
   const auto b = mx::exp(random({1, int(out)}, 4));
   const auto dy = mx::multiply(a, b);
-  SlopeSums sums(out);
-  mx::array slopes = mx::contiguous(dy);
-  const auto weights = sums.add(slopes, std::nullopt);
+  GradientSums sums(out);
+  mx::array gradients = mx::contiguous(dy);
+  const auto weights = sums.add(gradients, std::nullopt);
   const auto seen = mx::multiply(x, mx::sqrt(weights));
   const auto metric = mx::matmul(mx::transpose(seen), seen);
   const double found = rounding_loss(e, metric, sums.row_weights());
   const auto change = to_vector(mx::matmul(x, mx::transpose(e)));
-  const auto g = to_vector(slopes);
+  const auto g = to_vector(gradients);
   double expected = 0;
   for (size_t i = 0; i < rows * out; ++i) {
     expected += 0.5 * std::pow(double(g[i]) * double(change[i]), 2);

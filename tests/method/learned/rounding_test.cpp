@@ -226,21 +226,22 @@ TEST(LearnedGradients, OfScaleAndCentreAreTheLosss) {
   }
 }
 
-// Without a slope of the loss latents go back to their codes, and none moves;
-// taken as if rounding were not there, a small slope would move all in time.
+// Without a gradient of the loss latents go back to their codes, and none
+// moves; taken as if rounding were not there, a small gradient would move all
+// in time.
 TEST(LearnedCurvature, HoldsWhatDoesNotPay) {
   const LearnedProblem problem(3, mx::float32);
   const auto scales = values(problem.start.scales);
   const auto moved = [&](double share) {
     LearnedWeight weight(problem.start, problem.weight, problem.curvature);
-    std::vector<float> slope(size_t(kRows * kColumns));
-    for (size_t i = 0; i < slope.size(); ++i) {
+    std::vector<float> values(size_t(kRows * kColumns));
+    for (size_t i = 0; i < values.size(); ++i) {
       // Of a loss that is least `share` of a code above each code.
-      slope[i] = -float(share) * scales[i / kGroup] *
+      values[i] = -float(share) * scales[i / kGroup] *
           problem.curvature.rows[0] * problem.curvature.columns[i % kColumns];
     }
     const auto gradient =
-        mx::array(slope.data(), {kRows, kColumns}, mx::float32);
+        mx::array(values.data(), {kRows, kColumns}, mx::float32);
     for (int step = 1; step <= 400; ++step) {
       weight.update(gradient, {.rate = 1e-2, .step = step});
     }
@@ -258,14 +259,14 @@ TEST(LearnedClamp, AtTheEnds) {
     const auto start = quantize(full, {"affine", bits, kGroup});
     LearnedWeight weight(start, full, flat());
     const auto scales = values(start.scales);
-    // Down the slope of every latent, whatever the sign of its scale.
+    // Down the gradient of every latent, whatever the sign of its scale.
     auto push = [&](float sign, int steps, int from) {
-      std::vector<float> slope(size_t(kRows * kColumns));
-      for (size_t i = 0; i < slope.size(); ++i) {
-        slope[i] = scales[i / kGroup] > 0 ? -sign : sign;
+      std::vector<float> values(size_t(kRows * kColumns));
+      for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = scales[i / kGroup] > 0 ? -sign : sign;
       }
       const auto gradient =
-          mx::array(slope.data(), {kRows, kColumns}, mx::float32);
+          mx::array(values.data(), {kRows, kColumns}, mx::float32);
       for (int i = 0; i < steps; ++i) {
         weight.update(gradient, {.rate = 0.5, .step = from + i});
       }

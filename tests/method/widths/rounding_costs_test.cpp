@@ -62,7 +62,7 @@ TEST(RoundingCosts, AreTheKlOfSmallChanges) {
   const auto costs = measure_costs(tiny.model, sequences, settings, {});
   const RoundedAlone alone(tiny.model, sequences, 256);
   double estimated = 0, measured = 0;
-  const auto modules = list_homes(tiny.model.spec);
+  const auto modules = list_stored_modules(tiny.model.spec);
   ASSERT_EQ(costs.modules.size(), modules.size());
   for (size_t i = 0; i < modules.size(); ++i) {
     EXPECT_EQ(costs.modules[i].path, modules[i].path);
@@ -124,7 +124,7 @@ TEST(RoundingCosts, OfAnUntiedHeadAndOfExperts) {
   const TinyModel tiny(experts);
   const auto costs = measure_costs(
       tiny.model, random_sequences(6, 40), settings_of("3:64,6:64"), {});
-  const auto modules = list_homes(tiny.model.spec);
+  const auto modules = list_stored_modules(tiny.model.spec);
   ASSERT_EQ(costs.modules.size(), modules.size());
   for (size_t i = 0; i < modules.size(); ++i) {
     const auto& own = costs.modules[i];

@@ -10,7 +10,7 @@ inline MachineRates planned_rates(const Model& model) {
   rates.kinds.resize(1);
   rates.kind.assign(model.spec.blocks.size(), 0);
   for (const ModuleSpec& module : list_modules(model.spec)) {
-    (module.block < 0 ? rates.outer : rates.widths)[module.in] = {};
+    (module.block < 0 ? rates.tables : rates.widths)[module.in] = {};
   }
   rates.load.cores = 2;
   rates.threads = 2;
@@ -20,7 +20,7 @@ inline MachineRates planned_rates(const Model& model) {
 /// All that goes with tokens and with rows takes something.
 inline MachineRates typical_rates(const Model& model) {
   auto rates = planned_rates(model);
-  for (auto* widths : {&rates.widths, &rates.outer}) {
+  for (auto* widths : {&rates.widths, &rates.tables}) {
     for (auto& [in, own] : *widths) {
       own = {1e-2, 1e-3, 3e-4, 1e-4, 1e-5, 1e-5, 1e-5, 1e-4};
     }

@@ -96,7 +96,7 @@ TEST(TimePlan, RoundingsAreCounted) {
   auto rates = planned_rates(tiny.model);
   rates.widths[32].round = 1;
   rates.widths[48].round = 100;
-  rates.outer[32].round = 10000;
+  rates.tables[32].round = 10000;
   EXPECT_DOUBLE_EQ(
       plan_time(tiny.model, bare(), kLength, rates).gptq,
       2 * (192 + 100 * 32) + 10000 * 61);
@@ -114,7 +114,7 @@ TEST(TimePlan, HessiansAreFactoredOncePerInput) {
   auto rates = planned_rates(tiny.model);
   rates.widths[32].factor = 1;
   rates.widths[48].factor = 100;
-  rates.outer[32].factor = 10000;
+  rates.tables[32].factor = 10000;
   const auto plan = plan_time(tiny.model, bare(), kLength, rates);
   EXPECT_DOUBLE_EQ(plan.gptq, 2 * (3 + 100) + 10000);
   EXPECT_DOUBLE_EQ(plan.costs, 2 * (3 + 100) + 10000);
@@ -222,7 +222,7 @@ TEST(TimePlan, RatesOfAModelAreMeasured) {
     EXPECT_GT(own.round, own.pass);
     EXPECT_GT(own.learn, 0);
   }
-  EXPECT_GT(rates.outer.at(64).pass, 0);
+  EXPECT_GT(rates.tables.at(64).pass, 0);
   EXPECT_GT(rates.head.score, 0);
   const auto plan = plan_time(tiny.model, sizes(), 16, rates);
   EXPECT_GT(plan.costs, 0);

@@ -1,4 +1,4 @@
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 
 #include <mlx/distributed/distributed.h>
 #include <mlx/distributed/ops.h>
@@ -18,7 +18,7 @@
 
 namespace pennyweight {
 
-struct Ranks::Group {
+struct ProcessGroup::Group {
   mx::distributed::Group mlx;
 };
 
@@ -88,10 +88,10 @@ bool launched_several = false;
 
 }  // namespace
 
-Ranks::Ranks() = default;
-Ranks::~Ranks() = default;
+ProcessGroup::ProcessGroup() = default;
+ProcessGroup::~ProcessGroup() = default;
 
-void Ranks::connect() {
+void ProcessGroup::connect() {
   auto launch = find_launch();
   if (launch.size <= 1) {
     return;
@@ -103,9 +103,9 @@ void Ranks::connect() {
   launched_several = true;
 }
 
-const Ranks& Ranks::world() {
+const ProcessGroup& ProcessGroup::world() {
   // Goes at exit, before what MLX keeps of its backends: MPI must be finalized.
-  static Ranks ranks;
+  static ProcessGroup ranks;
   static const bool connected = [] {
     ranks.connect();
     return true;
@@ -114,7 +114,7 @@ const Ranks& Ranks::world() {
   return ranks;
 }
 
-mx::array Ranks::sum(const mx::array& x) const {
+mx::array ProcessGroup::sum(const mx::array& x) const {
   if (!group_) {
     return x;
   }
@@ -123,14 +123,14 @@ mx::array Ranks::sum(const mx::array& x) const {
   return total;
 }
 
-std::vector<double> Ranks::sum(std::vector<double> values) const {
+std::vector<double> ProcessGroup::sum(std::vector<double> values) const {
   for (double& value : values) {
     value = sum(value);
   }
   return values;
 }
 
-double Ranks::sum(double x) const {
+double ProcessGroup::sum(double x) const {
   if (!group_) {
     return x;
   }
@@ -148,19 +148,19 @@ double Ranks::sum(double x) const {
   return total;
 }
 
-void Ranks::send(const mx::array& x, int to) const {
+void ProcessGroup::send(const mx::array& x, int to) const {
   auto sent = mx::distributed::send(mx::contiguous(x), to, group_->mlx);
   mx::eval(sent);
 }
 
-mx::array Ranks::receive(const mx::Shape& shape, mx::Dtype dtype, int from)
-    const {
+mx::array
+ProcessGroup::receive(const mx::Shape& shape, mx::Dtype dtype, int from) const {
   auto x = mx::distributed::recv(shape, dtype, from, group_->mlx);
   mx::eval(x);
   return x;
 }
 
-void Ranks::barrier() const {
+void ProcessGroup::barrier() const {
   sum(1.0);
 }
 

@@ -10,7 +10,7 @@
 #include "method/block_method.h"
 #include "method/gptq/gptq.h"
 #include "model/model.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 #include "pass/token_batches.h"
 
 namespace pennyweight {
@@ -21,18 +21,18 @@ namespace pennyweight {
 inline constexpr double kTiedShare = 0.2;
 
 /// Embedding and head, which no block holds, packed.
-struct OuterFit {
+struct TableFit {
   PackedBlock packed;
   Json figures = Json::object();  // by module, see GptqFigures
 };
 
 /// Rounding of one module outside the blocks, of a Hessian that is factored
 /// once. `model` and `module` must outlive it.
-class OuterRounding {
+class TableRounding {
  public:
   /// gram: the sum of x x^T over what the head reads; of an embedding that is
   /// not the head it is not looked at.
-  OuterRounding(
+  TableRounding(
       const Model& model,
       const ModuleSpec& module,
       std::vector<float> gram,
@@ -60,11 +60,11 @@ bool is_head(const ModuleSpec& module);
 /// diagonal added, which stands for its use as embedding; one that is not has
 /// the search of its grids only. `name` names the progress. Errors as
 /// gptq_quantize's.
-OuterFit fit_outer(
+TableFit fit_tables(
     const Model& model,
     const QuantPlan& plan,
     const std::vector<TokenBatch>& batches,
-    const Ranks& ranks,
+    const ProcessGroup& ranks,
     const std::string& name,
     const ProgressFn& progress);
 

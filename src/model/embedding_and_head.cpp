@@ -1,4 +1,4 @@
-#include "model/outer_weights.h"
+#include "model/embedding_and_head.h"
 
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
@@ -69,7 +69,7 @@ void each_piece(const mx::array& tokens, int vocab, F&& f) {
 
 }  // namespace
 
-OuterTable::OuterTable(
+VocabTable::VocabTable(
     const Model& model,
     const std::string& path,
     mx::Dtype dtype)
@@ -85,13 +85,13 @@ OuterTable::OuterTable(
   }
 }
 
-OuterTable OuterTable::with_packed(ops::QuantizedWeight weight) const {
+VocabTable VocabTable::with_packed(ops::QuantizedWeight weight) const {
   auto table = *this;
   table.packed_ = std::move(weight);
   return table;
 }
 
-OuterTable OuterTable::with_groups(
+VocabTable VocabTable::with_groups(
     const mx::array& scales,
     const mx::array& biases) const {
   auto table = *this;
@@ -100,7 +100,7 @@ OuterTable OuterTable::with_groups(
   return table;
 }
 
-ops::QuantizedWeight OuterTable::packed_rows(int first, int count) const {
+ops::QuantizedWeight VocabTable::packed_rows(int first, int count) const {
   if (packed_) {
     const LinearWeights whole{std::nullopt, packed_, std::nullopt};
     return *whole.rows(first, count).packed;
@@ -122,7 +122,7 @@ ops::QuantizedWeight OuterTable::packed_rows(int first, int count) const {
   return part;
 }
 
-LinearWeights OuterTable::rows(int first, int count) const {
+LinearWeights VocabTable::rows(int first, int count) const {
   LinearWeights part;
   if (bias_) {
     part.bias = ops::slice_rows(*bias_, first, count);
@@ -136,7 +136,7 @@ LinearWeights OuterTable::rows(int first, int count) const {
   return part;
 }
 
-LinearWeights OuterTable::dense_rows(int first, int count) const {
+LinearWeights VocabTable::dense_rows(int first, int count) const {
   auto part = rows(first, count);
   if (part.packed) {
     part.dense = ops::dequantize(*part.packed, dtype_);
@@ -145,7 +145,7 @@ LinearWeights OuterTable::dense_rows(int first, int count) const {
   return part;
 }
 
-ops::QuantizedWeight OuterTable::packed_at(const mx::array& tokens) const {
+ops::QuantizedWeight VocabTable::packed_at(const mx::array& tokens) const {
   Picked codes(tokens.size()), scales(tokens.size()), biases(tokens.size());
   std::optional<ops::QuantizedWeight> form;
   each_piece(tokens, vocab_, [&](int first, int count, const auto& rows) {
@@ -164,7 +164,7 @@ ops::QuantizedWeight OuterTable::packed_at(const mx::array& tokens) const {
   return *form;
 }
 
-mx::array OuterTable::take(const mx::array& tokens, bool rounded) const {
+mx::array VocabTable::take(const mx::array& tokens, bool rounded) const {
   const auto flat = mx::flatten(tokens);
   mx::array dense(0.0f);
   if (is_packed()) {
@@ -183,7 +183,7 @@ mx::array OuterTable::take(const mx::array& tokens, bool rounded) const {
   return dense;
 }
 
-ops::Head OuterTable::head(const mx::array& x, float cap) const {
+ops::Head VocabTable::head(const mx::array& x, float cap) const {
   return {
       x,
       vocab_,
@@ -194,8 +194,8 @@ ops::Head OuterTable::head(const mx::array& x, float cap) const {
       cap};
 }
 
-OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
-  OuterTable embedding(model, model.spec.embedding, dtype);
+EmbeddingAndHead load_embedding_and_head(const Model& model, mx::Dtype dtype) {
+  VocabTable embedding(model, model.spec.embedding, dtype);
   std::optional<mx::array> bias;
   if (model.spec.final_norm.bias) {
     bias = load_as(model, model.spec.final_norm.path + ".bias", dtype);
@@ -204,7 +204,7 @@ OuterWeights load_outer(const Model& model, mx::Dtype dtype) {
       embedding,
       load_as(model, model.spec.final_norm.path + ".weight", dtype),
       std::move(bias),
-      model.spec.head ? OuterTable(model, model.spec.head->path, dtype)
+      model.spec.head ? VocabTable(model, model.spec.head->path, dtype)
                       : embedding,
       model.spec.embedding_scale,
       model.spec.logit_cap};

@@ -1,4 +1,4 @@
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
@@ -27,14 +27,15 @@ int shell(const std::string& command) {
 // This program as one of several, doing the one test that sums.
 std::string one_of_several() {
   return "timeout 60 env OMP_NUM_THREADS=1 " + std::string(kLaunched) + "=1 '" +
-      fs::read_symlink(kSelf).string() + "' --gtest_filter=Ranks.Launched";
+      fs::read_symlink(kSelf).string() +
+      "' --gtest_filter=ProcessGroup.Launched";
 }
 
-TEST(Ranks, Launched) {
+TEST(ProcessGroup, Launched) {
   if (!std::getenv(kLaunched)) {
     GTEST_SKIP() << "only for those that other tests launch";
   }
-  const Ranks& ranks = Ranks::world();
+  const ProcessGroup& ranks = ProcessGroup::world();
   ASSERT_EQ(ranks.size(), 2);
   ASSERT_LT(ranks.rank(), 2);
   EXPECT_EQ(ranks.first(), ranks.rank() == 0);
@@ -47,14 +48,14 @@ TEST(Ranks, Launched) {
   const double large = 4503599627370496.0;  // 2^52
   EXPECT_EQ(ranks.sum(ranks.first() ? large : 1.0), large + 1);
   ranks.barrier();
-  EXPECT_EQ(&Ranks::world(), &ranks);
+  EXPECT_EQ(&ProcessGroup::world(), &ranks);
 }
 
-TEST(Ranks, OneProcessIsAlone) {
+TEST(ProcessGroup, OneProcessIsAlone) {
   if (std::getenv("OMPI_COMM_WORLD_SIZE") || std::getenv("MLX_RANK")) {
     GTEST_SKIP() << "launched with others";
   }
-  const Ranks& ranks = Ranks::world();
+  const ProcessGroup& ranks = ProcessGroup::world();
   EXPECT_EQ(ranks.rank(), 0);
   EXPECT_EQ(ranks.size(), 1);
   EXPECT_TRUE(ranks.first());
@@ -66,13 +67,13 @@ TEST(Ranks, OneProcessIsAlone) {
 }
 
 // Each of two would do the whole work, on the same files.
-TEST(RanksDeathTest, LaunchedButNotConnectedIsAnError) {
+TEST(ProcessGroupDeathTest, LaunchedButNotConnectedIsAnError) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   auto world = [] {
     ::setenv("OMPI_COMM_WORLD_SIZE", "2", 1);
     ::setenv("MLX_MPI_LIBNAME", "libnone.so", 1);
     try {
-      Ranks::world();
+      ProcessGroup::world();
     } catch (const Error& error) {
       std::cerr << error.what() << '\n';
       std::_Exit(error.code() == ErrorCode::not_supported ? 7 : 8);
@@ -82,7 +83,7 @@ TEST(RanksDeathTest, LaunchedButNotConnectedIsAnError) {
   EXPECT_EXIT(world(), ::testing::ExitedWithCode(7), "libopenmpi-dev");
 }
 
-TEST(Ranks, SumsOverMpi) {
+TEST(ProcessGroup, SumsOverMpi) {
   if (shell("command -v mpirun timeout") != 0 || !fs::exists(kSelf)) {
     GTEST_SKIP() << "mpirun, timeout or /proc is missing";
   }
@@ -117,7 +118,7 @@ std::string hosts_of_two() {
   return hosts + "\"]]";
 }
 
-TEST(Ranks, SumsOverARing) {
+TEST(ProcessGroup, SumsOverARing) {
   if (shell("command -v timeout") != 0 || !fs::exists(kSelf)) {
     GTEST_SKIP() << "timeout or /proc is missing";
   }

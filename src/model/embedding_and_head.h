@@ -12,15 +12,15 @@ namespace pennyweight {
 /// A matrix [vocab, hidden], embedding or head, of which rows are read when
 /// they are asked for: what is held of it is never more than its packed form,
 /// and of a file's neither copy nor pages stay.
-class OuterTable {
+class VocabTable {
  public:
   /// As the model stores it, which must outlive this. Rows of a packed one are
   /// expanded to `dtype`.
-  OuterTable(const Model& model, const std::string& path, mx::Dtype dtype);
+  VocabTable(const Model& model, const std::string& path, mx::Dtype dtype);
   /// With another weight in the stored one's place.
-  OuterTable with_packed(ops::QuantizedWeight weight) const;
+  VocabTable with_packed(ops::QuantizedWeight weight) const;
   /// The codes that are stored, with other scales and biases.
-  OuterTable with_groups(const mx::array& scales, const mx::array& biases)
+  VocabTable with_groups(const mx::array& scales, const mx::array& biases)
       const;
 
   int vocab() const {
@@ -69,17 +69,17 @@ void each_rows(int64_t rows, F&& f) {
 }
 
 /// Embedding, final norm and head.
-struct OuterWeights {
-  OuterTable embedding;
+struct EmbeddingAndHead {
+  VocabTable embedding;
   mx::array final_norm;
   std::optional<mx::array> final_norm_bias;
-  OuterTable head;  // the embedding again where they are tied
+  VocabTable head;  // the embedding again where they are tied
   float embedding_scale = 1;
   float logit_cap = 0;
   /// Whether an embedding that is packed is rounded to the model's type when
   /// it is expanded, as a dense one is; mlx-lm's packed one is not.
   bool rounded = false;
 };
-OuterWeights load_outer(const Model& model, mx::Dtype dtype);
+EmbeddingAndHead load_embedding_and_head(const Model& model, mx::Dtype dtype);
 
 }  // namespace pennyweight

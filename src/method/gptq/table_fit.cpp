@@ -1,4 +1,4 @@
-#include "method/gptq/outer_fit.h"
+#include "method/gptq/table_fit.h"
 #include "method/packed_block.h"
 
 #include <mlx/ops.h>
@@ -24,13 +24,13 @@ constexpr double kHeadDamp = 0.01;
 std::vector<float> head_gram(
     const Model& model,
     const std::vector<TokenBatch>& batches,
-    const Ranks& ranks,
+    const ProcessGroup& ranks,
     const std::string& name,
     const ProgressFn& progress) {
-  auto outer = load_outer(model, model.dtype);
+  auto tables = load_embedding_and_head(model, model.dtype);
   auto all = MemoryBudget::unlimited();
   ModelPass pass(model, batches, {.dtype = model.dtype}, all);
-  pass.embed(&outer);
+  pass.embed(&tables);
   const auto blocks = static_cast<int64_t>(model.spec.blocks.size());
   pass.forward([&](const BlockSpec& block) {
     report(progress, {name, block.index, blocks, "blocks ahead"});
@@ -39,7 +39,7 @@ std::vector<float> head_gram(
   const int hidden = static_cast<int>(model.spec.hidden);
   auto sum = mx::zeros({hidden, hidden});
   for (size_t i = 0; i < batches.size(); ++i) {
-    const auto rows = pass.head_rows(outer, i);
+    const auto rows = pass.head_rows(tables, i);
     sum = ops::gram_add(sum, {rows}, rows);
     mx::eval(sum);
   }
@@ -65,7 +65,7 @@ bool is_head(const ModuleSpec& module) {
   return module.tied || module.kind == ModuleSpec::Kind::head;
 }
 
-OuterRounding::OuterRounding(
+TableRounding::TableRounding(
     const Model& model,
     const ModuleSpec& module,
     std::vector<float> gram,
@@ -78,8 +78,8 @@ OuterRounding::OuterRounding(
           module.in,
           options_) {}
 
-OuterRounding::Rounded OuterRounding::round(const QuantSpec& spec) const {
-  const OuterTable table(model_, module_.path, model_.dtype);
+TableRounding::Rounded TableRounding::round(const QuantSpec& spec) const {
+  const VocabTable table(model_, module_.path, model_.dtype);
   PackedRows packed(table.vocab());
   double nearest = 0;
   double loss = 0;
@@ -102,16 +102,16 @@ OuterRounding::Rounded OuterRounding::round(const QuantSpec& spec) const {
   return {packed.take(), nearest > 0 ? loss / nearest : 1.0};
 }
 
-OuterFit fit_outer(
+TableFit fit_tables(
     const Model& model,
     const QuantPlan& plan,
     const std::vector<TokenBatch>& batches,
-    const Ranks& ranks,
+    const ProcessGroup& ranks,
     const std::string& name,
     const ProgressFn& progress) {
-  OuterFit fit;
+  TableFit fit;
   std::vector<float> gram;
-  for (const ModuleSpec& module : list_homes(model.spec)) {
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     const auto& spec = plan.at(module.path).spec;
     if (module.block >= 0 || !spec) {
       continue;
@@ -120,7 +120,7 @@ OuterFit fit_outer(
       gram = head_gram(model, batches, ranks, name, progress);
     }
     try {
-      const OuterRounding rounding(model, module, gram, {});
+      const TableRounding rounding(model, module, gram, {});
       auto rounded = rounding.round(*spec);
       fit.packed.emplace(module.path, std::move(rounded.weight));
       fit.figures[module.path] = {{"loss_share", rounded.loss_share}};

@@ -10,18 +10,18 @@ namespace mx = mlx::core;
 
 /// The processes that share a run: those that mpirun (or mlx.launch, for ring
 /// and NCCL) has started, else this one alone.
-class Ranks {
+class ProcessGroup {
  public:
   /// One process.
-  Ranks();
-  ~Ranks();
-  Ranks(const Ranks&) = delete;
-  Ranks& operator=(const Ranks&) = delete;
+  ProcessGroup();
+  ~ProcessGroup();
+  ProcessGroup(const ProcessGroup&) = delete;
+  ProcessGroup& operator=(const ProcessGroup&) = delete;
 
   /// Those of this run, connected on the first call. not_supported Error
   /// where a launcher has started several that can't be connected: they would
   /// each do the whole work.
-  static const Ranks& world();
+  static const ProcessGroup& world();
 
   int rank() const {
     return rank_;

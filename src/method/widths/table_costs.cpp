@@ -1,4 +1,4 @@
-#include "method/widths/outer_costs.h"
+#include "method/widths/table_costs.h"
 
 #include <mlx/memory.h>
 #include <mlx/ops.h>
@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "method/gptq/outer_fit.h"
+#include "method/gptq/table_fit.h"
 #include "method/learned/rounding_loss.h"
 #include "model/decoder.h"
 #include "model/finite.h"
@@ -19,15 +19,15 @@ namespace pennyweight {
 
 namespace {
 
-class OuterPass {
+class TableCosts {
  public:
-  OuterPass(
-      const OuterView& view,
+  TableCosts(
+      const FullPass& view,
       const CostSettings& settings,
       const ProgressFn& progress)
       : view_(view), settings_(settings), progress_(progress) {
     for (const auto& batch : view.pass.batches()) {
-      if (tokens_ > 0 && tokens_ + batch.count > settings.outer_tokens) {
+      if (tokens_ > 0 && tokens_ + batch.count > settings.table_tokens) {
         break;
       }
       tokens_ += batch.count;
@@ -37,13 +37,13 @@ class OuterPass {
 
   std::vector<ModuleCosts> run() {
     std::vector<ModuleCosts> costs;
-    const auto homes = list_homes(view_.model.spec);
-    for (const ModuleSpec& module : homes) {
+    const auto stored = list_stored_modules(view_.model.spec);
+    for (const ModuleSpec& module : stored) {
       if (module.block < 0) {
         total_ += int64_t(settings_.gptq_bits.size());
       }
     }
-    for (const ModuleSpec& module : homes) {
+    for (const ModuleSpec& module : stored) {
       if (module.block < 0) {
         try {
           costs.push_back({module.path, module.in * module.out, all(module)});
@@ -60,7 +60,7 @@ class OuterPass {
     const int hidden = int(view_.model.spec.hidden);
     auto sum = mx::zeros({hidden, hidden});
     for (size_t i = 0; i < view_.pass.batches().size(); ++i) {
-      const auto x = view_.pass.head_rows(view_.outer, i);
+      const auto x = view_.pass.head_rows(view_.tables, i);
       sum = ops::gram_add(sum, {x}, x);
       mx::eval(sum);
     }
@@ -73,10 +73,10 @@ class OuterPass {
     options.figures = false;
     auto gram = is_head(module) ? head_gram() : std::vector<float>();
     const auto seen = input_weights(module, gram);
-    const OuterRounding rounding(view_.model, module, std::move(gram), options);
+    const TableRounding rounding(view_.model, module, std::move(gram), options);
     std::vector<LossPoint> points;
     for (const int bits : settings_.gptq_bits) {
-      report(progress_, {"costs", done_++, total_, "outer roundings"});
+      report(progress_, {"costs", done_++, total_, "roundings"});
       if (const auto spec = gptq_candidate(bits, module.in)) {
         points.push_back({*spec, loss(module, rounding.round(*spec).weight)});
         mx::clear_cache();  // the next width's arrays are of other sizes
@@ -112,8 +112,8 @@ class OuterPass {
       bool measured,
       const std::vector<float>& seen) const {
     const auto& table = module.kind == ModuleSpec::Kind::head
-        ? view_.outer.head
-        : view_.outer.embedding;
+        ? view_.tables.head
+        : view_.tables.embedding;
     if (measured) {
       return loss(module, quantize(table, spec));
     }
@@ -131,14 +131,14 @@ class OuterPass {
   /// The mean KL with `weight` in the module's place.
   double loss(const ModuleSpec& module, const ops::QuantizedWeight& weight)
       const {
-    auto outer = view_.outer;
-    outer.rounded = true;
+    auto tables = view_.tables;
+    tables.rounded = true;
     const bool embeds = module.kind != ModuleSpec::Kind::head;
     if (embeds) {
-      outer.embedding = outer.embedding.with_packed(weight);
+      tables.embedding = tables.embedding.with_packed(weight);
     }
     if (is_head(module)) {
-      outer.head = outer.head.with_packed(weight);
+      tables.head = tables.head.with_packed(weight);
     }
     auto all = MemoryBudget::unlimited();
     const auto& batches = view_.pass.batches();
@@ -148,22 +148,22 @@ class OuterPass {
         {.dtype = view_.model.dtype},
         all);
     if (embeds) {
-      rounded.embed(&outer);
+      rounded.embed(&tables);
       rounded.forward();
     }
     double sum = 0;
     for (size_t i = 0; i < measured_; ++i) {
-      const auto full = view_.pass.head_rows(view_.outer, i);
+      const auto full = view_.pass.head_rows(view_.tables, i);
       const auto kl = ops::kl_loss(
-          outer.head.head(
-              embeds ? rounded.head_rows(outer, i) : full, outer.logit_cap),
-          view_.outer.head.head(full, outer.logit_cap));
+          tables.head.head(
+              embeds ? rounded.head_rows(tables, i) : full, tables.logit_cap),
+          view_.tables.head.head(full, tables.logit_cap));
       sum += double(mx::sum(kl).item<float>());
     }
     return sum / double(tokens_);
   }
 
-  const OuterView& view_;
+  const FullPass& view_;
   const CostSettings& settings_;
   const ProgressFn& progress_;
   size_t measured_ = 0;  // batches
@@ -174,11 +174,11 @@ class OuterPass {
 
 }  // namespace
 
-std::vector<ModuleCosts> measure_outer_costs(
-    const OuterView& view,
+std::vector<ModuleCosts> measure_table_costs(
+    const FullPass& view,
     const CostSettings& settings,
     const ProgressFn& progress) {
-  return OuterPass(view, settings, progress).run();
+  return TableCosts(view, settings, progress).run();
 }
 
 }  // namespace pennyweight

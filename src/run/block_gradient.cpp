@@ -42,7 +42,7 @@ FitText WalkTask::fit_text() const {
   return text;
 }
 
-BlockSlope WalkTask::slope(
+BlockGradient WalkTask::gradient(
     const DenseBlock& weights,
     const std::vector<std::string>& paths,
     const std::vector<size_t>& batches) {
@@ -63,7 +63,7 @@ BlockSlope WalkTask::slope(
           double(state_.batches[i].count);
     }
     factor = mx::multiply(factor, mx::array(static_cast<float>(1 / unit_)));
-    auto slope = loss_gradients(
+    auto found = loss_gradients(
         spec_,
         block,
         paths,
@@ -73,10 +73,10 @@ BlockSlope WalkTask::slope(
               mx::multiply(factor, mx::square(mx::subtract(y, wanted))));
         },
         context);
-    std::vector<mx::array> made{slope.loss};
+    std::vector<mx::array> made{found.loss};
     for (const auto& path : paths) {
       auto sum = sums.extract(path);
-      auto gradient = slope.weights.extract(path);
+      auto gradient = found.weights.extract(path);
       made.push_back(
           sum ? ops::accumulate(sum.mapped(), gradient.mapped())
               : gradient.mapped());
@@ -85,23 +85,23 @@ BlockSlope WalkTask::slope(
     for (size_t k = 0; k < paths.size(); ++k) {
       sums.emplace(paths[k], made[k + 1]);
     }
-    error += double{slope.loss.item<float>()} * unit_;
+    error += double{found.loss.item<float>()} * unit_;
     tokens += double(state_.batches[i].count);
   }
   return summed(paths, error, tokens, std::move(sums));
 }
 
 // Over all ranks, of which some may have no batches.
-BlockSlope WalkTask::summed(
+BlockGradient WalkTask::summed(
     const std::vector<std::string>& paths,
     double error,
     double tokens,
     DenseBlock sums) const {
-  const Ranks& ranks = state_.ranks;
+  const ProcessGroup& ranks = state_.ranks;
   const double all = ranks.sum(tokens);
   const bool alone = ranks.size() == 1;
   // Each rank has a unit of its own.
-  BlockSlope slope{ranks.sum(error) / all, (alone ? unit_ : 1) / all, {}};
+  BlockGradient found{ranks.sum(error) / all, (alone ? unit_ : 1) / all, {}};
   for (const auto& path : paths) {
     auto sum = sums.extract(path);
     auto own = sum
@@ -110,9 +110,9 @@ BlockSlope WalkTask::summed(
     if (!alone) {
       own = ranks.sum(mx::multiply(own, mx::array(static_cast<float>(unit_))));
     }
-    slope.gradients.emplace(path, own);
+    found.gradients.emplace(path, own);
   }
-  return slope;
+  return found;
 }
 
 // With J the output's derivative by a weight, dJ^2 / |y_full|^2 summed over
@@ -145,13 +145,13 @@ std::map<std::string, Curvature> WalkTask::curvature(
     const auto dy = mx::multiply(
         mx::where(signs, mx::array(1.0f), mx::array(-1.0f)),
         mx::divide(size, unit));
-    auto slope = block_gradients(
+    auto found = block_gradients(
         spec_, block, paths, inputs().stream().start(i), dy, context);
     const auto square = mx::square(unit);
     std::vector<mx::array> made;
     for (auto& [path, sum] : sums) {
-      const auto own = mx::square(slope.weights.at(path));
-      slope.weights.erase(path);
+      const auto own = mx::square(found.weights.at(path));
+      found.weights.erase(path);
       sum.first = mx::add(sum.first, mx::multiply(mx::sum(own, 1), square));
       sum.second = mx::add(sum.second, mx::multiply(mx::sum(own, 0), square));
       made.insert(made.end(), {sum.first, sum.second});
