@@ -10,6 +10,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_index.h"
 #include "core/error.h"
+#include "core/json.h"
 
 namespace pennyweight {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/files/dir_handle.h"
-#include "core/json.h"
+#include "core/json_fwd.h"
 
 namespace pennyweight {
 

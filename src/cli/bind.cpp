@@ -50,7 +50,7 @@ OptionSink bind_flags(CLI::App& app) {
         std::visit([&](auto* value) { return add(app, info, *value); }, field);
     option->required(info.required);
     if (info.advanced) {
-      option->group("Advanced");
+      option->group(kAdvanced);
     }
     if (!info.takes.empty()) {
       option->type_name(info.takes);

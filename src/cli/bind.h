@@ -12,6 +12,9 @@ class App;
 
 namespace pennyweight::cli {
 
+/// The group of options that only --help-all shows.
+inline constexpr const char* kAdvanced = "Advanced";
+
 /// Makes flags of `app` of what is visited; the fields must outlive the parse.
 OptionSink bind_flags(CLI::App& app);
 

@@ -13,6 +13,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/json_text.h"
 #include "run/kernel_report.h"
 

@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "core/files/output_file.h"
-#include "core/json.h"
+#include "core/json_fwd.h"
 #include "core/progress.h"
 #include "core/text.h"
 

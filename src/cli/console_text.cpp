@@ -1,4 +1,5 @@
 #include "cli/console.h"
+#include "core/json.h"
 #include "core/json_text.h"
 
 namespace pennyweight::cli {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/hub_name.h"
+#include "core/json.h"
 #include "run/recipe.h"
 #include "text/data_source.h"
 

@@ -10,6 +10,7 @@
 #include "cli/last_words.h"
 #include "commands/command.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/version.h"
 #include "ops/ops.h"
 #include "pass/process_group.h"
@@ -63,8 +64,29 @@ struct Shared {
   }
 };
 
-// Help without the value that CLI11 shows for the --no- form of a flag.
+// Help without the value that CLI11 shows for the --no- form of a flag, and
+// with the advanced options only where all are asked for.
 struct HelpText : CLI::Formatter {
+  mutable bool shows_all = false;
+
+  std::string make_help(
+      const CLI::App* app,
+      std::string name,
+      CLI::AppFormatMode mode) const override {
+    shows_all = mode == CLI::AppFormatMode::All;
+    return CLI::Formatter::make_help(app, std::move(name), mode);
+  }
+  std::string make_group(
+      std::string group,
+      bool positional,
+      std::vector<const CLI::Option*> options) const override {
+    if (group == kAdvanced && !shows_all) {
+      return "\nAdvanced: --help-all shows " + std::to_string(options.size()) +
+          " more options.\n";
+    }
+    return CLI::Formatter::make_group(
+        std::move(group), positional, std::move(options));
+  }
   std::string make_option_name(const CLI::Option* option, bool positional)
       const override {
     auto name = CLI::Formatter::make_option_name(option, positional);
@@ -127,6 +149,7 @@ int run_command(int argc, const char* const* argv) {
       "pennyweight");
   app.formatter(std::make_shared<HelpText>());
   app.set_version_flag("--version", version());
+  app.set_help_all_flag("--help-all", "Print all options, too, and exit");
   app.require_subcommand(1);
   app.footer(kExitCodes);
   bool asks_names = false;  // see run/fetched.h

@@ -3,6 +3,7 @@
 #include "commands/command.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "eval/float16_check.h"
 #include "export/conversion.h"

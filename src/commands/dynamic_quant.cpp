@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/files/atomic_file.h"
 #include "core/files/output_file.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "eval/evaluate.h"
 #include "export/conversion.h"
@@ -109,19 +110,22 @@ struct DynamicQuantOptions : SourceOptions, OutputOptions {
         {.name = "grad-checkpoint",
          .help = "Taken for mlx-lm's sake: blocks are always run again on the "
                  "way back",
-         .affects_result = false},
+         .affects_result = false,
+         .advanced = true},
         self.grad_checkpoint);
     option(
         {.name = "accumulation-dtype",
          .help = "Taken for mlx-lm's sake: gradients are always summed in "
                  "float32",
          .choices = {"float32", "bfloat16"},
-         .affects_result = false},
+         .affects_result = false,
+         .advanced = true},
         self.accumulation_dtype);
     option(
         {.name = "batch-size",
          .help = "Sequences that go through a block together; 0: as fits the "
-                 "caches"},
+                 "caches",
+         .advanced = true},
         self.batch_size);
   }
 };

@@ -5,6 +5,7 @@
 
 #include "commands/command.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "eval/float16_range.h"
 #include "export/conversion.h"
@@ -39,7 +40,8 @@ struct EvaluateOptions : SourceOptions {
     option(
         {.name = "batch-size",
          .help = "Sequences a batch; 0: as fits the caches",
-         .affects_result = false},
+         .affects_result = false,
+         .advanced = true},
         self.batch_size);
     option(
         {.name = "dtype",

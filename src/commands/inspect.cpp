@@ -1,5 +1,6 @@
 #include "commands/command.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "export/output_type.h"
 #include "model/model.h"

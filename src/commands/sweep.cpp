@@ -8,6 +8,7 @@
 #include "commands/quantize/stages.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "core/json_text.h"
 #include "core/text.h"
 #include "core/version.h"

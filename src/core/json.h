@@ -8,10 +8,9 @@
 #include <string_view>
 #include <vector>
 
-namespace pennyweight {
+#include "core/json_fwd.h"
 
-/// Keeps the order of keys, so that a config is written as it was read.
-using Json = nlohmann::ordered_json;
+namespace pennyweight {
 
 /// Parses untrusted text as Python's json does: of a key that is repeated the
 /// last value counts; NaN, Infinity, -Infinity and numbers past the range of a

@@ -1,5 +1,7 @@
 #include "core/options.h"
 
+#include "core/json.h"
+
 namespace pennyweight {
 
 Json visited_to_json(

@@ -1,4 +1,5 @@
 #include "eval/float16_check.h"
+#include "core/json.h"
 #include "core/text.h"
 
 #include <algorithm>

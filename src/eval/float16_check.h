@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/json.h"
+#include "core/json_fwd.h"
 #include "core/progress.h"
 #include "eval/float16_range.h"
 #include "model/model.h"

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "method/plan_modules.h"
 #include "ops/rounding/packed_rows.h"
 #include "ops/rounding/quantize.h"

@@ -8,6 +8,8 @@
 #include <optional>
 #include <set>
 
+#include "core/json.h"
+
 namespace pennyweight {
 
 namespace {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/hub_name.h"
+#include "core/json.h"
 #include "export/front_matter.h"
 
 namespace pennyweight {

@@ -7,6 +7,7 @@
 
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
+#include "core/json.h"
 
 namespace pennyweight {
 

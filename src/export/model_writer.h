@@ -11,7 +11,7 @@
 
 #include "checkpoint/safetensors_writer.h"
 #include "core/files/atomic_file.h"
-#include "core/json.h"
+#include "core/json_fwd.h"
 
 namespace pennyweight {
 

@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "core/json.h"
 #include "eval/float16_check.h"
 
 namespace pennyweight {

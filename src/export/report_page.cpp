@@ -1,5 +1,6 @@
 #include "export/report_page.h"
 
+#include "core/json.h"
 #include "export/report_template.h"
 
 namespace pennyweight {

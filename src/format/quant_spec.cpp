@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "core/json.h"
 
 namespace pennyweight {
 

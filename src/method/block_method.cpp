@@ -1,5 +1,7 @@
 #include "method/block_method.h"
 
+#include "core/json.h"
+
 namespace pennyweight {
 
 int64_t count_weights(const BlockSpec& block) {

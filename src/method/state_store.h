@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "core/json.h"
+#include "core/json_fwd.h"
 
 namespace pennyweight {
 

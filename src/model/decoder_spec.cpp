@@ -5,6 +5,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "model/config/class_keys.h"
 #include "model/families/family.h"
 

@@ -5,6 +5,7 @@
 
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "model/families/family.h"
 #include "model/finite.h"
 #include "model/packing.h"

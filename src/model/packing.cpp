@@ -4,6 +4,7 @@
 
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "format/quant_plan.h"
 
 namespace pennyweight {

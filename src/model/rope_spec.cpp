@@ -9,6 +9,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "model/config/class_keys.h"
 
 namespace pennyweight {

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "pass/sample.h"
 #include "pass/token_batches.h"
 #include "text/data_files.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/json.h"
+#include "core/json_fwd.h"
 #include "core/options.h"
 #include "core/progress.h"
 #include "model/model.h"
@@ -39,7 +39,9 @@ struct MixOptions {
     option(
         {.name = "sequence-length", .help = "Tokens a sequence"},
         self.sequence_length);
-    option({.name = "seed", .help = "Seed of the choice"}, self.seed);
+    option(
+        {.name = "seed", .help = "Seed of the choice", .advanced = true},
+        self.seed);
   }
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/json.h"
+
 #include "run/block_task.h"
 
 namespace pennyweight {

@@ -9,6 +9,7 @@
 #include <functional>
 #include <set>
 
+#include "core/json.h"
 #include "kernels/dispatch.h"
 #include "kernels/product_log.h"
 #include "kernels/threads.h"

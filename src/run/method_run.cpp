@@ -8,6 +8,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "core/version.h"
 #include "export/write_model.h"

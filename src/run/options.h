@@ -28,7 +28,8 @@ struct SourceOptions {
         self.model);
     option(
         {.name = "assume-family",
-         .help = "Read a model of an unknown model_type as this family's"},
+         .help = "Read a model of an unknown model_type as this family's",
+         .advanced = true},
         self.assume_family);
   }
 };
@@ -67,7 +68,8 @@ struct ResumeOptions {
         {.name = "resume",
          .help = "Insist on going on with an unfinished run (one with the same "
                  "settings is gone on with anyway)",
-         .affects_result = false},
+         .affects_result = false,
+         .advanced = true},
         self.resume);
   }
 };

@@ -26,7 +26,8 @@ struct PlanOptions : SourceOptions, LimitOptions {
     MixOptions::visit(self.mix, option);
     option(
         {.name = "candidates",
-         .help = "Widths to choose from, bits:group_size or bf16 (as it is)"},
+         .help = "Widths to choose from, bits:group_size or bf16 (as it is)",
+         .advanced = true},
         self.candidates);
     option(
         {.name = "effort",
@@ -36,17 +37,20 @@ struct PlanOptions : SourceOptions, LimitOptions {
         self.effort);
     option(
         {.name = "gptq-samples",
-         .help = "Sequences that rounding is fitted to (default: by --effort)"},
+         .help = "Sequences that rounding is fitted to (default: by --effort)",
+         .advanced = true},
         self.gptq_samples);
     option(
         {.name = "learn-steps",
          .help = "Steps a block of learned rounding, where it has modules of 3 "
-                 "bits and fewer; 0: none (default: by --effort)"},
+                 "bits and fewer; 0: none (default: by --effort)",
+         .advanced = true},
         self.learn_steps);
     option(
         {.name = "dwq-samples",
          .help = "Sequences that scales and biases are distilled on; 0: none "
-                 "(default: by --effort)"},
+                 "(default: by --effort)",
+         .advanced = true},
         self.dwq_samples);
     LimitOptions::visit(self, option);
   }

@@ -1,6 +1,7 @@
 #include "run/run_report.h"
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/text.h"
 
 namespace pennyweight {

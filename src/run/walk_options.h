@@ -25,7 +25,8 @@ struct WalkOptions : SourceOptions, OutputOptions, ResumeOptions, LimitOptions {
     option(
         {.name = "batch-size",
          .help = "Sequences that go through a block together; 0: as fits the "
-                 "caches"},
+                 "caches",
+         .advanced = true},
         self.batch_size);
     LimitOptions::visit(self, option);
     ResumeOptions::visit(self, option);

@@ -1,5 +1,7 @@
 #include "text/data_use.h"
 
+#include "core/json.h"
+
 namespace pennyweight {
 
 namespace {

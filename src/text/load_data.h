@@ -46,7 +46,9 @@ struct LoadDataOptions {
     option(
         {.name = "sequence-length", .help = "Tokens a sequence"},
         self.sequence_length);
-    option({.name = "seed", .help = "Seed of the choice"}, self.seed);
+    option(
+        {.name = "seed", .help = "Seed of the choice", .advanced = true},
+        self.seed);
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/json.h"
 #include "text/byte_file.h"
 #include "text/wall.h"
 

@@ -4,6 +4,7 @@
 
 #include "core/files/atomic_file.h"
 #include "core/files/wrong_file.h"
+#include "core/json.h"
 #include "text/rust_text.h"
 #include "text/tokenizer_config.h"
 

@@ -13,6 +13,7 @@
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 
 namespace pennyweight {
 namespace {

@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "core/json.h"
 #include "eval/evaluate.h"
 #include "support/expect_error.h"
 #include "support/run_command.h"

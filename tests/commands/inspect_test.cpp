@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "core/json.h"
 #include "support/run_command.h"
 #include "support/tiny_model.h"
 

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "core/json.h"
 #include "ops/rounding/quantize.h"
 #include "run/session.h"
 #include "support/run_command.h"

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "export/front_matter.h"
 
 namespace pennyweight {

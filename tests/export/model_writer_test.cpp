@@ -6,6 +6,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
+#include "core/json.h"
 
 namespace pennyweight {
 namespace {

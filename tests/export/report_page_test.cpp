@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/json.h"
+
 namespace pennyweight {
 namespace {
 

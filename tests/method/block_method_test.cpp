@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/json.h"
 #include "method/fake_block.h"
 
 namespace pennyweight {

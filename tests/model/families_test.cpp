@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <mlx/mlx.h>
 
+#include "core/json.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {

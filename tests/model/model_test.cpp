@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <mlx/ops.h>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 

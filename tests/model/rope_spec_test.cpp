@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 
 namespace pennyweight {

@@ -62,7 +62,7 @@ def test_eight_and_sixteen_blocks(tmp_path):
 
 
 SMALL, LARGE = 65_536, 262_144
-TEXT = ROOT / "README.md"
+TEXT = ROOT / "docs/architecture.md"
 DWQ = ["--num-samples", 8, "--max-seq-length", 129, "--learning-rate", 1e-5]
 
 

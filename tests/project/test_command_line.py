@@ -1,4 +1,4 @@
-"""What README.md says of the command: help, exit codes, JSON, no overwriting."""
+"""What docs/commands.md says of the command: help, exit codes, JSON, no overwriting."""
 
 import json
 import os
@@ -41,14 +41,20 @@ def test_help_names_every_command():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command):
     text = run(command, "--help").stdout
+    assert len(text.splitlines()) <= 40, "a screen"
+    everything = run(command, "--help-all").stdout
+    assert set(re.findall(r"--[a-z-]+", text)) - {"--help-all"} <= set(
+        re.findall(r"--[a-z-]+", everything))
+    hidden = re.search(r"^Advanced: --help-all shows (\d+) more", text, re.M)
+    assert ("\nAdvanced:\n" in everything) == bool(hidden)
     assert f"Examples:\n  pennyweight {command} " in text
     assert "{false}" not in text
     for flag in ("--json [FILE]", "--quiet"):
         assert flag in text
 
 
-def test_exit_codes_are_those_of_the_readme():
-    table = re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(), re.M)
+def test_exit_codes_are_those_of_the_documents():
+    table = re.findall(r"^\| (\d+) \| ", (ROOT / "docs/commands.md").read_text(), re.M)
     said = run("--help").stdout.split("Exit codes:")[1]
     assert re.findall(r"(?:^|, ?|\n)\s*(\d+) ", said) == table
 

@@ -14,6 +14,7 @@
 #include <iterator>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/process.h"
 #include "method/learned/rounding_loss.h"
 #include "method/widths/rounding_costs.h"

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "core/json.h"
 #include "export/report_page.h"
 
 int main(int argc, char** argv) {

@@ -16,6 +16,7 @@
 
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "text/load_data.h"
 #include "text/rows/rows.h"
 

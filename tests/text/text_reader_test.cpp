@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "text/tiny_tokenizer.h"
 

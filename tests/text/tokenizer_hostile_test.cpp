@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "text/tiny_tokenizer.h"
 #include "text/tokenizer.h"

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "text/tiny_tokenizer.h"
 

@@ -2,6 +2,7 @@
 #include "commands/quantize/memory.h"
 #include "commands/quantize/stages.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "run/time/time_plan.h"
 

@@ -7,6 +7,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "core/text.h"
 #include "core/version.h"
 #include "export/front_matter.h"

@@ -5,6 +5,7 @@
 #include "commands/dwq.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "eval/evaluate.h"
 #include "export/conversion.h"
 #include "export/write_model.h"

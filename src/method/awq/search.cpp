@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
 #include "pass/floats.h"

@@ -66,7 +66,8 @@ struct DwqOptions {
         {.name = "grad-checkpoint",
          .help = "Taken for mlx-lm's sake: blocks are always run again on the "
                  "way back",
-         .affects_result = false},
+         .affects_result = false,
+         .advanced = true},
         self.grad_checkpoint);
     option(
         {.name = "target-dir",

@@ -40,7 +40,9 @@ struct Options {
          .help = "Bits of what GPTQ is not done for: embedding and head"},
         self.fallback_bits);
     option(
-        {.name = "fallback-group-size", .help = "And their group size"},
+        {.name = "fallback-group-size",
+         .help = "And their group size",
+         .advanced = true},
         self.fallback_group_size);
     option(
         {.name = "embed-bits",

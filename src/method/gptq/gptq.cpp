@@ -13,6 +13,7 @@
 #include <cmath>
 #include <string>
 
+#include "core/json.h"
 #include "kernels/threads.h"
 #include "method/gptq/factor.h"
 #include "method/gptq/tile.h"

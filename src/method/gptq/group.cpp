@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
 #include "ops/rounding/quantize.h"

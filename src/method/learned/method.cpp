@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "core/json.h"
 #include "method/dwq/optimizer.h"
 
 namespace pennyweight {

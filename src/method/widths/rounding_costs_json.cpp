@@ -1,4 +1,5 @@
 #include "core/error.h"
+#include "core/json.h"
 #include "method/widths/rounding_costs.h"
 
 #include <cmath>

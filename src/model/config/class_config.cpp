@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "model/config/class_rope.h"
 #include "model/config/unread_keys.h"
 

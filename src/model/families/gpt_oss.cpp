@@ -1,6 +1,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {

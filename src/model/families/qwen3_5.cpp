@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "model/families/delta.h"
 
 namespace pennyweight {

@@ -1,3 +1,4 @@
+#include "core/json.h"
 #include "model/config/class_config.h"
 #include "model/families/family.h"
 

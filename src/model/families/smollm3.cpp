@@ -1,4 +1,5 @@
 #include "core/error.h"
+#include "core/json.h"
 #include "model/families/family.h"
 #include "model/families/standard.h"
 

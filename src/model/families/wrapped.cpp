@@ -5,6 +5,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "model/config/class_config.h"
 #include "model/families/standard.h"
 

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "kernels/threads.h"
 #include "model/finite.h"
 #include "ops/kl_head.h"

@@ -3,6 +3,8 @@
 #include <optional>
 #include <utility>
 
+#include "core/json.h"
+
 namespace pennyweight {
 
 namespace {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/json.h"
 #include "method/widths/rounding_costs.h"
 #include "run/time/stage_times.h"
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/json.h"
+#include "core/json_fwd.h"
 #include "method/chain.h"
 #include "run/time/machine_rates.h"
 #include "run/width_plan.h"

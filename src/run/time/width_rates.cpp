@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "core/json.h"
 #include "kernels/threads.h"
 #include "method/learned/rounding.h"
 #include "method/learned/rounding_loss.h"

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/files/dir_handle.h"
-#include "core/json.h"
+#include "core/json_fwd.h"
 
 namespace pennyweight {
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "run/work/folder_sums.h"
 
 namespace pennyweight {

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "run/work/work_names.h"
 
 namespace pennyweight {

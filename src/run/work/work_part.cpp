@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/files/atomic_file.h"
 #include "core/hash.h"
+#include "core/json.h"
 #include "core/json_text.h"
 #include "export/model_writer.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "core/files/dir_handle.h"
-#include "core/json.h"
+#include "core/json_fwd.h"
 
 /// What a work folder holds: JSON objects with a checksum, and parts, folders
 /// of tensors and figures with one, that are there whole or not at all. Each

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "text/byte_file.h"
 #include "text/data_files.h"
 #include "text/rows/long_rows.h"

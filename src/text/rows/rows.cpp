@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "core/json.h"
+
 namespace pennyweight {
 
 namespace {

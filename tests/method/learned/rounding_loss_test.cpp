@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "core/json.h"
 #include "ops/rounding/quantize.h"
 #include "pass/floats.h"
 

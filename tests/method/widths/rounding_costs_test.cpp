@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "core/json.h"
 #include "method/learned/rounding_loss.h"
 #include "ops/rounding/quantize.h"
 #include "support/expect_error.h"

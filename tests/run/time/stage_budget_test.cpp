@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/json.h"
 #include "planned_rates.h"
 #include "support/tiny_model.h"
 

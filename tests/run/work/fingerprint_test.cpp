@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "core/files/atomic_file.h"
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 

@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "text/byte_file.h"
 #include "text/rows/json_scan.h"

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/json.h"
 #include "support/expect_error.h"
 #include "text/tiny_tokenizer.h"
 
