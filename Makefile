@@ -37,9 +37,9 @@ setup: ## system packages and the .venv that the build needs
 setup-tests:
 	@tools/setup.sh tests
 
-program: setup ## the program alone
+program: setup ## the program, and the core of the Python package
 	@$(call CONFIGURE,$(PRESET))
-	@cmake --build --preset $(PRESET) --target pennyweight
+	@cmake --build --preset $(PRESET) --target pennyweight pennyweight_core
 
 build: setup ## the program, and what the tests of `make check` run
 	@$(call CONFIGURE,$(PRESET))

@@ -1,6 +1,10 @@
 # Third-party libraries. docs/architecture.md says why each was chosen.
 
-find_package(Python 3.9 REQUIRED COMPONENTS Interpreter)
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
+if(PENNYWEIGHT_PYTHON)
+  find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module
+               OPTIONAL_COMPONENTS Development.SABIModule)
+endif()
 # The MLX wheel carries headers, the library and its CMake package.
 execute_process(
   COMMAND "${Python_EXECUTABLE}" -m mlx --cmake-dir

@@ -28,7 +28,8 @@ def main():
     commands = json.loads(
         (Path(sys.argv[1]) / "compile_commands.json").read_text())
     ours = [entry for entry in commands
-            if Path(entry["file"]).relative_to(ROOT).parts[0] != "build"]
+            if Path(entry["file"]).relative_to(ROOT).parts[0] not in (
+                "build", ".venv")]
     if any("Unity" in entry["file"] for entry in commands):
         sys.exit(f"{sys.argv[1]} joins sources; configure it by the dev preset")
     with ThreadPoolExecutor(os.cpu_count()) as pool:

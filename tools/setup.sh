@@ -11,7 +11,7 @@ die() {
   exit 1
 }
 
-debian_packages=(g++ cmake ninja-build make git python3-venv libdnnl-dev
+debian_packages=(g++ cmake ninja-build make git python3-venv python3-dev libdnnl-dev
   libhwy-dev nlohmann-json3-dev libcli11-dev libxxhash-dev
   libgtest-dev)
 [ "$what" = tests ] && debian_packages+=(clang-format openmpi-bin libopenmpi-dev)
@@ -24,14 +24,17 @@ brew_packages=(cmake ninja onednn highway nlohmann-json cli11 xxhash
   googletest libomp)
 [ "$what" = tests ] && brew_packages+=(clang-format open-mpi)
 
+has_headers='import os, sys, sysconfig
+sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+
 apt_setup() {
   local missing=() package
   for package in "${debian_packages[@]}"; do
-    # A python built from source has its own venv module.
-    if [ "$package" = python3-venv ] && python3 -c 'import ensurepip' \
-      2> /dev/null; then
-      continue
-    fi
+    # A python built from source has its own venv module and headers.
+    case $package in
+      python3-venv) python3 -c 'import ensurepip' 2> /dev/null && continue ;;
+      python3-dev) python3 -c "$has_headers" 2> /dev/null && continue ;;
+    esac
     dpkg-query -W -f='${Status}' "$package" 2> /dev/null |
       grep -q 'ok installed' || missing+=("$package")
   done
@@ -94,7 +97,7 @@ for file in "${requirements[@]}"; do
   cp "$file" "$stamp"
 done
 
-# The command as pip installs it, with this clone's build for its program.
-printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom pennyweight import main\nmain()\n' \
+# The command as pip installs it, with this clone's build of its core.
+printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom pennyweight.main import main\nmain()\n' \
   "$PWD/.venv/bin/python" "$PWD/python" > .venv/bin/pennyweight
 chmod +x .venv/bin/pennyweight

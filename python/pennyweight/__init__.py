@@ -1,50 +1,41 @@
-"""The `pennyweight` command, as pip installs it: it fetches what of the hub a
-command line names and starts the program, which knows folders alone."""
+"""pennyweight quantizes language models for MLX and tells you what it cost.
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+    import pennyweight
 
-HERE = Path(__file__).resolve().parent
+    report = pennyweight.quantize("Qwen/Qwen3-0.6B", "qwen3-45", target_bpw=4.5)
+    print(report.bits_per_weight, report.kl)
 
+Each function is a command of the same name, with its flags as keywords.
+"""
 
-def find_program():
-    """PENNYWEIGHT_BIN, what was installed, or a clone's own build."""
-    named = os.environ.get("PENNYWEIGHT_BIN")
-    places = [Path(named)] if named else [
-        HERE / "bin/pennyweight", HERE.parents[1] / "build/release/src/pennyweight"]
-    for place in places:
-        if os.access(place, os.X_OK):
-            return str(place)
-    print(f"error: [launcher] {places[-1]} is no program; build it, or name one "
-          "by PENNYWEIGHT_BIN", file=sys.stderr)
-    sys.exit(3)
+import os as _os
+from pathlib import Path as _Path
 
+_here = _Path(__file__).resolve().parent
+if not list(_here.glob("_core*.so")):  # a clone has it in its build
+    _build = _os.environ.get("PENNYWEIGHT_BUILD_DIR") or _here.parents[1] / "build/release"
+    __path__.append(str(_Path(_build) / "python/pennyweight"))
 
-def ask_names(program, words):
-    """What src/cli/fetched.h says; nothing where the program will refuse the
-    command line or only print help."""
-    asked = subprocess.run([program, "--hub-names", *words], text=True,
-                           capture_output=True, stdin=subprocess.DEVNULL)
-    if asked.returncode or not asked.stdout.startswith("{"):
-        return {}
-    return json.loads(asked.stdout)
+from pennyweight import commands
+from pennyweight._core import version as _version
+from pennyweight.commands import *
+from pennyweight.data import Data, Message, Row, StrPath
+from pennyweight.errors import (
+    Cancelled, Corrupt, Error, Internal, InvalidArgument, NotFound, NotSupported,
+    Numeric, System, Warning)
+from pennyweight.progress import Event, Progress
+from pennyweight.results import (
+    BlockReport, ConvertReport, Divergence, DwqReport, DynamicQuantReport,
+    EvaluateReport, InspectReport, Measured, MethodReport, Module, PlannedEffort,
+    PlanReport, QuantizeReport, Report, Stage, SweepPoint, SweepReport)
 
+__version__: str = _version()
 
-def main():
-    words = sys.argv[1:]
-    try:
-        if words[:1] == ["upload"]:
-            from pennyweight.upload import upload
-            sys.exit(upload(words[1:]))
-        program = find_program()
-        command = [program, *words]
-        names = ask_names(program, words)
-        if names:
-            from pennyweight.fetch import hand_over
-            hand_over(names, command)
-        os.execv(program, command)
-    except KeyboardInterrupt:
-        sys.exit(130)
+__all__ = [
+    "BlockReport", "Cancelled", "ConvertReport", "Corrupt", "Data", "Divergence",
+    "DwqReport", "DynamicQuantReport", "Error", "EvaluateReport", "Event",
+    "InspectReport", "Internal", "InvalidArgument", "Measured", "Message",
+    "MethodReport", "Module", "NotFound", "NotSupported", "Numeric", "PlanReport",
+    "PlannedEffort", "Progress", "QuantizeReport", "Report", "Row", "Stage", "StrPath",
+    "SweepPoint", "SweepReport", "System", "Warning", "__version__"]
+__all__ += commands.__all__

@@ -1,3 +1,3 @@
-from pennyweight import main
+from pennyweight.main import main
 
 main()

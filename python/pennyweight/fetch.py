@@ -13,12 +13,15 @@ import re
 import resource
 import signal
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
 from pennyweight.hub import (STOPS, Refused, checked_token, explain, on_stop,
                              passes, patiently, quieten, shown)
 
+# What run/fetched.h reads.
+FETCHED = "PENNYWEIGHT_FETCHED"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What mlx-lm fetches of a model, code that an output carries and nothing here
 # runs included; what can hold rows of a data set.
@@ -96,8 +99,9 @@ def arrivals_checked(repository):
                           "checksum is not the hub's); run again to fetch it anew")
 
 
-def fetch(kind, name, warn):
-    """The folder of `org/name[@revision]` in the hub's cache."""
+def fetch(kind, name, warn, bars=None):
+    """The folder of `org/name[@revision]` in the hub's cache. `bars` is the class
+    of the library's bars, where not its own."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
     repo, _, revision = name.partition("@")
@@ -128,7 +132,8 @@ def fetch(kind, name, warn):
                   / f"{kind}s--{repo.replace('/', '--')}")
     with arrivals_checked(repository):
         folder = patiently(lambda: snapshot_download(
-            **wanted, allow_patterns=NEEDED[kind] + WELCOME[kind]))
+            **wanted, allow_patterns=NEEDED[kind] + WELCOME[kind],
+            tqdm_class=bars))
     if not os.path.isdir(folder):
         raise Refused("not_found", "the repository holds no file that is of use here")
     return folder
@@ -177,17 +182,27 @@ def is_first():
     return all(os.environ.get(name, "0") == "0" for name in variables)
 
 
-def hand_over(names, command):
-    """Fetches what is named and starts the program in the place of this process.
-    Errors are for it to tell, in its own way."""
+def answer_for(kind, name, bars=None):
+    """What run/fetched.h wants to know of a name."""
+    answer = {}
+    try:
+        answer["folder"] = fetch(
+            kind, name, lambda text: answer.update(warning=text), bars)
+    except Exception as error:
+        code, message = explain(error)
+        answer = {"code": code, "message": message}
+    return answer
+
+
+def hand_over(names):
+    """Fetches what is named, for the command line of this process. Errors are for
+    it to tell, in its own way: when the user stops this, the process begins
+    anew with that to tell, and without the threads that fetch."""
     answers = {"model": {}, "dataset": {}}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    def start():
-        os.environ["PENNYWEIGHT_FETCHED"] = json.dumps(answers)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        os.execv(command[0], command)
+    def set_variable():
+        os.environ[FETCHED] = json.dumps(answers)
 
     def stop():
         remove_parts()
@@ -196,25 +211,83 @@ def hand_over(names, command):
         for kind in answers:  # those that are there as well: nothing is to begin
             answers[kind] = dict.fromkeys(
                 names[kind], {"code": "cancelled", "message": "stopped by the user"})
-        start()
+        set_variable()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
     if names["text"] and (why := fetch_text()):
         os.environ["PENNYWEIGHT_NO_TEXT"] = why
     if not names["model"] and not names["dataset"]:
         return
-    on_stop(stop)
+    release = on_stop(stop)
     shows = names["progress"] and is_first()
     quieten(bars=shows)
     for kind in answers:
         for name in names[kind]:
             if shows:
                 print(f"fetch: {name}", file=sys.stderr)
-            answer = {}
-            try:
-                answer["folder"] = fetch(
-                    kind, name, lambda text: answer.update(warning=text))
-            except Exception as error:
-                code, message = explain(error)
-                answer = {"code": code, "message": message}
-            answers[kind][name] = answer
-    start()
+            answers[kind][name] = answer_for(kind, name)
+    release()
+    set_variable()
+
+
+def stoppable_bars(stopped):
+    """The library's bars, which end what they count once `stopped` is set: it has
+    no other place to be stopped at."""
+    from huggingface_hub.utils import tqdm
+
+    class Bars(tqdm):
+        def update(self, n=1):
+            if stopped.is_set():
+                raise Refused("cancelled", "stopped by the user")
+            return super().update(n)
+
+    return Bars
+
+
+@contextlib.contextmanager
+def library_quiet(bars):
+    """As quieten() leaves it, for as long as this lasts."""
+    import huggingface_hub
+    from huggingface_hub.utils import (are_progress_bars_disabled,
+                                       disable_progress_bars, enable_progress_bars)
+    verbosity = huggingface_hub.logging.get_verbosity()
+    disabled = are_progress_bars_disabled()
+    huggingface_hub.logging.set_verbosity_error()
+    if not bars:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        huggingface_hub.logging.set_verbosity(verbosity)
+        if not bars and not disabled:
+            enable_progress_bars()
+
+
+def fetch_here(names, answers, shows):
+    """The same in a process that is not ours. A thread fetches, so that Ctrl-C is
+    heard by this one, which waits; what is begun then ends at its next bytes."""
+    if names["text"] and (why := fetch_text()):
+        os.environ["PENNYWEIGHT_NO_TEXT"] = why
+    if not names["model"] and not names["dataset"]:
+        return
+    stopped = threading.Event()
+
+    def work():
+        bars = stoppable_bars(stopped)
+        for kind in answers:
+            for name in names[kind]:
+                if not stopped.is_set():
+                    answers[kind][name] = answer_for(kind, name, bars)
+
+    with library_quiet(bars=shows and is_first()):
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.1)
+        except BaseException:
+            stopped.set()
+            thread.join(2)
+            raise

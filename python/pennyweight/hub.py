@@ -137,11 +137,22 @@ def explain(error):
 
 def on_stop(action):
     """Runs `action`, which ends the process, on Ctrl-C or SIGTERM, whatever the
-    other threads wait for. From here on only that thread hears these signals."""
+    other threads wait for. Only that thread hears these signals, until what is
+    returned is called."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    done = threading.Event()
 
     def wait():
         signal.sigwait(STOPS)
-        action()
+        if not done.is_set():
+            action()
 
-    threading.Thread(target=wait, daemon=True).start()
+    def release():
+        done.set()
+        signal.pthread_kill(thread.ident, signal.SIGTERM)
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return release

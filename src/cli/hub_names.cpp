@@ -28,20 +28,20 @@ std::string recipe_data(const std::string& path) {
 
 }  // namespace
 
-Json hub_names(const CLI::App& command) {
+Json hub_names(
+    const std::string& command,
+    const std::vector<NamedValue>& values) {
   Json models = Json::array();
   Json datasets = Json::array();
   std::string data;
   bool reads_text = false;
-  for (const CLI::Option* option : command.get_options()) {
-    const auto type = option->get_type_name();
-    const auto value = option->empty() ? "" : option->results().front();
-    if (type == "MODEL" && !exists(value) && parse_hub_name(value)) {
+  for (const auto& [takes, value] : values) {
+    if (takes == "MODEL" && !exists(value) && parse_hub_name(value)) {
       models.push_back(value);
-    } else if (type == "DATA") {
-      reads_text = command.get_name() != "plan";  // which names what is to be
+    } else if (takes == "DATA") {
+      reads_text = command != "plan";  // which names what is to be
       data = value.empty() ? data : value;
-    } else if (type == "RECIPE" && !value.empty() && data.empty()) {
+    } else if (takes == "RECIPE" && !value.empty() && data.empty()) {
       data = recipe_data(value);
     }
   }
@@ -52,6 +52,16 @@ Json hub_names(const CLI::App& command) {
       {"model", models},
       {"dataset", datasets},
       {"text", reads_text && data.empty()}};
+}
+
+Json hub_names(const CLI::App& command) {
+  std::vector<NamedValue> values;
+  for (const CLI::Option* option : command.get_options()) {
+    values.emplace_back(
+        option->get_type_name(),
+        option->empty() ? "" : option->results().front());
+  }
+  return hub_names(command.get_name(), values);
 }
 
 }  // namespace pennyweight::cli

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "core/json_fwd.h"
 
 namespace CLI {
@@ -8,9 +12,18 @@ class App;
 
 namespace pennyweight::cli {
 
-/// Which hub ids the parsed flags of a command name that are no files here:
+/// What an option's value stands for (OptionInfo::takes), and the value; empty
+/// where it is not given.
+using NamedValue = std::pair<std::string, std::string>;
+
+/// Which hub ids the options of a command name that are no files here:
 /// {"model": [...], "dataset": [...], "text": whether mlx-lm's calibration text
 /// may be read}. A recipe's data set is among them.
+Json hub_names(
+    const std::string& command,
+    const std::vector<NamedValue>& values);
+
+/// The same of parsed flags.
 Json hub_names(const CLI::App& command);
 
 }  // namespace pennyweight::cli

@@ -1,7 +1,5 @@
 #include "cli/last_words.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -280,6 +278,16 @@ void install_last_words() {
 #endif
 }
 
+void end_for_want_of_threads() {
+  if (process == ::getpid()) {
+    end_now(
+        kIo,
+        "io",
+        "[threads] the system starts no more threads for this process; set "
+        "OMP_NUM_THREADS lower, or raise its limits (ulimit -u, ulimit -v)");
+  }
+}
+
 void say_last_words_in_json(bool json) {
   in_json = json;
 }
@@ -292,33 +300,3 @@ void end_in_order(int code, const std::function<void()>& say) {
 }
 
 }  // namespace pennyweight::cli
-
-// AddressSanitizer has a pthread_create of its own, and begins first.
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
-// Before the constructors of all libraries, which may want for memory already.
-__attribute__((section(".preinit_array"), used)) void (*const first)() =
-    pennyweight::cli::install_last_words;
-
-// In front of the C library's, for all libraries of this process: OpenMP's
-// answer to a thread that the system refuses is a line of its own and exit(1),
-// Rust's is a panic.
-extern "C" int pthread_create(
-    pthread_t* thread,
-    const pthread_attr_t* attributes,
-    void* (*start)(void*),
-    void* argument) noexcept {
-  using Create =
-      int (*)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
-  static const auto create =
-      reinterpret_cast<Create>(::dlsym(RTLD_NEXT, "pthread_create"));
-  const int failed = create(thread, attributes, start, argument);
-  if (failed != 0 && pennyweight::cli::process == ::getpid()) {
-    pennyweight::cli::end_now(
-        pennyweight::cli::kIo,
-        "io",
-        "[threads] the system starts no more threads for this process; set "
-        "OMP_NUM_THREADS lower, or raise its limits (ulimit -u, ulimit -v)");
-  }
-  return failed;
-}
-#endif

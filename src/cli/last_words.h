@@ -29,6 +29,10 @@ LastWords last_words(std::exception_ptr thrown);
 /// shrinks, the limit of processor time. To be called before anything else.
 void install_last_words();
 
+/// Ends the process where the system has refused it a thread, once last words
+/// are installed; returns otherwise.
+void end_for_want_of_threads();
+
 /// Whether the last line is said on stdout as a JSON event, too.
 void say_last_words_in_json(bool json);
 

@@ -139,26 +139,60 @@ void run_call(
   console.result(to_json(report), summary(report));
 }
 
-// 0, or the exit code of what was said.
-int run_command(int argc, const char* const* argv) {
-  ops::keep_freed_memory();
-  Console console;
-  CLI::App app(
-      "pennyweight quantizes language models for MLX: it reads a Hugging Face "
-      "checkpoint\nand writes one that stock mlx-lm loads.",
-      "pennyweight");
-  app.formatter(std::make_shared<HelpText>());
-  app.set_version_flag("--version", version());
-  app.set_help_all_flag("--help-all", "Print all options, too, and exit");
-  app.require_subcommand(1);
-  app.footer(kExitCodes);
-  bool asks_names = false;  // see run/fetched.h
-  app.add_flag("--hub-names", asks_names)->group("");
+// The flags of all commands, and the fields that they set.
+class CommandLine {
+ public:
+  CommandLine()
+      : app_(
+            "pennyweight quantizes language models for MLX: it reads a Hugging "
+            "Face "
+            "checkpoint\nand writes one that stock mlx-lm loads.",
+            "pennyweight") {
+    app_.formatter(std::make_shared<HelpText>());
+    app_.set_version_flag("--version", version());
+    app_.set_help_all_flag("--help-all", "Print all options, too, and exit");
+    app_.require_subcommand(1);
+    app_.footer(kExitCodes);
+    app_.add_flag("--hub-names", asks_names_)->group("");
+    for (const Command& command : commands()) {
+      add(command);
+    }
+  }
 
-  std::list<Entry> entries;  // the parser keeps references into them
-  for (const Command& command : commands()) {
-    Entry& entry = entries.emplace_back();
-    entry.parser = app.add_subcommand(command.name, command.summary);
+  // Throws what CLI11 does.
+  void parse(int argc, const char* const* argv) {
+    app_.parse(argc, argv);
+  }
+
+  CLI::App& app() {
+    return app_;
+  }
+
+  // The command that was parsed; require_subcommand sees that there is one.
+  const Entry& chosen() const {
+    for (const Entry& entry : entries_) {
+      if (entry.parser->parsed()) {
+        return entry;
+      }
+    }
+    throw Error(ErrorCode::invalid_argument, "usage", "no command is named");
+  }
+
+  bool asks_names() const {
+    return asks_names_;
+  }
+
+  Json names() const {
+    const Entry& entry = chosen();
+    auto names = hub_names(*entry.parser);
+    names["progress"] = entry.shared.shows_progress();
+    return names;
+  }
+
+ private:
+  void add(const Command& command) {
+    Entry& entry = entries_.emplace_back();
+    entry.parser = app_.add_subcommand(command.name, command.summary);
     entry.parser->footer("Examples:\n" + command.examples + "\n" + kExitCodes);
     entry.name = command.name;
     entry.parser->allow_extras(command.takes_anything);
@@ -167,12 +201,23 @@ int run_command(int argc, const char* const* argv) {
     entry.shared.add(*entry.parser);
   }
 
+  CLI::App app_;
+  bool asks_names_ = false;   // see run/fetched.h
+  std::list<Entry> entries_;  // the parser keeps references into them
+};
+
+// 0, or the exit code of what was said.
+int run_command(int argc, const char* const* argv) {
+  ops::keep_freed_memory();
+  Console console;
+  CommandLine line;
   try {
-    app.parse(argc, argv);
+    line.parse(argc, argv);
   } catch (const CLI::Success& success) {
-    const int code = app.exit(success);  // --help, --version
+    const int code = line.app().exit(success);  // --help, --version
     return code ? code : guarded(console, [](Console& own) { own.flush(); });
   } catch (const CLI::ParseError& error) {
+    const CLI::App& app = line.app();
     std::string what = error.what();
     if (app.get_subcommands().empty() && app.remaining_size() > 0) {
       what = "no command or flag " + app.remaining().front();
@@ -185,28 +230,21 @@ int run_command(int argc, const char* const* argv) {
     });
     return code;
   }
-  for (const Entry& entry : entries) {
-    if (entry.parser->parsed()) {
-      const Shared& shared = entry.shared;
-      if (asks_names) {
-        return guarded(console, [&](Console& own) {
-          auto names = hub_names(*entry.parser);
-          names["progress"] = shared.shows_progress();
-          own.say(json_text(names));
-          own.flush();
-        });
-      }
-      const auto json = shared.json_target();
-      say_last_words_in_json(json && (json->empty() || *json == "-"));
-      const int code =
-          guarded(console, [&](Console& own) { run_call(entry, json, own); });
-      if (code != 0) {
-        abandon_ranks(code);
-      }
-      return code;
-    }
+  if (line.asks_names()) {
+    return guarded(console, [&](Console& own) {
+      own.say(json_text(line.names()));
+      own.flush();
+    });
   }
-  return 1;
+  const Entry& entry = line.chosen();
+  const auto json = entry.shared.json_target();
+  say_last_words_in_json(json && (json->empty() || *json == "-"));
+  const int code =
+      guarded(console, [&](Console& own) { run_call(entry, json, own); });
+  if (code != 0) {
+    abandon_ranks(code);
+  }
+  return code;
 }
 
 }  // namespace
@@ -220,6 +258,16 @@ int run(int argc, const char* const* argv) {
     end_in_order(0, [] {});
   }
   return code;
+}
+
+std::optional<Json> asked_names(int argc, const char* const* argv) {
+  CommandLine line;
+  try {
+    line.parse(argc, argv);
+  } catch (const CLI::Error&) {
+    return std::nullopt;
+  }
+  return line.names();
 }
 
 }  // namespace pennyweight::cli

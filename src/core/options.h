@@ -35,8 +35,9 @@ struct OptionInfo {
   bool affects_result = true;
   /// For those who study the method: listed apart by --help.
   bool advanced = false;
-  /// What the value names, as --help shows it: MODEL, DATA or RECIPE. What of
-  /// these is a hub id is fetched before the command starts (run/fetched.h).
+  /// What the value names, as --help shows it: MODEL, DATA, RECIPE or FOLDER.
+  /// What of the first three is a hub id is fetched before the command starts
+  /// (run/fetched.h).
   std::string takes{};
 };
 

@@ -47,6 +47,7 @@ std::string how_to_fetch(const std::string& kind, const HubName& name) {
 fs::path resolve(
     const std::string& kind,
     const std::string& text,
+    const Json& fetched,
     const ProgressFn& progress) {
   std::error_code ignored;
   if (fs::is_directory(text, ignored)) {
@@ -60,8 +61,6 @@ fs::path resolve(
         one_line(text, 200) +
             " is neither a folder nor a hub id such as org/name[@revision]");
   }
-  const char* variable = std::getenv(kFetched);
-  const auto fetched = variable ? parse_json(variable, kFetched) : Json();
   const auto path = Json::json_pointer() / kind / text;
   if (!fetched.contains(path)) {
     throw Error(
@@ -86,12 +85,23 @@ fs::path resolve(
 
 }  // namespace
 
-fs::path resolve_model(const std::string& model, const ProgressFn& progress) {
-  return resolve("model", model, progress);
+Json fetched_for_process() {
+  const char* variable = std::getenv(kFetched);
+  return variable ? parse_json(variable, kFetched) : Json::object();
 }
 
-fs::path resolve_dataset(const std::string& id, const ProgressFn& progress) {
-  return resolve("dataset", id, progress);
+fs::path resolve_model(
+    const std::string& model,
+    const Json& fetched,
+    const ProgressFn& progress) {
+  return resolve("model", model, fetched, progress);
+}
+
+fs::path resolve_dataset(
+    const std::string& id,
+    const Json& fetched,
+    const ProgressFn& progress) {
+  return resolve("dataset", id, fetched, progress);
 }
 
 }  // namespace pennyweight

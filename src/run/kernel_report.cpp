@@ -11,7 +11,6 @@
 
 #include "core/json.h"
 #include "kernels/dispatch.h"
-#include "kernels/product_log.h"
 #include "kernels/threads.h"
 #include "run/time/rate_sampler.h"
 
@@ -183,9 +182,9 @@ class Trial {
 
 }  // namespace
 
-Json kernels_json() {
+Json kernels_json(const Served& before) {
   const auto choice = kernels::active_choice();
-  const auto served = kernels::products_served();
+  const auto served = kernels::served_since(before);
   const double all = total(served);
   Json products = Json::array();
   for (const auto& own : served) {
@@ -210,13 +209,13 @@ std::string describe_kernels() {
       (names.empty() ? "" : " (" + names + ")");
 }
 
-std::string slow_products() {
+std::string slow_products(const Served& before) {
   const auto choice = kernels::active_choice();
   if (choice != kernels::Choice::onednn &&
       choice != kernels::Choice::onednn_f32) {
     return {};  // asked for, or all that there is
   }
-  const auto served = kernels::products_served();
+  const auto served = kernels::served_since(before);
   double own = 0;
   for (const auto& server : served) {
     own += server.name.starts_with("oneDNN") ? 0 : double(server.operations);

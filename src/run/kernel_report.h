@@ -4,21 +4,25 @@
 #include <vector>
 
 #include "core/json_fwd.h"
+#include "kernels/product_log.h"
 #include "model/model.h"
 
 namespace pennyweight {
 
+using Served = std::vector<kernels::ServedProducts>;
+
 /// The kernels in use, and which implementation has served how many of this
-/// process's products so far: {"choice", "instructions", "threads", "products":
+/// process's products since `before` was asked for: {"choice", "instructions",
+/// "threads", "products":
 /// [{"implementation", "calls", "operations", "share"}]}.
-Json kernels_json();
+Json kernels_json(const Served& before = {});
 
 /// The same in a few words, for a report's reader.
 std::string describe_kernels();
 
 /// What to warn of where a library's fast products were not to be had for a
 /// part of the work; empty where that part is small.
-std::string slow_products();
+std::string slow_products(const Served& before = {});
 
 /// One kind of product that a model's blocks or head need, run for a moment.
 struct KernelRow {

@@ -46,7 +46,8 @@ struct OutputOptions {
          .help = "Folder to write; must not exist unless --force",
          .short_name = "o",
          .aliases = {"output"},
-         .affects_result = false},
+         .affects_result = false,
+         .takes = "FOLDER"},
         self.mlx_path);
     option(
         {.name = "force",

@@ -49,13 +49,18 @@ double Session::seconds() const {
       .count();
 }
 
+Json Session::hub_folders() const {
+  return fetched ? *fetched : fetched_for_process();
+}
+
 fs::path Session::model_folder(const std::string& name) const {
-  return resolve_model(name, progress_);
+  return resolve_model(name, hub_folders(), progress_);
 }
 
 FetchDatasetFn Session::fetch_dataset() const {
-  return
-      [this](const std::string& id) { return resolve_dataset(id, progress_); };
+  return [this](const std::string& id) {
+    return resolve_dataset(id, hub_folders(), progress_);
+  };
 }
 
 void Session::describe_input(const Model& model) {

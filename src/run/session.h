@@ -3,9 +3,11 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "core/files/output_file.h"
+#include "core/json.h"
 #include "core/progress.h"
 #include "model/model.h"
 #include "pass/process_group.h"
@@ -60,11 +62,17 @@ class Session {
   /// The report with its time and memory.
   const RunReport& finish();
 
+  /// Folders of the hub's models and data sets (run/fetched.h), where the
+  /// caller hands them over.
+  std::optional<Json> fetched{};
+
   /// A file that an option names for a result, so that no two options name one.
   std::function<void(const std::string& path, bool force, const char* option)>
       reserve_file = [](const std::string&, bool, const char*) {};
 
  private:
+  Json hub_folders() const;
+
   std::string command_;
   ProgressFn progress_;
   const ProcessGroup& group_;

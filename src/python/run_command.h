@@ -1,0 +1,29 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <string>
+
+namespace pennyweight::python {
+
+namespace nb = nanobind;
+
+using OptionDict = nb::typed<nb::dict, nb::str, nb::any>;
+
+/// Runs a command with `options` (see set_options) and gives back its report
+/// as JSON text. `fetched` is the JSON text of run/fetched.h, `on_event` and
+/// `on_warning` are a Listener's. The GIL is let go meanwhile. Errors are
+/// raised as pennyweight.errors has them; one run at a time in a process, else
+/// not_supported.
+nb::str run_command(
+    const std::string& name,
+    OptionDict options,
+    const std::string& fetched,
+    nb::object on_event,
+    nb::object on_warning);
+
+/// The hub ids that such a call names, as JSON text (cli/hub_names.h). Options
+/// that can't be set are left for run_command to refuse.
+std::string hub_names_of(const std::string& name, OptionDict options);
+
+}  // namespace pennyweight::python
