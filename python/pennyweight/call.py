@@ -26,8 +26,10 @@ def run(command: str, options: Mapping[str, Any], progress: Progress = None
         ) -> dict[str, Any]:
     """The report of a command. `options` are named as in the program ("q-bits");
     None leaves one as it is. To be called by what users call, nothing between."""
-    given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value
-             for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            given[name] = value if not hasattr(value, "__fspath__") else os.fspath(value)
     listener = listener_of(progress)
     text_before = os.environ.get(NO_TEXT)
     with in_folder(given.get("data-path", "")) as (name, folder):

@@ -5,9 +5,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Union, cast
 
 from pennyweight.errors import InvalidArgument
 
@@ -25,21 +25,21 @@ def _row(row: Any, index: int) -> Mapping[str, Any]:
     if isinstance(row, str):
         return {"text": row}
     if isinstance(row, Mapping):
-        own: Mapping[str, Any] = row
+        own = cast("Mapping[str, Any]", row)
         if "role" in own:
             raise InvalidArgument(
                 f"[data] row {index} is a message; a chat is a list of messages, "
                 "and data is a list of chats: [[message, ...], ...]")
         return own
-    if isinstance(row, Sequence) and row and not isinstance(row, (bytes, bytearray)):
-        return {"messages": list(row)}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if row and issubclass(type(row), (list, tuple)):
+        return {"messages": list(row)}
     raise InvalidArgument(
-        f"[data] row {index} is a {type(row).__name__}; give a str, a list of chat "
+        f"[data] row {index} is of type {type(row).__name__}; give a str, a list of chat "
         "messages, or a dict as a row of a .jsonl file")
 
 
 @contextlib.contextmanager
-def in_folder(data: Data) -> Iterator[tuple[str, str]]:
+def in_folder(data: Data) -> Generator[tuple[str, str], None, None]:
     """The name that reports and recipes have for data, which is told by its
     contents so that a stopped run knows it again, and a folder that holds it as
     rows.jsonl while this lasts; for a path the path, and no folder."""

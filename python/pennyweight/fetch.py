@@ -16,6 +16,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from pennyweight.hub import (STOPS, Refused, checked_token, explain, on_stop,
                              passes, patiently, quieten, shown)
@@ -194,7 +195,7 @@ def answer_for(kind, name, bars=None):
     return answer
 
 
-def hand_over(names):
+def hand_over(names: "dict[str, Any]") -> None:
     """Fetches what is named, for the command line of this process. Errors are for
     it to tell, in its own way: when the user stops this, the process begins
     anew with that to tell, and without the threads that fetch."""
@@ -265,7 +266,8 @@ def library_quiet(bars):
             enable_progress_bars()
 
 
-def fetch_here(names, answers, shows):
+def fetch_here(names: "dict[str, Any]", answers: "dict[str, dict[str, Any]]",
+               shows: bool) -> None:
     """The same in a process that is not ours. A thread fetches, so that Ctrl-C is
     heard by this one, which waits; what is begun then ends at its next bytes."""
     if names["text"] and (why := fetch_text()):

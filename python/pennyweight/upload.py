@@ -178,7 +178,7 @@ def tell(options, result):
     print(text, flush=True)
 
 
-def upload(words):
+def upload(words: "list[str]") -> int:
     """Runs the command; its exit code, as those of the program."""
     events = False
 
