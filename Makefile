@@ -17,7 +17,7 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 
 .PHONY: quickstart check check-all test-slow setup setup-tests build sanitize lint format \
 	test-cpp test-rust test-sanitize test-python bench clean help program \
-	includes
+	includes wheel try-wheel setup-wheel python-api
 
 quickstart: program ## set up, build, quantize the demo model, print the table
 	@tools/quickstart.sh $(BIN)
@@ -25,7 +25,7 @@ quickstart: program ## set up, build, quantize the demo model, print the table
 check: lint build test-cpp test-rust test-sanitize test-python ## everything CI checks
 	@echo "make check: all passed"
 
-check-all: check includes test-slow ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
+check-all: check includes test-slow try-wheel ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
 	@echo "make check-all: all passed"
 
 test-slow: build sanitize setup-tests
@@ -48,6 +48,18 @@ build: setup ## the program, and what the tests of `make check` run
 sanitize: setup
 	@$(call CONFIGURE,sanitize)
 	@cmake --build --preset sanitize --target checked
+
+setup-wheel:
+	@tools/setup.sh wheel
+
+wheel: setup setup-wheel ## dist/*.whl, which brings what it needs beside mlx's wheel
+	@PATH="$$PATH:$$HOME/.cargo/bin" $(PYTHON) tools/wheel.py build
+
+try-wheel: wheel program ## the wheel in a root without compilers
+	@tools/try_wheel.sh $(BIN)
+
+python-api: program ## rewrite what follows from the options: functions, stub, completion
+	@$(PYTHON) tools/python_api.py
 
 includes: setup ## each source compiles by itself
 	@$(call CONFIGURE,dev)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Brings what the build (`setup.sh build`) or also the tests (`setup.sh tests`)
-# need: system packages, through apt-get or Homebrew, and a .venv with pinned
-# Python packages. Does nothing, quickly, when all is there.
+# Brings what the build (`setup.sh build`), the tests as well (`setup.sh tests`) or
+# a wheel (`setup.sh wheel`) need: system packages, through apt-get or Homebrew,
+# and a .venv with pinned Python packages. Does nothing, quickly, when all is
+# there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-build}
@@ -86,6 +87,7 @@ printf '1.85.0\n%s\n' "$version" | sort -CV ||
 
 requirements=(tools/requirements-build.txt)
 [ "$what" = tests ] && requirements+=(tools/requirements-tests.txt)
+[ "$what" = wheel ] && requirements+=(tools/requirements-wheel.txt)
 for file in "${requirements[@]}"; do
   stamp=".venv/$(basename "$file").stamp"
   cmp -s "$file" "$stamp" && continue
