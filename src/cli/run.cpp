@@ -3,8 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <list>
 #include <memory>
+#include <optional>
 
 #include "cli/bind.h"
+#include "cli/completion.h"
 #include "cli/console.h"
 #include "cli/hub_names.h"
 #include "cli/last_words.h"
@@ -157,6 +159,14 @@ class CommandLine {
     for (const Command& command : commands()) {
       add(command);
     }
+    completion_ = app_.add_subcommand(
+        "completion", "Completion of commands and flags, for a shell");
+    completion_->add_option("shell", shell_, "Whose script to print")
+        ->required()
+        ->check(CLI::IsMember(shells()));
+    completion_->footer(
+        "Examples:\n  pennyweight completion bash\n"
+        "  eval \"$(pennyweight completion bash)\"   # in ~/.bashrc");
   }
 
   // Throws what CLI11 does.
@@ -168,7 +178,14 @@ class CommandLine {
     return app_;
   }
 
-  // The command that was parsed; require_subcommand sees that there is one.
+  // The script, where that is what is asked for.
+  std::optional<std::string> script() const {
+    return completion_->parsed() ? std::optional(completion(app_, shell_))
+                                 : std::nullopt;
+  }
+
+  // Else the command that was parsed; require_subcommand sees that there is
+  // one.
   const Entry& chosen() const {
     for (const Entry& entry : entries_) {
       if (entry.parser->parsed()) {
@@ -202,6 +219,8 @@ class CommandLine {
   }
 
   CLI::App app_;
+  CLI::App* completion_ = nullptr;
+  std::string shell_;
   bool asks_names_ = false;   // see run/fetched.h
   std::list<Entry> entries_;  // the parser keeps references into them
 };
@@ -229,6 +248,12 @@ int run_command(int argc, const char* const* argv) {
           "[usage] " + one_line(what) + "; see pennyweight --help");
     });
     return code;
+  }
+  if (const auto script = line.script()) {
+    return guarded(console, [&](Console& own) {
+      own.say(*script);
+      own.flush();
+    });
   }
   if (line.asks_names()) {
     return guarded(console, [&](Console& own) {
@@ -267,7 +292,7 @@ std::optional<Json> asked_names(int argc, const char* const* argv) {
   } catch (const CLI::Error&) {
     return std::nullopt;
   }
-  return line.names();
+  return line.script() ? std::nullopt : std::optional(line.names());
 }
 
 }  // namespace pennyweight::cli
