@@ -36,18 +36,10 @@ def quantize(
     model: StrPath,
     output: StrPath = "mlx_model",
     *,
-    assume_family: str = "",
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
-    seed: int = 123,
-    candidates: str = (
-        "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
-        "6:64,8:64,bf16"),
     effort: Literal["fast", "balanced", "best"] = "balanced",
-    gptq_samples: int | None = None,
-    learn_steps: int | None = None,
-    dwq_samples: int | None = None,
     memory_limit: str | None = None,
     target_bpw: float | None = None,
     target_size: str | None = None,
@@ -55,6 +47,14 @@ def quantize(
     force: bool = False,
     recipe: StrPath | None = None,
     time_limit: str | None = None,
+    assume_family: str = "",
+    seed: int = 123,
+    candidates: str = (
+        "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
+        "6:64,8:64,bf16"),
+    gptq_samples: int | None = None,
+    learn_steps: int | None = None,
+    dwq_samples: int | None = None,
     resume: bool = False,
     stages: str | None = None,
     progress: Progress = None,
@@ -64,7 +64,6 @@ def quantize(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
             set org/name, or self (sampled from the model). Each file of a folder is a
             domain. Without it: mlx-lm's calibration text, else self. In memory: a list
@@ -73,15 +72,8 @@ def quantize(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
-        seed: Seed of the choice.
-        candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
-        gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
-        learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
-            and fewer; 0: none (default: by `effort`).
-        dwq_samples: Sequences that scales and biases are distilled on; 0: none
-            (default: by `effort`).
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
         target_bpw: Bits a weight, scales included, that are not passed; each module's
@@ -93,6 +85,14 @@ def quantize(
         recipe: Do again what this recipe.json says: widths, stages, text.
         time_limit: Such as 30m or 2h: stages are cut to what fits, by the machine's
             speed.
+        assume_family: Read a model of an unknown model_type as this family's.
+        seed: Seed of the choice.
+        candidates: Widths to choose from, bits:group_size or bf16 (as it is).
+        gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
+        learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
+            and fewer; 0: none (default: by `effort`).
+        dwq_samples: Sequences that scales and biases are distilled on; 0: none
+            (default: by `effort`).
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         stages: Stages to try, in this order, such as nearest,gptq,dwq: those of
@@ -109,16 +109,10 @@ def quantize(
     return QuantizeReport.of(run("quantize", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
-        "seed": seed,
-        "candidates": candidates,
         "effort": effort,
-        "gptq-samples": gptq_samples,
-        "learn-steps": learn_steps,
-        "dwq-samples": dwq_samples,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
         "target-size": target_size,
@@ -126,6 +120,12 @@ def quantize(
         "force": force,
         "recipe": recipe,
         "time-limit": time_limit,
+        "assume-family": assume_family,
+        "seed": seed,
+        "candidates": candidates,
+        "gptq-samples": gptq_samples,
+        "learn-steps": learn_steps,
+        "dwq-samples": dwq_samples,
         "resume": resume,
         "stages": stages,
     }, progress))
@@ -134,29 +134,28 @@ def quantize(
 def plan(
     model: StrPath,
     *,
-    assume_family: str = "",
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
-    seed: int = 123,
-    candidates: str = (
-        "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
-        "6:64,8:64,bf16"),
     effort: Literal["fast", "balanced", "best"] = "balanced",
-    gptq_samples: int | None = None,
-    learn_steps: int | None = None,
-    dwq_samples: int | None = None,
     memory_limit: str | None = None,
     target_bpw: float | None = None,
     target_size: str | None = None,
     bits: int | None = None,
+    assume_family: str = "",
+    seed: int = 123,
+    candidates: str = (
+        "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
+        "6:64,8:64,bf16"),
+    gptq_samples: int | None = None,
+    learn_steps: int | None = None,
+    dwq_samples: int | None = None,
     progress: Progress = None,
 ) -> PlanReport:
     """Say what quantize will make and take, without running it.
 
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
-        assume_family: Read a model of an unknown model_type as this family's.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
             set org/name, or self (sampled from the model). Each file of a folder is a
             domain. Without it: mlx-lm's calibration text, else self. In memory: a list
@@ -165,21 +164,22 @@ def plan(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
-        seed: Seed of the choice.
-        candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
-        gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
-        learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
-            and fewer; 0: none (default: by `effort`).
-        dwq_samples: Sequences that scales and biases are distilled on; 0: none
-            (default: by `effort`).
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
         target_bpw: Bits a weight, scales included, that are not passed; each module's
             width is chosen.
         target_size: Instead: bytes of all tensors, such as 4.2GB.
         bits: Instead: this width in groups of 64 throughout (default 4).
+        assume_family: Read a model of an unknown model_type as this family's.
+        seed: Seed of the choice.
+        candidates: Widths to choose from, bits:group_size or bf16 (as it is).
+        gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
+        learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
+            and fewer; 0: none (default: by `effort`).
+        dwq_samples: Sequences that scales and biases are distilled on; 0: none
+            (default: by `effort`).
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -191,20 +191,20 @@ def plan(
     """
     return PlanReport.of(run("plan", {
         "model": model,
-        "assume-family": assume_family,
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
-        "seed": seed,
-        "candidates": candidates,
         "effort": effort,
-        "gptq-samples": gptq_samples,
-        "learn-steps": learn_steps,
-        "dwq-samples": dwq_samples,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
         "target-size": target_size,
         "bits": bits,
+        "assume-family": assume_family,
+        "seed": seed,
+        "candidates": candidates,
+        "gptq-samples": gptq_samples,
+        "learn-steps": learn_steps,
+        "dwq-samples": dwq_samples,
     }, progress))
 
 
@@ -212,24 +212,24 @@ def sweep(
     model: StrPath,
     output: StrPath = "sweep",
     *,
-    assume_family: str = "",
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    effort: Literal["fast", "balanced", "best"] = "fast",
+    memory_limit: str | None = None,
+    force: bool = False,
+    bpw: str = "2.5:6:0.5",
+    estimate: bool = False,
+    keep_models: bool = False,
+    assume_family: str = "",
     seed: int = 123,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
-    effort: Literal["fast", "balanced", "best"] = "fast",
     gptq_samples: int | None = None,
     learn_steps: int | None = None,
     dwq_samples: int | None = None,
-    memory_limit: str | None = None,
-    force: bool = False,
     resume: bool = False,
-    bpw: str = "2.5:6:0.5",
-    estimate: bool = False,
-    keep_models: bool = False,
     progress: Progress = None,
 ) -> SweepReport:
     """Measure the frontier of size against KL, widths chosen for each size.
@@ -237,7 +237,6 @@ def sweep(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
             set org/name, or self (sampled from the model). Each file of a folder is a
             domain. Without it: mlx-lm's calibration text, else self. In memory: a list
@@ -246,24 +245,25 @@ def sweep(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
-        seed: Seed of the choice.
-        candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
+        memory_limit: Most memory to use, such as 4GB; activations past it go to a
+            scratch file (default: half of the machine's).
+        force: Replace an output folder and files that exist; start afresh rather than
+            go on with an unfinished run, unless with `resume`.
+        bpw: Bits a weight: first:last:step, or a list such as 3,4,4.5.
+        estimate: Only estimate each KL; models are not made.
+        keep_models: Keep the model of each size in the output folder.
+        assume_family: Read a model of an unknown model_type as this family's.
+        seed: Seed of the choice.
+        candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
             and fewer; 0: none (default: by `effort`).
         dwq_samples: Sequences that scales and biases are distilled on; 0: none
             (default: by `effort`).
-        memory_limit: Most memory to use, such as 4GB; activations past it go to a
-            scratch file (default: half of the machine's).
-        force: Replace an output folder and files that exist; start afresh rather than
-            go on with an unfinished run, unless with `resume`.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
-        bpw: Bits a weight: first:last:step, or a list such as 3,4,4.5.
-        estimate: Only estimate each KL; models are not made.
-        keep_models: Keep the model of each size in the output folder.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -276,22 +276,22 @@ def sweep(
     return SweepReport.of(run("sweep", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
-        "seed": seed,
-        "candidates": candidates,
         "effort": effort,
-        "gptq-samples": gptq_samples,
-        "learn-steps": learn_steps,
-        "dwq-samples": dwq_samples,
         "memory-limit": memory_limit,
         "force": force,
-        "resume": resume,
         "bpw": bpw,
         "estimate": estimate,
         "keep-models": keep_models,
+        "assume-family": assume_family,
+        "seed": seed,
+        "candidates": candidates,
+        "gptq-samples": gptq_samples,
+        "learn-steps": learn_steps,
+        "dwq-samples": dwq_samples,
+        "resume": resume,
     }, progress))
 
 
@@ -299,7 +299,6 @@ def convert(
     model: StrPath,
     output: StrPath = "mlx_model",
     *,
-    assume_family: str = "",
     force: bool = False,
     quantize: bool = False,
     q_bits: int | None = None,
@@ -308,6 +307,7 @@ def convert(
     quant_predicate: Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"] | None = None,
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     dequantize: bool = False,
+    assume_family: str = "",
     progress: Progress = None,
 ) -> ConvertReport:
     """Quantize by rounding to nearest, as mlx_lm.convert does.
@@ -315,7 +315,6 @@ def convert(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         force: Replace an output folder and files that exist; start afresh rather than
             go on with an unfinished run, unless with `resume`.
         quantize: Quantize the weights, rounding to nearest.
@@ -327,6 +326,7 @@ def convert(
         dtype: Type of what is not quantized, and of scales (default: the one that
             config.json names, else the weights' own).
         dequantize: Turn a quantized model back into a plain one.
+        assume_family: Read a model of an unknown model_type as this family's.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -339,7 +339,6 @@ def convert(
     return ConvertReport.of(run("convert", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "force": force,
         "quantize": quantize,
         "q-bits": q_bits,
@@ -348,6 +347,7 @@ def convert(
         "quant-predicate": quant_predicate,
         "dtype": dtype,
         "dequantize": dequantize,
+        "assume-family": assume_family,
     }, progress))
 
 
@@ -355,24 +355,24 @@ def gptq(
     model: StrPath,
     output: StrPath = "mlx_model",
     *,
-    assume_family: str = "",
     force: bool = False,
     data: Data | None = None,
     num_samples: int = -1,
     sequence_length: int = 512,
-    seed: int = 123,
     fit_embed: bool = True,
-    batch_size: int = 0,
     memory_limit: str | None = None,
-    resume: bool = False,
     bits: int | None = None,
     group_size: int | None = None,
     fallback_bits: int = 6,
-    fallback_group_size: int = 64,
     embed_bits: int | None = None,
     mode: Literal["affine", "mxfp4", "mxfp8", "nvfp4"] = "affine",
     plain: bool = False,
     learn_steps: int = 0,
+    assume_family: str = "",
+    seed: int = 123,
+    batch_size: int = 0,
+    resume: bool = False,
+    fallback_group_size: int = 64,
     damp: float = 0.01,
     act_order: bool = True,
     grid_search: bool = True,
@@ -394,7 +394,6 @@ def gptq(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         force: Replace an output folder and files that exist; start afresh rather than
             go on with an unfinished run, unless with `resume`.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
@@ -404,26 +403,27 @@ def gptq(
             them.
         num_samples: Sequences to use, chosen by `seed`; -1 for all.
         sequence_length: Tokens a sequence.
-        seed: Seed of the choice.
         fit_embed: Fit embedding and head to the text too, rather than round them to
             nearest.
-        batch_size: Sequences that go through a block together; 0: as fits the caches.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
-        resume: Insist on going on with an unfinished run (one with the same settings is
-            gone on with anyway).
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8 (default 4;
             mxfp8: 8).
         group_size: Weights a group: 32, 64 or 128 (default 64; mxfp4 and mxfp8: 32,
             nvfp4: 16).
         fallback_bits: Bits of what GPTQ is not done for: embedding and head.
-        fallback_group_size: And their group size.
         embed_bits: Bits of the embedding (default: `fallback_bits`).
         mode: Quantization mode of the blocks' linears.
         plain: GPTQ as in the paper, without any of the improvements; embedding and head
             rounded to nearest.
         learn_steps: Steps of training each block's codes, scales and biases together on
             its output; 0: none.
+        assume_family: Read a model of an unknown model_type as this family's.
+        seed: Seed of the choice.
+        batch_size: Sequences that go through a block together; 0: as fits the caches.
+        resume: Insist on going on with an unfinished run (one with the same settings is
+            gone on with anyway).
+        fallback_group_size: And their group size.
         damp: Added to the Hessian's diagonal, as a share of its mean.
         act_order: Round the columns with the largest activations first.
         grid_search: Search scales and biases under the Hessian's weight.
@@ -452,24 +452,24 @@ def gptq(
     return MethodReport.of(run("gptq", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "force": force,
         "data-path": data,
         "num-samples": num_samples,
         "sequence-length": sequence_length,
-        "seed": seed,
         "fit-embed": fit_embed,
-        "batch-size": batch_size,
         "memory-limit": memory_limit,
-        "resume": resume,
         "bits": bits,
         "group-size": group_size,
         "fallback-bits": fallback_bits,
-        "fallback-group-size": fallback_group_size,
         "embed-bits": embed_bits,
         "mode": mode,
         "plain": plain,
         "learn-steps": learn_steps,
+        "assume-family": assume_family,
+        "seed": seed,
+        "batch-size": batch_size,
+        "resume": resume,
+        "fallback-group-size": fallback_group_size,
         "damp": damp,
         "act-order": act_order,
         "grid-search": grid_search,
@@ -491,22 +491,22 @@ def awq(
     model: StrPath,
     output: StrPath = "mlx_model",
     *,
-    assume_family: str = "",
     force: bool = False,
     data: Data | None = None,
     num_samples: int = 128,
     sequence_length: int = 512,
-    seed: int = 123,
     fit_embed: bool = True,
-    batch_size: int = 0,
     memory_limit: str | None = None,
-    resume: bool = False,
     bits: int = 4,
     group_size: int = 64,
     embed_bits: int = 4,
     embed_group_size: int = 32,
     n_grid: int = 20,
     then: Literal["", "gptq"] = "",
+    assume_family: str = "",
+    seed: int = 123,
+    batch_size: int = 0,
+    resume: bool = False,
     scale: bool = True,
     clip: bool = True,
     asymmetric: bool = True,
@@ -519,7 +519,6 @@ def awq(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         force: Replace an output folder and files that exist; start afresh rather than
             go on with an unfinished run, unless with `resume`.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
@@ -529,14 +528,10 @@ def awq(
             them.
         num_samples: Sequences to use, chosen by `seed`; -1 for all.
         sequence_length: Tokens a sequence.
-        seed: Seed of the choice.
         fit_embed: Fit embedding and head to the text too, rather than round them to
             nearest.
-        batch_size: Sequences that go through a block together; 0: as fits the caches.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
-        resume: Insist on going on with an unfinished run (one with the same settings is
-            gone on with anyway).
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8.
         group_size: Weights a group: 32, 64 or 128.
         embed_bits: Bits of embedding and head.
@@ -545,6 +540,11 @@ def awq(
             each group of weights.
         then: Round the scaled model by this method, with its defaults, rather than to
             nearest.
+        assume_family: Read a model of an unknown model_type as this family's.
+        seed: Seed of the choice.
+        batch_size: Sequences that go through a block together; 0: as fits the caches.
+        resume: Insist on going on with an unfinished run (one with the same settings is
+            gone on with anyway).
         scale: Scale inputs, and what makes them inversely.
         clip: Search the range of each group of weights.
         asymmetric: Shrink the ends of a range apart, not only alike.
@@ -564,22 +564,22 @@ def awq(
     return MethodReport.of(run("awq", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "force": force,
         "data-path": data,
         "num-samples": num_samples,
         "sequence-length": sequence_length,
-        "seed": seed,
         "fit-embed": fit_embed,
-        "batch-size": batch_size,
         "memory-limit": memory_limit,
-        "resume": resume,
         "bits": bits,
         "group-size": group_size,
         "embed-bits": embed_bits,
         "embed-group-size": embed_group_size,
         "n-grid": n_grid,
         "then": then,
+        "assume-family": assume_family,
+        "seed": seed,
+        "batch-size": batch_size,
+        "resume": resume,
         "scale": scale,
         "clip": clip,
         "asymmetric": asymmetric,
@@ -592,12 +592,10 @@ def dynamic_quant(
     model: StrPath,
     output: StrPath = "mlx_model",
     *,
-    assume_family: str = "",
     force: bool = False,
     data: Data | None = None,
     num_samples: int = -1,
     sequence_length: int = 512,
-    seed: int = 123,
     target_bpw: float = 5.0,
     target_size: str | None = None,
     low_bits: int = 4,
@@ -609,6 +607,8 @@ def dynamic_quant(
     sensitivities_out: str | None = None,
     then: Literal["", "gptq", "awq"] = "",
     report_ppl: bool = False,
+    assume_family: str = "",
+    seed: int = 123,
     grad_checkpoint: bool = False,
     accumulation_dtype: Literal["float32", "bfloat16"] = "float32",
     batch_size: int = 0,
@@ -619,7 +619,6 @@ def dynamic_quant(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         force: Replace an output folder and files that exist; start afresh rather than
             go on with an unfinished run, unless with `resume`.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
@@ -629,7 +628,6 @@ def dynamic_quant(
             them.
         num_samples: Sequences to use, chosen by `seed`; -1 for all.
         sequence_length: Tokens a sequence.
-        seed: Seed of the choice.
         target_bpw: Bits a weight, scales included, that are not passed.
         target_size: Instead: bytes of all tensors, such as 4.2GB.
         low_bits: Bits at which sensitivities are measured, and the fewest without
@@ -645,6 +643,8 @@ def dynamic_quant(
             (default: sensitivities.json in the output folder).
         then: Round by this method, on the same text, rather than to nearest.
         report_ppl: Report the perplexity of the model before and after.
+        assume_family: Read a model of an unknown model_type as this family's.
+        seed: Seed of the choice.
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
         accumulation_dtype: Taken for mlx-lm's sake: gradients are always summed in
@@ -662,12 +662,10 @@ def dynamic_quant(
     return DynamicQuantReport.of(run("dynamic-quant", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "force": force,
         "data-path": data,
         "num-samples": num_samples,
         "sequence-length": sequence_length,
-        "seed": seed,
         "target-bpw": target_bpw,
         "target-size": target_size,
         "low-bits": low_bits,
@@ -679,6 +677,8 @@ def dynamic_quant(
         "sensitivities-out": sensitivities_out,
         "then": then,
         "report-ppl": report_ppl,
+        "assume-family": assume_family,
+        "seed": seed,
         "grad-checkpoint": grad_checkpoint,
         "accumulation-dtype": accumulation_dtype,
         "batch-size": batch_size,
@@ -689,7 +689,6 @@ def dwq(
     model: StrPath,
     output: StrPath = "mlx_model",
     *,
-    assume_family: str = "",
     force: bool = False,
     quantized_model: StrPath | None = None,
     bits: int = 4,
@@ -700,10 +699,11 @@ def dwq(
     learning_rate: float | None = None,
     batch_size: int = 4,
     data: Data | None = None,
-    grad_checkpoint: bool = False,
     target_dir: str | None = None,
     targets_only: bool = False,
     pipeline: bool = False,
+    assume_family: str = "",
+    grad_checkpoint: bool = False,
     resume: bool = False,
     progress: Progress = None,
 ) -> DwqReport:
@@ -713,7 +713,6 @@ def dwq(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         output: Folder to write; must not exist unless `force`.
-        assume_family: Read a model of an unknown model_type as this family's.
         force: Replace an output folder and files that exist; start afresh rather than
             go on with an unfinished run, unless with `resume`.
         quantized_model: The quantized model to improve, of any method (default: the
@@ -730,14 +729,15 @@ def dwq(
             calibration text, else self. In memory: a list of texts, of chats (each a
             list of messages with "role" and "content"), or of rows as a .jsonl file has
             them.
-        grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
-            back.
         target_dir: Folder of the full model's 1,024 largest logits for each batch,
             mlx-lm's or ours: read where it has some, else written first. Without it the
             full model runs beside.
         targets_only: Write `target_dir` and stop.
         pipeline: Of several processes give each a part of the blocks, rather than a
             part of each batch.
+        assume_family: Read a model of an unknown model_type as this family's.
+        grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
+            back.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         progress: True shows a bar, in a notebook a notebook's; a function is called
@@ -752,7 +752,6 @@ def dwq(
     return DwqReport.of(run("dwq", {
         "model": model,
         "mlx-path": output,
-        "assume-family": assume_family,
         "force": force,
         "quantized-model": quantized_model,
         "bits": bits,
@@ -763,10 +762,11 @@ def dwq(
         "learning-rate": learning_rate,
         "batch-size": batch_size,
         "data-path": data,
-        "grad-checkpoint": grad_checkpoint,
         "target-dir": target_dir,
         "targets-only": targets_only,
         "pipeline": pipeline,
+        "assume-family": assume_family,
+        "grad-checkpoint": grad_checkpoint,
         "resume": resume,
     }, progress))
 
@@ -774,21 +774,20 @@ def dwq(
 def evaluate(
     model: StrPath,
     *,
-    assume_family: str = "",
     reference: StrPath | None = None,
     data: Data | None = None,
     num_samples: int = 256,
     sequence_length: int = 512,
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None,
+    assume_family: str = "",
     seed: int = 123,
     batch_size: int = 0,
-    dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     progress: Progress = None,
 ) -> EvaluateReport:
     """Perplexity, and KL and top-1 agreement against a reference.
 
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
-        assume_family: Read a model of an unknown model_type as this family's.
         reference: The full-precision model, for KL and top-1 agreement.
         data: Text: a file or folder of text, .json, .jsonl or .parquet rows, a hub data
             set org/name, or self (sampled from the model). Without it: mlx-lm's
@@ -797,9 +796,10 @@ def evaluate(
             them.
         num_samples: Sequences to use, chosen by `seed`; -1 for all.
         sequence_length: Tokens a sequence.
+        dtype: Type that matrices run in (default: the model's own).
+        assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
         batch_size: Sequences a batch; 0: as fits the caches.
-        dtype: Type that matrices run in (default: the model's own).
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -811,30 +811,30 @@ def evaluate(
     """
     return EvaluateReport.of(run("evaluate", {
         "model": model,
-        "assume-family": assume_family,
         "reference": reference,
         "data-path": data,
         "num-samples": num_samples,
         "sequence-length": sequence_length,
+        "dtype": dtype,
+        "assume-family": assume_family,
         "seed": seed,
         "batch-size": batch_size,
-        "dtype": dtype,
     }, progress))
 
 
 def inspect(
     model: StrPath,
     *,
-    assume_family: str = "",
     kernels: bool = False,
+    assume_family: str = "",
     progress: Progress = None,
 ) -> InspectReport:
     """Family, parameters, and a table of modules.
 
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
-        assume_family: Read a model of an unknown model_type as this family's.
         kernels: Try what each shape of the model runs on here, and how fast.
+        assume_family: Read a model of an unknown model_type as this family's.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -846,6 +846,6 @@ def inspect(
     """
     return InspectReport.of(run("inspect", {
         "model": model,
-        "assume-family": assume_family,
         "kernels": kernels,
+        "assume-family": assume_family,
     }, progress))

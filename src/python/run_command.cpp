@@ -15,7 +15,7 @@
 #include "core/json_text.h"
 #include "kernels/product_log.h"
 #include "ops/ops.h"
-#include "pass/ranks.h"
+#include "pass/process_group.h"
 #include "python/listener.h"
 #include "python/options.h"
 #include "python/text.h"
@@ -122,7 +122,7 @@ nb::str run_command(
   try {
     const auto call = find_call(name);
     set_options(*call, name, std::move(options));
-    if (!Ranks::world().first()) {
+    if (!ProcessGroup::world().first()) {
       listener.keep_silent();  // the first of several speaks for all
     }
     nb::gil_scoped_release released;
