@@ -6,7 +6,6 @@
 #include <string>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "core/time_left.h"
 #include "method/packed_block.h"
 #include "ops/rounding/quantize.h"

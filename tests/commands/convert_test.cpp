@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "core/files/atomic_file.h"
-#include "core/json.h"
 #include "support/expect_error.h"
 #include "support/tiny_model.h"
 

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "format/quant_plan.h"
 
 namespace pennyweight {

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "core/json.h"
 #include "method/fake_block.h"
 
 namespace pennyweight {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "core/json.h"
 #include "support/expect_error.h"
 #include "text/tiny_tokenizer.h"
 

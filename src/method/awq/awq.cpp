@@ -11,7 +11,6 @@
 #include <string>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "kernels/threads.h"
 #include "method/gptq/grid.h"
 #include "method/gptq/tile.h"

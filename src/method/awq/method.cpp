@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/json.h"
 #include "method/awq/search.h"
 #include "method/gate.h"
 #include "method/pack_result.h"

@@ -13,7 +13,6 @@
 #include <cmath>
 #include <string>
 
-#include "core/json.h"
 #include "kernels/threads.h"
 #include "method/gptq/factor.h"
 #include "method/gptq/tile.h"

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "method/gate.h"
 #include "method/gptq/block.h"
 

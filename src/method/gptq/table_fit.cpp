@@ -1,5 +1,4 @@
 #include "method/gptq/table_fit.h"
-#include "core/json.h"
 #include "method/packed_block.h"
 
 #include <mlx/ops.h>

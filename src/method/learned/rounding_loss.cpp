@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <limits>
 
-#include "core/json.h"
 #include "kernels/access.h"
 #include "kernels/threads.h"
 #include "method/pack_result.h"

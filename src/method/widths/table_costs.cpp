@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "method/gptq/table_fit.h"
 #include "method/learned/rounding_loss.h"
 #include "model/decoder.h"

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "core/json.h"
 #include "kernels/threads.h"
 #include "method/learned/rounding.h"
 #include "method/learned/rounding_loss.h"

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "method/gptq/gptq_naive.h"
 
 namespace pennyweight {

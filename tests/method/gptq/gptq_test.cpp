@@ -6,7 +6,6 @@
 #include <numeric>
 #include <string>
 
-#include "core/json.h"
 #include "kernels/threads.h"
 #include "method/gptq/factor.h"
 #include "method/gptq/gptq_naive.h"

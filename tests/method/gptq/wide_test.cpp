@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "core/json.h"
 #include "method/gptq/factor.h"
 #include "method/gptq/gptq_naive.h"
 #include "ops/rounding/quantize.h"

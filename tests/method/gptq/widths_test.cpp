@@ -3,7 +3,6 @@
 #include <string>
 #include <tuple>
 
-#include "core/json.h"
 #include "kernels/quant_codes.h"
 #include "method/gptq/gptq_naive.h"
 #include "ops/rounding/quantize.h"

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "core/json.h"
 #include "ops/rounding/quantize.h"
 #include "pass/floats.h"
 
