@@ -102,6 +102,7 @@ bool interrupted() {
 void install_interrupt_handler() {
   struct sigaction action {};
   action.sa_handler = on_interrupt;
+  action.sa_flags = SA_ONSTACK;  // see core/signal_stack.h
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
   // A closed pipe or a full file is reported by write(), not by a signal.

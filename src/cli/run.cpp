@@ -13,6 +13,7 @@
 #include "commands/command.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/signal_stack.h"
 #include "core/version.h"
 #include "ops/ops.h"
 #include "pass/process_group.h"
@@ -277,6 +278,7 @@ int run_command(int argc, const char* const* argv) {
 int run(int argc, const char* const* argv) {
   install_last_words();
   open_closed_streams();
+  const SignalStack stack;
   install_interrupt_handler();
   const int code = run_command(argc, argv);
   if (code == 0) {

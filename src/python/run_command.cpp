@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/files/output_file.h"
 #include "core/json_text.h"
+#include "core/signal_stack.h"
 #include "kernels/product_log.h"
 #include "ops/ops.h"
 #include "pass/process_group.h"
@@ -125,6 +126,7 @@ nb::str run_command(
     if (!ProcessGroup::world().first()) {
       listener.keep_silent();  // the first of several speaks for all
     }
+    const SignalStack stack;
     nb::gil_scoped_release released;
     report = run_call(*call, name, fetched, listener);
   } catch (const nb::python_error&) {
