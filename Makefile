@@ -58,7 +58,7 @@ wheel: setup setup-wheel ## dist/*.whl, which brings what it needs beside mlx's 
 try-wheel: wheel program ## the wheel in a root without compilers
 	@tools/try_wheel.sh $(BIN)
 
-python-api: program ## rewrite what follows from the options: functions, stub, completion
+python-api: program ## rewrite what follows from the options: functions and stub
 	@$(PYTHON) tools/python_api.py
 
 includes: setup ## each source compiles by itself

@@ -1,7 +1,7 @@
 """Writes what of the Python package follows from the program's option visitor:
-python/pennyweight/commands.py, a function for each command, python/pennyweight/
-_core.pyi, and the shells' completions. With --check compares them with what is
-there, and exits 1 naming what differs. Needs a build with PENNYWEIGHT_PYTHON."""
+python/pennyweight/commands.py, a function for each command, and the compiled
+module's stub, python/pennyweight/_core.pyi. With --check compares them with what
+is there, and exits 1 naming what differs. Needs a build with PENNYWEIGHT_PYTHON."""
 
 import os
 import re

@@ -92,9 +92,9 @@ def system_licences(libraries):
     """Of the libraries in the wheel, and of the headers that it was made with."""
     if not LINUX:
         for formula in [*HEADERS.values(), "onednn", "libomp"]:
-            prefix = output("brew", "--prefix", formula)
-            found = [f for f in sorted(Path(prefix).iterdir()) if NAMES.search(f.name)]
-            if found:
+            prefix = Path(output("brew", "--prefix", formula) or "/none")
+            files = sorted(prefix.iterdir()) if prefix.is_dir() else []
+            if found := [f for f in files if NAMES.search(f.name)]:
                 yield formula, "\n\n".join(f.read_text() for f in found)
         return
     packages = {package for package in HEADERS
