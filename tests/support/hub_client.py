@@ -16,7 +16,7 @@ def environment(hub, home, **extra):
            if not key.startswith("HF_") and not key.lower().endswith("_proxy")}
     env |= {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint,
             "HF_HUB_DISABLE_XET": "1",  # which has a protocol of its own
-            "PENNYWEIGHT_BIN": BIN, "PYTHONPATH": str(ROOT / "python")}
+            "PYTHONPATH": str(ROOT / "python")}
     return {key: value for key, value in (env | extra).items() if value}
 
 
