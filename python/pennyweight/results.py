@@ -221,7 +221,8 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class MethodReport(Report):
-    """What a method that goes over blocks one by one has come to.
+    """What a method that goes over blocks one by one has come to. Of several
+    processes (mpirun) the first has these figures.
 
     Attributes:
         tokens: Of text that it was fitted to.
@@ -236,12 +237,12 @@ class MethodReport(Report):
     @classmethod
     def _figures(cls, json: Json) -> dict[str, Any]:
         return {
-            "tokens": json["tokens"],
+            "tokens": json.get("tokens", 0),
             "held_out_tokens": json.get("held_out_tokens", 0),
             "blocks": tuple(
                 BlockReport(one.get("kept", ""), one.get("held_out_error") or {},
                             one["seconds"])
-                for one in json["blocks"])}
+                for one in json.get("blocks", ()))}
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,26 @@ def test_ctrl_c(tmp_path, handler, raised, heard):
     assert (process.returncode, out) == (0, f"True {heard}\n"), errors
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_of_the_command(tmp_path, stop):
+    """It is the program's own, in Python's process as in a program's."""
+    code = ("import sys\nfrom pennyweight.main import main\n"
+            "sys.argv[0] = 'pennyweight'\nmain()")
+    process = python(
+        code, "quantize", DEMO, "-o", tmp_path / "out", "--target-bpw", 2.9,
+        "--data-path", TEXT, "--sequence-length", 32, "--gptq-samples", 4,
+        "--learn-steps", 100000, "--quiet", stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(tmp_path.rglob("*.safetensors")):
+        time.sleep(0.05)
+    process.send_signal(stop)
+    out, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and out == ""
+    assert errors.splitlines()[-1].endswith("stopped by the user"), errors
+    assert "Traceback" not in errors
+
+
 def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
     straight = tmp_path / "straight" / "out"
     straight.parent.mkdir()

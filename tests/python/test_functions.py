@@ -3,6 +3,8 @@ as one likes."""
 
 import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -193,6 +195,23 @@ print(sum("libmlx.so" in line and "r-xp" in line for line in open("/proc/self/ma
         process = python(code, order, DEMO, tmp_path / order, stdout=subprocess.PIPE)
         assert process.communicate(timeout=60)[0] == "1\n", order
         assert process.returncode == 0
+
+
+def test_the_first_of_several_processes_speaks(tmp_path):
+    if not shutil.which("mpirun"):
+        pytest.skip("no mpirun on this system")
+    code = ("import sys, pennyweight\n"
+            "report = pennyweight.gptq(sys.argv[1], sys.argv[2], data=sys.argv[3],\n"
+            "    sequence_length=64, num_samples=16, progress=lambda event: print(\n"
+            "        'end') if event.unit == 'blocks' and event.done == 4 else None)\n"
+            "print(report.json['processes'], len(report.blocks))")
+    done = subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2",
+         sys.executable, "-W", "ignore", "-c", code, DEMO, tmp_path / "out", TEXT],
+        text=True, capture_output=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "python")})
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n")) == ["", "2 0", "2 4", "end"]
 
 
 def test_the_command_runs_in_pythons_process(tmp_path):

@@ -1,5 +1,5 @@
 """How the tests of the hub start `pennyweight` as pip installs it: with this
-build's program, a cache of their own and a hub on loopback."""
+build's core, a cache of their own and a hub on loopback."""
 
 import os
 import subprocess
