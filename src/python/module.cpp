@@ -16,6 +16,7 @@
 #include "core/version.h"
 #include "python/options.h"
 #include "python/run_command.h"
+#include "python/text.h"
 
 namespace pennyweight::python {
 
@@ -49,12 +50,7 @@ std::vector<const char*> arguments(const std::vector<std::string>& words) {
 std::vector<std::string> encoded(WordList words) {
   std::vector<std::string> all;
   for (const nb::handle word : words) {
-    const nb::bytes text =
-        nb::steal<nb::bytes>(PyUnicode_EncodeFSDefault(word.ptr()));
-    if (!text.is_valid()) {
-      throw nb::python_error();
-    }
-    all.emplace_back(text.c_str(), text.size());
+    all.push_back(from_str(word));
   }
   return all;
 }

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/error.h"
+#include "python/text.h"
 
 namespace pennyweight::python {
 
@@ -118,8 +119,7 @@ class Setter {
     Value read{};
     // Python's bool is an int, which no option means by it.
     const bool is_bool = PyBool_Check(value.ptr());
-    if (is_bool != std::is_same_v<Value, bool> ||
-        !nb::try_cast<Value>(value, read)) {
+    if (is_bool != std::is_same_v<Value, bool> || !convert(value, read)) {
       const auto text = nb::cast<std::string>(nb::repr(value));
       refuse(
           command_,
@@ -136,6 +136,19 @@ class Setter {
       }
     }
     field = std::move(read);
+  }
+
+  template <class T>
+  static bool convert(const nb::object& value, T& read) {
+    return nb::try_cast<T>(value, read);
+  }
+  // Of a path that is no UTF-8, too.
+  static bool convert(const nb::object& value, std::string& read) {
+    const bool is_text = nb::isinstance<nb::str>(value);
+    if (is_text) {
+      read = from_str(value);
+    }
+    return is_text;
   }
 
   static std::string article(const std::string& type) {

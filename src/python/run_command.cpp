@@ -148,7 +148,7 @@ std::string hub_names_of(const std::string& name, OptionDict options) {
     const nb::str key(info.name.c_str());
     std::string text;
     if (options.contains(key) && nb::isinstance<nb::str>(options[key])) {
-      text = nb::cast<std::string>(options[key]);
+      text = from_str(options[key]);
     }
     values.emplace_back(info.takes, text);
   });

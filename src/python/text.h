@@ -15,4 +15,15 @@ inline nb::object to_str(const std::string& text) {
       text.data(), static_cast<Py_ssize_t>(text.size()), "surrogateescape"));
 }
 
+/// The bytes of a str, the other way round. Python's error where it has others
+/// that no path can have.
+inline std::string from_str(nb::handle text) {
+  const auto bytes =
+      nb::steal<nb::bytes>(PyUnicode_EncodeFSDefault(text.ptr()));
+  if (!bytes.is_valid()) {
+    throw nb::python_error();
+  }
+  return {bytes.c_str(), bytes.size()};
+}
+
 }  // namespace pennyweight::python

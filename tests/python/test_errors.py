@@ -76,6 +76,18 @@ def test_each_code_has_its_exception(tmp_path, code):
     pennyweight.inspect(DEMO)
 
 
+def test_paths_that_are_no_utf_8(tmp_path):
+    name = os.fsdecode(bytes(tmp_path) + b"/m\xff")
+    try:
+        shutil.copytree(DEMO, name)
+    except OSError:
+        pytest.skip("no such names on this system")
+    pennyweight.convert(name, name + "-out", quantize=True)
+    assert Path(name + "-out", "model.safetensors").exists()
+    with pytest.raises(pennyweight.NotFound, match="gone"):
+        pennyweight.inspect(name + "-gone")
+
+
 def test_a_codes_name_is_the_programs():
     header = (Path(__file__).parents[2] / "src/core/error.h").read_text()
     names = [line.split(",")[0].strip() for line in
