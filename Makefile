@@ -15,17 +15,17 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	$(PYTHON) -m pytest -q -rs --durations=20 \
 	-n 2 --dist loadfile
 
-.PHONY: quickstart check check-all test-slow setup setup-tests build sanitize lint format \
+.PHONY: quickstart check check-all test-slow setup setup-tests setup-macos setup-aarch64 build sanitize lint format \
 	test-cpp test-rust test-sanitize test-python bench clean help program \
-	includes wheel try-wheel setup-wheel python-api
+	includes wheel try-wheel setup-wheel python-api check-macos check-aarch64
 
 quickstart: program ## set up, build, quantize the demo model, print the table
 	@tools/quickstart.sh $(BIN)
 
-check: lint build test-cpp test-rust test-sanitize test-python ## everything CI checks
+check: lint build test-cpp test-rust test-sanitize test-python check-macos ## everything CI checks
 	@echo "make check: all passed"
 
-check-all: check includes test-slow try-wheel ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
+check-all: check includes check-aarch64 test-slow try-wheel ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
 	@echo "make check-all: all passed"
 
 test-slow: build sanitize setup-tests
@@ -36,6 +36,12 @@ setup: ## system packages and the .venv that the build needs
 
 setup-tests:
 	@tools/setup.sh tests
+
+setup-macos:
+	@tools/setup.sh macos
+
+setup-aarch64:
+	@tools/setup.sh aarch64
 
 program: setup ## the program, and the core of the Python package
 	@$(call CONFIGURE,$(PRESET))
@@ -64,6 +70,12 @@ python-api: program ## rewrite what follows from the options: functions and stub
 includes: setup ## each source compiles by itself
 	@$(call CONFIGURE,dev)
 	@$(PYTHON) tools/check_includes.py build/dev
+
+check-macos: setup setup-macos ## each source compiles for macOS, with MLX's headers for it
+	@$(PYTHON) tools/check_macos.py
+
+check-aarch64: setup setup-aarch64 ## the kernels' tests on ARM, in qemu (Debian)
+	@$(PYTHON) tools/check_aarch64.py
 
 lint: setup-tests ## formatting and the order of rooms
 	@tools/lint.sh

@@ -2,7 +2,8 @@
 # Brings what the build (`setup.sh build`), the tests as well (`setup.sh tests`) or
 # a wheel (`setup.sh wheel`) need: system packages, through apt-get or Homebrew,
 # and a .venv with pinned Python packages. Does nothing, quickly, when all is
-# there.
+# there. `setup.sh macos` and `setup.sh aarch64` bring what the checks for other
+# platforms need beside.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-build}
@@ -15,18 +16,24 @@ die() {
 debian_packages=(g++ cmake ninja-build make git python3-venv python3-dev libdnnl-dev
   libhwy-dev nlohmann-json3-dev libcli11-dev libxxhash-dev
   libgtest-dev)
-[ "$what" = tests ] && debian_packages+=(clang-format openmpi-bin libopenmpi-dev)
+[ "$what" = tests ] && debian_packages+=(clang-format openmpi-bin libopenmpi-dev
+  libopenblas0-pthread)
 # The report page is tested in a browser. Ubuntu has none as a package, and on a
 # Mac a Google Chrome or Chromium that is there is used; without, the test skips.
 if [ "$what" = tests ] && grep -qs '^ID=debian' /etc/os-release; then
   debian_packages+=(chromium)
 fi
-brew_packages=(cmake ninja onednn highway nlohmann-json cli11 xxhash
-  googletest libomp)
+brew_packages=(cmake ninja highway nlohmann-json cli11 xxhash googletest)
 [ "$what" = tests ] && brew_packages+=(clang-format open-mpi)
 
 has_headers='import os, sys, sysconfig
 sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+if [ "$what" = aarch64 ]; then
+  # The check says so, too, and is skipped.
+  grep -qs '^ID=debian' /etc/os-release || exit 0
+  debian_packages=(g++-aarch64-linux-gnu qemu-user libhwy-dev:arm64
+    libgtest-dev:arm64 libxxhash-dev:arm64 libopenblas0-pthread:arm64)
+fi
 
 apt_setup() {
   local missing=() package
@@ -47,6 +54,7 @@ apt_setup() {
     as_root=(sudo -n)
   fi
   echo "setup: installing ${missing[*]}"
+  [ "$what" != aarch64 ] || "${as_root[@]}" dpkg --add-architecture arm64
   "${as_root[@]}" apt-get update -qq > /dev/null ||
     die "apt-get update failed; check the network"
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qq -y \
@@ -88,6 +96,7 @@ printf '1.85.0\n%s\n' "$version" | sort -CV ||
 requirements=(tools/requirements-build.txt)
 [ "$what" = tests ] && requirements+=(tools/requirements-tests.txt)
 [ "$what" = wheel ] && requirements+=(tools/requirements-wheel.txt)
+[ "$what" = macos ] && requirements+=(tools/requirements-macos.txt)
 for file in "${requirements[@]}"; do
   stamp=".venv/$(basename "$file").stamp"
   cmp -s "$file" "$stamp" && continue

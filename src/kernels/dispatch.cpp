@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/blas/blas.h"
 #include "kernels/onednn/onednn.h"
 #include "kernels/reference/reference.h"
 #include "kernels/simd/simd.h"
@@ -24,16 +25,22 @@ constexpr Implementation kSimd{
 #include "kernels/kernel_list.def"
 };
 
+constexpr Implementation kBlas{
+#define KERNEL(name, Args) .name = simd::name,
+#define KERNEL_OF_PRODUCTS(name, Args) .name = blas::name,
+#include "kernels/kernel_list.def"
+};
+
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
 constexpr Implementation kOneDnn{
 #define KERNEL(name, Args) .name = simd::name,
-#define KERNEL_WITH_ONEDNN(name, Args) .name = onednn::name,
+#define KERNEL_OF_PRODUCTS(name, Args) .name = onednn::name,
 #include "kernels/kernel_list.def"
 };
 
 constexpr Implementation kOneDnnF32{
 #define KERNEL(name, Args) .name = simd::name,
-#define KERNEL_WITH_ONEDNN(name, Args) .name = onednn::name##_f32,
+#define KERNEL_OF_PRODUCTS(name, Args) .name = onednn::name##_f32,
 #include "kernels/kernel_list.def"
 };
 #endif
@@ -46,16 +53,12 @@ Choice best_choice() {
   const bool slow = onednn::has_bfloat16() && !onednn::bfloat16_pays();
   return slow ? Choice::onednn_f32 : Choice::onednn;
 #else
-  return Choice::simd;
+  return blas::available() ? Choice::blas : Choice::simd;
 #endif
 }
 
-constexpr std::array<const char*, 5> kChoiceNames{
-    "reference",
-    "simd",
-    "onednn",
-    "onednn_f32",
-    "mlx"};
+constexpr std::array<const char*, 6>
+    kChoiceNames{"reference", "simd", "blas", "onednn", "onednn_f32", "mlx"};
 
 Choice requested_choice() {
   const char* text = std::getenv("PENNYWEIGHT_KERNEL");
@@ -74,8 +77,8 @@ Choice requested_choice() {
       ErrorCode::invalid_argument,
       "kernels",
       "PENNYWEIGHT_KERNEL is '" + one_line(name, 40) +
-          "'; set it to reference, simd, onednn, onednn_f32 or mlx, or unset "
-          "it");
+          "'; set it to reference, simd, blas, onednn, onednn_f32 or mlx, or "
+          "unset it");
 }
 
 constexpr int kNotOverridden = -1;
@@ -97,6 +100,9 @@ std::vector<Choice> available_choices() {
     return choices;
   }
   choices.push_back(Choice::simd);
+  if (blas::available()) {
+    choices.push_back(Choice::blas);
+  }
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
   const Choice best = best_choice();
   if (onednn::has_bfloat16()) {  // else both are the same
@@ -139,6 +145,15 @@ const Implementation& implementation(Choice choice) {
       return kReference;
     case Choice::simd:
       return kSimd;
+    case Choice::blas:
+      if (!blas::available()) {
+        throw Error(
+            ErrorCode::not_supported,
+            "kernels",
+            "PENNYWEIGHT_KERNEL is blas, and there is no BLAS here; install "
+            "OpenBLAS (libopenblas.so.0), or unset it");
+      }
+      return kBlas;
     default:
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
       return choice == Choice::onednn ? kOneDnn : kOneDnnF32;
@@ -159,6 +174,8 @@ std::string_view target_name(Choice choice) {
       return "scalar";
     case Choice::simd:
       return simd::target_name();
+    case Choice::blas:
+      return blas::target_name();
     default:
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
       return onednn::target_name(choice == Choice::onednn);
@@ -171,6 +188,9 @@ std::string_view target_name(Choice choice) {
 std::string kernel_kind() {
   const Choice choice = active_choice();
   std::string kind(choice_name(choice));
+  if (choice == Choice::blas) {
+    kind += " " + blas::version();
+  }
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
   if (choice == Choice::onednn || choice == Choice::onednn_f32) {
     kind += " " + onednn::version();

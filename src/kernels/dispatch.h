@@ -13,12 +13,13 @@ namespace pennyweight::kernels {
 
 /// The implementations of the kernels. reference is naive: the others are
 /// tested against it. simd is written in Highway and runs on the best
-/// instruction set that the machine has. onednn is simd with oneDNN's matrix
+/// instruction set that the machine has. blas is simd with a BLAS's matrix
+/// products, which are float32's. onednn is simd with oneDNN's matrix
 /// products, which run bfloat16 on bfloat16 instructions where there are any;
 /// onednn_f32 runs them all in float32, which is faster where those
 /// instructions are slow. mlx is none: ops are made of MLX's own, as on a GPU,
 /// which tests run; what calls kernels itself gets the best of the others.
-enum class Choice { reference, simd, onednn, onednn_f32, mlx };
+enum class Choice { reference, simd, blas, onednn, onednn_f32, mlx };
 
 std::string_view choice_name(Choice choice);
 

@@ -46,7 +46,7 @@ TEST(DispatchDeathTest, VariableForcesAChoice) {
 TEST(DispatchDeathTest, OtherValuesAreErrors) {
   expect_choice(
       "fast",
-      "is 'fast'; set it to reference, simd, onednn, onednn_f32 or mlx");
+      "is 'fast'; set it to reference, simd, blas, onednn, onednn_f32 or mlx");
 }
 
 TEST(Dispatch, BestByDefaultAndOverride) {

@@ -3,8 +3,8 @@
 src/kernels/kernel_list.def names each kernel once, and declarations, tables and
 forwarders are made from it. So what has a kernel's name in it is the list and
 the files that implement the kernel: one of reference/, one of simd/ and, where
-the list says so, one of onednn/ (four places at most), or a single one for what
-is implemented once for all choices.
+the list says so, one of blas/ and one of onednn/ (four files at most), or a
+single one for what is implemented once for all choices.
 
 A place is a file of src/kernels in which the name stands as an identifier of its
 own. A call of another file's kernel says whose it is (simd::matmul(...),
@@ -21,7 +21,7 @@ LIST = KERNELS / "kernel_list.def"
 
 IMPLEMENTATIONS = {
     "KERNEL": ["reference", "simd"],
-    "KERNEL_WITH_ONEDNN": ["onednn", "reference", "simd"],
+    "KERNEL_OF_PRODUCTS": ["blas", "onednn", "reference", "simd"],
     "KERNEL_FOR_ALL": ["one for all"],
 }
 
@@ -56,7 +56,7 @@ def breaches(kernels, files):
     for name, kind in kernels.items():
         found = [file for file, names in files.items() if name in names]
         rooms = sorted(
-            file.parts[0] if file.parts[0] in ("onednn", "reference", "simd")
+            file.parts[0] if file.parts[0] in ("blas", "onednn", "reference", "simd")
             else "one for all" for file in found)
         if rooms != IMPLEMENTATIONS[kind]:
             yield f"{name}: {', '.join(map(str, found)) or 'nowhere'}"

@@ -2,8 +2,11 @@
 
 #include "kernels/onednn/compiled.h"
 
-#include <omp.h>
 #include <sys/mman.h>
+
+#ifdef PENNYWEIGHT_HAVE_OPENMP
+#include <omp.h>
+#endif
 
 #include <cstring>
 #include <mutex>
@@ -59,6 +62,7 @@ dnnl::memory::format_tag packed_tag(DType type, int64_t n) {
   }
 }
 
+#ifdef PENNYWEIGHT_HAVE_OPENMP
 /// oneDNN, which asks OpenMP, uses one thread as long as this lives.
 class OneThread {
  public:
@@ -74,6 +78,12 @@ class OneThread {
  private:
   int before_ = omp_get_max_threads();
 };
+#else
+/// A oneDNN without OpenMP has no threads but its caller's.
+struct OneThread {
+  OneThread() {}
+};
+#endif
 
 /// bad_alloc where oneDNN would not get the memory that a product's code takes:
 /// it writes the code to a null pointer then.

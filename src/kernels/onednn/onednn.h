@@ -11,7 +11,7 @@
 namespace pennyweight::kernels::onednn {
 
 /// `name_f32` runs every product in float32, into which bfloat16 goes exactly.
-#define KERNEL_WITH_ONEDNN(name, Args) \
+#define KERNEL_OF_PRODUCTS(name, Args) \
   void name(const Args& args);         \
   void name##_f32(const Args& args);
 #include "kernels/kernel_list.def"
