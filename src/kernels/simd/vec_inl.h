@@ -229,20 +229,38 @@ HWY_INLINE Vec exp_within(Vec x) {
   return hn::BitCast(d, hn::Add(hn::BitCast(ints, p), exponent));
 }
 
+// A NaN x stays NaN: x86's instructions give their second operand where one is
+// a NaN, ARM's give the other.
+
+HWY_INLINE Vec at_least(Vec lowest, Vec x) {
+#if HWY_ARCH_X86
+  return hn::Max(lowest, x);
+#else
+  return hn::IfThenElse(hn::Lt(x, lowest), lowest, x);
+#endif
+}
+
+HWY_INLINE Vec at_most(Vec highest, Vec x) {
+#if HWY_ARCH_X86
+  return hn::Min(highest, x);
+#else
+  return hn::IfThenElse(hn::Gt(x, highest), highest, x);
+#endif
+}
+
 /// exp(x), which is 0 below kExpLowest and stays what it is at kExpHighest
 /// above it. NaN stays NaN.
 HWY_INLINE Vec exp_of(Vec x) {
   const Floats d;
   const Vec lowest = hn::Set(d, kExpLowest);
-  // This order of operands lets a NaN through.
-  const Vec y = hn::Min(hn::Set(d, kExpHighest), hn::Max(lowest, x));
+  const Vec y = at_most(hn::Set(d, kExpHighest), at_least(lowest, x));
   return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(y));
 }
 
 /// exp_of for x that are at most 0 or NaN.
 HWY_INLINE Vec exp_of_negative(Vec x) {
   const Vec lowest = hn::Set(Floats(), kExpLowest);
-  return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(hn::Max(lowest, x)));
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), exp_within(at_least(lowest, x)));
 }
 
 /// The sum of exp(x - max), where max is the largest x; the terms go to `out`
