@@ -106,7 +106,7 @@ def configure(folder):
     tree = folder / "tree"
     headers = linked_headers(folder / "headers")
     compiler = f"{zig()};%s;-target;{TARGET}"
-    run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", tree,
+    run(["cmake", "--fresh", "-G", "Ninja", "-S", ROOT, "-B", tree,
          "-DCMAKE_SYSTEM_NAME=Darwin", "-DCMAKE_SYSTEM_PROCESSOR=arm64",
          f"-DCMAKE_C_COMPILER={compiler % 'cc'}",
          f"-DCMAKE_CXX_COMPILER={compiler % 'c++'}",

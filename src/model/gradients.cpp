@@ -6,6 +6,11 @@ namespace pennyweight {
 
 namespace {
 
+// MLX's own ops give gradients in the weights' type.
+mx::array as_float32(const mx::array& x) {
+  return mx::astype(x, mx::float32);
+}
+
 // `values` in place of the weights of `linears`, from the first'th on.
 BlockWeights replaced(
     const BlockWeights& weights,
@@ -39,7 +44,7 @@ BlockGradients block_gradients(
   const auto gradients = mx::vjp(forward, primals, {dy}).second;
   BlockGradients result{gradients[0], {}};
   for (size_t i = 0; i < linears.size(); ++i) {
-    result.weights.emplace(linears[i], gradients[i + 1]);
+    result.weights.emplace(linears[i], as_float32(gradients[i + 1]));
   }
   return result;
 }
@@ -62,7 +67,7 @@ LossGradients loss_gradients(
   const auto [losses, gradients] = mx::vjp(forward, primals, {mx::array(1.0f)});
   LossGradients result{losses[0], {}};
   for (size_t i = 0; i < linears.size(); ++i) {
-    result.weights.emplace(linears[i], gradients[i]);
+    result.weights.emplace(linears[i], as_float32(gradients[i]));
   }
   return result;
 }

@@ -177,6 +177,10 @@ ops::QuantizedWeight LearnedWeight::packed() const {
 }
 
 void LearnedWeight::update(const mx::array& gradient, const LearnStep& step) {
+  if (gradient.dtype() != mx::float32) {
+    throw Error(
+        ErrorCode::invalid_argument, "learned", "the gradient is not float32");
+  }
   const auto dense = mx::contiguous(gradient);
   mx::eval(dense);
   const double t = static_cast<double>(step.step);

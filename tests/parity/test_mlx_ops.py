@@ -1,0 +1,82 @@
+"""What a GPU runs, on a CPU: PENNYWEIGHT_KERNEL=mlx makes every op of MLX's own.
+Families against mlx-lm, and each method beside the CPU's kernels."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm")
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+sys.path.insert(0, str(Path(__file__).parent))
+import short_runs  # noqa: E402
+import walks  # noqa: E402
+from structures import chosen  # noqa: E402
+from test_families import (  # noqa: E402
+    EXPERTS, FAMILIES, METHODS, distance, make_tokens, round_trip, run_probe,
+    their_logits, tolerance, write)
+from test_model_parity import probe  # noqa: E402, F401
+
+# Of the demo model's 4 blocks each of 12 ops (norms, linears, rope, attention,
+# the gated activation) rounds to bfloat16, by 2^-8 at most. Roundings add up as
+# their root, and a divergence is quadratic in what is off.
+ALLOWED = 2 * (4 * 12) ** 0.5 * 2.0 ** -8
+
+
+@pytest.mark.parametrize("family", chosen(FAMILIES))
+def test_logits(probe, tmp_path, family):  # noqa: F811
+    """In float32, where nothing but the order of sums sets both apart."""
+    model, config = write(tmp_path / "model", family, "float32")
+    tokens = make_tokens(config, 2, 40)
+    ours, _ = run_probe(probe, tmp_path / "model", tokens, kernel="mlx")
+    kernels, _ = run_probe(probe, tmp_path / "model", tokens)
+    allowed = tolerance("float32", config)
+    assert distance(ours, their_logits(model, tokens)) < allowed
+    assert distance(ours, kernels) < allowed
+
+
+@pytest.mark.parametrize("family", chosen(FAMILIES))
+def test_round_trips(probe, tmp_path, family, monkeypatch):  # noqa: F811
+    write(tmp_path / "model", family, "bfloat16")
+    monkeypatch.setenv("PENNYWEIGHT_KERNEL", "mlx")
+    for method in METHODS:
+        error = round_trip(
+            probe, tmp_path / "model", tmp_path / method, method)
+        assert error < 1e-4, method
+
+
+def divergence(out):
+    """The mean KL from the full model, by the CPU's kernels."""
+    report = Path(f"{out}.eval.json")
+    done = short_runs.run([
+        short_runs.BIN, "evaluate", out, "--reference", short_runs.DEMO,
+        "--data-path", walks.HELD_OUT, "--sequence-length", 128, "--quiet",
+        "--json", report])
+    assert done.returncode == 0, done.stderr
+    return json.loads(report.read_text())["kl"]["mean"]
+
+
+@pytest.mark.parametrize(
+    "name", ["convert", "gptq", "learned", "awq", "dynamic-quant", "dwq",
+             "quantize"])
+def test_methods(tmp_path, name):
+    """Each on the demo model: as good a model as by the CPU's kernels."""
+    found = {}
+    for kernel in ("mlx", ""):
+        out = tmp_path / f"out{kernel}"
+        report = Path(f"{out}.json")
+        done = short_runs.run(
+            short_runs.command(name, out, "--json", report),
+            seconds=600, env={"PENNYWEIGHT_KERNEL": kernel})
+        assert done.returncode == 0, done.stderr
+        assert "diverged" not in done.stderr
+        found[kernel] = divergence(out)
+        if kernel == "mlx":
+            assert json.loads(report.read_text())["kernels"]["choice"] == "mlx"
+    assert abs(found["mlx"] - found[""]) <= ALLOWED * found[""], found
+    if name == "convert":  # which multiplies nothing
+        assert found["mlx"] == found[""]
