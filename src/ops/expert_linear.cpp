@@ -118,8 +118,11 @@ mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
     }
   }
   const auto stack = mx::stack(weights);
-  const auto type =
-      mx::promote_types(mx::promote_types(in[0].dtype(), stack.dtype()), dtype);
+  // On a CPU MLX's gather_mm is for float32 alone.
+  const auto type = mx::default_device() == mx::Device::cpu
+      ? mx::float32
+      : mx::promote_types(
+            mx::promote_types(in[0].dtype(), stack.dtype()), dtype);
   auto result = mx::squeeze(
       mx::gather_mm(
           mx::expand_dims(mx::astype(in[0], type), 1),
