@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,6 +117,9 @@ def configure(folder):
          f"-DXXHASH_INCLUDE_DIR={headers}",
          f"-DPENNYWEIGHT_MLX_CMAKE_DIR={mlx_package(folder)}",
          f"-DPython_EXECUTABLE={sys.executable}",
+         # This machine's headers, which differ by nothing that is used.
+         f"-DPython_INCLUDE_DIR={sysconfig.get_path('include')}",
+         "-DPENNYWEIGHT_PYTHON=ON",
          "-DCMAKE_BUILD_TYPE=Release", "-DPENNYWEIGHT_WERROR=ON",
          "-DPENNYWEIGHT_BUILD_TESTS=OFF"], env=with_mac_tools(folder / "bin"))
     # Made by a script in CMake's language, which runs anywhere. As a target it
