@@ -170,6 +170,10 @@ extern "C" void on_fatal_signal(int signal) {
   if (memory_was_refused) {
     end_without_memory();
   }
+  // Where the heap is damaged its lock may be held for good, and what is to be
+  // removed can't be listed without it.
+  std::signal(SIGALRM, [](int) { _exit(kInternal); });
+  ::alarm(10);
   end_now(
       kInternal,
       "internal",
