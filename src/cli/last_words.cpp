@@ -167,7 +167,8 @@ extern "C" void on_fatal_signal(int signal) {
         "[limits] the limit of processor time is reached; raise it (ulimit "
         "-t)");
   }
-  if (memory_was_refused) {
+  // The C library says by an abort alone what was refused to itself.
+  if (memory_was_refused || !has_address_space(kReserve)) {
     end_without_memory();
   }
   // Where the heap is damaged its lock may be held for good, and what is to be
