@@ -58,8 +58,7 @@ Flag flag_of(const CLI::Option& option) {
     flag.choices = split(type.substr(at + 2, type.size() - at - 3), ',');
   }
   flag.is_path = flag.takes_value && flag.choices.empty() &&
-      type.find("INT") == std::string::npos && type != "FLOAT" &&
-      type.find("UINT") == std::string::npos;
+      type.find("INT") == std::string::npos && type != "FLOAT";
   return flag;
 }
 

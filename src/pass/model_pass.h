@@ -34,7 +34,7 @@ struct BatchRange {
 /// and then in a scratch file. Where several processes share the blocks, a walk
 /// takes the stream from the process before and hands it to the next one.
 ///
-///   pass.embed(tables);
+///   pass.embed(&tables);
 ///   pass.forward();
 ///   for each batch: pass.head_back(tables, batch, d(loss)/d(head_rows()));
 ///   pass.backward([&](const BlockSpec& block) { pass.back(block, ...); });

@@ -5,32 +5,24 @@
 
 #include "pass/statistics.h"
 #include "support/expect_error.h"
+#include "support/padded_sequences.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
 namespace {
 
+using testing::difference;
 using testing::expect_error;
+using testing::kPaddedSequences;
 using testing::TemporaryFolder;
 using testing::tiny_config;
 using testing::TinyModel;
-
-// Of unequal lengths, so that batches are padded.
-const std::vector<std::vector<int32_t>> kSequences{
-    {1, 2, 3, 4, 5, 6, 7},
-    {9, 8, 7},
-    {11, 12, 13, 14, 15},
-    {3, 1, 4, 1, 5, 9, 2}};
-
-double difference(const mx::array& a, const mx::array& b) {
-  return mx::max(mx::abs(mx::subtract(a, b))).item<float>();
-}
 
 struct Fixture {
   TinyModel tiny{tiny_config()};
   TemporaryFolder scratch;
   std::vector<TokenBatch> batches =
-      make_token_batches(kSequences, tiny.model.spec.vocab, 14);
+      make_token_batches(kPaddedSequences, tiny.model.spec.vocab, 14);
   MemoryBudget budget;
   EmbeddingAndHead tables = load_embedding_and_head(tiny.model, mx::float32);
   BlockWeights weights = load_block(tiny.model, 0, mx::float32);

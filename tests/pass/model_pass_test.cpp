@@ -5,27 +5,20 @@
 #include <mlx/transforms.h>
 
 #include "model/gradients.h"
+#include "support/padded_sequences.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
 namespace {
 
+using testing::difference;
+using testing::kPaddedSequences;
 using testing::TemporaryFolder;
 using testing::tiny_config;
 using testing::TinyModel;
 
-// Of unequal lengths, so that batches are padded.
-const std::vector<std::vector<int32_t>> kTexts{
-    {1, 2, 3, 4, 5, 6, 7},
-    {9, 8, 7},
-    {11, 12, 13, 14, 15},
-    {3, 1, 4, 1, 5, 9, 2}};
 // Of float32, through some twenty ops.
 constexpr float kClose = 1e-5f;
-
-float furthest(const mx::array& a, const mx::array& b) {
-  return mx::max(mx::abs(mx::subtract(a, b))).item<float>();
-}
 
 struct PassFixture {
   TinyModel tiny{tiny_config()};
@@ -40,7 +33,7 @@ struct PassFixture {
   ModelPass pass(bool keep_inputs) {
     return {
         tiny.model,
-        make_token_batches(kTexts, tiny.model.spec.vocab, 14),
+        make_token_batches(kPaddedSequences, tiny.model.spec.vocab, 14),
         {.scratch_folder = scratch.path(), .keep_inputs = keep_inputs},
         budget};
   }
@@ -67,7 +60,7 @@ TEST_P(ModelPasses, GoesForwardAsTheWholeModelDoes) {
     pass.embed(&fixture.tables);
     std::vector<int> seen;
     pass.forward({}, {}, [&](const BlockSpec& spec, size_t i, auto&, auto& y) {
-      EXPECT_EQ(furthest(y, pass.state(i)), 0);
+      EXPECT_EQ(difference(y, pass.state(i)), 0);
       seen.push_back(spec.index);
     });
     EXPECT_EQ(seen, (std::vector<int>{0, 0, 1, 1}));
@@ -76,7 +69,7 @@ TEST_P(ModelPasses, GoesForwardAsTheWholeModelDoes) {
       const auto wanted =
           fixture.rows(batch, embed(fixture.tables, batch.tokens));
       EXPECT_EQ(wanted.shape(0), batch.count);
-      EXPECT_LT(furthest(pass.head_rows(fixture.tables, i), wanted), kClose);
+      EXPECT_LT(difference(pass.head_rows(fixture.tables, i), wanted), kClose);
     }
   }
 }
@@ -106,7 +99,7 @@ TEST_P(ModelPasses, GoesBackAsTheWholeModelDoes) {
     };
     const auto wanted = mx::grad(whole)(embed(fixture.tables, batch.tokens));
     EXPECT_GT(mx::max(mx::abs(wanted)).item<float>(), 0.01f);
-    EXPECT_LT(furthest(pass.gradient(i), wanted), 10 * kClose);
+    EXPECT_LT(difference(pass.gradient(i), wanted), 10 * kClose);
   }
 }
 
@@ -121,8 +114,8 @@ TEST_P(ModelPasses, TakesBatchesOneByOne) {
     apart.forward({}, {i, i + 1});
   }
   for (size_t i = 0; i < apart.batches().size(); ++i) {
-    EXPECT_EQ(furthest(apart.state(i), together.state(i)), 0);
-    EXPECT_EQ(furthest(apart.input(1, i), together.input(1, i)), 0);
+    EXPECT_EQ(difference(apart.state(i), together.state(i)), 0);
+    EXPECT_EQ(difference(apart.input(1, i), together.input(1, i)), 0);
   }
 }
 
@@ -142,7 +135,8 @@ TEST(ModelPass, NamesWeightsThatAreNotFinite) {
   TinyModel tiny(tiny_config(), tensors);
   auto all = MemoryBudget::unlimited();
   const auto tables = load_embedding_and_head(tiny.model, mx::float32);
-  ModelPass pass(tiny.model, make_token_batches(kTexts, 61, 14), {}, all);
+  ModelPass pass(
+      tiny.model, make_token_batches(kPaddedSequences, 61, 14), {}, all);
   pass.embed(&tables);
   try {
     pass.forward();

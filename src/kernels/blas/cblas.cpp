@@ -6,21 +6,7 @@
 // Declared here, since Apple's header has another interface for each setting
 // of ACCELERATE_NEW_LAPACK, and is not at hand where sources are compiled for
 // macOS on another system. This symbol is the one of 32-bit sizes.
-extern "C" void cblas_sgemm(
-    pennyweight::kernels::blas::Order order,
-    pennyweight::kernels::blas::Transposed trans_a,
-    pennyweight::kernels::blas::Transposed trans_b,
-    int m,
-    int n,
-    int k,
-    float alpha,
-    const float* a,
-    int lda,
-    const float* b,
-    int ldb,
-    float beta,
-    float* c,
-    int ldc);
+extern "C" pennyweight::kernels::blas::Sgemm cblas_sgemm;
 #endif
 
 namespace pennyweight::kernels::blas {
@@ -54,7 +40,7 @@ Library find_library() {
     return {};
   }
   Library found;
-  found.sgemm = symbol<Sgemm>(openblas, "cblas_sgemm");
+  found.sgemm = symbol<Sgemm*>(openblas, "cblas_sgemm");
   const auto set_threads =
       symbol<void (*)(int)>(openblas, "openblas_set_num_threads");
   if (found.sgemm == nullptr || set_threads == nullptr) {

@@ -13,7 +13,7 @@ enum Transposed : int { kAsStored = 111, kTransposed = 112 };
 
 /// c [m, n] = alpha a [m, k] b [k, n] + beta c, where a transposed operand is
 /// stored as [k, m] or [n, k]; lda, ldb and ldc are elements from row to row.
-using Sgemm = void (*)(
+using Sgemm = void(
     Order order,
     Transposed trans_a,
     Transposed trans_b,
@@ -30,9 +30,9 @@ using Sgemm = void (*)(
     int ldc);
 
 struct Library {
-  Sgemm sgemm = nullptr;  // null where there is none
-  std::string name;       // with version and core, such as "OpenBLAS 0.3.21"
-  std::string target;     // what it runs on, such as "Zen"
+  Sgemm* sgemm = nullptr;  // null where there is none
+  std::string name;        // with version and core, such as "OpenBLAS 0.3.21"
+  std::string target;      // what it runs on, such as "Zen"
 };
 
 /// The machine's, which runs on its caller's thread alone. Several threads may

@@ -149,7 +149,11 @@ class TableCosts {
         all);
     if (embeds) {
       rounded.embed(&tables);
-      rounded.forward();
+      // Their weights were found finite by the full model's pass.
+      rounded.forward([&](const BlockSpec& block) {
+        return load_block(
+            view_.model, block.index, view_.model.dtype, PackedWeights::expand);
+      });
     }
     double sum = 0;
     for (size_t i = 0; i < measured_; ++i) {
