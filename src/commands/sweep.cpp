@@ -57,7 +57,7 @@ struct SweepPoint {
   double bits_per_weight = 0;
   int64_t bytes = 0;
   double estimated = 0;        // KL, by costs
-  std::optional<double> kl{};  // on the gate's text, rounded by GPTQ
+  std::optional<double> kl{};  // on the validation text, rounded by GPTQ
   double seconds = 0;
 };
 

@@ -42,8 +42,8 @@ std::string summary(const RunReport& report) {
         human_bytes(double(report.bytes_out)) + ", ";
   }
   if (report.seconds > 0) {
-    text += size + "in " + fixed(report.seconds, 1) + " s, peak memory " +
-        human_bytes(double(report.peak_rss)) + "\n";
+    text += size + "peak memory " + human_bytes(double(report.peak_rss)) +
+        ", in " + fixed(report.seconds, 1) + " s\n";
   }
   if (!report.output.empty()) {
     text += "written to " + shown(report.output) + "\n";

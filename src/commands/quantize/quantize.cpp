@@ -289,7 +289,7 @@ class Quantization {
   }
 
   /// Does a stage, or reads what it came to before a kill; keeps it where the
-  /// KL on the gate's text is the least so far.
+  /// KL on the validation text is the least so far.
   void run_stage(
       const ChainStage& stage,
       const std::function<Json(const fs::path& output)>& body) {
@@ -329,7 +329,7 @@ class Quantization {
       best_ = name;
       best_kl_ = outcome.kl;
     } else {
-      outcome.note = finite ? "not better on the gate's text"
+      outcome.note = finite ? "not better on the validation text"
                             : "its probabilities are not finite";
       if (!finite) {
         session_.note(name + ": " + outcome.note + "; not kept");
@@ -339,7 +339,7 @@ class Quantization {
     stages_.push_back(std::move(outcome));
   }
 
-  /// On the gate's text; null where a model has overflown.
+  /// On the validation text; null where a model has overflown.
   Json finite_kl(const fs::path& output) {
     try {
       const auto found = divergence(context(), output, mix_.gate, &gate_);

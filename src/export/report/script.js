@@ -80,7 +80,7 @@ function draw_samples(d) {
     ...cards);
 }
 
-const PARTS = [["fit", "fit", 0], ["gate", "gate", 2], ["report", "report", 1]];
+const PARTS = [["fit", "fit", 0], ["gate", "validation", 2], ["report", "report", 1]];
 
 function draw_data(d) {
   const data = object(d.data);
@@ -108,7 +108,7 @@ function draw_data(d) {
       svg("rect", { width: 10, height: 10, rx: 2, class: `fill s${style}` })), ` ${name}`)));
   const length = num(data.sequence_length) !== null ? `Sequences of ${whole(data.sequence_length)} tokens. ` : "";
   return section("data", "The text behind it",
-    `${length}Stages are fitted on one part, the gate decides on another whether they are kept, and this report is measured on a third.`,
+    `${length}Stages are fitted on one part, another, the validation text, decides whether they are kept, and this report is measured on a third.`,
     el("table", { class: "splits" }, el("thead", {}, head), el("tbody", {}, ...rows, tokens)));
 }
 
