@@ -147,7 +147,7 @@ def function(command):
 
 
 def module(commands):
-    functions = [one for one in commands if not one["takes_anything"]]
+    functions = [one for one in commands if not one["in_package"]]
     results = sorted({RESULTS.get(one["name"], "MethodReport") for one in functions})
     names = sorted(one["name"].replace("-", "_") for one in functions)
     head = HEAD.format(imports="".join(f"    {name},\n" for name in results),
