@@ -55,6 +55,7 @@ def quantize(
     gptq_samples: int | None = None,
     learn_steps: int | None = None,
     dwq_samples: int | None = None,
+    drop_mtp: bool = False,
     resume: bool = False,
     stages: str | None = None,
     progress: Progress = None,
@@ -93,6 +94,8 @@ def quantize(
             and fewer; 0: none (default: by `effort`).
         dwq_samples: Sequences that scales and biases are distilled on; 0: none
             (default: by `effort`).
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         stages: Stages to try, in this order, such as nearest,gptq,dwq: those of
@@ -126,6 +129,7 @@ def quantize(
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
         "dwq-samples": dwq_samples,
+        "drop-mtp": drop_mtp,
         "resume": resume,
         "stages": stages,
     }, progress))
@@ -229,6 +233,7 @@ def sweep(
     gptq_samples: int | None = None,
     learn_steps: int | None = None,
     dwq_samples: int | None = None,
+    drop_mtp: bool = False,
     resume: bool = False,
     progress: Progress = None,
 ) -> SweepReport:
@@ -262,6 +267,8 @@ def sweep(
             and fewer; 0: none (default: by `effort`).
         dwq_samples: Sequences that scales and biases are distilled on; 0: none
             (default: by `effort`).
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         progress: True shows a bar, in a notebook a notebook's; a function is called
@@ -291,6 +298,7 @@ def sweep(
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
         "dwq-samples": dwq_samples,
+        "drop-mtp": drop_mtp,
         "resume": resume,
     }, progress))
 
@@ -308,6 +316,7 @@ def convert(
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     dequantize: bool = False,
     assume_family: str = "",
+    drop_mtp: bool = False,
     progress: Progress = None,
 ) -> ConvertReport:
     """Quantize by rounding to nearest, as mlx_lm.convert does.
@@ -327,6 +336,8 @@ def convert(
             config.json names, else the weights' own).
         dequantize: Turn a quantized model back into a plain one.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -348,6 +359,7 @@ def convert(
         "dtype": dtype,
         "dequantize": dequantize,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
     }, progress))
 
 
@@ -369,6 +381,7 @@ def gptq(
     plain: bool = False,
     learn_steps: int = 0,
     assume_family: str = "",
+    drop_mtp: bool = False,
     seed: int = 123,
     batch_size: int = 0,
     resume: bool = False,
@@ -419,6 +432,8 @@ def gptq(
         learn_steps: Steps of training each block's codes, scales and biases together on
             its output; 0: none.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         seed: Seed of the choice.
         batch_size: Sequences that go through a block together; 0: as fits the caches.
         resume: Insist on going on with an unfinished run (one with the same settings is
@@ -466,6 +481,7 @@ def gptq(
         "plain": plain,
         "learn-steps": learn_steps,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "seed": seed,
         "batch-size": batch_size,
         "resume": resume,
@@ -504,6 +520,7 @@ def awq(
     n_grid: int = 20,
     then: Literal["", "gptq"] = "",
     assume_family: str = "",
+    drop_mtp: bool = False,
     seed: int = 123,
     batch_size: int = 0,
     resume: bool = False,
@@ -541,6 +558,8 @@ def awq(
         then: Round the scaled model by this method, with its defaults, rather than to
             nearest.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         seed: Seed of the choice.
         batch_size: Sequences that go through a block together; 0: as fits the caches.
         resume: Insist on going on with an unfinished run (one with the same settings is
@@ -577,6 +596,7 @@ def awq(
         "n-grid": n_grid,
         "then": then,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "seed": seed,
         "batch-size": batch_size,
         "resume": resume,
@@ -608,6 +628,7 @@ def dynamic_quant(
     then: Literal["", "gptq", "awq"] = "",
     report_ppl: bool = False,
     assume_family: str = "",
+    drop_mtp: bool = False,
     seed: int = 123,
     grad_checkpoint: bool = False,
     accumulation_dtype: Literal["float32", "bfloat16"] = "float32",
@@ -644,6 +665,8 @@ def dynamic_quant(
         then: Round by this method, on the same text, rather than to nearest.
         report_ppl: Report the perplexity of the model before and after.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         seed: Seed of the choice.
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
@@ -678,6 +701,7 @@ def dynamic_quant(
         "then": then,
         "report-ppl": report_ppl,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "seed": seed,
         "grad-checkpoint": grad_checkpoint,
         "accumulation-dtype": accumulation_dtype,
@@ -703,6 +727,7 @@ def dwq(
     targets_only: bool = False,
     pipeline: bool = False,
     assume_family: str = "",
+    drop_mtp: bool = False,
     grad_checkpoint: bool = False,
     resume: bool = False,
     progress: Progress = None,
@@ -736,6 +761,8 @@ def dwq(
         pipeline: Of several processes give each a part of the blocks, rather than a
             part of each batch.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
         resume: Insist on going on with an unfinished run (one with the same settings is
@@ -766,6 +793,7 @@ def dwq(
         "targets-only": targets_only,
         "pipeline": pipeline,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "grad-checkpoint": grad_checkpoint,
         "resume": resume,
     }, progress))

@@ -109,6 +109,7 @@ ConversionSettings settings_of(
     settings.dtype = type->dtype;
   }
   settings.dequantize = options.dequantize;
+  settings.mtp = !options.drop_mtp;
   if (options.quantize) {
     settings.plan = plan_modules(model, options);
   }
@@ -222,6 +223,7 @@ void convert(
       session.progress());
   report.figures["side_files"] = written.side_files;
   report.bytes_out = written.bytes;
+  report.mtp = written.mtp;
   report.bits_per_weight = written.bits_per_weight;
   output.commit();
 }

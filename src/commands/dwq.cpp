@@ -331,6 +331,7 @@ class Distillation {
 
   void write() {
     ConversionSettings settings;
+    settings.mtp = !options_.part && !options_.drop_mtp;
     settings.floats = [&](const std::string& name) -> std::optional<mx::array> {
       auto it = training_.tensors.find(name);
       return it == training_.tensors.end() ? std::nullopt
@@ -354,6 +355,7 @@ class Distillation {
     report.output = options_.mlx_path;
     report.parameters = model_size(*student_).parameters;
     report.bytes_out = written.bytes;
+    report.mtp = written.mtp;
     report.bits_per_weight = written.bits_per_weight;
   }
 

@@ -346,6 +346,7 @@ class DynamicQuant {
     ConversionSettings settings;
     settings.dtype = output_dtype(model_);
     settings.plan = plan;
+    settings.mtp = !options_.drop_mtp;
     auto written = write_model(
         model_,
         Conversion(model_, settings),
@@ -362,6 +363,7 @@ class DynamicQuant {
     auto& report = session_.report();
     report.output = options_.mlx_path;
     report.bytes_out = written.bytes;
+    report.mtp = written.mtp;
     report.bits_per_weight = written.bits_per_weight;
   }
 

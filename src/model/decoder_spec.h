@@ -235,6 +235,10 @@ struct DecoderSpec {
   /// Names of checkpoint tensors that mlx-lm's sanitize drops; or prefixes of
   /// such, which end with a dot; or parts of such behind a '*'.
   std::vector<std::string> dropped;
+  /// The same of heads that predict further tokens (multi-token prediction),
+  /// which no class of mlx-lm reads: an output carries them in a file of their
+  /// own.
+  std::vector<std::string> mtp;
   /// Prefixes of tensors that are no part of the language model and go to an
   /// output as they are (a vision tower).
   std::vector<std::string> carried;
@@ -260,6 +264,10 @@ DecoderSpec read_decoder_spec(
 /// Whether `name` is in `names`, or begins with one of them that ends with a
 /// dot, or holds what one of them has behind a '*'.
 bool is_among(const std::string& name, const std::vector<std::string>& names);
+
+/// Whether mlx-lm's class does not use a tensor: it is among `dropped` or
+/// `mtp`.
+bool is_unused(const std::string& name, const DecoderSpec& spec);
 
 /// The path of the module that a tensor belongs to.
 std::string module_of(const std::string& tensor);

@@ -40,7 +40,7 @@ void refuse_foreign(
     const DecoderSpec& spec,
     const QuantizationEntries& entries) {
   for (const auto& [name, info] : tensors.all()) {
-    if (is_among(name, spec.dropped) || is_among(name, spec.carried)) {
+    if (is_unused(name, spec) || is_among(name, spec.carried)) {
       continue;
     }
     auto method = entries.method;

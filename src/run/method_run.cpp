@@ -328,6 +328,7 @@ void MethodRun::write_output(
   settings.dtype = output_dtype(model_);
   settings.scales_dtype = model_.dtype;
   settings.plan = plan_;
+  settings.mtp = !options_.part && !options_.drop_mtp;
   settings.source = [&](const std::string& module) {
     return blocks.packed(module);
   };
@@ -350,6 +351,7 @@ void MethodRun::write_output(
     write_file(output.path() / name, text);
   }
   report.bytes_out = written.bytes;
+  report.mtp = written.mtp;
   report.bits_per_weight = written.bits_per_weight;
   output.commit();
 }

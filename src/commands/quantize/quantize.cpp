@@ -18,6 +18,7 @@
 #include "core/process.h"
 #include "core/text.h"
 #include "core/version.h"
+#include "export/mtp.h"
 #include "export/report_page.h"
 #include "kernels/dispatch.h"
 #include "run/check_output.h"
@@ -456,6 +457,9 @@ class Quantization {
     session_.finish();
     AtomicFolder output(options_.mlx_path, options_.force);
     copy_folder(source, output.path());
+    if (!options_.drop_mtp) {
+      report.mtp = carry_mtp(context().model, output.path());
+    }
     write_file(
         output.path() / "recipe.json", to_text(to_json(recipe()), 2) + "\n");
     const Presentation shown{

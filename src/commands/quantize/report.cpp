@@ -12,6 +12,7 @@
 #include "core/version.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
+#include "export/mtp.h"
 #include "kernels/threads.h"
 #include "pass/sample.h"
 #include "run/kernel_report.h"
@@ -257,6 +258,7 @@ void write_card(const Presentation& shown, const fs::path& folder) {
   for (const auto& outcome : shown.stages) {
     card.stages.push_back({outcome.stage.title, outcome.kl, outcome.kept});
   }
+  card.mtp = describe_mtp(result.mtp);
   card.recipe = true;
   card.report = true;
   write_file(folder / "README.md", model_card(card));

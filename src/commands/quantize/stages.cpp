@@ -107,6 +107,7 @@ Json run_nearest(const StageContext& context, const fs::path& output) {
   ConversionSettings settings;
   settings.dtype = output_dtype(context.model);
   settings.plan = context.widths.plan;
+  settings.mtp = false;
   AtomicFolder folder(output, true);
   const auto written = write_model(
       context.model,

@@ -86,11 +86,13 @@ void nest_patch(const Json& text, DecoderSpec& spec) {
   }
 }
 
-void drop_next_layers(const JsonView& config, DecoderSpec& spec) {
+void set_next_layers_apart(const JsonView& config, DecoderSpec& spec) {
   const auto more = config.integer_or("num_nextn_predict_layers", 0, 0, 64);
   for (int64_t i = 0; i < more; ++i) {
-    const auto layer = static_cast<int64_t>(spec.blocks.size()) + i;
-    spec.dropped.push_back("model.layers." + std::to_string(layer) + ".");
+    const auto& first = spec.blocks.front().path;  // ends with its number, 0
+    spec.mtp.push_back(
+        first.substr(0, first.size() - 1) +
+        std::to_string(static_cast<int64_t>(spec.blocks.size()) + i) + ".");
   }
 }
 

@@ -223,8 +223,8 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
             ": mlx-lm drops layer 61 of this family, whatever "
             "num_hidden_layers says, and can't load a model that needs it");
   }
-  spec.dropped.push_back("model.layers.61.");
-  drop_next_layers(config, spec);
+  spec.mtp.push_back("model.layers.61.");
+  set_next_layers_apart(config, spec);
   return spec;
 }
 

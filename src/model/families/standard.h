@@ -74,8 +74,8 @@ void count_as_read(
 void nest_patch(const Json& text, DecoderSpec& spec);
 
 /// Layers behind the last, which predict further tokens
-/// (num_nextn_predict_layers), are dropped.
-void drop_next_layers(const JsonView& config, DecoderSpec& spec);
+/// (num_nextn_predict_layers), go to spec.mtp.
+void set_next_layers_apart(const JsonView& config, DecoderSpec& spec);
 
 /// gate and up become one matrix, gate_up_proj.
 void fuse_gate_up(MlpSpec& mlp, const std::string& path);
