@@ -11,7 +11,9 @@ from test_model_parity import random_model, save
 HERE = Path(__file__).parent
 # name, source (where a public copy of the file stands) and config, in which
 # keys and values are the published ones.
-PUBLISHED = json.loads((HERE / "published_configs.json").read_text())
+PUBLISHED = [
+    entry for file in ("published_configs.json", "published_dense.json")
+    for entry in json.loads((HERE / file).read_text())]
 
 HIDDEN, HEADS, PLAIN_HEAD, WIDE_HEAD = 64, 4, 16, 32
 SIZES = {

@@ -1,7 +1,7 @@
 """Every family: logits against mlx-lm's class, and the way through convert,
-gptq and awq into stock mlx-lm. Printed as a table by
+gptq, awq and quantize into stock mlx-lm. Printed as a table by
 
-    .venv/bin/python tests/parity/test_families.py
+    .venv/bin/python tests/parity/test_families.py [FAMILY...]
 """
 
 import json
@@ -21,6 +21,7 @@ mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
+import configs_dense  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from hf_layout import unstack  # noqa: E402
@@ -60,13 +61,18 @@ FAMILIES = {
     "qwen3_next": QWEN3_NEXT | EXPERTS,
     "smollm3": {"num_hidden_layers": 4},
 }
+FAMILIES |= configs_dense.FAMILIES
 WIDTHS = {"hidden_size": 128, "intermediate_size": 192, "vocab_size": 3072}
 METHODS = {
     "convert": ["-q", "--q-bits", 4, "--q-group-size", 32],
     "gptq": ["--num-samples", 12, "--group-size", 32,
              "--fallback-group-size", 32],
     "awq": ["--num-samples", 12, "--group-size", 32, "--n-grid", 6],
+    "quantize": ["--target-bpw", 6, "--effort", "fast", "--gptq-samples", 8,
+                 "--data-path", walks.TEXT, "--sequence-length", 32],
 }
+# Of models that come packed: they have one width.
+NOT_QUANTIZED = {"gpt_oss"}
 
 
 # The language model inside those of several modalities.
@@ -130,12 +136,15 @@ def typical_distance(ours, theirs):
 
 def round_trip(probe, source, out, method):  # noqa: F811
     """Distance of our logits to stock mlx-lm's, both of the output."""
+    flags = METHODS[method]
     if method == "convert":
-        walks.convert(source, out, *METHODS[method])
+        walks.convert(source, out, *flags)
+    elif method == "quantize":
+        walks.report_of(method, source, out, *flags)
     else:
-        walks.run(method, source, out, *METHODS[method])
+        walks.run(method, source, out, *flags)
     config = json.loads((out / "config.json").read_text())
-    assert config["quantization"]["bits"] == 4
+    assert method == "quantize" or config["quantization"]["bits"] == 4
     if "vision_config" in config:
         tensors = demo.load(out)
         for name, tensor in VISION.items():
@@ -148,6 +157,11 @@ def round_trip(probe, source, out, method):  # noqa: F811
     return distance(ours, their_logits(model, tokens))
 
 
+def methods_of(family):
+    return [method for method in METHODS
+            if method != "quantize" or family not in NOT_QUANTIZED]
+
+
 @pytest.mark.parametrize("family", chosen(FAMILIES))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits(probe, tmp_path, family, dtype):  # noqa: F811
@@ -158,7 +172,7 @@ def test_logits(probe, tmp_path, family, dtype):  # noqa: F811
 @pytest.mark.parametrize("family", chosen(FAMILIES))
 def test_round_trips(probe, tmp_path, family):  # noqa: F811
     write(tmp_path / "model", family, "bfloat16")
-    for method in METHODS:
+    for method in methods_of(family):
         # float32 throughout but for the codes, which both expand alike.
         error = round_trip(
             probe, tmp_path / "model", tmp_path / method, method)
@@ -214,18 +228,22 @@ def test_no_family_is_left_out():
 def main():
     build = os.environ.get("PENNYWEIGHT_BUILD_DIR", ROOT / "build/release")
     program = Path(build) / "tests/probe_model"
-    print(f"{'family':14} {'float32':>9} {'bfloat16':>9} "
+    families = sys.argv[1:] or list(FAMILIES)
+    print(f"{'family':16} {'float32':>9} {'bfloat16':>9} "
           + " ".join(f"{method:>9}" for method in METHODS))
     with tempfile.TemporaryDirectory() as name:
-        for family in FAMILIES:
+        for family in families:
             folder = Path(name) / family
             folder.mkdir()
             errors = [parity(program, folder / dtype, family, dtype)[0]
                       for dtype in ("float32", "bfloat16")]
             errors += [
                 round_trip(program, folder / "bfloat16", folder / m, m)
-                for m in METHODS]
-            print(f"{family:14} " + " ".join(f"{e:9.1e}" for e in errors))
+                for m in methods_of(family)]
+            print(f"{family:16} " + " ".join(f"{e:9.1e}" for e in errors),
+                  flush=True)
+            shutil.rmtree(folder)
+    print(f"{len(families)} families")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 mx = pytest.importorskip("mlx.core")
 nn = pytest.importorskip("mlx.nn")
 mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+import configs_dense  # noqa: E402
 from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,6 +280,8 @@ CASES = [
     case("yarn", "deepseek_v3", **DEEPSEEK_V3 | {
         "rope_scaling": DEEPSEEK_V2["rope_scaling"], "q_lora_rank": NULL}),
 ]
+CASES += [case(name, family, length, **changes)
+          for name, family, changes, length in configs_dense.CASES]
 
 
 @pytest.fixture(scope="session")
