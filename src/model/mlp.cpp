@@ -171,7 +171,8 @@ Routing route(
       {0, 0},
       {input.shape(0), spec.chosen});
   // Groups that are left out score nothing where nothing else is added.
-  auto scores = mx::take_along_axis(sigmoid ? all : choice, experts, -1);
+  const bool plain = sigmoid || spec.correction;
+  auto scores = mx::take_along_axis(plain ? all : choice, experts, -1);
   if (spec.scores == MoeSpec::Scores::chosen_softmax) {
     scores = mx::softmax(scores, -1, true);
   }

@@ -25,7 +25,8 @@ SIZES = {
     "qk_rope_head_dim": 16, "v_head_dim": 32, "qk_head_dim": 48,
     "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-    "query_pre_attn_scalar": 16,
+    "query_pre_attn_scalar": 16, "rotary_dim": 8, "moe_num_experts": 4,
+    "moe_k": 2,
 }
 LISTS = ("layer_types", "no_rope_layers")
 

@@ -332,6 +332,9 @@ def random_model(config, seed=0):
         noise = random.standard_normal(value.shape)
         if path.endswith(".bias"):
             noise = 0.3 * noise
+        elif path.endswith(".expert_bias"):
+            # Below 0 they would tie with the zeros of groups left out.
+            noise = 0.3 * abs(noise)
         elif "norm" in path:
             # Gemma's norms add 1 to their weights.
             offset = 0 if config["model_type"].startswith("gemma") else 1

@@ -2,6 +2,7 @@
 one, heads' matrices joined."""
 
 import mlx.core as mx
+from hf_layout_dense import LAYOUTS
 
 EXPERTS = {
     "mixtral": ("block_sparse_moe", {"gate_proj": "w1", "up_proj": "w3",
@@ -56,6 +57,9 @@ def fuse_experts(weights):
 
 def unstack(weights, config):
     family = config["model_type"]
+    if family in LAYOUTS:
+        weights = LAYOUTS[family](weights)
+        return {name: mx.contiguous(t) for name, t in weights.items()}
     if family in ("qwen3_5", "qwen3_5_moe"):
         weights = inside(fuse_experts(raw_delta(weights)))
         return {name: mx.contiguous(t) for name, t in weights.items()}

@@ -19,7 +19,10 @@ STRUCTURES = {
         "mistral3", "gemma3", "llava", "ministral3"],
     "fused projections": ["phi3"],
     "experts, shared ones too": [
-        "qwen2_moe", "qwen3_moe", "mixtral", "olmoe"],
+        "qwen2_moe", "deepseek", "ernie4_5_moe", "granitemoe", "mixtral",
+        "olmoe", "qwen3_moe"],
+    "routers with a correction under plain attention": [
+        "bailing_moe", "dots1", "minimax"],
     "latent attention, experts in groups": [
         "deepseek_v3", "deepseek_v2", "glm4_moe", "solar_open"],
     "sinks, experts that come packed": ["gpt_oss"],

@@ -26,6 +26,14 @@ void use_plain_heads(StandardShape& shape, DecoderSpec& spec) {
   }
 }
 
+void fuse_qkv(AttentionSpec& attention, const std::string& path) {
+  attention.qkv = LinearSpec{
+      path,
+      attention.q.out + attention.k.out + attention.v.out,
+      attention.q.in,
+      attention.q.bias};
+}
+
 void fuse_gate_up(MlpSpec& mlp, const std::string& path) {
   mlp.gate_up = LinearSpec{
       path + ".gate_up_proj", 2 * mlp.gate.out, mlp.gate.in, mlp.gate.bias};

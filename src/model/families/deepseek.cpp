@@ -112,7 +112,7 @@ MoeShape read_moe_shape(const JsonView& config) {
 }
 
 // What v2 and v3 share; the router's scores are left to them.
-DecoderSpec read_deepseek(const FamilyInput& input) {
+DecoderSpec read_latent_deepseek(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
   note_activation(config, spec);
@@ -153,7 +153,7 @@ DecoderSpec read_deepseek(const FamilyInput& input) {
 // mlx_lm/models/deepseek_v2.py
 DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_deepseek(input);
+  auto spec = read_latent_deepseek(input);
   const auto scaling = config.object("rope_scaling");
   if (!scaling || !scaling->has("factor")) {
     throw Error(
@@ -185,7 +185,7 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
 // stacks: embed_q for the keys, turned round, and unembed_out for the values.
 DecoderSpec read_deepseek_v3(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_deepseek(input);
+  auto spec = read_latent_deepseek(input);
   for (BlockSpec& block : spec.blocks) {
     auto& latent = *block.attention.latent;
     const int heads = block.attention.heads;

@@ -34,10 +34,14 @@ struct Family {
 };
 
 /// One a file in families/; the registry lists them.
+DecoderSpec read_bailing_moe(const FamilyInput& input);
 DecoderSpec read_cohere2(const FamilyInput& input);
+DecoderSpec read_deepseek(const FamilyInput& input);
 DecoderSpec read_deepseek_v2(const FamilyInput& input);
 DecoderSpec read_deepseek_v3(const FamilyInput& input);
+DecoderSpec read_dots1(const FamilyInput& input);
 DecoderSpec read_ernie4_5(const FamilyInput& input);
+DecoderSpec read_ernie4_5_moe(const FamilyInput& input);
 DecoderSpec read_exaone4(const FamilyInput& input);
 DecoderSpec read_gemma2(const FamilyInput& input);
 DecoderSpec read_gemma3(const FamilyInput& input);
@@ -47,11 +51,13 @@ DecoderSpec read_glm4(const FamilyInput& input);
 DecoderSpec read_glm4_moe(const FamilyInput& input);
 DecoderSpec read_gpt_oss(const FamilyInput& input);
 DecoderSpec read_granite(const FamilyInput& input);
+DecoderSpec read_granitemoe(const FamilyInput& input);
 DecoderSpec read_helium(const FamilyInput& input);
 DecoderSpec read_internlm3(const FamilyInput& input);
 DecoderSpec read_llama(const FamilyInput& input);
 DecoderSpec read_mimo(const FamilyInput& input);
 DecoderSpec read_minicpm(const FamilyInput& input);
+DecoderSpec read_minimax(const FamilyInput& input);
 DecoderSpec read_ministral3(const FamilyInput& input);
 DecoderSpec read_mistral(const FamilyInput& input);
 DecoderSpec read_mistral3(const FamilyInput& input);
