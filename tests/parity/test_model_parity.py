@@ -16,6 +16,8 @@ mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
 import configs_dense  # noqa: E402
 from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
 
+import configs_gem  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = {
     "float32": mx.float32,
@@ -282,6 +284,8 @@ CASES = [
 ]
 CASES += [case(name, family, length, **changes)
           for name, family, changes, length in configs_dense.CASES]
+CASES += [case(name, family, length, **changes)
+          for name, family, length, changes in configs_gem.CASES]
 
 
 @pytest.fixture(scope="session")

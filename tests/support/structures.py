@@ -24,7 +24,7 @@ STRUCTURES = {
     "routers with a correction under plain attention": [
         "bailing_moe", "dots1", "minimax"],
     "latent attention, experts in groups": [
-        "deepseek_v3", "deepseek_v2", "glm4_moe", "solar_open"],
+        "deepseek_v3", "deepseek_v2", "glm4_moe", "glm4_moe_lite", "solar_open"],
     "sinks, experts that come packed": ["gpt_oss"],
     "linear attention": ["qwen3_5_moe", "qwen3_5", "qwen3_next"],
 }

@@ -49,6 +49,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input);
 DecoderSpec read_glm(const FamilyInput& input);
 DecoderSpec read_glm4(const FamilyInput& input);
 DecoderSpec read_glm4_moe(const FamilyInput& input);
+DecoderSpec read_glm4_moe_lite(const FamilyInput& input);
 DecoderSpec read_gpt_oss(const FamilyInput& input);
 DecoderSpec read_granite(const FamilyInput& input);
 DecoderSpec read_granitemoe(const FamilyInput& input);

@@ -21,6 +21,7 @@ const std::vector<Family>& families() {
       {"glm", "glm", read_glm},
       {"glm4", "glm4", read_glm4},
       {"glm4_moe", "glm4_moe", read_glm4_moe},
+      {"glm4_moe_lite", "glm4_moe_lite", read_glm4_moe_lite},
       {"gpt_oss", "gpt_oss", read_gpt_oss},
       {"granite", "granite", read_granite},
       {"granitemoe", "granitemoe", read_granitemoe},
