@@ -189,7 +189,7 @@ struct TensorSource {
   int64_t count = 0;
   int split = 0;  // rows [split * n, in] are seen as [split, n, in] first
   /// Every `step`th row from `first` to before `end` (0: the last), rows being
-  /// the second axis from the end, or of a stack of vectors the last.
+  /// the second axis from the end, or with `vectors` the last.
   int first = 0;
   int end = 0;
   int step = 1;

@@ -116,6 +116,9 @@ def in_class_spelling(config):
         config.pop(key, None)
     if "text_config" in config:
         config["text_config"] = in_class_spelling(config["text_config"])
+        if config["model_type"].startswith("qwen"):
+            config["text_config"].setdefault(
+                "tie_word_embeddings", config.get("tie_word_embeddings"))
         return config
     for a, b in (("num_experts", "num_local_experts"),):
         if config.get("model_type") == "qwen3_moe" and a not in config:

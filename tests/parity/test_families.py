@@ -5,6 +5,7 @@ gptq, awq and quantize into stock mlx-lm. Printed as a table by
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -76,11 +77,20 @@ NOT_QUANTIZED = {"gpt_oss"}
 
 
 # The language model inside those of several modalities.
-INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"}
+INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"
+         } | configs_gem.INNER
 VISION = {
     "vision_tower.patch.weight": mx.arange(12).reshape(3, 4).astype(mx.float32),
     "multi_modal_projector.linear.bias": mx.ones((5,)),
 }
+
+
+def beside(family):
+    """Tensors beside the language model's."""
+    if family in configs_gem.BESIDE:
+        return {name: mx.arange(math.prod(shape)).reshape(shape).astype(
+            mx.float32) for name, shape in configs_gem.BESIDE[family].items()}
+    return VISION if family in INNER else {}
 
 
 def config_of(family):
@@ -106,7 +116,7 @@ def write(folder, family, dtype):
     model.set_dtype(DTYPES[dtype])
     folder.mkdir()
     save(folder, model, config | {"torch_dtype": dtype},
-         extra=VISION if family in INNER else None, layout=unstack)
+         extra=beside(family), layout=unstack)
     for name in demo.TOKENIZER:
         shutil.copy(ROOT / "assets/demo" / name, folder / name)
     if family != "gemma3":  # which mlx-lm has no newer layout of
@@ -145,11 +155,10 @@ def round_trip(probe, source, out, method):  # noqa: F811
         walks.run(method, source, out, *flags)
     config = json.loads((out / "config.json").read_text())
     assert method == "quantize" or config["quantization"]["bits"] == 4
-    if "vision_config" in config:
-        tensors = demo.load(out)
-        for name, tensor in VISION.items():
-            assert tensors[name].dtype == tensor.dtype
-            assert mx.array_equal(tensors[name], tensor).item()
+    tensors = demo.load(out)
+    for name, tensor in beside(config["model_type"]).items():
+        assert tensors[name].dtype == tensor.dtype
+        assert mx.array_equal(tensors[name], tensor).item()
     model, _ = mlx_lm_utils.load(str(out))
     model.set_dtype(mx.float32)
     tokens = make_tokens(text_of(config), 2, 40)
@@ -190,7 +199,7 @@ def test_convert_is_mlx_lms(tmp_path, family):
         str(tmp_path / "model"), str(tmp_path / "theirs"), quantize=True,
         q_bits=4, q_group_size=32)
     ours, theirs = demo.load(tmp_path / "ours"), demo.load(tmp_path / "theirs")
-    assert sorted(ours.keys() - VISION) == sorted(theirs)
+    assert sorted(ours.keys() - beside(family)) == sorted(theirs)
     for name, tensor in theirs.items():
         assert ours[name].dtype == tensor.dtype, name
         assert mx.array_equal(ours[name], tensor).item(), name

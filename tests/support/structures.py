@@ -16,7 +16,8 @@ STRUCTURES = {
         "gemma3_text", "exaone4", "glm4", "olmo2", "olmo3"],
     "capped scores and logits": ["gemma2"],
     "inside a model of several modalities": [
-        "mistral3", "gemma3", "llava", "ministral3"],
+        "mistral3", "gemma3", "llava", "ministral3", "qwen2_vl", "qwen3_vl",
+        "qwen3_vl_moe"],
     "fused projections": ["phi3"],
     "experts, shared ones too": [
         "qwen2_moe", "deepseek", "ernie4_5_moe", "granitemoe", "mixtral",

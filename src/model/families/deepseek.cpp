@@ -256,7 +256,7 @@ DecoderSpec read_glm4_moe_lite(const FamilyInput& input) {
       read_corrected_router(config, block.path + ".mlp", *block.moe);
     }
   }
-  drop_next_layers(config, spec);
+  set_next_layers_apart(config, spec);
   return spec;
 }
 
