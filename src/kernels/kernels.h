@@ -160,9 +160,9 @@ struct GatedDeltaArgs {
 };
 
 /// out [batch, length, channels] is each channel of x convolved with its own
-/// row of weight [channels, width], and then silu of that with `silu`. The
-/// row's last value meets the output's own position, those before it the
-/// positions before; in front of x stand zeros.
+/// row of weight [channels, width], plus its bias where there is one, and then
+/// silu of that with `silu`. The row's last value meets the output's own
+/// position, those before it the positions before; in front of x stand zeros.
 struct CausalConvArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -174,6 +174,7 @@ struct CausalConvArgs {
   int64_t x_batch_stride = 0;
   int64_t x_row_stride = 0;
   ConstVector weight{};  // [channels * width]
+  ConstVector bias{};    // [channels], or no data
   void* out = nullptr;   // contiguous
 };
 

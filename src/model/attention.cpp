@@ -218,6 +218,9 @@ mx::array attention_mixed(
   if (attention.delta) {
     return delta_mixed(*attention.delta, weights, input, context);
   }
+  if (attention.short_conv) {
+    return short_conv_mixed(*attention.short_conv, weights, input, context);
+  }
   const int offset = context.cache ? context.cache->length : 0;
   const int length = input.shape(1);
   const auto plain = [&] {

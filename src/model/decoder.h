@@ -12,10 +12,13 @@
 namespace pennyweight {
 
 /// Keys and values of one block for generation, [batch, capacity, heads,
-/// size], the first `length` positions filled.
+/// size], the first `length` positions filled. Mixers that keep no state have
+/// what they read in `inputs` [batch, capacity, 1, hidden] instead.
 struct BlockCache {
   std::optional<mx::array> keys, values;
   int length = 0;
+  std::optional<mx::array> inputs;
+  int inputs_length = 0;
 };
 
 /// Everything in a forward pass but the weights. The residual stream is

@@ -91,6 +91,14 @@ struct DeltaSpec {
   int value_dim = 0;
 };
 
+/// A gated short convolution in place of attention: `in` gives three parts B, C
+/// and x of AttentionSpec::o's width, which reads C conv(B x).
+struct ShortConvSpec {
+  LinearSpec in;                             // [3 channels, hidden]
+  ParameterSpec conv;                        // [channels, width, 1]
+  std::optional<ParameterSpec> conv_bias{};  // [channels]
+};
+
 /// Grouped-query attention with rotary embedding: q [heads * head_dim, in],
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
@@ -99,6 +107,7 @@ struct AttentionSpec {
   std::optional<LinearSpec> qkv;
   /// In place of all but o.
   std::optional<DeltaSpec> delta;
+  std::optional<ShortConvSpec> short_conv;  // likewise
   /// q gives each head's gate behind its query; the head's result is
   /// multiplied by the gate's sigmoid.
   bool gated = false;
@@ -125,15 +134,21 @@ struct AttentionSpec {
 };
 
 /// gelu is the one with tanh; clipped is gpt_oss's
-/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7.
-enum class Activation { silu, gelu, clipped };
+/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7. relu2 is
+/// max(x, 0)^2, of MLPs without a gate.
+enum class Activation { silu, gelu, clipped, relu2 };
 
-/// down(activation(gate(x)) * up(x)).
+/// down(activation(gate(x)) * up(x)); or, with relu2, down(activation(up(x))),
+/// and there is no gate.
 struct MlpSpec {
   LinearSpec gate, up, down;
   /// gate and up above one another in one matrix, in place of them.
   std::optional<LinearSpec> gate_up{};
   Activation activation = Activation::silu;
+
+  bool gated() const {
+    return activation != Activation::relu2;
+  }
 };
 
 /// A mixture of experts: each token goes through the `chosen` experts that
@@ -150,8 +165,9 @@ struct MoeSpec {
   int count = 0;
   int chosen = 0;
   Scores scores = Scores::softmax;
-  bool normalize = false;  // the chosen scores add up to 1
-  float scale = 1;         // of the scores, at last
+  bool normalize = false;   // the chosen scores add up to 1
+  float normalize_eps = 0;  // is added to their sum first
+  float scale = 1;          // of the scores, at last
   /// Added to the scores for the choice alone.
   std::optional<ParameterSpec> correction;  // [experts]
   /// Experts in equal groups, of which only the best may be chosen from: by
@@ -165,12 +181,13 @@ struct MoeSpec {
 
 /// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
 /// are absent leave what they get. The MLP's part is that of `mlp` and that
-/// of `moe`, of which one is there at least. A parallel block has one norm,
-/// and adds both parts to x.
+/// of `moe`; where neither is there, the block is its attention alone. A
+/// parallel block has one norm, and adds both parts to x.
 struct BlockSpec {
   int index = 0;
   std::string path;
   std::optional<NormSpec> attention_norm, attention_post;
+  bool attends = true;  // no: there is no attention, the block is its MLP
   AttentionSpec attention;
   std::optional<NormSpec> mlp_norm, mlp_post;
   std::optional<MlpSpec> mlp;
@@ -179,6 +196,10 @@ struct BlockSpec {
   /// mlx-lm keeps a float16 residual stream within its range.
   bool clips_residual = false;
   bool parallel = false;
+
+  bool has_mlp() const {
+    return mlp || moe;
+  }
 };
 
 /// How a tensor, as mlx-lm's sanitize leaves it, is made of the checkpoint's.

@@ -18,9 +18,15 @@ activated(Activation activation, const mx::array& gate, const mx::array& up) {
     case Activation::gelu:
       return ops::geglu(gate, up);
     case Activation::clipped:
+    case Activation::relu2:
       break;
   }
   return ops::clipped_glu(gate, up);
+}
+
+// Of an MLP without a gate.
+mx::array relu2(const mx::array& up) {
+  return mx::square(mx::maximum(up, mx::array(0.0f, up.dtype())));
 }
 
 std::vector<ops::ExpertWeight> stack_of(
@@ -78,16 +84,19 @@ mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
 void see_experts(
     const MlpSpec& spec,
     const BlockWeights& weights,
-    const std::array<mx::array, 4>& made) {
+    const std::optional<mx::array>& gate,
+    const std::array<mx::array, 3>& made) {
   if (!weights.range) {
     return;
   }
-  const auto& [gate, up, wide, down] = made;
+  const auto& [up, wide, down] = made;
   // gpt_oss clips both, but for what is far below 0 in the gate.
   const bool clips = spec.activation == Activation::clipped;
-  weights.see(
-      "the output of " + spec.gate.path,
-      clips ? mx::minimum(gate, mx::array(0.0f, gate.dtype())) : gate);
+  if (gate) {
+    weights.see(
+        "the output of " + spec.gate.path,
+        clips ? mx::minimum(*gate, mx::array(0.0f, gate->dtype())) : *gate);
+  }
   if (!clips) {
     weights.see("the output of " + spec.up.path, up);
   }
@@ -107,12 +116,15 @@ mx::array mix_experts(
       slot, mx::reshape(mx::argsort(slot), routing.experts.shape())};
   auto expert = mx::take(flat, slot);
   auto x = ops::rows_of_slots(input, order);
-  auto gate = apply_stack(weights, spec.experts.gate, x, expert);
+  std::optional<mx::array> gate;
+  if (spec.experts.gated()) {
+    gate = apply_stack(weights, spec.experts.gate, x, expert);
+  }
   auto up = apply_stack(weights, spec.experts.up, x, expert);
-  auto wide = activated(spec.experts.activation, gate, up);
+  auto wide = gate ? activated(spec.experts.activation, *gate, up) : relu2(up);
   auto down =
       apply_stack(weights, spec.experts.down, wide, expert, mx::float32);
-  see_experts(spec.experts, weights, {gate, up, wide, down});
+  see_experts(spec.experts, weights, gate, {up, wide, down});
   return ops::mix_slots(down, order, routing.scores);
 }
 
@@ -130,11 +142,16 @@ mx::array mlp_wide(
     const MlpSpec& spec,
     const BlockWeights& weights,
     const mx::array& input) {
-  const auto wide = [&](const mx::array& gate, const mx::array& up) {
-    auto product = activated(spec.activation, gate, up);
-    weights.see("the input of " + spec.down.path, product);
-    return product;
+  const auto seen = [&](const mx::array& wide) {
+    weights.see("the input of " + spec.down.path, wide);
+    return wide;
   };
+  const auto wide = [&](const mx::array& gate, const mx::array& up) {
+    return seen(activated(spec.activation, gate, up));
+  };
+  if (!spec.gated()) {
+    return seen(relu2(weights.linears.at(spec.up.path)(input)));
+  }
   if (spec.gate_up) {
     auto both = weights.linears.at(spec.gate_up->path)(input);
     const int half = both.shape(-1) / 2;
@@ -177,7 +194,11 @@ Routing route(
     scores = mx::softmax(scores, -1, true);
   }
   if (spec.normalize) {
-    scores = mx::divide(scores, mx::sum(scores, -1, true));
+    auto sum = mx::sum(scores, -1, true);
+    if (spec.normalize_eps != 0) {
+      sum = mx::add(sum, mx::array(spec.normalize_eps));
+    }
+    scores = mx::divide(scores, sum);
   }
   if (spec.scale != 1) {
     scores = mx::multiply(scores, mx::array(spec.scale));
@@ -193,6 +214,9 @@ mx::array expert_wide(
   const auto apply = [&](const LinearSpec& linear) {
     return weights.linears.at(part_path(linear.path, expert))(rows);
   };
+  if (!spec.experts.gated()) {
+    return relu2(apply(spec.experts.up));
+  }
   return activated(
       spec.experts.activation,
       apply(spec.experts.gate),

@@ -43,6 +43,9 @@ class Lister {
   }
 
   void add_attention() {
+    if (!block_.attends) {
+      return;
+    }
     const auto& attention = block_.attention;
     const std::string normed = block_.path + ".self_attn";
     if (attention.delta) {
@@ -53,6 +56,8 @@ class Lister {
           add(*linear, BlockInput::attention, normed);
         }
       }
+    } else if (attention.short_conv) {
+      add(attention.short_conv->in, BlockInput::attention, normed);
     } else if (attention.latent) {
       add_latent(*attention.latent, normed);
     } else if (attention.qkv) {
@@ -131,7 +136,9 @@ class Lister {
     if (mlp.gate_up) {
       add(*mlp.gate_up, input, normed);
     } else {
-      add(mlp.gate, input, normed);
+      if (mlp.gated()) {
+        add(mlp.gate, input, normed);
+      }
       add(mlp.up, input, normed);
     }
   }
@@ -142,7 +149,9 @@ class Lister {
     if (input == BlockInput::wide) {
       stacks.add(experts.down, input, "");
     } else {
-      stacks.add(experts.gate, input, "");
+      if (experts.gated()) {
+        stacks.add(experts.gate, input, "");
+      }
       stacks.add(experts.up, input, "");
     }
     std::ranges::stable_sort(stacks.modules, {}, &ModuleSpec::part);
@@ -219,6 +228,9 @@ std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block) {
 }
 
 std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
+  if (!block.attends) {
+    return {{BlockInput::mlp}, {BlockInput::wide}};
+  }
   std::vector<std::vector<BlockInput>> steps{{BlockInput::attention}};
   if (block.attention.latent) {
     steps.push_back({BlockInput::query_latent, BlockInput::value_latent});
@@ -231,8 +243,10 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
     return steps;
   }
   steps.push_back({BlockInput::mixed});
-  steps.push_back({BlockInput::mlp});
-  steps.push_back({BlockInput::wide});
+  if (block.has_mlp()) {
+    steps.push_back({BlockInput::mlp});
+    steps.push_back({BlockInput::wide});
+  }
   return steps;
 }
 
@@ -267,6 +281,12 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
   if (const auto& delta = block.attention.delta) {
     parameters.insert(
         parameters.end(), {delta->conv, delta->a_log, delta->dt_bias});
+  }
+  if (const auto& conv = block.attention.short_conv) {
+    parameters.push_back(conv->conv);
+    if (conv->conv_bias) {
+      parameters.push_back(*conv->conv_bias);
+    }
   }
   if (block.moe && block.moe->correction) {
     parameters.push_back(*block.moe->correction);

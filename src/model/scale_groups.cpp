@@ -72,8 +72,18 @@ class Groups {
     const int repeat =
         attention.kv_heads ? attention.heads / attention.kv_heads : 1;
     const int64_t size = attention.head_dim;
-    if (attention.delta) {
-      return;  // a norm that all heads share stands before o
+    if (!block_.attends || attention.delta) {
+      return;  // a norm that all heads share stands before delta's o
+    }
+    if (attention.short_conv) {
+      // C, the second part of three, is multiplied by what the convolution
+      // gives.
+      const auto channels = static_cast<int>(attention.o.in);
+      add_linear(
+          attention.short_conv->in,
+          o,
+          heads(1, 1, channels, channels, channels));
+      return;
     }
     if (attention.latent) {
       const auto& latent = *attention.latent;
@@ -98,8 +108,9 @@ class Groups {
   }
 
   void add_wide(const MlpSpec& mlp) {
-    // What is added to up's output does not scale with it.
-    if (mlp.activation == Activation::clipped) {
+    // What is added to up's output does not scale with it, and a square scales
+    // otherwise.
+    if (mlp.activation == Activation::clipped || !mlp.gated()) {
       return;
     }
     std::vector<int32_t> from(static_cast<size_t>(mlp.down.in));

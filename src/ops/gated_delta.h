@@ -22,12 +22,15 @@ mx::array gated_delta(
     const mx::array& beta);
 
 /// Each channel of x [batch, length, channels] convolved with its own row of
-/// weight [channels, width], and then silu(x) = x / (1 + exp(-x)) of that with
-/// `silu`. The row's last value meets the position itself and the first the
-/// position width - 1 before it; in front of x stand zeros. The result has x's
-/// shape and type and is rounded once.
-mx::array
-causal_conv(const mx::array& x, const mx::array& weight, bool silu = false);
+/// weight [channels, width], plus its bias [channels], and then silu(x) = x /
+/// (1 + exp(-x)) of that with `silu`. The row's last value meets the position
+/// itself and the first the position width - 1 before it; in front of x stand
+/// zeros. The result has x's shape and type and is rounded once.
+mx::array causal_conv(
+    const mx::array& x,
+    const mx::array& weight,
+    bool silu = false,
+    const std::optional<mx::array>& bias = std::nullopt);
 
 struct QueriesAndKeys {
   mx::array q;

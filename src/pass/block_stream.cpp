@@ -46,8 +46,12 @@ void BlockStream::enter(const BlockSpec& spec, const BlockWeights& weights) {
 
 mx::array BlockStream::normed(BlockInput input, size_t batch) const {
   return input == BlockInput::mlp
-      ? mlp_input(*spec_, *weights_, after().get(batch), context_)
+      ? mlp_input(*spec_, *weights_, residual(input, batch), context_)
       : attention_input(*spec_, *weights_, start(batch), context_);
+}
+
+mx::array BlockStream::attended(size_t batch) const {
+  return attention_output(*spec_, *weights_, start(batch), mixed_.get(batch));
 }
 
 void BlockStream::advance(size_t step, size_t batch) {
@@ -64,10 +68,9 @@ void BlockStream::advance(size_t step, size_t batch) {
                 context_));
         break;
       case BlockInput::mlp:
-        after().put(
-            batch,
-            attention_output(
-                *spec_, *weights_, start(batch), mixed_.get(batch)));
+        if (spec_->attends) {
+          after().put(batch, attended(batch));
+        }
         break;
       case BlockInput::wide:
         if (!spec_->parallel && batch == 0) {
@@ -121,7 +124,7 @@ Routing BlockStream::routing(size_t batch) const {
 }
 
 mx::array BlockStream::residual(BlockInput input, size_t batch) const {
-  const bool after_attention = !spec_->parallel &&
+  const bool after_attention = !spec_->parallel && spec_->attends &&
       (input == BlockInput::mlp || input == BlockInput::wide);
   return after_attention ? after().get(batch) : start(batch);
 }
@@ -138,9 +141,13 @@ void BlockStream::finish(size_t batch) {
             wide_.get(batch)));
     return;
   }
+  if (!spec_->has_mlp()) {
+    after().put(batch, attended(batch));
+    return;
+  }
   auto wide = spec_->mlp ? std::optional(wide_.get(batch)) : std::nullopt;
-  after().put(
-      batch, mlp_output(*spec_, *weights_, after().get(batch), wide, context_));
+  const auto before = residual(BlockInput::wide, batch);
+  after().put(batch, mlp_output(*spec_, *weights_, before, wide, context_));
 }
 
 void BlockStream::run() {

@@ -82,6 +82,8 @@ class BlockStream {
     return after_ ? *after_ : *start_;
   }
   mx::array normed(BlockInput input, size_t batch) const;
+  /// The residual stream behind the attention, of what o reads.
+  mx::array attended(size_t batch) const;
 };
 
 }  // namespace pennyweight

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
 import configs_dense  # noqa: E402
 import configs_gem  # noqa: E402
+import configs_mixers  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from hf_layout import unstack  # noqa: E402
@@ -62,7 +63,7 @@ FAMILIES = {
     "qwen3_moe": QWEN3_MOE | EXPERTS,
     "qwen3_next": QWEN3_NEXT | EXPERTS,
     "smollm3": {"num_hidden_layers": 4},
-} | configs_dense.FAMILIES | configs_gem.FAMILIES
+} | configs_dense.FAMILIES | configs_gem.FAMILIES | configs_mixers.FAMILIES
 WIDTHS = {"hidden_size": 128, "intermediate_size": 192, "vocab_size": 3072}
 METHODS = {
     "convert": ["-q", "--q-bits", 4, "--q-group-size", 32],

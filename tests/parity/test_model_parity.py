@@ -17,6 +17,7 @@ import configs_dense  # noqa: E402
 from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
 
 import configs_gem  # noqa: E402
+import configs_mixers  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = {
@@ -286,6 +287,8 @@ CASES += [case(name, family, length, **changes)
           for name, family, changes, length in configs_dense.CASES]
 CASES += [case(name, family, length, **changes)
           for name, family, length, changes in configs_gem.CASES]
+CASES += [case(name, family, length, **changes)
+          for name, family, length, changes in configs_mixers.CASES]
 
 
 @pytest.fixture(scope="session")
@@ -549,6 +552,7 @@ def test_quantized_with_overrides(probe, tmp_path):
     case("norms", "qwen3", head_dim=16),
     rope("llama3", LLAMA3),
     rope("longrope", LONGROPE),
+    case("short-convolution", "lfm2", **configs_mixers.LFM2),
 ])
 def test_cached_equals_full(probe, tmp_path, family, changes, length):
     config = make_config(family, changes)

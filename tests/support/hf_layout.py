@@ -4,6 +4,8 @@ one, heads' matrices joined."""
 import mlx.core as mx
 from hf_layout_dense import LAYOUTS
 
+import hf_layout_mixers
+
 EXPERTS = {
     "mixtral": ("block_sparse_moe", {"gate_proj": "w1", "up_proj": "w3",
                                      "down_proj": "w2"}),
@@ -76,6 +78,9 @@ def unstack(weights, config):
         return alone(weights)
     if family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"):
         weights = inside(turn_experts(weights))
+        return {name: mx.contiguous(t) for name, t in weights.items()}
+    if family in hf_layout_mixers.LAYOUTS:
+        weights = hf_layout_mixers.LAYOUTS[family](weights, config)
         return {name: mx.contiguous(t) for name, t in weights.items()}
     if family in ("qwen3_5", "qwen3_5_moe"):
         weights = inside(fuse_experts(raw_delta(weights)))

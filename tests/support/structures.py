@@ -27,6 +27,7 @@ STRUCTURES = {
     "latent attention, experts in groups": [
         "deepseek_v3", "deepseek_v2", "glm4_moe", "glm4_moe_lite", "solar_open"],
     "sinks, experts that come packed": ["gpt_oss"],
+    "short convolutions": ["lfm2_moe", "lfm2"],
     "linear attention": ["qwen3_5_moe", "qwen3_5", "qwen3_next"],
 }
 

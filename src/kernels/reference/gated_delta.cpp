@@ -188,7 +188,7 @@ void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
 namespace {
 
 double conv_at(const CausalConvArgs& args, int64_t b, int64_t t, int64_t c) {
-  double sum = 0;
+  double sum = args.bias.data ? load_at(args.bias.data, args.bias.type, c) : 0;
   for (int64_t j = 0; j < args.width; ++j) {
     const int64_t from = t - (args.width - 1) + j;
     if (from < 0) {

@@ -55,6 +55,8 @@ DecoderSpec read_granite(const FamilyInput& input);
 DecoderSpec read_granitemoe(const FamilyInput& input);
 DecoderSpec read_helium(const FamilyInput& input);
 DecoderSpec read_internlm3(const FamilyInput& input);
+DecoderSpec read_lfm2(const FamilyInput& input);
+DecoderSpec read_lfm2_moe(const FamilyInput& input);
 DecoderSpec read_llama(const FamilyInput& input);
 DecoderSpec read_mimo(const FamilyInput& input);
 DecoderSpec read_minicpm(const FamilyInput& input);

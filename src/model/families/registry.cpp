@@ -27,6 +27,8 @@ const std::vector<Family>& families() {
       {"granitemoe", "granitemoe", read_granitemoe},
       {"helium", "helium", read_helium},
       {"internlm3", "internlm3", read_internlm3},
+      {"lfm2", "lfm2", read_lfm2},
+      {"lfm2_moe", "lfm2_moe", read_lfm2_moe},
       {"llama", "llama", read_llama},
       {"llava", "mistral3", read_mistral3},
       {"mimo", "mimo", read_mimo},
