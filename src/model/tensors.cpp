@@ -143,16 +143,20 @@ ModelTensors::ModelTensors(
   }
 }
 
-std::set<std::string> ModelTensors::stored() const {
+std::set<std::string> ModelTensors::stored(const Checkpoint& checkpoint) const {
   std::set<std::string> names;
+  const auto add = [&](const std::string& name) {
+    const auto parts = checkpoint.stored_parts(name);
+    names.insert(parts.begin(), parts.end());
+  };
   for (const auto& [name, info] : infos_) {
     const auto it = sources_.find(name);
     if (it == sources_.end()) {
-      names.insert(name);
+      add(name);
       continue;
     }
     for (int64_t i = 0; i < std::max<int64_t>(1, it->second.count); ++i) {
-      names.insert(it->second.part(i));
+      add(it->second.part(i));
     }
   }
   return names;
@@ -184,6 +188,24 @@ mx::array ModelTensors::load(
       it->second.count == 0 ? parts.front() : mx::stack(parts));
 }
 
+std::optional<mx::array> ModelTensors::load_alone(
+    const Checkpoint& checkpoint,
+    const std::string& name,
+    int64_t part) const {
+  const auto it = sources_.find(name);
+  auto source = it == sources_.end() ? TensorSource{.name = name} : it->second;
+  const auto& stored = checkpoint.info(source.name);
+  if (stored.shape.size() + (source.split > 0 ? 1 : 0) < 3 ||
+      source.width_first || source.words) {
+    return std::nullopt;
+  }
+  const int rows = source.split > 0 ? stored.shape[0] / source.split : 1;
+  source.split = source.split > 0 ? 1 : 0;
+  const auto entry =
+      checkpoint.load_rows(source.name, static_cast<int>(part) * rows, rows);
+  return mx::contiguous(mx::squeeze(formed(entry, source), 0));
+}
+
 mx::array ModelTensors::load_part(
     const Checkpoint& checkpoint,
     const std::string& name,
@@ -192,6 +214,9 @@ mx::array ModelTensors::load_part(
   if (it != sources_.end() && it->second.count > 0) {
     return mx::contiguous(
         formed(checkpoint.load(it->second.part(part)), it->second));
+  }
+  if (auto alone = load_alone(checkpoint, name, part)) {
+    return *alone;
   }
   auto whole = it == sources_.end()
       ? checkpoint.load(name)
