@@ -71,7 +71,7 @@ def annotation(option):
 
 def is_unset(option):
     """Whether None stands for the default."""
-    return option["optional"] or (
+    return option["optional"] or option["type"] == "list" or (
         option["takes"] in TAKES and option["default"] in ("", None)
         and not option["required"])
 

@@ -39,6 +39,10 @@ def quantize(
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     effort: Literal["fast", "balanced", "best"] = "balanced",
     memory_limit: str | None = None,
     target_bpw: float | None = None,
@@ -73,6 +77,18 @@ def quantize(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -115,6 +131,10 @@ def quantize(
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "effort": effort,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
@@ -141,6 +161,10 @@ def plan(
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     effort: Literal["fast", "balanced", "best"] = "balanced",
     memory_limit: str | None = None,
     target_bpw: float | None = None,
@@ -168,6 +192,18 @@ def plan(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -198,6 +234,10 @@ def plan(
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "effort": effort,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
@@ -219,6 +259,10 @@ def sweep(
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     effort: Literal["fast", "balanced", "best"] = "fast",
     memory_limit: str | None = None,
     force: bool = False,
@@ -250,6 +294,18 @@ def sweep(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -286,6 +342,10 @@ def sweep(
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "effort": effort,
         "memory-limit": memory_limit,
         "force": force,
@@ -315,6 +375,9 @@ def convert(
     quant_predicate: Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"] | None = None,
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     dequantize: bool = False,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     assume_family: str = "",
     drop_mtp: bool = False,
     progress: Progress = None,
@@ -335,6 +398,14 @@ def convert(
         dtype: Type of what is not quantized, and of scales (default: the one that
             config.json names, else the weights' own).
         dequantize: Turn a quantized model back into a plain one.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         assume_family: Read a model of an unknown model_type as this family's.
         drop_mtp: Leave out the heads that predict further tokens, which are otherwise
             carried in mtp.safetensors.
@@ -358,6 +429,9 @@ def convert(
         "quant-predicate": quant_predicate,
         "dtype": dtype,
         "dequantize": dequantize,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
         "assume-family": assume_family,
         "drop-mtp": drop_mtp,
     }, progress))
@@ -373,6 +447,9 @@ def gptq(
     sequence_length: int = 512,
     fit_embed: bool = True,
     memory_limit: str | None = None,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     bits: int | None = None,
     group_size: int | None = None,
     fallback_bits: int = 6,
@@ -420,6 +497,14 @@ def gptq(
             nearest.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8 (default 4;
             mxfp8: 8).
         group_size: Weights a group: 32, 64 or 128 (default 64; mxfp4 and mxfp8: 32,
@@ -473,6 +558,9 @@ def gptq(
         "sequence-length": sequence_length,
         "fit-embed": fit_embed,
         "memory-limit": memory_limit,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
         "bits": bits,
         "group-size": group_size,
         "fallback-bits": fallback_bits,
@@ -513,6 +601,9 @@ def awq(
     sequence_length: int = 512,
     fit_embed: bool = True,
     memory_limit: str | None = None,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     bits: int = 4,
     group_size: int = 64,
     embed_bits: int = 4,
@@ -549,6 +640,14 @@ def awq(
             nearest.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8.
         group_size: Weights a group: 32, 64 or 128.
         embed_bits: Bits of embedding and head.
@@ -589,6 +688,9 @@ def awq(
         "sequence-length": sequence_length,
         "fit-embed": fit_embed,
         "memory-limit": memory_limit,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
         "bits": bits,
         "group-size": group_size,
         "embed-bits": embed_bits,
@@ -616,6 +718,10 @@ def dynamic_quant(
     data: Data | None = None,
     num_samples: int = -1,
     sequence_length: int = 512,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     target_bpw: float = 5.0,
     target_size: str | None = None,
     low_bits: int = 4,
@@ -649,6 +755,18 @@ def dynamic_quant(
             them.
         num_samples: Sequences to use, chosen by `seed`; -1 for all.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         target_bpw: Bits a weight, scales included, that are not passed.
         target_size: Instead: bytes of all tensors, such as 4.2GB.
         low_bits: Bits at which sensitivities are measured, and the fewest without
@@ -689,6 +807,10 @@ def dynamic_quant(
         "data-path": data,
         "num-samples": num_samples,
         "sequence-length": sequence_length,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "target-bpw": target_bpw,
         "target-size": target_size,
         "low-bits": low_bits,
@@ -726,6 +848,9 @@ def dwq(
     target_dir: str | None = None,
     targets_only: bool = False,
     pipeline: bool = False,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     assume_family: str = "",
     drop_mtp: bool = False,
     grad_checkpoint: bool = False,
@@ -760,6 +885,14 @@ def dwq(
         targets_only: Write `target_dir` and stop.
         pipeline: Of several processes give each a part of the blocks, rather than a
             part of each batch.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         assume_family: Read a model of an unknown model_type as this family's.
         drop_mtp: Leave out the heads that predict further tokens, which are otherwise
             carried in mtp.safetensors.
@@ -792,6 +925,9 @@ def dwq(
         "target-dir": target_dir,
         "targets-only": targets_only,
         "pipeline": pipeline,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
         "assume-family": assume_family,
         "drop-mtp": drop_mtp,
         "grad-checkpoint": grad_checkpoint,
@@ -854,6 +990,9 @@ def inspect(
     model: StrPath,
     *,
     kernels: bool = False,
+    pin: list[str] | None = None,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     assume_family: str = "",
     progress: Progress = None,
 ) -> InspectReport:
@@ -862,6 +1001,14 @@ def inspect(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         kernels: Try what each shape of the model runs on here, and how fast.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         assume_family: Read a model of an unknown model_type as this family's.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
@@ -875,5 +1022,8 @@ def inspect(
     return InspectReport.of(run("inspect", {
         "model": model,
         "kernels": kernels,
+        "pin": pin,
+        "at-least": at_least,
+        "keep": keep,
         "assume-family": assume_family,
     }, progress))

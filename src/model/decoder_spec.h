@@ -307,9 +307,21 @@ enum class BlockInput {
 /// A matrix, in the order of the forward pass.
 struct ModuleSpec {
   enum class Kind { embedding, linear, router, head };
+  /// What a user calls a group of modules by. A block's MLP beside experts is
+  /// the shared expert.
+  enum class Role {
+    attention,
+    experts,
+    shared_expert,
+    mlp,
+    router,
+    embedding,
+    head,
+  };
 
   std::string path;
   Kind kind = Kind::linear;
+  Role role = Role::attention;
   int block = -1;  // -1: outside the blocks
   int64_t out = 0;
   int64_t in = 0;

@@ -21,6 +21,8 @@ class Lister {
     ModuleSpec module{
         .path = linear.path,
         .kind = kind,
+        .role =
+            kind == ModuleSpec::Kind::router ? ModuleSpec::Role::router : role_,
         .block = block_.index,
         .out = linear.out,
         .in = linear.in,
@@ -86,7 +88,10 @@ class Lister {
             ModuleSpec::Kind::router);
       }
     }
+    const auto dense =
+        block_.moe ? ModuleSpec::Role::shared_expert : ModuleSpec::Role::mlp;
     if (block_.mlp) {
+      role_ = dense;
       add_wide(
           *block_.mlp,
           block_.parallel ? BlockInput::attention : BlockInput::mlp,
@@ -96,9 +101,11 @@ class Lister {
       add_experts(block_.moe->experts, BlockInput::mlp);
     }
     if (block_.parallel) {
+      role_ = ModuleSpec::Role::attention;
       add(block_.attention.o, BlockInput::mixed, block_.attention.o.path);
     }
     if (block_.mlp) {
+      role_ = dense;
       add(block_.mlp->down, BlockInput::wide, block_.mlp->down.path);
     }
     if (block_.moe) {
@@ -157,6 +164,7 @@ class Lister {
     std::ranges::stable_sort(stacks.modules, {}, &ModuleSpec::part);
     for (ModuleSpec& module : stacks.modules) {
       module.expert = true;
+      module.role = ModuleSpec::Role::experts;
       module.input_id = part_path(
           block_.path + (input == BlockInput::wide ? ".wide" : ".experts"),
           module.part);
@@ -165,6 +173,7 @@ class Lister {
   }
 
   const BlockSpec& block_;
+  ModuleSpec::Role role_ = ModuleSpec::Role::attention;  // of what is added
 };
 
 std::vector<ModuleSpec> homes_of(const std::vector<ModuleSpec>& modules) {
@@ -196,6 +205,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
   modules.push_back(
       {.path = spec.embedding,
        .kind = ModuleSpec::Kind::embedding,
+       .role = ModuleSpec::Role::embedding,
        .out = spec.vocab,
        .in = spec.hidden,
        .input_id = spec.head ? "" : spec.final_norm.path,
@@ -209,6 +219,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
     modules.push_back(
         {.path = spec.head->path,
          .kind = ModuleSpec::Kind::head,
+         .role = ModuleSpec::Role::head,
          .out = spec.head->out,
          .in = spec.head->in,
          .bias = spec.head->bias,

@@ -207,10 +207,12 @@ void MethodRun::calibrate(
     published += entry.published;
     if (!entry.spec) {
       kept.push_back(path + ": " + entry.reason);
-      warn(
-          session_.progress(),
-          session_.command(),
-          path + " is not quantized: " + entry.reason);
+      if (!entry.asked) {
+        warn(
+            session_.progress(),
+            session_.command(),
+            path + " is not quantized: " + entry.reason);
+      }
     }
   }
   if (published > 0) {
@@ -344,7 +346,7 @@ void MethodRun::write_output(
       output.path(),
       options_.model,
       title + " (%bpw a weight with scales), calibrated on " +
-          std::to_string(tokens()) + " tokens of " + report.data + ".",
+          std::to_string(tokens()) + " tokens of " + report.data + "." + card_,
       session_.command(),
       session_.progress());
   for (const auto& [name, text] : added_) {

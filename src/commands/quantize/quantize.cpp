@@ -57,6 +57,7 @@ class Quantization {
     if (recipe_) {
       refuse_beside_recipe(session, options);
     } else {
+      wishes_ = width_wishes(session, model_, options.plan);
       check_target();
     }
     if (options.plan.mix.seed > 0xffffffff) {
@@ -110,14 +111,20 @@ class Quantization {
 
   // Found out now, not when costs have been measured.
   void check_target() const {
-    const auto all = list_candidates(options_.plan, options_.target);
+    const auto all = candidates();
     std::vector<std::string> notes;
     choose_widths(
-        priced_widths(model_, all, {}, notes),
+        priced_widths(model_, all, {}, notes, wishes_),
         model_,
         all,
         options_.target,
+        wishes_.pins,
         session_);
+  }
+
+  std::vector<Candidate> candidates() const {
+    return list_candidates(
+        model_, options_.plan, options_.target, wishes_.pins);
   }
 
   PlanOptions assumed() const {
@@ -149,6 +156,9 @@ class Quantization {
           "whether these are the recipe's is not known");
     }
     widths_ = recipe_widths(model_, recipe);
+    options_.plan.pins = recipe.pins;
+    wishes_ = width_wishes(session_, model_, options_.plan);
+    wishes_.pins.require_kept(widths_->plan, *options_.recipe);
     for (const auto& text : differences(recipe, *options_.recipe, version())) {
       session_.note(text);
     }
@@ -215,8 +225,8 @@ class Quantization {
     if (recipe_) {
       return;
     }
-    const auto all = list_candidates(options_.plan, options_.target);
-    measured_ = all.size() > 1;
+    const auto all = candidates();
+    measured_ = has_choice(options_.target) && all.size() > 1;
     if (budget_ && measured_) {
       budget_->fit_costs(sizes_);
     }
@@ -229,9 +239,10 @@ class Quantization {
                                        session_.progress())
                                  : RoundingCosts{};
     std::vector<std::string> notes;
-    chooser_.emplace(priced_widths(model_, all, costs, notes));
+    chooser_.emplace(priced_widths(model_, all, costs, notes, wishes_));
     session_.note(notes);
-    widths_ = choose_widths(*chooser_, model_, all, options_.target, session_);
+    widths_ = choose_widths(
+        *chooser_, model_, all, options_.target, wishes_.pins, session_);
   }
 
   void adapt_to_widths() {
@@ -363,6 +374,7 @@ class Quantization {
     made.mix = options_.plan.mix;
     made.mix_size = mix_size_;
     made.mix_fingerprint = mix_fingerprint();
+    made.pins = options_.plan.pins;
     made.target =
         recipe_ ? recipe_->target : options_to_json(options_.target, true);
     for (const auto& own : widths_->modules) {
@@ -419,6 +431,8 @@ class Quantization {
         {"perplexity", final_.perplexity},
         {"perplexity_reference", final_.perplexity_reference},
         {"top1", final_.top1},
+        {"pins", wishes_.pins.json()},
+        {"bytes_read", widths_->bytes_read},
         {"stages", stages},
         {"page", page}};
   }
@@ -433,9 +447,10 @@ class Quantization {
            fixed(outcome.seconds, 1),
            outcome.kept ? "yes" : "no"});
     }
-    return table(rows) + "\non text that no stage has seen: KL " +
-        fixed(final_.kl, 4) + ", perplexity " +
-        fixed(final_.perplexity_reference, 3) + " -> " +
+    return wishes_.pins.text() + table(rows) +
+        "\nbytes of weights read a token: " + human_bytes(widths_->bytes_read) +
+        "\non text that no stage has seen: KL " + fixed(final_.kl, 4) +
+        ", perplexity " + fixed(final_.perplexity_reference, 3) + " -> " +
         fixed(final_.perplexity, 3) + ", same likeliest token " +
         fixed(100 * final_.top1, 1) +
         "%\nlook at report.html in the output; recipe.json does it again\n";
@@ -469,6 +484,7 @@ class Quantization {
         final_,
         found,
         options_,
+        wishes_.pins,
         measured_ ? &*chooser_ : nullptr};
     const auto page = page_data(shown, source);
     write_file(output.path() / "report.html", report_page(page));
@@ -491,6 +507,7 @@ class Quantization {
   CalibrationMix mix_;
   std::optional<StagedWork> work_;
   std::optional<StageBudget> budget_;
+  WidthWishes wishes_;
   std::optional<WidthChooser> chooser_;
   std::optional<WidthPlan> widths_;
   ReferenceStates gate_;   // of the full model

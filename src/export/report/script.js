@@ -112,6 +112,17 @@ function draw_data(d) {
     el("table", { class: "splits" }, el("thead", {}, head), el("tbody", {}, ...rows, tokens)));
 }
 
+function draw_pins(d) {
+  const pins = list(d.pins);
+  if (!pins.length) return null;
+  return section("pins", "Widths that were asked for",
+    "The rest was chosen around them.", el("table", { class: "splits" },
+      el("tbody", {}, ...pins.map((pin) => el("tr", {},
+        el("th", { scope: "row" }, `--${string(pin.flag)} ${string(pin.pattern)}` + (string(pin.width) && `=${string(pin.width)}`)),
+        el("td", { class: "number" }, `${whole(pin.modules)} modules`),
+        el("td", { class: "number" }, `${count(num(pin.parameters))} weights`))))));
+}
+
 function draw_settings(d) {
   const show = (x) => (x === null ? NONE : typeof x === "string" ? x : JSON.stringify(x));
   const settings = Object.entries(object(d.settings));
@@ -150,7 +161,7 @@ function draw() {
   document.getElementById("top").append(draw_head(d));
   const pair = [draw_frontier, draw_stages].map(made).filter(Boolean);
   main.append(...[made(draw_figures), pair.length && el("div", { class: "columns" }, ...pair),
-    ...[draw_map, draw_blocks, draw_dwq, draw_samples, draw_data, draw_settings, draw_notes].map(made),
+    ...[draw_map, draw_pins, draw_blocks, draw_dwq, draw_samples, draw_data, draw_settings, draw_notes].map(made),
   ].filter(Boolean));
   document.getElementById("foot").append(`Made by pennyweight${string(d.version) && " " + string(d.version)}. ` +
     "This page loads nothing and sends nothing.");
