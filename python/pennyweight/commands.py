@@ -40,9 +40,6 @@ def quantize(
     mix: str = "",
     sequence_length: int = 512,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
-    prefer_active: float | None = None,
     effort: Literal["fast", "balanced", "best"] = "balanced",
     memory_limit: str | None = None,
     target_bpw: float | None = None,
@@ -53,6 +50,9 @@ def quantize(
     time_limit: str | None = None,
     assume_family: str = "",
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
@@ -81,14 +81,8 @@ def quantize(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
-        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
-            token may cost STRENGTH percent more estimated loss. A token reads all of a
-            module, and of experts those that are chosen for it (the flag by itself: 1;
-            0: not at all).
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -104,6 +98,13 @@ def quantize(
             speed.
         assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
@@ -132,9 +133,6 @@ def quantize(
         "mix": mix,
         "sequence-length": sequence_length,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
-        "prefer-active": prefer_active,
         "effort": effort,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
@@ -145,6 +143,9 @@ def quantize(
         "time-limit": time_limit,
         "assume-family": assume_family,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "candidates": candidates,
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
@@ -162,9 +163,6 @@ def plan(
     mix: str = "",
     sequence_length: int = 512,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
-    prefer_active: float | None = None,
     effort: Literal["fast", "balanced", "best"] = "balanced",
     memory_limit: str | None = None,
     target_bpw: float | None = None,
@@ -172,6 +170,9 @@ def plan(
     bits: int | None = None,
     assume_family: str = "",
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
@@ -196,14 +197,8 @@ def plan(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
-        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
-            token may cost STRENGTH percent more estimated loss. A token reads all of a
-            module, and of experts those that are chosen for it (the flag by itself: 1;
-            0: not at all).
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -214,6 +209,13 @@ def plan(
         bits: Instead: this width in groups of 64 throughout (default 4).
         assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
@@ -235,9 +237,6 @@ def plan(
         "mix": mix,
         "sequence-length": sequence_length,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
-        "prefer-active": prefer_active,
         "effort": effort,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
@@ -245,6 +244,9 @@ def plan(
         "bits": bits,
         "assume-family": assume_family,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "candidates": candidates,
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
@@ -260,9 +262,6 @@ def sweep(
     mix: str = "",
     sequence_length: int = 512,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
-    prefer_active: float | None = None,
     effort: Literal["fast", "balanced", "best"] = "fast",
     memory_limit: str | None = None,
     force: bool = False,
@@ -271,6 +270,9 @@ def sweep(
     keep_models: bool = False,
     assume_family: str = "",
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
@@ -298,14 +300,8 @@ def sweep(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
-        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
-            token may cost STRENGTH percent more estimated loss. A token reads all of a
-            module, and of experts those that are chosen for it (the flag by itself: 1;
-            0: not at all).
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -317,6 +313,13 @@ def sweep(
         keep_models: Keep the model of each size in the output folder.
         assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
@@ -343,9 +346,6 @@ def sweep(
         "mix": mix,
         "sequence-length": sequence_length,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
-        "prefer-active": prefer_active,
         "effort": effort,
         "memory-limit": memory_limit,
         "force": force,
@@ -354,6 +354,9 @@ def sweep(
         "keep-models": keep_models,
         "assume-family": assume_family,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "candidates": candidates,
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
@@ -376,6 +379,7 @@ def convert(
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     dequantize: bool = False,
     pin: list[str] | None = None,
+    assume_family: str = "",
     at_least: list[str] | None = None,
     keep: list[str] | None = None,
     assume_family: str = "",
@@ -402,7 +406,9 @@ def convert(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
+        assume_family: Read a model of an unknown model_type as this family's.
         at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
             may be given again.
         keep: PATTERN: leave these modules unquantized; may be given again.
@@ -430,6 +436,7 @@ def convert(
         "dtype": dtype,
         "dequantize": dequantize,
         "pin": pin,
+        "assume-family": assume_family,
         "at-least": at_least,
         "keep": keep,
         "assume-family": assume_family,
@@ -448,8 +455,6 @@ def gptq(
     fit_embed: bool = True,
     memory_limit: str | None = None,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
     bits: int | None = None,
     group_size: int | None = None,
     fallback_bits: int = 6,
@@ -462,6 +467,8 @@ def gptq(
     seed: int = 123,
     batch_size: int = 0,
     resume: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     fallback_group_size: int = 64,
     damp: float = 0.01,
     act_order: bool = True,
@@ -501,10 +508,8 @@ def gptq(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8 (default 4;
             mxfp8: 8).
         group_size: Weights a group: 32, 64 or 128 (default 64; mxfp4 and mxfp8: 32,
@@ -523,6 +528,9 @@ def gptq(
         batch_size: Sequences that go through a block together; 0: as fits the caches.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         fallback_group_size: And their group size.
         damp: Added to the Hessian's diagonal, as a share of its mean.
         act_order: Round the columns with the largest activations first.
@@ -559,8 +567,6 @@ def gptq(
         "fit-embed": fit_embed,
         "memory-limit": memory_limit,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
         "bits": bits,
         "group-size": group_size,
         "fallback-bits": fallback_bits,
@@ -573,6 +579,8 @@ def gptq(
         "seed": seed,
         "batch-size": batch_size,
         "resume": resume,
+        "at-least": at_least,
+        "keep": keep,
         "fallback-group-size": fallback_group_size,
         "damp": damp,
         "act-order": act_order,
@@ -602,8 +610,6 @@ def awq(
     fit_embed: bool = True,
     memory_limit: str | None = None,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
     bits: int = 4,
     group_size: int = 64,
     embed_bits: int = 4,
@@ -615,6 +621,8 @@ def awq(
     seed: int = 123,
     batch_size: int = 0,
     resume: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     scale: bool = True,
     clip: bool = True,
     asymmetric: bool = True,
@@ -644,10 +652,8 @@ def awq(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8.
         group_size: Weights a group: 32, 64 or 128.
         embed_bits: Bits of embedding and head.
@@ -663,6 +669,9 @@ def awq(
         batch_size: Sequences that go through a block together; 0: as fits the caches.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         scale: Scale inputs, and what makes them inversely.
         clip: Search the range of each group of weights.
         asymmetric: Shrink the ends of a range apart, not only alike.
@@ -689,8 +698,6 @@ def awq(
         "fit-embed": fit_embed,
         "memory-limit": memory_limit,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
         "bits": bits,
         "group-size": group_size,
         "embed-bits": embed_bits,
@@ -702,6 +709,8 @@ def awq(
         "seed": seed,
         "batch-size": batch_size,
         "resume": resume,
+        "at-least": at_least,
+        "keep": keep,
         "scale": scale,
         "clip": clip,
         "asymmetric": asymmetric,
@@ -719,9 +728,6 @@ def dynamic_quant(
     num_samples: int = -1,
     sequence_length: int = 512,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
-    prefer_active: float | None = None,
     target_bpw: float = 5.0,
     target_size: str | None = None,
     low_bits: int = 4,
@@ -736,6 +742,9 @@ def dynamic_quant(
     assume_family: str = "",
     drop_mtp: bool = False,
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     grad_checkpoint: bool = False,
     accumulation_dtype: Literal["float32", "bfloat16"] = "float32",
     batch_size: int = 0,
@@ -759,14 +768,8 @@ def dynamic_quant(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
-        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
-            token may cost STRENGTH percent more estimated loss. A token reads all of a
-            module, and of experts those that are chosen for it (the flag by itself: 1;
-            0: not at all).
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         target_bpw: Bits a weight, scales included, that are not passed.
         target_size: Instead: bytes of all tensors, such as 4.2GB.
         low_bits: Bits at which sensitivities are measured, and the fewest without
@@ -786,6 +789,13 @@ def dynamic_quant(
         drop_mtp: Leave out the heads that predict further tokens, which are otherwise
             carried in mtp.safetensors.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
         accumulation_dtype: Taken for mlx-lm's sake: gradients are always summed in
@@ -808,9 +818,6 @@ def dynamic_quant(
         "num-samples": num_samples,
         "sequence-length": sequence_length,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
-        "prefer-active": prefer_active,
         "target-bpw": target_bpw,
         "target-size": target_size,
         "low-bits": low_bits,
@@ -825,6 +832,9 @@ def dynamic_quant(
         "assume-family": assume_family,
         "drop-mtp": drop_mtp,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "grad-checkpoint": grad_checkpoint,
         "accumulation-dtype": accumulation_dtype,
         "batch-size": batch_size,
@@ -849,11 +859,11 @@ def dwq(
     targets_only: bool = False,
     pipeline: bool = False,
     pin: list[str] | None = None,
-    at_least: list[str] | None = None,
-    keep: list[str] | None = None,
     assume_family: str = "",
     drop_mtp: bool = False,
     grad_checkpoint: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     resume: bool = False,
     progress: Progress = None,
 ) -> DwqReport:
@@ -889,15 +899,16 @@ def dwq(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
-        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
-            may be given again.
-        keep: PATTERN: leave these modules unquantized; may be given again.
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         assume_family: Read a model of an unknown model_type as this family's.
         drop_mtp: Leave out the heads that predict further tokens, which are otherwise
             carried in mtp.safetensors.
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         progress: True shows a bar, in a notebook a notebook's; a function is called
@@ -926,11 +937,11 @@ def dwq(
         "targets-only": targets_only,
         "pipeline": pipeline,
         "pin": pin,
-        "at-least": at_least,
-        "keep": keep,
         "assume-family": assume_family,
         "drop-mtp": drop_mtp,
         "grad-checkpoint": grad_checkpoint,
+        "at-least": at_least,
+        "keep": keep,
         "resume": resume,
     }, progress))
 
@@ -991,9 +1002,9 @@ def inspect(
     *,
     kernels: bool = False,
     pin: list[str] | None = None,
+    assume_family: str = "",
     at_least: list[str] | None = None,
     keep: list[str] | None = None,
-    assume_family: str = "",
     progress: Progress = None,
 ) -> InspectReport:
     """Family, parameters, and a table of modules.
@@ -1005,11 +1016,12 @@ def inspect(
             'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
             experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
             for dots, too) that matches a module's path or its end behind a dot;
-            'language_model.' in either counts for nothing.
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
+        assume_family: Read a model of an unknown model_type as this family's.
         at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
             may be given again.
         keep: PATTERN: leave these modules unquantized; may be given again.
-        assume_family: Read a model of an unknown model_type as this family's.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -1023,7 +1035,7 @@ def inspect(
         "model": model,
         "kernels": kernels,
         "pin": pin,
+        "assume-family": assume_family,
         "at-least": at_least,
         "keep": keep,
-        "assume-family": assume_family,
     }, progress))

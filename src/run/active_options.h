@@ -21,6 +21,7 @@ struct ActiveOptions {
                  "token may cost STRENGTH percent more estimated loss. A token "
                  "reads all of a module, and of experts those that are chosen "
                  "for it (the flag by itself: 1; 0: not at all)",
+         .advanced = true,
          .takes = "STRENGTH",
          .implied = "1"},
         self.prefer_active);

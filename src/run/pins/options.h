@@ -27,18 +27,21 @@ struct PinOptions {
                  "pattern is attention, experts, shared_expert, mlp, router, "
                  "embedding or head, or a glob (* stands for dots, too) that "
                  "matches a module's path or its end behind a dot; "
-                 "'language_model.' in either counts for nothing",
+                 "'language_model.' in either counts for nothing. --at-least "
+                 "and --keep (--help-all) take the same patterns",
          .takes = "PATTERN=WIDTH"},
         self.pin);
     option(
         {.name = "at-least",
          .help = "PATTERN=BITS: no fewer bits than these, such as "
                  "'model.layers.0.*=5'; may be given again",
+         .advanced = true,
          .takes = "PATTERN=BITS"},
         self.at_least);
     option(
         {.name = "keep",
          .help = "PATTERN: leave these modules unquantized; may be given again",
+         .advanced = true,
          .takes = "PATTERN"},
         self.keep);
   }
