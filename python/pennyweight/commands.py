@@ -380,10 +380,9 @@ def convert(
     dequantize: bool = False,
     pin: list[str] | None = None,
     assume_family: str = "",
+    drop_mtp: bool = False,
     at_least: list[str] | None = None,
     keep: list[str] | None = None,
-    assume_family: str = "",
-    drop_mtp: bool = False,
     progress: Progress = None,
 ) -> ConvertReport:
     """Quantize by rounding to nearest, as mlx_lm.convert does.
@@ -409,12 +408,11 @@ def convert(
             'language_model.' in either counts for nothing. `at_least` and `keep`
             (`help_all`) take the same patterns.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
             may be given again.
         keep: PATTERN: leave these modules unquantized; may be given again.
-        assume_family: Read a model of an unknown model_type as this family's.
-        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
-            carried in mtp.safetensors.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -437,10 +435,9 @@ def convert(
         "dequantize": dequantize,
         "pin": pin,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "at-least": at_least,
         "keep": keep,
-        "assume-family": assume_family,
-        "drop-mtp": drop_mtp,
     }, progress))
 
 
