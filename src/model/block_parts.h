@@ -75,6 +75,11 @@ mx::array delta_mixed(
     const BlockWeights& weights,
     const mx::array& input,
     const ForwardContext& context);
+mx::array scan_mixed(
+    const ScanSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context);
 mx::array short_conv_mixed(
     const ShortConvSpec& spec,
     const BlockWeights& weights,

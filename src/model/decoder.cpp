@@ -28,7 +28,8 @@ mx::array run_block(
       auto wide = mlp_wide(*spec.mlp, weights, input);
       return parallel_output(spec, weights, x, mixed, wide);
     }
-    h = attention_output(spec, weights, x, mixed);
+    auto scanned = side_scanned(spec, weights, input, context);
+    h = attention_output(spec, weights, x, mixed, scanned);
   }
   if (!spec.has_mlp()) {
     return h;

@@ -99,6 +99,32 @@ struct ShortConvSpec {
   std::optional<ParameterSpec> conv_bias{};  // [channels]
 };
 
+/// Mamba-2's scan (ops::ssd_scan) in place of attention or beside it: `in`
+/// gives a gate, x, b, c and dt; x, b and c go through a short convolution;
+/// what the scan gives is gated, and normed by group before that or behind it.
+struct ScanSpec {
+  LinearSpec in;  // [2 heads * head_dim + 2 groups * state + heads, hidden]
+  ParameterSpec conv;  // [heads * head_dim + 2 groups * state, width, 1]
+  std::optional<ParameterSpec> conv_bias;  // [as many]
+  ParameterSpec a_log, dt_bias, skip;      // [heads]
+  std::optional<NormSpec> norm;            // [heads * head_dim]
+  int norm_groups = 1;      // equal parts, each normed on its own
+  bool norm_first = false;  // before the gate
+  int heads = 0;
+  int head_dim = 0;
+  int groups = 0;
+  int state = 0;
+  float dt_least = 0;
+  float dt_most = 0;  // may be infinite
+};
+
+/// A scan beside the attention, which reads the same; what `out` [hidden, heads
+/// * head_dim] makes of it is added to the residual stream, too.
+struct SideScanSpec {
+  ScanSpec scan;
+  LinearSpec out;
+};
+
 /// Grouped-query attention with rotary embedding: q [heads * head_dim, in],
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
@@ -108,6 +134,7 @@ struct AttentionSpec {
   /// In place of all but o.
   std::optional<DeltaSpec> delta;
   std::optional<ShortConvSpec> short_conv;  // likewise
+  std::optional<ScanSpec> scan;             // likewise
   /// q gives each head's gate behind its query; the head's result is
   /// multiplied by the gate's sigmoid.
   bool gated = false;
@@ -175,6 +202,9 @@ struct MoeSpec {
   int groups = 1;
   int chosen_groups = 1;
   bool two_highest = false;
+  /// The experts read what latent_in [latent, hidden] makes of the input, and
+  /// latent_out [hidden, latent] reads their sum.
+  std::optional<LinearSpec> latent_in, latent_out;
   /// BlockSpec::mlp's result is multiplied by the sigmoid of this [1, in].
   std::optional<LinearSpec> shared_gate;
 };
@@ -189,6 +219,7 @@ struct BlockSpec {
   std::optional<NormSpec> attention_norm, attention_post;
   bool attends = true;  // no: there is no attention, the block is its MLP
   AttentionSpec attention;
+  std::optional<SideScanSpec> side_scan;
   std::optional<NormSpec> mlp_norm, mlp_post;
   std::optional<MlpSpec> mlp;
   std::optional<MoeSpec> moe;
@@ -219,6 +250,15 @@ struct TensorSource {
   /// Bytes [..., groups, 16] are seen as words [..., groups * 4] first.
   bool words = false;
   float add = 0;  // to each value, rounded to its type
+  /// Each value is multiplied by it; or each row by the factor of the rows it
+  /// is among. Factors, and products of `times` and them, and what they give
+  /// are rounded to the tensor's type.
+  float times = 1;
+  struct RowFactor {
+    int64_t rows;
+    float factor;
+  };
+  std::vector<RowFactor> row_times{};
   /// [channels, 1, width] is turned to [channels, width, 1].
   bool width_first = false;
   /// The name of one of them.
@@ -228,10 +268,14 @@ struct TensorSource {
         ? name
         : name.substr(0, at) + std::to_string(index) + name.substr(at + 1);
   }
+  /// Rows are the checkpoint's, but for their name and a common factor.
+  bool keeps_rows() const {
+    return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
+        !transposed && !words && add == 0 && !width_first && row_times.empty();
+  }
   /// Only the name is another.
   bool renames() const {
-    return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
-        !transposed && !words && add == 0 && !width_first;
+    return keeps_rows() && times == 1;
   }
   size_t axis(size_t dimensions) const {
     return dimensions - (vectors || dimensions < 2 ? 1 : 2);
@@ -300,8 +344,11 @@ enum class BlockInput {
   value_latent,
   query_heads,  // a head's channels without rope
   mixed,        // what attention gives
+  scanned,      // what a scan beside it gives
   mlp,          // the normed residual stream; of an expert its tokens'
+  latent,       // of an expert its tokens', by way of MoeSpec::latent_in
   wide,         // the activated product of gate and up
+  summed,       // the experts' sum, which MoeSpec::latent_out reads
 };
 
 /// A matrix, in the order of the forward pass.
@@ -376,6 +423,9 @@ struct ScaleGroup {
   /// queries), their scales must be equal.
   std::vector<int32_t> from;
   int64_t outputs = 0;  // of `previous`
+  /// Output channels are divided by the scales to this power: 0.5 where what
+  /// they give is squared.
+  float power = 1;
 };
 
 std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block);

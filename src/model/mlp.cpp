@@ -24,11 +24,6 @@ activated(Activation activation, const mx::array& gate, const mx::array& up) {
   return ops::clipped_glu(gate, up);
 }
 
-// Of an MLP without a gate.
-mx::array relu2(const mx::array& up) {
-  return mx::square(mx::maximum(up, mx::array(0.0f, up.dtype())));
-}
-
 std::vector<ops::ExpertWeight> stack_of(
     const BlockWeights& weights,
     const LinearSpec& linear) {
@@ -104,7 +99,7 @@ void see_experts(
   weights.see("the output of " + spec.down.path, down);
 }
 
-// The experts' results by their scores, float32 [tokens, hidden].
+// The experts' results by their scores, float32 [tokens, their width].
 mx::array mix_experts(
     const MoeSpec& spec,
     const BlockWeights& weights,
@@ -115,13 +110,14 @@ mx::array mix_experts(
   const ops::RowOrder order{
       slot, mx::reshape(mx::argsort(slot), routing.experts.shape())};
   auto expert = mx::take(flat, slot);
-  auto x = ops::rows_of_slots(input, order);
+  auto x = ops::rows_of_slots(expert_source(spec, weights, input), order);
   std::optional<mx::array> gate;
   if (spec.experts.gated()) {
     gate = apply_stack(weights, spec.experts.gate, x, expert);
   }
   auto up = apply_stack(weights, spec.experts.up, x, expert);
-  auto wide = gate ? activated(spec.experts.activation, *gate, up) : relu2(up);
+  auto wide =
+      gate ? activated(spec.experts.activation, *gate, up) : ops::relu2(up);
   auto down =
       apply_stack(weights, spec.experts.down, wide, expert, mx::float32);
   see_experts(spec.experts, weights, gate, {up, wide, down});
@@ -150,7 +146,7 @@ mx::array mlp_wide(
     return seen(activated(spec.activation, gate, up));
   };
   if (!spec.gated()) {
-    return seen(relu2(weights.linears.at(spec.up.path)(input)));
+    return seen(ops::relu2(weights.linears.at(spec.up.path)(input)));
   }
   if (spec.gate_up) {
     auto both = weights.linears.at(spec.gate_up->path)(input);
@@ -206,6 +202,21 @@ Routing route(
   return {experts, scores};
 }
 
+mx::array expert_source(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  return spec.latent_in ? weights.linears.at(spec.latent_in->path)(input)
+                        : input;
+}
+
+mx::array expert_sum(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  return mx::astype(mix_experts(spec, weights, input), input.dtype());
+}
+
 mx::array expert_wide(
     const MoeSpec& spec,
     const BlockWeights& weights,
@@ -215,7 +226,7 @@ mx::array expert_wide(
     return weights.linears.at(part_path(linear.path, expert))(rows);
   };
   if (!spec.experts.gated()) {
-    return relu2(apply(spec.experts.up));
+    return ops::relu2(apply(spec.experts.up));
   }
   return activated(
       spec.experts.activation,
@@ -238,9 +249,12 @@ mx::array mlp_output(
     return held_residual(spec, weights, spec.mlp->down.path, x);
   }
   auto input = mlp_input(spec, weights, residual, context);
-  auto part = mx::reshape(
-      mix_experts(*spec.moe, weights, mx::flatten(input, 0, 1)),
-      residual.shape());
+  const auto tokens = mx::flatten(input, 0, 1);
+  auto part = spec.moe->latent_out
+      ? weights.linears.at(spec.moe->latent_out->path)(
+            expert_sum(*spec.moe, weights, tokens), mx::float32)
+      : mix_experts(*spec.moe, weights, tokens);
+  part = mx::reshape(part, residual.shape());
   if (spec.mlp) {
     auto shared = weights.linears.at(spec.mlp->down.path)(*wide, mx::float32);
     if (const auto& gate = spec.moe->shared_gate) {

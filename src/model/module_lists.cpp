@@ -60,6 +60,8 @@ class Lister {
       }
     } else if (attention.short_conv) {
       add(attention.short_conv->in, BlockInput::attention, normed);
+    } else if (attention.scan) {
+      add(attention.scan->in, BlockInput::attention, normed);
     } else if (attention.latent) {
       add_latent(*attention.latent, normed);
     } else if (attention.qkv) {
@@ -69,8 +71,15 @@ class Lister {
       add(attention.k, BlockInput::attention, normed);
       add(attention.v, BlockInput::attention, normed);
     }
+    if (block_.side_scan) {
+      add(block_.side_scan->scan.in, BlockInput::attention, normed);
+    }
     if (!block_.parallel) {
       add(attention.o, BlockInput::mixed, attention.o.path);
+    }
+    if (block_.side_scan) {
+      const LinearSpec& out = block_.side_scan->out;
+      add(out, BlockInput::scanned, out.path);
     }
   }
 
@@ -90,6 +99,10 @@ class Lister {
     }
     const auto dense =
         block_.moe ? ModuleSpec::Role::shared_expert : ModuleSpec::Role::mlp;
+    if (block_.moe && block_.moe->latent_in) {
+      role_ = ModuleSpec::Role::mlp;  // every token reads it
+      add(*block_.moe->latent_in, BlockInput::mlp, normed);
+    }
     if (block_.mlp) {
       role_ = dense;
       add_wide(
@@ -98,7 +111,9 @@ class Lister {
           block_.parallel ? block_.path + ".self_attn" : normed);
     }
     if (block_.moe) {
-      add_experts(block_.moe->experts, BlockInput::mlp);
+      add_experts(
+          block_.moe->experts,
+          block_.moe->latent_in ? BlockInput::latent : BlockInput::mlp);
     }
     if (block_.parallel) {
       role_ = ModuleSpec::Role::attention;
@@ -110,6 +125,10 @@ class Lister {
     }
     if (block_.moe) {
       add_experts(block_.moe->experts, BlockInput::wide);
+      if (const auto& out = block_.moe->latent_out) {
+        role_ = ModuleSpec::Role::mlp;
+        add(*out, BlockInput::summed, out->path);
+      }
     }
   }
 
@@ -239,10 +258,23 @@ std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block) {
 }
 
 std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
+  std::vector<std::vector<BlockInput>> steps;
+  const auto add_mlp = [&] {
+    const bool latent = block.moe && block.moe->latent_in;
+    steps.push_back({BlockInput::mlp});
+    if (latent) {
+      steps.push_back({BlockInput::latent});
+    }
+    steps.push_back({BlockInput::wide});
+    if (latent) {
+      steps.push_back({BlockInput::summed});
+    }
+  };
   if (!block.attends) {
-    return {{BlockInput::mlp}, {BlockInput::wide}};
+    add_mlp();
+    return steps;
   }
-  std::vector<std::vector<BlockInput>> steps{{BlockInput::attention}};
+  steps.push_back({BlockInput::attention});
   if (block.attention.latent) {
     steps.push_back({BlockInput::query_latent, BlockInput::value_latent});
     if (block.attention.latent->key) {
@@ -254,9 +286,11 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
     return steps;
   }
   steps.push_back({BlockInput::mixed});
+  if (block.side_scan) {
+    steps.back().push_back(BlockInput::scanned);
+  }
   if (block.has_mlp()) {
-    steps.push_back({BlockInput::mlp});
-    steps.push_back({BlockInput::wide});
+    add_mlp();
   }
   return steps;
 }
@@ -275,6 +309,12 @@ std::vector<NormSpec> list_norms(const BlockSpec& block) {
   }
   if (block.attention.delta) {
     add(block.attention.delta->norm);
+  }
+  if (block.attention.scan) {
+    add(block.attention.scan->norm);
+  }
+  if (block.side_scan) {
+    add(block.side_scan->scan.norm);
   }
   add(block.attention.q_norm);
   add(block.attention.k_norm);
@@ -298,6 +338,19 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
     if (conv->conv_bias) {
       parameters.push_back(*conv->conv_bias);
     }
+  }
+  const auto add_scan = [&](const ScanSpec& scan) {
+    parameters.insert(
+        parameters.end(), {scan.conv, scan.a_log, scan.dt_bias, scan.skip});
+    if (scan.conv_bias) {
+      parameters.push_back(*scan.conv_bias);
+    }
+  };
+  if (block.attention.scan) {
+    add_scan(*block.attention.scan);
+  }
+  if (block.side_scan) {
+    add_scan(block.side_scan->scan);
   }
   if (block.moe && block.moe->correction) {
     parameters.push_back(*block.moe->correction);

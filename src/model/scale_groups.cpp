@@ -31,7 +31,8 @@ class Groups {
   void add_linear(
       const LinearSpec& previous,
       const std::string& next,
-      std::vector<int32_t> from) {
+      std::vector<int32_t> from,
+      float power = 1) {
     const auto channels = static_cast<int64_t>(from.size());
     groups.push_back(
         {.kind = ScaleGroup::Previous::linear,
@@ -39,7 +40,8 @@ class Groups {
          .linears = {next},
          .channels = channels,
          .from = std::move(from),
-         .outputs = previous.out});
+         .outputs = previous.out,
+         .power = power});
   }
 
   /// Linears of the block that read `input`.
@@ -75,6 +77,10 @@ class Groups {
     if (!block_.attends || attention.delta) {
       return;  // a norm that all heads share stands before delta's o
     }
+    if (attention.scan) {
+      add_norm(attention.scan->norm, {o});
+      return;
+    }
     if (attention.short_conv) {
       // C, the second part of three, is multiplied by what the convolution
       // gives.
@@ -108,9 +114,8 @@ class Groups {
   }
 
   void add_wide(const MlpSpec& mlp) {
-    // What is added to up's output does not scale with it, and a square scales
-    // otherwise.
-    if (mlp.activation == Activation::clipped || !mlp.gated()) {
+    // What is added to up's output does not scale with it.
+    if (mlp.activation == Activation::clipped) {
       return;
     }
     std::vector<int32_t> from(static_cast<size_t>(mlp.down.in));
@@ -127,7 +132,8 @@ class Groups {
         }
         return linear;
       };
-      add_linear(part(mlp.up), part(mlp.down).path, from);
+      add_linear(
+          part(mlp.up), part(mlp.down).path, from, mlp.gated() ? 1 : 0.5f);
     }
   }
 
@@ -151,6 +157,9 @@ std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block) {
     }
   }
   list.add_values();
+  if (block.side_scan) {
+    list.add_norm(block.side_scan->scan.norm, {block.side_scan->out.path});
+  }
   list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp));
   if (block.mlp) {
     list.add_wide(*block.mlp);

@@ -32,12 +32,12 @@ mx::array short_conv_mixed(
   const auto part = [&](int index) {
     return last_axis(all, index * channels, (index + 1) * channels);
   };
-  const auto gated = mx::multiply(part(0), part(2));
+  const auto gated = ops::product(part(0), part(2));
   const auto place = module_of(spec.conv.name);
   weights.see("the input of " + place, gated);
   const auto sums = convolved(spec.conv, spec.conv_bias, weights, gated, false);
   weights.see("the output of " + place, sums);
-  const auto mixed = mx::multiply(part(1), sums);
+  const auto mixed = ops::product(part(1), sums);
   weights.see("the gated output of " + place, mixed);
   return newest(mixed, input.shape(1));
 }

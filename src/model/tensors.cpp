@@ -12,8 +12,24 @@ namespace pennyweight {
 
 namespace {
 
+mx::array multiplied(const mx::array& tensor, const TensorSource& source) {
+  auto factor = mx::array(source.times, tensor.dtype());
+  if (!source.row_times.empty()) {
+    std::vector<float> rows;
+    for (const auto& [count, own] : source.row_times) {
+      rows.insert(rows.end(), size_t(count), own);
+    }
+    const mx::array by_row(rows.begin(), {int(rows.size()), 1}, mx::float32);
+    factor = mx::multiply(factor, mx::astype(by_row, tensor.dtype()));
+  }
+  return mx::multiply(tensor, factor);
+}
+
 // What one of the source's tensors becomes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.times != 1 || !source.row_times.empty()) {
+    return multiplied(tensor, source);
+  }
   if (source.add != 0) {
     return mx::add(tensor, mx::array(source.add, tensor.dtype()));
   }
@@ -45,6 +61,13 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
 
 // The same of a shape; empty for one that it does not fit.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (!source.row_times.empty()) {
+    int64_t rows = 0;
+    for (const auto& [count, own] : source.row_times) {
+      rows += count;
+    }
+    return shape.size() == 2 && shape[0] == rows ? shape : mx::Shape{};
+  }
   if (source.add != 0) {
     return shape;
   }
@@ -234,9 +257,12 @@ mx::array ModelTensors::load_rows(
     int first,
     int count) const {
   auto it = sources_.find(name);
-  if (it == sources_.end() || it->second.renames()) {
-    return checkpoint.load_rows(
-        it == sources_.end() ? name : it->second.name, first, count);
+  if (it == sources_.end()) {
+    return checkpoint.load_rows(name, first, count);
+  }
+  if (it->second.keeps_rows()) {
+    const auto rows = checkpoint.load_rows(it->second.name, first, count);
+    return it->second.renames() ? rows : formed(rows, it->second);
   }
   const auto whole = load(checkpoint, name);
   return mx::contiguous(ops::slice_rows(whole, first, count));

@@ -32,10 +32,10 @@ class ModelTensors {
   /// The tensors of the checkpoint's files that these are made of.
   std::set<std::string> stored(const Checkpoint& checkpoint) const;
 
-  /// Whether it is as the checkpoint has it, so that some rows can be read.
+  /// Whether its rows are the checkpoint's, so that some of them can be read.
   bool is_stored_so(const std::string& name) const {
     const auto it = sources_.find(name);
-    return it == sources_.end() || it->second.renames();
+    return it == sources_.end() || it->second.keeps_rows();
   }
   /// A view of the mapped file where it is as the checkpoint has it.
   mx::array load(const Checkpoint& checkpoint, const std::string& name) const;

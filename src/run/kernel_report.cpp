@@ -127,7 +127,7 @@ class Trial {
   }
 
   void attention(const AttentionSpec& spec) {
-    if (spec.heads == 0 || spec.delta || spec.short_conv) {
+    if (spec.heads == 0 || spec.delta || spec.short_conv || spec.scan) {
       return;  // a scan or a convolution, of no products
     }
     int size = spec.head_dim;

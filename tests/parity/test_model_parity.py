@@ -553,6 +553,8 @@ def test_quantized_with_overrides(probe, tmp_path):
     rope("llama3", LLAMA3),
     rope("longrope", LONGROPE),
     case("short-convolution", "lfm2", **configs_mixers.LFM2),
+    case("scan", "nemotron_h", **configs_mixers.NEMOTRON_H),
+    case("side-scan", "falcon_h1", **configs_mixers.FALCON_H1),
 ])
 def test_cached_equals_full(probe, tmp_path, family, changes, length):
     config = make_config(family, changes)

@@ -1,6 +1,8 @@
 """mlx-lm's tensors back in the form of the hub, for families whose layers mix
 tokens by short convolutions or state spaces."""
 
+import mlx.core as mx
+
 
 def turned(weights):
     """Convolutions with their width last."""
@@ -37,7 +39,39 @@ def lfm2_moe(weights, config):
     return turned(out)
 
 
+def falcon_h1(weights, config):
+    """The hub's weights, of which mlx-lm makes others by its multipliers: they
+    are what they are, and the model is loaded from them."""
+    return turned(weights)
+
+
+def granitemoehybrid(weights, config):
+    """Gate and up above one another in one matrix."""
+    out = {}
+    experts = config.get("num_local_experts")
+    for name, tensor in weights.items():
+        hub = name.replace(".switch_mlp.", ".") if experts else name.replace(
+            ".mlp.", ".shared_mlp.")
+        if hub == name or ".shared_mlp." in name:
+            out[name] = tensor
+        elif ".gate_proj." in name:
+            up = weights[name.replace("gate_proj", "up_proj")]
+            out[hub.replace("gate_proj", "input_linear")] = mx.concatenate(
+                [tensor, up], axis=-2)
+        elif ".down_proj." in name:
+            out[hub.replace("down_proj", "output_linear")] = tensor
+    return turned(out)
+
+
+def nemotron_h(weights, config):
+    return turned(apart(weights, {"fc1": "up_proj", "fc2": "down_proj"}))
+
+
 LAYOUTS = {
+    "falcon_h1": falcon_h1,
+    "granitemoehybrid": granitemoehybrid,
+    "mamba2": lambda weights, config: turned(weights),
+    "nemotron_h": nemotron_h,
     "lfm2": lambda weights, config: turned(weights),
     "lfm2_moe": lfm2_moe,
 }

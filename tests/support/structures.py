@@ -27,6 +27,9 @@ STRUCTURES = {
     "latent attention, experts in groups": [
         "deepseek_v3", "deepseek_v2", "glm4_moe", "glm4_moe_lite", "solar_open"],
     "sinks, experts that come packed": ["gpt_oss"],
+    "scans, blocks of one part": ["nemotron_h", "mamba2"],
+    "scans with multipliers and experts": ["granitemoehybrid"],
+    "a scan beside attention": ["falcon_h1"],
     "short convolutions": ["lfm2_moe", "lfm2"],
     "linear attention": ["qwen3_5_moe", "qwen3_5", "qwen3_next"],
 }

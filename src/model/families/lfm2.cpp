@@ -2,6 +2,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "model/families/mixers.h"
 #include "model/families/moe.h"
 
@@ -120,7 +121,9 @@ DecoderSpec read_lfm2(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
   fill_blocks(input, mlp_width(config), spec);
-  if (config.integer("block_dim", 1, kMaxWidth) != spec.hidden) {
+  if (!config.has("block_dim")) {
+    spec.config_patch["block_dim"] = spec.hidden;
+  } else if (config.integer("block_dim", 1, kMaxWidth) != spec.hidden) {
     wrong_lfm2(config, "\"block_dim\" must be hidden_size");
   }
   for (BlockSpec& block : spec.blocks) {

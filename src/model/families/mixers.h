@@ -28,4 +28,45 @@ void read_hybrid_rope(
     RopeSpec& rope,
     DecoderSpec& spec);
 
+/// The sizes of a scan, by whatever keys a config has them.
+struct ScanShape {
+  int64_t hidden = 0;
+  int heads = 0;
+  int head_dim = 0;
+  int groups = 0;
+  int state = 0;
+  int width = 0;  // of the convolution
+  bool bias = false;
+  bool conv_bias = false;
+  float dt_least = 0;
+  float dt_most = 0;
+};
+
+/// An integer within what any model's scan has.
+int read_scan_size(const JsonView& config, const char* key);
+
+/// dt's bounds from time_step_limit, [least, most]; `least` and `most` where it
+/// is absent.
+void read_time_limit(
+    const JsonView& config,
+    float least,
+    float most,
+    ScanShape& shape);
+
+/// A scan under `path` (which ends with a dot): in_proj, conv1d, A_log,
+/// dt_bias, D, and where the convolution stands in the checkpoint. Without its
+/// norm. A corrupt Error where the groups do not divide the heads.
+ScanSpec make_scan(
+    const FamilyInput& input,
+    const std::string& path,
+    const ScanShape& shape,
+    DecoderSpec& spec);
+
+/// The scan's norm `path`norm, over all its channels.
+NormSpec scan_norm(const std::string& path, const ScanShape& shape, float eps);
+
+/// A scan in place of attention, with the linear `path`out_proj behind it.
+AttentionSpec
+scan_layer(const std::string& path, const ScanShape& shape, ScanSpec scan);
+
 }  // namespace pennyweight
