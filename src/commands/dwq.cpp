@@ -78,6 +78,7 @@ class Distillation {
           " is quantized; --model is the full-precision model, and "
           "--quantized-model what to improve");
     }
+    session.describe_packing(teacher);
     session.note(teacher.spec.notes);
     if (student_folder) {
       open_student(*student_folder);
@@ -368,7 +369,8 @@ class Distillation {
         options_.model,
         summary() + pins_.sentence(),
         session_.command(),
-        session_.progress());
+        session_.progress(),
+        &teacher_);
     if (trained_) {
       write_file(output.path() / "dwq_log.csv", log_csv(training_));
     }

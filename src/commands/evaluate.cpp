@@ -3,6 +3,7 @@
 #include <chrono>
 #include <optional>
 
+#include "checkpoint/packed/packed_source.h"
 #include "commands/command.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -183,6 +184,11 @@ RunReport run(Session& session, const EvaluateOptions& options) {
   report.data_use = data.use;
   report.parameters = size.parameters;
   report.notes = model.spec.notes;
+  session.describe_packing(reference ? *reference : model);
+  if (reference && reference->checkpoint.packed()) {
+    report.notes.push_back(
+        "of the reference: " + reference->checkpoint.packed()->describe());
+  }
   report.notes.insert(
       report.notes.end(), data.warnings.begin(), data.warnings.end());
   figures["model"] = folder.string();

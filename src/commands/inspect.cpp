@@ -208,6 +208,7 @@ RunReport run(Session& session, const InspectOptions& options) {
   report.parameters = size.parameters;
   report.notes.insert(
       report.notes.end(), model.spec.notes.begin(), model.spec.notes.end());
+  session.describe_packing(model);
   report.figures = {
       {"folder", folder.string()},
       {"family", model.spec.family},

@@ -132,6 +132,7 @@ class Sweep {
         options.force,
         true,
         session.progress());
+    session.describe_packing(model_);
     session.note(model_.spec.notes);
     check_sizes();
   }

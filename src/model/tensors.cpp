@@ -185,6 +185,32 @@ std::set<std::string> ModelTensors::stored(const Checkpoint& checkpoint) const {
   return names;
 }
 
+uint64_t ModelTensors::stored_bytes(
+    const Checkpoint& checkpoint,
+    const std::string& name) const {
+  const auto& all = info(name);
+  if (!checkpoint.packed()) {
+    return all.bytes;
+  }
+  const auto it = sources_.find(name);
+  const int64_t count =
+      it == sources_.end() ? 1 : std::max<int64_t>(1, it->second.count);
+  uint64_t stored = 0;
+  uint64_t expanded = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto part = it == sources_.end() ? name : it->second.part(i);
+    expanded += checkpoint.info(part).bytes;
+    for (const auto& file_name : checkpoint.stored_parts(part)) {
+      stored += checkpoint.stored_info(file_name).bytes;
+    }
+  }
+  // Two modules may share a tensor of the file.
+  return expanded == 0
+      ? 0
+      : static_cast<uint64_t>(
+            double(stored) * double(all.bytes) / double(expanded));
+}
+
 const TensorInfo& ModelTensors::info(const std::string& name) const {
   auto it = infos_.find(name);
   if (it == infos_.end()) {

@@ -1,5 +1,6 @@
 #include "run/session.h"
 
+#include "checkpoint/packed/packed_source.h"
 #include "core/error.h"
 #include "core/process.h"
 #include "run/fetched.h"
@@ -63,7 +64,14 @@ FetchDatasetFn Session::fetch_dataset() const {
   };
 }
 
+void Session::describe_packing(const Model& model) {
+  if (const auto* packed = model.checkpoint.packed()) {
+    report_.packed_source = packed->json();
+  }
+}
+
 void Session::describe_input(const Model& model) {
+  describe_packing(model);
   const auto size = model_size(model);
   report_.parameters = size.parameters;
   report_.bytes_in = size.bytes;

@@ -57,7 +57,9 @@ class Session {
   /// The folder of a model or data set that an option names.
   fs::path model_folder(const std::string& name) const;
   FetchDatasetFn fetch_dataset() const;
-  /// `model`'s size as the input's, and its notes.
+  /// Keeps who packed the full model for the report, if anyone.
+  void describe_packing(const Model& model);
+  /// `model`'s size as the input's, its packing and its notes.
   void describe_input(const Model& model);
   /// The report with its time and memory.
   const RunReport& finish();

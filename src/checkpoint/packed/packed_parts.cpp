@@ -53,12 +53,13 @@ const TensorInfo& PackedParts::require(
   if (const auto* info = find(name)) {
     return *info;
   }
+  const auto file = stored_.about_missing(name);
   throw Error(
-      ErrorCode::corrupt,
+      file.empty() ? ErrorCode::corrupt : ErrorCode::not_found,
       "checkpoint",
       stored_.folder + ": quantized by \"" + entry_.method + "\", but tensor " +
           one_line(name, 120) + " is missing, which " +
-          one_line(beside.name, 120) + " needs" + stored_.about_missing(name));
+          one_line(beside.name, 120) + " needs" + file);
 }
 
 const TensorInfo& PackedParts::require_scales(

@@ -46,7 +46,8 @@ class PackedParts {
   std::vector<std::string> named(const std::string& suffix) const;
   /// Null where there is none.
   const TensorInfo* find(const std::string& name) const;
-  /// corrupt Error where there is none: `beside` needs it.
+  /// corrupt Error where there is none, or not_found where a file is missing,
+  /// too: `beside` needs it.
   const TensorInfo& require(const std::string& name, const TensorInfo& beside)
       const;
   /// The same of scales, whose type must be one that they are stored in.

@@ -155,8 +155,8 @@ std::string PackedSource::describe() const {
   }
   auto text = "the model comes packed by \"" + one_line(entry_.method, 40) +
       "\" (matrices: " + forms +
-      "): they are expanded as they are read, and what packing them has lost "
-      "is in no figure here";
+      "): it is expanded as it is read, and stands for the full model, so that "
+      "no figure counts what packing it has lost";
   if (dropped_ > 0) {
     text += "; " + std::to_string(dropped_) +
         " scales of activations and caches are left out";
