@@ -22,7 +22,7 @@ struct StoredTensors {
 
 /// How a checkpoint says its weights are packed.
 struct PackedEntry {
-  std::string method;  // "gptq", as a user reads it
+  std::string method;  // who packed them, as a user reads it
   std::string origin;  // ".../config.json: quantization_config"
   Json settings;       // an object
 };
