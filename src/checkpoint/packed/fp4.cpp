@@ -9,7 +9,9 @@ namespace pennyweight {
 
 namespace {
 
-constexpr float kValues[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+// E2M1, the negative ones behind; a zero has a sign, too.
+constexpr float kValues[] =
+    {0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0f, -0.5, -1, -1.5, -2, -3, -4, -6};
 
 class Fp4Tensor : public PackedTensor {
  public:
@@ -41,17 +43,14 @@ class Fp4Tensor : public PackedTensor {
         float scale = scales[size_t((first + i) * groups + group)];
         scale = divides_ ? scale / whole : scale * whole;
         for (int at = 0; at < group_ / 2; ++at, ++codes) {
-          *out++ = value(*codes & 15) * scale;
-          *out++ = value(*codes >> 4) * scale;
+          *out++ = kValues[*codes & 15] * scale;
+          *out++ = kValues[*codes >> 4] * scale;
         }
       }
     }
   }
 
  private:
-  static float value(int code) {
-    return code < 8 ? kValues[code] : -kValues[code - 8];
-  }
   float whole_scale(const std::vector<mx::array>& parts, int64_t row) const {
     if (parts.size() < 3) {
       return 1;

@@ -141,6 +141,49 @@ GroupWords read_group_words(
   return form;
 }
 
+std::vector<float> read_scales(
+    const GroupWords& form,
+    const FloatReader& stored,
+    int64_t first,
+    int64_t count) {
+  std::vector<float> scales(size_t(form.groups * count));
+  for (int64_t group = 0; group < form.groups; ++group) {
+    for (int64_t i = 0; i < count; ++i) {
+      scales[size_t(group * count + i)] =
+          stored[size_t(group * form.out + first + i)];
+    }
+  }
+  return scales;
+}
+
+void expand_by_tiles(
+    const GroupedRows& rows,
+    const std::function<void(int64_t begin, int64_t end, float* tile)>& codes,
+    float* out) {
+  const auto& form = rows.form;
+  std::vector<float> tile(size_t(rows.count * kTileColumns));
+  for (int64_t begin = 0; begin < form.in; begin += kTileColumns) {
+    const int64_t end = std::min<int64_t>(form.in, begin + kTileColumns);
+    codes(begin, end, tile.data());
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const float* from = tile.data() + i * kTileColumns;
+      float* to = out + i * form.in + begin;
+      for (int64_t column = begin; column < end;) {
+        const int64_t group =
+            rows.order ? rows.order[column] : column / form.group_size;
+        const int64_t stop = rows.order
+            ? column + 1
+            : std::min<int64_t>(end, (group + 1) * form.group_size);
+        const float zero = rows.zeros[size_t(group * rows.count + i)];
+        const float scale = rows.scales[size_t(group * rows.count + i)];
+        for (; column < stop; ++column) {
+          *to++ = (*from++ - zero) * scale;
+        }
+      }
+    }
+  }
+}
+
 std::string describe(const GroupWords& form) {
   return "int" + std::to_string(form.bits) + " in groups of " +
       std::to_string(form.group_size) +
