@@ -98,12 +98,14 @@ void BlockStream::advance(size_t step, size_t batch) {
               batch, mlp_wide(*spec_->mlp, *weights_, normed(read, batch)));
         }
         break;
-      case BlockInput::summed:
+      case BlockInput::summed: {
+        const auto read = normed(BlockInput::mlp, batch);
+        const auto sum =
+            expert_sum(*spec_->moe, *weights_, mx::flatten(read, 0, 1));
         mixed_.put(
-            batch,
-            expert_sum(
-                *spec_->moe, *weights_, tokens_of(BlockInput::mlp, batch)));
+            batch, mx::unflatten(sum, 0, {read.shape(0), read.shape(1)}));
         break;
+      }
       default:
         break;  // made anew from the block's input
     }
@@ -144,16 +146,15 @@ mx::array BlockStream::expert_input(
       : tokens;
 }
 
-mx::array BlockStream::tokens_of(BlockInput input, size_t batch) const {
-  return mx::flatten(normed(input, batch), 0, 1);
-}
-
 mx::array BlockStream::expert_input(size_t batch) const {
   return expert_source(*spec_->moe, *weights_, normed(BlockInput::mlp, batch));
 }
 
 Routing BlockStream::routing(size_t batch) const {
-  return route(*spec_->moe, *weights_, tokens_of(BlockInput::mlp, batch));
+  return route(
+      *spec_->moe,
+      *weights_,
+      mx::flatten(normed(BlockInput::mlp, batch), 0, 1));
 }
 
 mx::array BlockStream::residual(BlockInput input, size_t batch) const {

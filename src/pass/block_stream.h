@@ -83,8 +83,6 @@ class BlockStream {
     return after_ ? *after_ : *start_;
   }
   mx::array normed(BlockInput input, size_t batch) const;
-  /// The same as [tokens, hidden].
-  mx::array tokens_of(BlockInput input, size_t batch) const;
   /// What the experts read, of all tokens.
   mx::array expert_input(size_t batch) const;
   /// The residual stream behind the attention, of what o reads.
