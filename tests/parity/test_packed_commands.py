@@ -190,6 +190,41 @@ def test_awq_as_mlx_lm_reads_it(tmp_path, kind):
     assert compared == 12
 
 
+def test_global_scale_as_mlx_lm_has_it(tmp_path):
+    """nvfp4 experts with a scale each beside their groups', which mlx-lm's
+    quantize_model makes and its loader reads."""
+    settings = make_config("qwen3_moe", EXPERTS["qwen3_moe"] | {
+        "hidden_size": 192, "torch_dtype": "bfloat16", "vocab_size": 3072})
+    model = random_model(settings)
+    model.set_dtype(mx.bfloat16)
+    model, found = utils.quantize_model(
+        model, settings, 16, 4, mode="nvfp4", global_scale=True)
+    packed_models.save(tmp_path / "m", found, {"x": np.ones(1, np.float32)})
+    tensors = dict(tree_flatten(model.parameters()))
+    mx.save_safetensors(str(tmp_path / "m/model.safetensors"), tensors)
+    stacks = [n for n in tensors if n.endswith(".global_scale")]
+    assert stacks
+    done = run("inspect", tmp_path / "m")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(stacks)} nvfp4" in done.stdout
+    for flags in ((), ("--dequantize",)):
+        out = tmp_path / f"out{len(flags)}"
+        done = run("convert", "--model", tmp_path / "m", "--mlx-path", out,
+                   *flags)
+        assert done.returncode == 0, done.stderr
+        ours, loaded = parameters(out)
+        for name in stacks:
+            path = name.removesuffix(".global_scale")
+            full = mx.stack([mx.dequantize(
+                tensors[path + ".weight"][i], tensors[path + ".scales"][i],
+                None, 16, 4, "nvfp4", global_scale=tensors[name][i])
+                for i in range(tensors[name].size)])
+            assert mx.array_equal(
+                ours[path + ".weight"], full.astype(mx.bfloat16)).item()
+        # mlx-lm itself runs such experts on a GPU alone.
+        assert mx.isfinite(loaded(mx.array([list(range(5, 60))]))).all().item()
+
+
 @pytest.mark.parametrize("command, kind", [
     ("convert", "fp8"), ("convert", "gptq"),
     *([("gptq", "fp8"), ("gptq", "gptq")] if short_runs.SLOW else [])])

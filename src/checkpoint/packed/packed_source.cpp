@@ -30,6 +30,7 @@ constexpr const char* kActivations[] = {
 // What belongs to a packed matrix and to nothing else.
 constexpr const char* kParts[] = {
     ".g_idx",
+    ".global_scale",
     ".pre_quant_scale",
     ".qweight",
     ".qzeros",
@@ -61,6 +62,15 @@ const Json& assumed_entry(
   return assumed ? fp8 : entries.foreign.is_null() ? none : entries.foreign;
 }
 
+bool has_global_scales(
+    const QuantizationEntries& entries,
+    const StoredTensors& stored) {
+  return !entries.mlx.is_null() &&
+      std::ranges::any_of(stored.infos, [](const auto& entry) {
+        return entry.first.ends_with(".global_scale");
+      });
+}
+
 // FP8 without scales, and what belongs to matrices that are not there.
 void refuse_left_over(
     const PackedParts& parts,
@@ -85,16 +95,19 @@ void refuse_left_over(
 std::unique_ptr<PackedSource> PackedSource::find(
     const QuantizationEntries& entries,
     const StoredTensors& stored) {
-  const Json& found = assumed_entry(entries, stored);
-  const auto* format = packed_format(found);
+  const bool by_mlx = has_global_scales(entries, stored);
+  const Json& found = by_mlx ? entries.mlx : assumed_entry(entries, stored);
+  const auto* format = by_mlx ? global_scale_format() : packed_format(found);
   if (!format) {
     return nullptr;
   }
   std::unique_ptr<PackedSource> source(new PackedSource);
+  const bool foreign = !by_mlx && !entries.foreign.is_null();
   source->entry_ = {
-      entries.foreign.is_null() ? "fp8" : entries.method,
-      stored.folder + "/" +
-          (entries.foreign.is_null() ? "config.json" : entries.foreign_place),
+      by_mlx        ? "mlx-lm with a global_scale"
+          : foreign ? entries.method
+                    : "fp8",
+      stored.folder + "/" + (foreign ? entries.foreign_place : "config.json"),
       packed_settings(found)};
   const bool has_bytes =
       std::ranges::any_of(stored.infos, [](const auto& entry) {

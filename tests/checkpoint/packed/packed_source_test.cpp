@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <mlx/ops.h>
+#include <mlx/random.h>
 #include <mlx/transforms.h>
 
 #include <cmath>
@@ -45,7 +46,7 @@ class Stored {
   std::unique_ptr<PackedSource> find(const Json& entry) {
     QuantizationEntries entries;
     entries.foreign = entry;
-    entries.method = entry.value("quant_method", "");
+    entries.method = entry.is_null() ? "" : entry.value("quant_method", "");
     entries.foreign_place = "config.json: quantization_config";
     return PackedSource::find(
         entries,
