@@ -34,6 +34,25 @@ def test_expanded_bit_by_bit(tmp_path, kind):
     assert not (out["packed"] / "hf_quant_config.json").exists()
 
 
+def test_biases_of_zeros_go(tmp_path):
+    """AutoGPTQ writes one for each linear, also where the model has none."""
+    tensors = packed_models.write(tmp_path, "gptq", num_hidden_layers=1)
+    folder = tmp_path / "packed"
+    run("convert", "--model", folder, "--mlx-path", tmp_path / "right")
+    names = [name for name in tensors if name.endswith(".qweight")]
+    for name in names:
+        bias = np.zeros(tensors[name].shape[1], np.float16)
+        tensors[name.replace(".qweight", ".bias")] = bias
+    packers.write(folder / "model.safetensors", tensors)
+    done = run("convert", "--model", folder, "--mlx-path", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(names)} tensors such as" in done.stderr
+    assert weights(tmp_path / "out") == weights(tmp_path / "right")
+    bias[3] = 0.5
+    packers.write(folder / "model.safetensors", tensors)
+    fails(run("inspect", folder), CORRUPT, ".bias", "belongs to no module")
+
+
 NAME = "model.layers.0.mlp.up_proj"
 NOT_FOUND, CORRUPT, NOT_SUPPORTED, NUMERIC = 3, 4, 6, 7
 

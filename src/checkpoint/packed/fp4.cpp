@@ -81,10 +81,10 @@ void add_fp4(
     bool whole_divides) {
   for (const auto& base : parts.named(codes_suffix)) {
     const auto& codes = *parts.find(base + codes_suffix);
-    if (codes.dtype != mx::uint8 || codes.byte_type != ByteType::plain ||
-        codes.shape.size() < 2 || codes.shape.size() > 3) {
+    if (codes.dtype != mx::uint8 || codes.byte_type != ByteType::plain) {
       continue;
     }
+    parts.require_matrix(codes, 2);
     const auto& scales = parts.require(base + ".weight_scale", codes);
     const bool by_two = scales.byte_type == ByteType::e4m3;
     if (scales.dtype != mx::uint8) {
@@ -121,10 +121,10 @@ void add_global_fp4(PackedParts& parts) {
     const auto& whole = *parts.find(base + ".global_scale");
     const auto& codes = parts.require(base + ".weight", whole);
     auto scales = parts.require(base + ".scales", whole);
-    if (codes.dtype != mx::uint32 || codes.shape.size() < 2 ||
-        codes.shape.size() > 3 || scales.dtype != mx::uint8) {
+    if (codes.dtype != mx::uint32 || scales.dtype != mx::uint8) {
       parts.wrong(whole, "stands beside no nvfp4 matrix");
     }
+    parts.require_matrix(codes, 8);
     auto shape = codes.shape;
     shape.back() *= 8;
     if (whole.dtype != mx::float32 || shape.back() % 16 != 0) {

@@ -11,6 +11,7 @@ void require_words(const PackedParts& parts, const TensorInfo& info) {
       info.shape.size() != 2) {
     parts.wrong(info, "does not hold rows of words");
   }
+  parts.require_matrix(info, 16);  // of two bits
 }
 
 // What config.json says, where it says it for all matrices.
@@ -123,6 +124,9 @@ GroupWords read_group_words(
             ", which packs no rows of " + std::to_string(form.out));
   }
   const int64_t words = int64_t{codes.shape[words_along_in ? 0 : 1]} * 32;
+  if (words / form.bits >= int64_t{1} << 30) {
+    parts.wrong(codes, "has more rows than any matrix");
+  }
   form.in = words_along_in ? int(words / form.bits) : codes.shape[0];
   parts.require_shape(
       codes,

@@ -267,6 +267,7 @@ void add_integers(
   for (const auto& base : parts.named(".weight")) {
     const auto& codes = *parts.find(base + ".weight");
     if (codes.dtype == mx::int8 && codes.shape.size() == 2) {
+      parts.require_matrix(codes);
       add_one(parts, base, false, schemes);
     }
   }

@@ -66,10 +66,24 @@ const TensorInfo& PackedParts::require_scales(
     const std::string& name,
     const TensorInfo& beside) const {
   const auto& info = require(name, beside);
-  if (!FloatReader::can_read(info)) {
+  if (!mx::issubdtype(info.dtype, mx::floating)) {
     wrong(info, "is not of a type for scales");
   }
   return info;
+}
+
+void PackedParts::require_matrix(const TensorInfo& codes, int64_t packed)
+    const {
+  constexpr int64_t kMostColumns = int64_t{1} << 30;
+  const auto& shape = codes.shape;
+  if (shape.size() < 2 || shape.size() > 3 ||
+      std::ranges::any_of(shape, [](int extent) { return extent < 1; }) ||
+      shape.back() > kMostColumns / packed) {
+    wrong(
+        codes,
+        "has shape " + packed_shape_text(shape) +
+            ", which is no matrix and no stack of them");
+  }
 }
 
 void PackedParts::require_shape(const TensorInfo& info, const mx::Shape& shape)

@@ -50,10 +50,13 @@ class PackedParts {
   /// too: `beside` needs it.
   const TensorInfo& require(const std::string& name, const TensorInfo& beside)
       const;
-  /// The same of scales, whose type must be one that they are stored in.
+  /// The same of scales, which must be of a floating type.
   const TensorInfo& require_scales(
       const std::string& name,
       const TensorInfo& beside) const;
+  /// corrupt Error for what is no matrix nor a stack of them, or of more
+  /// columns than any: `packed` of them stand in one of its values.
+  void require_matrix(const TensorInfo& codes, int64_t packed = 1) const;
   /// corrupt Error for another shape.
   void require_shape(const TensorInfo& info, const mx::Shape& shape) const;
   /// The same where ones in front or behind do not count.

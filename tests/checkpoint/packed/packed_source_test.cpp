@@ -194,6 +194,31 @@ TEST(PackedSource, WhatBelongsToTheMatricesIsTaken) {
       source->describe().find("FP8 in blocks of 4 x 4"), std::string::npos);
 }
 
+TEST(PackedSource, WhatIsNoMatrixIsNamed) {
+  const auto refused = [](const mx::Shape& shape) {
+    Stored stored;
+    stored.put("w.weight", mx::zeros(shape, mx::uint8), ByteType::e4m3);
+    stored.put("w.weight_scale_inv", mx::ones({1, 1}));
+    expect_error(ErrorCode::corrupt, "w.weight has shape", [&] {
+      stored.find(fp8(4, 4));
+    });
+  };
+  refused({0, 4});
+  refused({4, 0});
+  refused({4});
+  refused({1, 2, 3, 4});
+  Stored words;
+  words.put("w.qweight", mx::zeros({0, 8}, mx::int32));
+  words.put("w.qzeros", mx::zeros({1, 1}, mx::int32));
+  words.put("w.scales", mx::ones({1, 8}, mx::float16));
+  const Json entry{{"quant_method", "gptq"}, {"bits", 4}};
+  expect_error(ErrorCode::corrupt, "w.qweight", [&] { words.find(entry); });
+  words.put("w.qweight", mx::zeros({4, 8}, mx::int32));
+  EXPECT_TRUE(words.find(entry));
+  words.put("w.scales", mx::ones({1, 8}, mx::uint8));
+  expect_error(ErrorCode::corrupt, "w.scales", [&] { words.find(entry); });
+}
+
 TEST(PackedSource, LeftOversAreNamed) {
   auto stored = fp8_stack(2);
   stored.put("other.qzeros", mx::zeros({2, 2}, mx::int32));
