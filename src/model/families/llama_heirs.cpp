@@ -116,7 +116,7 @@ DecoderSpec read_internlm3(const FamilyInput& input) {
   return spec;
 }
 
-// mlx_lm/models/mimo.py; what predicts further tokens is dropped.
+// mlx_lm/models/mimo.py
 DecoderSpec read_mimo(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
@@ -128,7 +128,7 @@ DecoderSpec read_mimo(const FamilyInput& input) {
   read_rope(config, shape.rope, spec);
   count_as_read(config, {"num_nextn_predict_layers"});
   fill_standard(shape, spec);
-  spec.dropped.push_back("model.mtp_layers.");
+  spec.mtp.push_back("model.mtp_layers.");
   return spec;
 }
 

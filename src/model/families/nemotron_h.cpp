@@ -213,7 +213,7 @@ DecoderSpec read_nemotron_h(const FamilyInput& input) {
     fill_nemotron_block(
         own, shape, pattern[static_cast<size_t>(block.index)], block, spec);
   }
-  spec.dropped.push_back("mtp.");
+  spec.mtp.push_back("mtp.");
   return spec;
 }
 

@@ -57,9 +57,11 @@ DecoderSpec read_language_model(
         input.has_tensor(stored(kWrapped + name));
   };
   auto spec = read_as(model_class, read, inner);
-  for (const auto& name : std::vector(spec.dropped)) {
-    if (name.starts_with(kWrapped)) {
-      spec.dropped.push_back(hub_name(name));
+  for (auto* names : {&spec.dropped, &spec.mtp}) {
+    for (const auto& name : std::vector(*names)) {
+      if (name.starts_with(kWrapped)) {
+        names->push_back(hub_name(name));
+      }
     }
   }
   add_stored_names(stored, spec);
