@@ -34,6 +34,19 @@ def test_expanded_bit_by_bit(tmp_path, kind):
     assert not (out["packed"] / "hf_quant_config.json").exists()
 
 
+def test_fp8_without_an_entry_is_read(tmp_path):
+    """As mlx-lm's classes read it: by its tensors."""
+    packed_models.write(tmp_path, "fp8", num_hidden_layers=1)
+    for name in ("packed", "plain"):
+        found = config(tmp_path / name)
+        found.pop("quantization_config", None)
+        (tmp_path / name / "config.json").write_text(json.dumps(found))
+        done = run("convert", "--model", tmp_path / name, "--mlx-path",
+                   tmp_path / f"{name}-out")
+        assert done.returncode == 0, done.stderr
+    assert weights(tmp_path / "packed-out") == weights(tmp_path / "plain-out")
+
+
 def test_biases_of_zeros_go(tmp_path):
     """AutoGPTQ writes one for each linear, also where the model has none."""
     tensors = packed_models.write(tmp_path, "gptq", num_hidden_layers=1)

@@ -49,17 +49,21 @@ bool ends_with_one(const std::string& name, auto& suffixes) {
       suffixes, [&](const char* suffix) { return name.ends_with(suffix); });
 }
 
-// Where scales in FP8 stand without any entry, mlx-lm's classes read them, too.
+// FP8 codes and scales without any entry: mlx-lm's classes read them, too.
 const Json& assumed_entry(
     const QuantizationEntries& entries,
     const StoredTensors& stored) {
   static const Json none;
   static const Json fp8{{"quant_method", "fp8"}};
-  const bool assumed = entries.foreign.is_null() && entries.mlx.is_null() &&
-      std::ranges::any_of(stored.infos, [](const auto& entry) {
-                         return entry.first.ends_with(".weight_scale_inv");
-                       });
-  return assumed ? fp8 : entries.foreign.is_null() ? none : entries.foreign;
+  if (!entries.foreign.is_null()) {
+    return entries.foreign;
+  }
+  const bool scaled = entries.mlx.is_null() &&
+      std::ranges::any_of(stored.infos, [&](const auto& entry) {
+                        return entry.second.byte_type == ByteType::e4m3 &&
+                            stored.infos.contains(entry.first + "_scale_inv");
+                      });
+  return scaled ? fp8 : none;
 }
 
 bool has_global_scales(
