@@ -75,11 +75,11 @@ EXPERTS = {
 }
 
 
-def write_experts(folder, family, kind):
+def write_experts(folder, family, kind, **changes):
     """A mixture in the hub's layout, packed and expanded."""
     entry, packer = packed_models.KINDS[kind]
     settings = make_config(family, EXPERTS[family] | {
-        "torch_dtype": "bfloat16", "vocab_size": 3072})
+        "torch_dtype": "bfloat16", "vocab_size": 3072} | changes)
     model = random_model(settings)
     tensors = unstack(dict(tree_flatten(model.parameters())), settings)
     tensors = {name: np.array(t.astype(mx.float32))
@@ -93,8 +93,9 @@ def write_experts(folder, family, kind):
 
 
 @pytest.mark.parametrize("family, kind", [
-    ("qwen3_moe", "pack-quantized"), ("qwen3_moe", "gptq"),
-    ("deepseek_v3", "fp8"), ("deepseek_v3", "nvfp4")])
+    ("qwen3_moe", "gptq"), ("deepseek_v3", "fp8"),
+    *([("qwen3_moe", "pack-quantized"), ("deepseek_v3", "nvfp4")]
+      if short_runs.SLOW else [])])
 def test_experts(tmp_path, family, kind):
     write_experts(tmp_path, family, kind)
     for flags in ((), ("-q", "--q-group-size", 32)):
@@ -228,8 +229,9 @@ def test_global_scale_as_mlx_lm_has_it(tmp_path):
 
 
 @pytest.mark.parametrize("command, kind", [
-    ("convert", "fp8"), ("convert", "gptq"),
-    *([("gptq", "fp8"), ("gptq", "gptq")] if short_runs.SLOW else [])])
+    ("convert", "fp8"),
+    *([("convert", "gptq"), ("gptq", "fp8"), ("gptq", "gptq")]
+      if short_runs.SLOW else [])])
 def test_memory(tmp_path, command, kind):
     """No more than a block above what the plain model takes, of which there
     are many."""
@@ -245,3 +247,25 @@ def test_memory(tmp_path, command, kind):
                 "peak_rss"] for i in range(2))
     print(f"{command} {kind}: {peaks}, a block {block}")
     assert peaks["packed"] - peaks["plain"] < block, peaks
+
+
+@pytest.mark.parametrize(
+    "flags", [("-q",), ()] if short_runs.SLOW else [("-q",)])
+def test_memory_of_experts(tmp_path, flags):
+    """One is expanded at a time, not their stack."""
+    write_experts(
+        tmp_path, "qwen3_moe", "fp8", hidden_size=256, num_experts=64,
+        moe_intermediate_size=256, num_hidden_layers=2)
+    stack = 64 * 256 * 256 * 2
+    peaks = {}
+    for name in ("packed", "plain"):
+        for i in range(2):
+            out = tmp_path / f"{name}-{i}"
+            report = Path(f"{out}.json")
+            done = run("convert", "--model", tmp_path / name, "--mlx-path",
+                       out, "--json", report, *flags)
+            assert done.returncode == 0, done.stderr
+            peak = json.loads(report.read_text())["peak_rss"]
+            peaks[name] = min(peak, peaks.get(name, peak))
+    print(f"{flags}: {peaks}, a stack {stack}")
+    assert peaks["packed"] - peaks["plain"] < stack / 2, peaks

@@ -21,7 +21,7 @@ from test_folders import (  # noqa: E402
 
 @pytest.mark.parametrize("kind", packed_models.KINDS)
 def test_expanded_bit_by_bit(tmp_path, kind):
-    packed_models.write(tmp_path, kind)
+    packed_models.write(tmp_path, kind, num_hidden_layers=1)
     out = {}
     for name in ("packed", "plain"):
         done = run("convert", "--model", tmp_path / name, "--mlx-path",
