@@ -8,6 +8,7 @@
 #include <cctype>
 
 #include "checkpoint/packed/group_words.h"
+#include "core/error.h"
 
 namespace pennyweight {
 
@@ -82,12 +83,14 @@ class AwqTensor : public PackedTensor {
 }  // namespace
 
 void add_awq(PackedParts& parts) {
-  auto version = parts.settings().string_or("version", "gemm");
+  const auto settings = parts.settings();
+  auto version =
+      settings.string_or("version", settings.string_or("format", "gemm"));
   std::ranges::transform(version, version.begin(), [](unsigned char c) {
     return char(std::tolower(c));
   });
   if (version != "gemm" && version != "exllama") {
-    parts.unknown("version \"" + version + "\"");
+    parts.unknown("version \"" + one_line(version, 40) + "\"");
   }
   for (const auto& base : parts.named(".qweight")) {
     const auto& codes = *parts.find(base + ".qweight");

@@ -5,6 +5,7 @@
 // float32 for scales of 16 bits.
 
 #include "checkpoint/packed/group_words.h"
+#include "core/error.h"
 
 namespace pennyweight {
 
@@ -111,10 +112,13 @@ class GptqTensor : public PackedTensor {
   uint32_t added_;
 };
 
+// GPTQModel has named the key both ways.
 bool stores_zeros_less_one(const PackedParts& parts) {
-  const auto format = parts.settings().string_or("checkpoint_format", "gptq");
+  const auto settings = parts.settings();
+  const auto format = settings.string_or(
+      "checkpoint_format", settings.string_or("format", "gptq"));
   if (format != "gptq" && format != "gptq_v2") {
-    parts.unknown("checkpoint_format \"" + format + "\"");
+    parts.unknown("checkpoint_format \"" + one_line(format, 40) + "\"");
   }
   return format == "gptq";
 }

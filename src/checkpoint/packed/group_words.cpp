@@ -20,8 +20,10 @@ void require_entry(
     const TensorInfo& codes,
     const GroupWords& form) {
   const auto settings = parts.settings();
-  if (const Json* more = settings.find("dynamic"); more && !more->empty()) {
-    return;  // some have settings of their own, as their shapes show
+  for (const char* key : {"dynamic", "extra_config"}) {
+    if (const Json* more = settings.find(key); more && !more->empty()) {
+      return;  // some have settings of their own, as their shapes show
+    }
   }
   const auto bits = settings.integer_or(
       "bits", settings.integer_or("w_bit", form.bits, 1, 32), 1, 32);
