@@ -16,6 +16,47 @@ struct Heads {
   std::optional<mx::array> gate{};  // as q
 };
 
+// Of each key head its queries, its key and its value.
+Heads split_groups(const AttentionSpec& attention, const mx::array& all) {
+  const int queries = attention.heads / attention.kv_heads;
+  const auto grouped = mx::reshape(
+      all,
+      {all.shape(0),
+       all.shape(1),
+       attention.kv_heads,
+       queries + 2,
+       attention.head_dim});
+  const auto part = [&](int first, int end) {
+    auto start = mx::Shape(5, 0);
+    auto stop = grouped.shape();
+    start[3] = first;
+    stop[3] = end;
+    return mx::reshape(
+        mx::slice(grouped, start, stop),
+        {all.shape(0), all.shape(1), -1, attention.head_dim});
+  };
+  return {
+      part(0, queries),
+      part(queries, queries + 1),
+      part(queries + 1, queries + 2)};
+}
+
+// By what the heads' results are multiplied, as wide as they or one a head.
+mx::array head_gate(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  auto gate = split_heads(
+      weights.linears.at(attention.gate->path)(input),
+      attention.heads,
+      static_cast<int>(attention.gate->out) / attention.heads);
+  if (!attention.softplus_gate) {
+    return mx::sigmoid(gate);
+  }
+  const auto wide = mx::astype(gate, mx::float32);
+  return mx::astype(mx::logaddexp(wide, mx::array(0.0f)), gate.dtype());
+}
+
 Heads split_projections(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -44,6 +85,9 @@ Heads split_projections(
     return split;
   }
   const auto all = weights.linears.at(attention.qkv->path)(input);
+  if (attention.by_group) {
+    return split_groups(attention, all);
+  }
   const int q_end = attention.heads * attention.head_dim;
   const int k_end = q_end + attention.kv_heads * attention.head_dim;
   return {
@@ -231,6 +275,11 @@ mx::array attention_mixed(
     const auto norm = [&](const auto& own, const mx::array& x) {
       return norm_heads(attention, own, weights, x, context.dtype);
     };
+    if (attention.norms_behind_rope) {
+      heads.q = norm(attention.q_norm, rotated(attention, heads.q, offset));
+      heads.k = norm(attention.k_norm, rotated(attention, heads.k, offset));
+      return heads;
+    }
     heads.q = rotated(attention, norm(attention.q_norm, heads.q), offset);
     heads.k = rotated(attention, norm(attention.k_norm, heads.k), offset);
     return heads;
@@ -265,6 +314,9 @@ mx::array attention_mixed(
   }
   if (heads.gate) {
     mixed = mx::multiply(mixed, mx::sigmoid(*heads.gate));
+  }
+  if (attention.gate) {
+    mixed = mx::multiply(mixed, head_gate(attention, weights, input));
   }
   return mx::flatten(mixed, 2, 3);
 }

@@ -9,7 +9,12 @@
 namespace pennyweight {
 
 mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens) {
-  const auto x = weights.embedding.take(tokens, weights.rounded);
+  auto x = weights.embedding.take(tokens, weights.rounded);
+  if (weights.embedding_eps) {
+    x = ops::rms_norm(
+        x, mx::ones({x.shape(-1)}, mx::float32), *weights.embedding_eps);
+    mx::eval(x);
+  }
   return weights.embedding_scale == 1
       ? x
       : mx::multiply(x, mx::array(weights.embedding_scale));
@@ -25,7 +30,10 @@ mx::array run_block(
     auto input = attention_input(spec, weights, x, context);
     auto mixed = attention_mixed(spec, weights, input, context);
     if (spec.parallel) {
-      auto wide = mlp_wide(*spec.mlp, weights, input);
+      auto wide = mlp_wide(
+          *spec.mlp,
+          weights,
+          spec.mlp_norm ? mlp_input(spec, weights, x, context) : input);
       return parallel_output(spec, weights, x, mixed, wide);
     }
     auto scanned = side_scanned(spec, weights, input, context);

@@ -46,6 +46,9 @@ struct NormSpec {
   float offset = 0;
   bool centered = false;  // takes off the mean first: a layer norm
   bool bias = false;      // bias [size] is added
+  bool bare = false;      // has no weight: no module stands behind the path
+  /// Not 0: each head has a weight of its own, weight [heads, size].
+  int64_t heads = 0;
 };
 
 /// A tensor that is neither a matrix nor a norm.
@@ -129,8 +132,10 @@ struct SideScanSpec {
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
   LinearSpec q, k, v, o;
-  /// q, k and v above one another in one matrix, in place of them.
+  /// q, k and v above one another in one matrix, in place of them; or, by
+  /// group, each key head's queries, its key and its value in turn.
   std::optional<LinearSpec> qkv;
+  bool by_group = false;
   /// In place of all but o.
   std::optional<DeltaSpec> delta;
   std::optional<ShortConvSpec> short_conv;  // likewise
@@ -138,11 +143,17 @@ struct AttentionSpec {
   /// q gives each head's gate behind its query; the head's result is
   /// multiplied by the gate's sigmoid.
   bool gated = false;
+  /// Or a matrix of its own gives the gates, [heads * head_dim, in], or one for
+  /// each head, [heads, in]: the result is multiplied by their sigmoid or
+  /// softplus.
+  std::optional<LinearSpec> gate;
+  bool softplus_gate = false;
   /// In place of q, k and v, but for q where it has no q_a.
   std::optional<LatentSpec> latent;
   // Before the rope: over head_dim, or over all heads together where the
   // norm is that wide.
   std::optional<NormSpec> q_norm, k_norm;
+  bool norms_behind_rope = false;  // instead
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
@@ -160,22 +171,24 @@ struct AttentionSpec {
   std::optional<ParameterSpec> sinks;  // [heads]
 };
 
-/// gelu is the one with tanh; clipped is gpt_oss's
-/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7. relu2 is
-/// max(x, 0)^2, of MLPs without a gate.
-enum class Activation { silu, gelu, clipped, relu2 };
+/// gelu is the one with tanh, gelu_erf the exact one; clipped is gpt_oss's
+/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7. Of MLPs without a
+/// gate alone: relu2 is relu(x)^2, xielu Apertus' (arXiv 2411.13010).
+enum class Activation { silu, gelu, gelu_erf, clipped, relu2, xielu };
 
-/// down(activation(gate(x)) * up(x)); or, with relu2, down(activation(up(x))),
-/// and there is no gate.
+/// Of xielu: ParameterSpecs of no dimensions.
+struct XieluSpec {
+  ParameterSpec alpha_p, alpha_n, beta, eps;
+};
+
+/// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
 struct MlpSpec {
   LinearSpec gate, up, down;
   /// gate and up above one another in one matrix, in place of them.
   std::optional<LinearSpec> gate_up{};
   Activation activation = Activation::silu;
-
-  bool gated() const {
-    return activation != Activation::relu2;
-  }
+  bool gated = true;
+  std::optional<XieluSpec> xielu{};
 };
 
 /// A mixture of experts: each token goes through the `chosen` experts that
@@ -185,6 +198,9 @@ struct MoeSpec {
     softmax,         // of all; then the highest
     chosen_softmax,  // of the highest
     sigmoid,
+    /// One expert after the other, by the softmax of those near it (phimoe,
+    /// arXiv 2409.12136): within 2 jitter of the highest, relative to it.
+    sparse_mixer,
   };
 
   LinearSpec router;  // [experts, in]
@@ -195,6 +211,7 @@ struct MoeSpec {
   bool normalize = false;   // the chosen scores add up to 1
   float normalize_eps = 0;  // is added to their sum first
   float scale = 1;          // of the scores, at last
+  float jitter = 0;         // of sparse_mixer
   /// Added to the scores for the choice alone.
   std::optional<ParameterSpec> correction;  // [experts]
   /// Experts in equal groups, of which only the best may be chosen from: by
@@ -211,8 +228,9 @@ struct MoeSpec {
 
 /// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
 /// are absent leave what they get. The MLP's part is that of `mlp` and that
-/// of `moe`; where neither is there, the block is its attention alone. A
-/// parallel block has one norm, and adds both parts to x.
+/// of `moe`; where neither is there, the block is its attention alone. In a
+/// parallel block both read x, by one norm if it has no mlp_norm, and both are
+/// added to x.
 struct BlockSpec {
   int index = 0;
   std::string path;
@@ -249,7 +267,8 @@ struct TensorSource {
   bool transposed = false;  // the last two axes, at last
   /// Bytes [..., groups, 16] are seen as words [..., groups * 4] first.
   bool words = false;
-  float add = 0;  // to each value, rounded to its type
+  bool squeezed = false;  // [1] becomes a scalar
+  float add = 0;          // to each value, rounded to its type
   /// Each value is multiplied by it; or each row by the factor of the rows it
   /// is among. Factors, and products of `times` and them, and what they give
   /// are rounded to the tensor's type.
@@ -271,7 +290,8 @@ struct TensorSource {
   /// Rows are the checkpoint's, but for their name and a common factor.
   bool keeps_rows() const {
     return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
-        !transposed && !words && add == 0 && !width_first && row_times.empty();
+        !transposed && !words && !squeezed && add == 0 && !width_first &&
+        row_times.empty();
   }
   /// Only the name is another.
   bool renames() const {
@@ -288,6 +308,8 @@ struct DecoderSpec {
   int64_t vocab = 0;
   std::string embedding;  // module path; weight [vocab, hidden]
   float embedding_scale = 1;
+  /// Embeddings are normed by an RMS norm of this eps without a weight.
+  std::optional<float> embedding_eps;
   float logit_scale = 1;
   float logit_cap = 0;  // logits become cap * tanh(logit / cap); 0: they stay
   std::vector<BlockSpec> blocks;
@@ -430,7 +452,7 @@ struct ScaleGroup {
 
 std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block);
 
-/// All norms, in the order of the forward pass.
+/// All norms that have a weight, in the order of the forward pass.
 std::vector<NormSpec> list_norms(const BlockSpec& block);
 
 /// All that is neither a matrix nor a norm.

@@ -207,6 +207,7 @@ EmbeddingAndHead load_embedding_and_head(const Model& model, mx::Dtype dtype) {
       model.spec.head ? VocabTable(model, model.spec.head->path, dtype)
                       : embedding,
       model.spec.embedding_scale,
+      model.spec.embedding_eps,
       model.spec.logit_cap};
 }
 

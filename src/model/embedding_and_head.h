@@ -75,6 +75,7 @@ struct EmbeddingAndHead {
   std::optional<mx::array> final_norm_bias;
   VocabTable head;  // the embedding again where they are tied
   float embedding_scale = 1;
+  std::optional<float> embedding_eps;
   float logit_cap = 0;
   /// Whether an embedding that is packed is rounded to the model's type when
   /// it is expanded, as a dense one is; mlx-lm's packed one is not.

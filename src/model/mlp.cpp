@@ -1,6 +1,7 @@
 #include <mlx/ops.h>
 
 #include <array>
+#include <cmath>
 
 #include "model/block_parts.h"
 #include "ops/expert_linear.h"
@@ -13,15 +14,38 @@ namespace {
 mx::array
 activated(Activation activation, const mx::array& gate, const mx::array& up) {
   switch (activation) {
-    case Activation::silu:
-      return ops::swiglu(gate, up);
     case Activation::gelu:
       return ops::geglu(gate, up);
+    case Activation::gelu_erf:
+      return ops::gelu_erf_glu(gate, up);
     case Activation::clipped:
-    case Activation::relu2:
-      break;
+      return ops::clipped_glu(gate, up);
+    default:
+      return ops::swiglu(gate, up);
   }
-  return ops::clipped_glu(gate, up);
+}
+
+// Of an MLP without a gate, in x's type.
+mx::array
+curved(const MlpSpec& spec, const BlockWeights& weights, const mx::array& x) {
+  const auto parameter = [&](const ParameterSpec& own) {
+    return weights.parameters.at(own.name);
+  };
+  switch (spec.activation) {
+    case Activation::relu2:
+      return ops::relu2(x);
+    case Activation::gelu_erf:
+      return ops::gelu_erf(x);
+    case Activation::xielu:
+      return ops::xielu(
+          x,
+          parameter(spec.xielu->alpha_p),
+          parameter(spec.xielu->alpha_n),
+          parameter(spec.xielu->beta),
+          parameter(spec.xielu->eps));
+    default:
+      return ops::gelu(x);
+  }
 }
 
 std::vector<ops::ExpertWeight> stack_of(
@@ -112,7 +136,7 @@ mx::array mix_experts(
   auto expert = mx::take(flat, slot);
   auto x = ops::rows_of_slots(expert_source(spec, weights, input), order);
   std::optional<mx::array> gate;
-  if (spec.experts.gated()) {
+  if (spec.experts.gated) {
     gate = apply_stack(weights, spec.experts.gate, x, expert);
   }
   auto up = apply_stack(weights, spec.experts.up, x, expert);
@@ -145,18 +169,42 @@ mx::array mlp_wide(
   const auto wide = [&](const mx::array& gate, const mx::array& up) {
     return seen(activated(spec.activation, gate, up));
   };
-  if (!spec.gated()) {
-    return seen(ops::relu2(weights.linears.at(spec.up.path)(input)));
-  }
   if (spec.gate_up) {
     auto both = weights.linears.at(spec.gate_up->path)(input);
     const int half = both.shape(-1) / 2;
     return wide(last_axis(both, 0, half), last_axis(both, half, 2 * half));
   }
+  if (!spec.gated) {
+    return seen(
+        curved(spec, weights, weights.linears.at(spec.up.path)(input)));
+  }
   // What sees them is told of the gate first.
   const auto gate = weights.linears.at(spec.gate.path)(input);
   return wide(gate, weights.linears.at(spec.up.path)(input));
 }
+
+namespace {
+
+Routing mix_sparsely(const MoeSpec& spec, const mx::array& logits) {
+  const mx::array none(-INFINITY);
+  std::vector<mx::array> experts, scores;
+  auto masked = logits;
+  for (int i = 0; i < spec.chosen; ++i) {
+    const auto top = mx::max(masked, -1, true);
+    const auto expert = mx::stop_gradient(mx::argmax(masked, -1, true));
+    const auto far = mx::divide(
+        mx::subtract(top, logits), mx::maximum(mx::abs(logits), top));
+    const auto band =
+        mx::where(mx::greater(far, mx::array(2 * spec.jitter)), none, masked);
+    scores.push_back(
+        mx::take_along_axis(mx::softmax(band, -1, true), expert, -1));
+    experts.push_back(expert);
+    masked = mx::put_along_axis(masked, expert, none, -1);
+  }
+  return {mx::concatenate(experts, -1), mx::concatenate(scores, -1)};
+}
+
+}  // namespace
 
 Routing route(
     const MoeSpec& spec,
@@ -168,6 +216,9 @@ Routing route(
     weights.see(
         "the output of " + spec.router.path,
         mx::maximum(logits, mx::array(0.0f)));
+  }
+  if (spec.scores == MoeSpec::Scores::sparse_mixer) {
+    return mix_sparsely(spec, logits);
   }
   const auto all = spec.scores == MoeSpec::Scores::softmax
       ? mx::softmax(logits, -1, true)
@@ -225,7 +276,7 @@ mx::array expert_wide(
   const auto apply = [&](const LinearSpec& linear) {
     return weights.linears.at(part_path(linear.path, expert))(rows);
   };
-  if (!spec.experts.gated()) {
+  if (!spec.experts.gated) {
     return ops::relu2(apply(spec.experts.up));
   }
   return activated(

@@ -228,7 +228,11 @@ void claim_module(
 }
 
 void claim_norm(Claims& claims, const NormSpec& norm) {
-  claims.claim_float(norm.path + ".weight", {norm.size});
+  std::vector<int64_t> shape{norm.size};
+  if (norm.heads > 0) {
+    shape.insert(shape.begin(), norm.heads);
+  }
+  claims.claim_float(norm.path + ".weight", shape);
   if (norm.bias) {
     claims.claim_float(norm.path + ".bias", {norm.size});
   }

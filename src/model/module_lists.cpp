@@ -71,6 +71,9 @@ class Lister {
       add(attention.k, BlockInput::attention, normed);
       add(attention.v, BlockInput::attention, normed);
     }
+    if (attention.gate) {
+      add(*attention.gate, BlockInput::attention, normed);
+    }
     if (block_.side_scan) {
       add(block_.side_scan->scan.in, BlockInput::attention, normed);
     }
@@ -105,10 +108,11 @@ class Lister {
     }
     if (block_.mlp) {
       role_ = dense;
+      const bool shares = block_.parallel && !block_.mlp_norm;
       add_wide(
           *block_.mlp,
-          block_.parallel ? BlockInput::attention : BlockInput::mlp,
-          block_.parallel ? block_.path + ".self_attn" : normed);
+          shares ? BlockInput::attention : BlockInput::mlp,
+          shares ? block_.path + ".self_attn" : normed);
     }
     if (block_.moe) {
       add_experts(
@@ -162,7 +166,7 @@ class Lister {
     if (mlp.gate_up) {
       add(*mlp.gate_up, input, normed);
     } else {
-      if (mlp.gated()) {
+      if (mlp.gated) {
         add(mlp.gate, input, normed);
       }
       add(mlp.up, input, normed);
@@ -175,7 +179,7 @@ class Lister {
     if (input == BlockInput::wide) {
       stacks.add(experts.down, input, "");
     } else {
-      if (experts.gated()) {
+      if (experts.gated) {
         stacks.add(experts.gate, input, "");
       }
       stacks.add(experts.up, input, "");
@@ -282,6 +286,9 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
     }
   }
   if (block.parallel) {
+    if (block.mlp_norm) {
+      steps.front().push_back(BlockInput::mlp);
+    }
     steps.push_back({BlockInput::mixed, BlockInput::wide});
     return steps;
   }
@@ -298,7 +305,7 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
 std::vector<NormSpec> list_norms(const BlockSpec& block) {
   std::vector<NormSpec> norms;
   const auto add = [&](const std::optional<NormSpec>& norm) {
-    if (norm) {
+    if (norm && !norm->bare) {
       norms.push_back(*norm);
     }
   };
@@ -354,6 +361,12 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
   }
   if (block.moe && block.moe->correction) {
     parameters.push_back(*block.moe->correction);
+  }
+  if (block.mlp && block.mlp->xielu) {
+    const auto& xielu = *block.mlp->xielu;
+    parameters.insert(
+        parameters.end(),
+        {xielu.alpha_p, xielu.alpha_n, xielu.beta, xielu.eps});
   }
   return parameters;
 }

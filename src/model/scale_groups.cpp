@@ -105,17 +105,24 @@ class Groups {
                 latent.nope_dim));
       }
     } else if (attention.qkv) {
-      const int64_t first = (attention.heads + attention.kv_heads) * size;
+      const int64_t before = attention.by_group
+          ? repeat + 1
+          : attention.heads + attention.kv_heads;
+      const int64_t stride = attention.by_group ? (repeat + 2) * size : size;
       add_linear(
-          *attention.qkv, o, heads(attention.heads, repeat, size, size, first));
+          *attention.qkv,
+          o,
+          heads(attention.heads, repeat, size, stride, before * size));
     } else {
       add_linear(attention.v, o, heads(attention.heads, repeat, size, size, 0));
     }
   }
 
   void add_wide(const MlpSpec& mlp) {
-    // What is added to up's output does not scale with it.
-    if (mlp.activation == Activation::clipped) {
+    // What is added to up's output, or bends it, does not scale with it; a
+    // square's input scales with the root.
+    const bool bends = !mlp.gated && mlp.activation != Activation::relu2;
+    if (mlp.activation == Activation::clipped || bends) {
       return;
     }
     std::vector<int32_t> from(static_cast<size_t>(mlp.down.in));
@@ -132,8 +139,7 @@ class Groups {
         }
         return linear;
       };
-      add_linear(
-          part(mlp.up), part(mlp.down).path, from, mlp.gated() ? 1 : 0.5f);
+      add_linear(part(mlp.up), part(mlp.down).path, from, mlp.gated ? 1 : 0.5f);
     }
   }
 

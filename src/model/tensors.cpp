@@ -27,6 +27,9 @@ mx::array multiplied(const mx::array& tensor, const TensorSource& source) {
 
 // What one of the source's tensors becomes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.squeezed) {
+    return mx::squeeze(tensor);
+  }
   if (source.times != 1 || !source.row_times.empty()) {
     return multiplied(tensor, source);
   }
@@ -61,6 +64,9 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
 
 // The same of a shape; empty for one that it does not fit.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (source.squeezed) {
+    return shape.size() == 1 && shape[0] == 1 ? mx::Shape{} : shape;
+  }
   if (!source.row_times.empty()) {
     int64_t rows = 0;
     for (const auto& [count, own] : source.row_times) {
@@ -151,7 +157,7 @@ ModelTensors::ModelTensors(
     if (source.words) {
       info.dtype = mx::uint32;
     }
-    if (info.shape.empty()) {
+    if (info.shape.empty() && !source.squeezed) {
       corrupt("tensor " + first.name + " has a shape that makes no " + name);
     }
     info.bytes = mx::size_of(info.dtype);

@@ -83,7 +83,7 @@ void BlockStream::advance(size_t step, size_t batch) {
                 context_));
         break;
       case BlockInput::mlp:
-        if (spec_->attends) {
+        if (spec_->attends && !spec_->parallel) {
           after().put(batch, attended(batch));
         }
         break;
@@ -93,7 +93,9 @@ void BlockStream::advance(size_t step, size_t batch) {
           scanned_.clear();
         }
         if (spec_->mlp) {
-          auto read = spec_->parallel ? BlockInput::attention : BlockInput::mlp;
+          auto read = spec_->parallel && !spec_->mlp_norm
+              ? BlockInput::attention
+              : BlockInput::mlp;
           wide_.put(
               batch, mlp_wide(*spec_->mlp, *weights_, normed(read, batch)));
         }

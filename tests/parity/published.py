@@ -26,7 +26,7 @@ SIZES = {
     "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "query_pre_attn_scalar": 16, "rotary_dim": 8, "moe_num_experts": 4,
-    "moe_k": 2, "block_dim": HIDDEN, "block_ff_dim": 128,
+    "moe_k": 2, "kv_channels": PLAIN_HEAD, "block_dim": HIDDEN, "block_ff_dim": 128,
     "block_multiple_of": 32, "moe_shared_expert_intermediate_size": 64,
     "shared_intermediate_size": 128, "mamba_num_heads": 4,
     "mamba_head_dim": 16, "mamba_n_heads": 4, "mamba_d_head": 16,

@@ -13,6 +13,10 @@ refuse(ErrorCode code, const JsonView& config, const std::string& what) {
 
 }  // namespace
 
+void refuse_config(const JsonView& config, const std::string& what) {
+  refuse(ErrorCode::not_supported, config, what);
+}
+
 void use_plain_heads(StandardShape& shape, DecoderSpec& spec) {
   const int plain = static_cast<int>(shape.hidden / shape.heads);
   if (shape.head_dim != plain) {
