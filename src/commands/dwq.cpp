@@ -80,6 +80,14 @@ class Distillation {
     }
     session.describe_packing(teacher);
     session.note(teacher.spec.notes);
+    if (const auto& token = teacher.spec.token_inputs) {
+      if (teacher_part_.pipeline) {
+        session.refuse(
+            "--pipeline shares out blocks, of which each of this model reads "
+            "what " +
+            token->table + " holds of a token; leave it out");
+      }
+    }
     if (student_folder) {
       open_student(*student_folder);
     }

@@ -1,5 +1,6 @@
 #include <mlx/ops.h>
 
+#include "core/error.h"
 #include "model/block_parts.h"
 
 namespace pennyweight {
@@ -57,10 +58,13 @@ mx::array head_gate(
   return mx::astype(mx::logaddexp(wide, mx::array(0.0f)), gate.dtype());
 }
 
+// v by no projection of its own is what k gives; k and v of another block are
+// ready.
 Heads split_projections(
     const AttentionSpec& attention,
     const BlockWeights& weights,
-    const mx::array& input) {
+    const mx::array& input,
+    const std::optional<KeysAndValues>& shared) {
   const auto heads = [&](const mx::array& x, int count) {
     return split_heads(x, count, attention.head_dim);
   };
@@ -68,14 +72,21 @@ Heads split_projections(
     const auto project = [&](const LinearSpec& linear, int count) {
       return heads(weights.linears.at(linear.path)(input), count);
     };
+    const auto q = attention.gated
+        ? split_heads(
+              weights.linears.at(attention.q.path)(input),
+              attention.heads,
+              2 * attention.head_dim)
+        : project(attention.q, attention.heads);
+    if (shared) {
+      return {q, shared->keys, shared->values};
+    }
+    const auto k = project(attention.k, attention.kv_heads);
     Heads split{
-        attention.gated ? split_heads(
-                              weights.linears.at(attention.q.path)(input),
-                              attention.heads,
-                              2 * attention.head_dim)
-                        : project(attention.q, attention.heads),
-        project(attention.k, attention.kv_heads),
-        project(attention.v, attention.kv_heads)};
+        q,
+        k,
+        attention.keys_as_values ? k
+                                 : project(attention.v, attention.kv_heads)};
     if (attention.gated) {
       const int size = attention.head_dim;
       split.gate = last_axis(split.q, size, 2 * size);
@@ -110,6 +121,55 @@ mx::array norm_heads(
   }
   return mx::reshape(
       normed(*norm, weights, mx::flatten(x, 2, 3), dtype), x.shape());
+}
+
+mx::array
+rotated(const AttentionSpec& attention, const mx::array& x, int offset) {
+  if (attention.rope.dims == 0) {
+    return x;
+  }
+  auto table = make_rope_table(attention.rope, offset + x.shape(1));
+  return ops::rope(x, table, offset);
+}
+
+// Normed by no weight.
+mx::array norm_values(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  if (!attention.value_eps) {
+    return x;
+  }
+  const auto ones = mx::ones({attention.head_dim}, dtype);
+  auto y = ops::rms_norm(x, ones, *attention.value_eps, dtype);
+  weights.see("the values before " + attention.o.path, y);
+  return y;
+}
+
+// Ready for the attention.
+Heads plain_heads(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input,
+    int offset,
+    mx::Dtype dtype,
+    const std::optional<KeysAndValues>& shared) {
+  auto heads = split_projections(attention, weights, input, shared);
+  const auto norm = [&](const auto& own, const mx::array& x) {
+    return norm_heads(attention, own, weights, x, dtype);
+  };
+  if (attention.norms_behind_rope) {
+    heads.q = norm(attention.q_norm, rotated(attention, heads.q, offset));
+    heads.k = norm(attention.k_norm, rotated(attention, heads.k, offset));
+    return heads;
+  }
+  heads.q = rotated(attention, norm(attention.q_norm, heads.q), offset);
+  if (!shared) {
+    heads.k = rotated(attention, norm(attention.k_norm, heads.k), offset);
+    heads.v = norm_values(attention, weights, heads.v, dtype);
+  }
+  return heads;
 }
 
 mx::array query_latent(
@@ -175,15 +235,6 @@ Heads expand_latent(
   return {q, mx::stack(keys, 2), mx::stack(values, 2)};
 }
 
-mx::array
-rotated(const AttentionSpec& attention, const mx::array& x, int offset) {
-  if (attention.rope.dims == 0) {
-    return x;
-  }
-  auto table = make_rope_table(attention.rope, offset + x.shape(1));
-  return ops::rope(x, table, offset);
-}
-
 Heads latent_heads(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -191,6 +242,16 @@ Heads latent_heads(
     int offset,
     mx::Dtype dtype) {
   const auto& spec = *attention.latent;
+  if (const int keys = offset + input.shape(1);
+      spec.indexer && keys > spec.indexer->most) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        "a text of " + std::to_string(keys) + " tokens: beyond " +
+            std::to_string(spec.indexer->most) +
+            " (index_topk) this family attends to some of them alone, which "
+            "is not known here; take shorter sequences");
+  }
   auto q = split_heads(
       latent_queries(attention, weights, input, dtype),
       attention.heads,
@@ -253,11 +314,23 @@ mx::array latent_input(
   return last_axis(q, first, first + latent.nope_dim);
 }
 
-mx::array attention_mixed(
+KeysAndValues own_keys(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& input,
     const ForwardContext& context) {
+  const auto heads = plain_heads(
+      spec.attention, weights, input, 0, context.dtype, std::nullopt);
+  return {heads.k, heads.v};
+}
+
+mx::array attention_mixed(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context,
+    const std::optional<KeysAndValues>& shared,
+    std::optional<KeysAndValues>* own) {
   const AttentionSpec& attention = spec.attention;
   if (attention.delta) {
     return delta_mixed(*attention.delta, weights, input, context);
@@ -270,23 +343,12 @@ mx::array attention_mixed(
   }
   const int offset = context.cache ? context.cache->length : 0;
   const int length = input.shape(1);
-  const auto plain = [&] {
-    auto heads = split_projections(attention, weights, input);
-    const auto norm = [&](const auto& own, const mx::array& x) {
-      return norm_heads(attention, own, weights, x, context.dtype);
-    };
-    if (attention.norms_behind_rope) {
-      heads.q = norm(attention.q_norm, rotated(attention, heads.q, offset));
-      heads.k = norm(attention.k_norm, rotated(attention, heads.k, offset));
-      return heads;
-    }
-    heads.q = rotated(attention, norm(attention.q_norm, heads.q), offset);
-    heads.k = rotated(attention, norm(attention.k_norm, heads.k), offset);
-    return heads;
-  };
   auto heads = attention.latent
       ? latent_heads(attention, weights, input, offset, context.dtype)
-      : plain();
+      : plain_heads(attention, weights, input, offset, context.dtype, shared);
+  if (own) {
+    *own = KeysAndValues{heads.k, heads.v};
+  }
   if (attention.growth_beta != 0) {
     heads.q = mx::astype(
         mx::multiply(heads.q, growth(attention, offset, length)),

@@ -58,6 +58,16 @@ struct ParameterSpec {
   bool keeps_type = false;  // mlx-lm's cast_predicate excepts it from casts
 };
 
+/// Chooses keys for latent attention (DeepSeek sparse attention). Up to `most`
+/// all are chosen, and it has no part in the result; longer texts are not run.
+struct IndexerSpec {
+  LinearSpec q;        // of the query latent
+  LinearSpec k;        // of what the attention reads
+  LinearSpec weights;  // the same
+  NormSpec k_norm;
+  int most = 0;
+};
+
 /// Queries, keys and values by way of a latent (multi-head latent attention,
 /// arXiv 2405.04434): q_b(norm(q_a(x))) or q(x); kv_a(x) gives the latent of
 /// keys and values and, behind it, rope_dim key channels that all heads
@@ -75,6 +85,7 @@ struct LatentSpec {
   int nope_dim = 0;
   int rope_dim = 0;
   int value_dim = 0;
+  std::optional<IndexerSpec> indexer;
 };
 
 /// Linear attention by the gated delta rule (ops/gated_delta.h) behind a short
@@ -169,6 +180,24 @@ struct AttentionSpec {
   bool wide_scores = false;
   /// One more score a head, whose value is nothing.
   std::optional<ParameterSpec> sinks;  // [heads]
+  /// Values are what k gives, before the keys' norm: there is no v.
+  bool keys_as_values = false;
+  std::optional<float> value_eps;  // values are normed, without a weight
+  /// The block whose keys and values the queries read, kv_heads of them and
+  /// ready: there is neither k nor v. -1: the block's own.
+  int keys_of = -1;
+};
+
+/// Keys and values that blocks behind their own read: columns [keys of all
+/// heads, values of all heads] beside the residual stream.
+struct SharedKeys {
+  int block = 0;  // whose they are
+  int kv_heads = 0;
+  int head_dim = 0;
+
+  int columns() const {
+    return 2 * kv_heads * head_dim;
+  }
 };
 
 /// gelu is the one with tanh, gelu_erf the exact one; clipped is gpt_oss's
@@ -224,6 +253,23 @@ struct MoeSpec {
   std::optional<LinearSpec> latent_in, latent_out;
   /// BlockSpec::mlp's result is multiplied by the sigmoid of this [1, in].
   std::optional<LinearSpec> shared_gate;
+  /// What the experts read, in place of BlockSpec::mlp_norm's, and norms of
+  /// what they and what the MLP beside them give.
+  std::optional<NormSpec> norm, post, mlp_post;
+  /// The router reads the residual stream, normed by this / sqrt(hidden) with
+  /// `router_eps`, in place of what the MLP reads.
+  std::optional<ParameterSpec> router_scale;  // [hidden]
+  float router_eps = 0;
+  /// Multiplies the scores of each expert, at last.
+  std::optional<ParameterSpec> expert_scale;  // [experts]
+};
+
+/// What a token brings to a block by itself (TokenInputsSpec):
+/// x += post(out(gelu(gate(x)) * input)).
+struct TokenGateSpec {
+  LinearSpec gate;  // [size, hidden]
+  LinearSpec out;   // [hidden, size]
+  NormSpec post;
 };
 
 /// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
@@ -245,6 +291,13 @@ struct BlockSpec {
   /// mlx-lm keeps a float16 residual stream within its range.
   bool clips_residual = false;
   bool parallel = false;
+  /// Behind the MLP.
+  std::optional<TokenGateSpec> token_gate;
+  /// Multiplies what the block gives.
+  std::optional<ParameterSpec> scalar;  // [1]
+  /// What stands beside the residual stream in what the block reads, and in
+  /// what it gives (model/stream/columns.h).
+  std::vector<SharedKeys> reads, gives;
 
   bool has_mlp() const {
     return mlp || moe;
@@ -302,6 +355,20 @@ struct TensorSource {
   }
 };
 
+/// What a token brings to each block, [blocks, size] (Gemma's per-layer
+/// embeddings): (norm(projection(x) * projection_scale) + table[token] *
+/// table_scale) * scale, x being the token's embedding.
+struct TokenInputsSpec {
+  std::string table;  // weight [vocab, blocks * size]
+  int64_t vocab = 0;
+  int64_t size = 0;
+  float table_scale = 1;
+  LinearSpec projection;  // [blocks * size, hidden]
+  float projection_scale = 1;
+  NormSpec norm;  // over size
+  float scale = 1;
+};
+
 struct DecoderSpec {
   std::string family;  // config.json's model_type
   int64_t hidden = 0;
@@ -310,8 +377,11 @@ struct DecoderSpec {
   float embedding_scale = 1;
   /// Embeddings are normed by an RMS norm of this eps without a weight.
   std::optional<float> embedding_eps;
+  /// mlx-lm holds it in the type that the model runs in.
+  bool embedding_scale_in_type = false;
   float logit_scale = 1;
   float logit_cap = 0;  // logits become cap * tanh(logit / cap); 0: they stay
+  std::optional<TokenInputsSpec> token_inputs;
   std::vector<BlockSpec> blocks;
   NormSpec final_norm;
   std::optional<LinearSpec> head;  // absent: the embedding is the head too
@@ -369,8 +439,11 @@ enum class BlockInput {
   scanned,      // what a scan beside it gives
   mlp,          // the normed residual stream; of an expert its tokens'
   latent,       // of an expert its tokens', by way of MoeSpec::latent_in
+  router,       // the residual stream, normed for a router alone
   wide,         // the activated product of gate and up
   summed,       // the experts' sum, which MoeSpec::latent_out reads
+  token,        // the residual stream behind the MLP
+  token_wide,   // what the token brings, gated
 };
 
 /// A matrix, in the order of the forward pass.
@@ -425,35 +498,10 @@ std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block);
 /// they read: inputs of one step do not depend on that step's linears.
 std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block);
 
-/// What can take over a scale of the input channels of `linears`: dividing
-/// the previous op's output channel by what its input channels are multiplied
-/// by leaves the model's function as it was.
-struct ScaleGroup {
-  enum class Previous {
-    norm,    // weight[c] /= s[c]
-    linear,  // weight[c, :] and bias[c] /= s[c]
-  };
-
-  Previous kind = Previous::norm;
-  std::string previous;
-  float offset = 0;   // of the norm
-  bool bias = false;  // of the norm
-  std::vector<std::string> linears;
-  int64_t channels = 0;  // input channels of the linears
-  /// The output channel of `previous` that feeds each input channel; empty:
-  /// they are the same. Where one feeds several (v_proj to o_proj of grouped
-  /// queries), their scales must be equal.
-  std::vector<int32_t> from;
-  int64_t outputs = 0;  // of `previous`
-  /// Output channels are divided by the scales to this power: 0.5 where what
-  /// they give is squared.
-  float power = 1;
-};
-
-std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block);
-
 /// All norms that have a weight, in the order of the forward pass.
 std::vector<NormSpec> list_norms(const BlockSpec& block);
+/// Those outside the blocks.
+std::vector<NormSpec> list_outer_norms(const DecoderSpec& spec);
 
 /// All that is neither a matrix nor a norm.
 std::vector<ParameterSpec> list_parameters(const BlockSpec& block);

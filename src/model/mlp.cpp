@@ -127,8 +127,8 @@ void see_experts(
 mx::array mix_experts(
     const MoeSpec& spec,
     const BlockWeights& weights,
-    const mx::array& input) {
-  auto routing = route(spec, weights, input);
+    const mx::array& input,
+    const Routing& routing) {
   auto flat = mx::flatten(routing.experts);
   const auto slot = mx::argsort(flat);
   const ops::RowOrder order{
@@ -175,8 +175,7 @@ mx::array mlp_wide(
     return wide(last_axis(both, 0, half), last_axis(both, half, 2 * half));
   }
   if (!spec.gated) {
-    return seen(
-        curved(spec, weights, weights.linears.at(spec.up.path)(input)));
+    return seen(curved(spec, weights, weights.linears.at(spec.up.path)(input)));
   }
   // What sees them is told of the gate first.
   const auto gate = weights.linears.at(spec.gate.path)(input);
@@ -205,6 +204,31 @@ Routing mix_sparsely(const MoeSpec& spec, const mx::array& logits) {
 }
 
 }  // namespace
+mx::array experts_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  return spec.moe->norm ? normed(*spec.moe->norm, weights, x, context.dtype)
+                        : mlp_input(spec, weights, x, context);
+}
+
+mx::array router_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  const auto& scale = spec.moe->router_scale;
+  if (!scale) {
+    return mlp_input(spec, weights, x, context);
+  }
+  const float root = 1 / std::sqrt(static_cast<float>(x.shape(-1)));
+  return ops::rms_norm(
+      x,
+      mx::multiply(weights.parameters.at(scale->name), mx::array(root)),
+      spec.moe->router_eps,
+      context.dtype);
+}
 
 Routing route(
     const MoeSpec& spec,
@@ -250,6 +274,11 @@ Routing route(
   if (spec.scale != 1) {
     scores = mx::multiply(scores, mx::array(spec.scale));
   }
+  if (spec.expert_scale) {
+    scores = mx::multiply(
+        scores,
+        mx::take(weights.parameters.at(spec.expert_scale->name), experts));
+  }
   return {experts, scores};
 }
 
@@ -265,7 +294,9 @@ mx::array expert_sum(
     const MoeSpec& spec,
     const BlockWeights& weights,
     const mx::array& input) {
-  return mx::astype(mix_experts(spec, weights, input), input.dtype());
+  return mx::astype(
+      mix_experts(spec, weights, input, route(spec, weights, input)),
+      input.dtype());
 }
 
 mx::array expert_wide(
@@ -299,19 +330,27 @@ mx::array mlp_output(
               spec, spec.mlp_post, weights, residual, down(*wide, mx::float32));
     return held_residual(spec, weights, spec.mlp->down.path, x);
   }
-  auto input = mlp_input(spec, weights, residual, context);
-  const auto tokens = mx::flatten(input, 0, 1);
-  auto part = spec.moe->latent_out
-      ? weights.linears.at(spec.moe->latent_out->path)(
-            expert_sum(*spec.moe, weights, tokens), mx::float32)
-      : mix_experts(*spec.moe, weights, tokens);
+  const MoeSpec& moe = *spec.moe;
+  const auto rows = [](const mx::array& x) { return mx::flatten(x, 0, 1); };
+  const auto input = experts_input(spec, weights, residual, context);
+  const auto read = rows(router_input(spec, weights, residual, context));
+  auto part = moe.latent_out
+      ? weights.linears.at(moe.latent_out->path)(
+            expert_sum(moe, weights, rows(input)), mx::float32)
+      : mix_experts(moe, weights, rows(input), route(moe, weights, read));
   part = mx::reshape(part, residual.shape());
+  if (moe.post) {
+    part = normed(*moe.post, weights, part, mx::float32);
+  }
   if (spec.mlp) {
     auto shared = weights.linears.at(spec.mlp->down.path)(*wide, mx::float32);
-    if (const auto& gate = spec.moe->shared_gate) {
+    if (const auto& gate = moe.shared_gate) {
       shared = mx::multiply(
           shared,
           mx::sigmoid(weights.linears.at(gate->path)(input, mx::float32)));
+    }
+    if (moe.mlp_post) {
+      shared = normed(*moe.mlp_post, weights, shared, mx::float32);
     }
     part = mx::add(part, shared);
   }
@@ -321,6 +360,42 @@ mx::array mlp_output(
       weights,
       "the experts of " + spec.path,
       add_part(spec, spec.mlp_post, weights, residual, part));
+}
+
+mx::array token_wide(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& input,
+    const ForwardContext& context) {
+  const auto& linear = weights.linears.at(spec.token_gate->gate.path);
+  // Dense, or what serves the product, and so its bits, would depend on what
+  // stands beside the stream.
+  const auto dense = [&](const mx::array& x) {
+    return mx::contiguous(mx::astype(x, context.dtype));
+  };
+  return ops::geglu(linear(dense(residual)), dense(input));
+}
+
+mx::array block_end(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const std::optional<mx::array>& wide) {
+  auto x = residual;
+  if (const auto& token = spec.token_gate) {
+    x = add_part(
+        spec,
+        token->post,
+        weights,
+        x,
+        weights.linears.at(token->out.path)(*wide, mx::float32));
+  }
+  if (spec.scalar) {
+    x = mx::multiply(x, weights.parameters.at(spec.scalar->name));
+  }
+  const bool changed = spec.token_gate || spec.scalar;
+  return changed ? held_residual(spec, weights, spec.path, x) : x;
 }
 
 mx::array parallel_output(

@@ -318,7 +318,9 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
       claims.claim_float(parameter.name, parameter.shape);
     }
   }
-  claim_norm(claims, model.spec.final_norm);
+  for (const NormSpec& norm : list_outer_norms(model.spec)) {
+    claim_norm(claims, norm);
+  }
   drop_zero_biases(claims, model);
   leave_dropped(claims, model);
   claims.finish();

@@ -56,7 +56,9 @@ ModelSize model_size(const Model& model) {
           static_cast<int64_t>(info.bytes) / size_of(info.dtype);
     }
   }
-  add(model.spec.final_norm.path);
+  for (const NormSpec& norm : list_outer_norms(model.spec)) {
+    add(norm.path);
+  }
   total.bits_per_weight =
       8.0 * static_cast<double>(total.bytes) / total.parameters;
   return total;

@@ -1,8 +1,9 @@
 // Which op can take over scales of which linears' inputs.
 
 #include <numeric>
+#include <optional>
 
-#include "model/decoder_spec.h"
+#include "model/scale_groups.h"
 
 namespace pennyweight {
 
@@ -44,11 +45,14 @@ class Groups {
          .power = power});
   }
 
-  /// Linears of the block that read `input`.
-  std::vector<std::string> readers(BlockInput input) const {
+  /// Linears of the block that read `input`; experts, or others, alone.
+  std::vector<std::string> readers(
+      BlockInput input,
+      std::optional<bool> experts = std::nullopt) const {
     std::vector<std::string> paths;
     for (const ModuleSpec& module : list_modules(block_)) {
-      if (module.input == input) {
+      if (module.input == input &&
+          module.expert == experts.value_or(module.expert)) {
         paths.push_back(module.path);
       }
     }
@@ -74,8 +78,9 @@ class Groups {
     const int repeat =
         attention.kv_heads ? attention.heads / attention.kv_heads : 1;
     const int64_t size = attention.head_dim;
-    if (!block_.attends || attention.delta) {
-      return;  // a norm that all heads share stands before delta's o
+    if (!block_.attends || attention.delta || attention.value_eps ||
+        attention.keys_of >= 0) {
+      return;  // a norm stands before o, or another block's values
     }
     if (attention.scan) {
       add_norm(attention.scan->norm, {o});
@@ -166,7 +171,12 @@ std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block) {
   if (block.side_scan) {
     list.add_norm(block.side_scan->scan.norm, {block.side_scan->out.path});
   }
-  list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp));
+  if (block.moe && block.moe->norm) {
+    list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp, false));
+    list.add_norm(block.moe->norm, list.readers(BlockInput::mlp, true));
+  } else {
+    list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp));
+  }
   if (block.mlp) {
     list.add_wide(*block.mlp);
   }

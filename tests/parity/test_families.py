@@ -102,7 +102,7 @@ def config_of(family):
     text = make_config(INNER[family], changes)
     config = {"model_type": family, "text_config": text,
               "vision_config": {"hidden_size": 48}, "image_token_index": 7}
-    if family == "gemma3":
+    if family in ("gemma3", "gemma4"):
         config["vocab_size"] = text.pop("vocab_size")
     return config
 

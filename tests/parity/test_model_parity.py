@@ -357,9 +357,12 @@ def random_model(config, seed=0):
             # Below 0 they would tie with the zeros of groups left out.
             noise = 0.3 * abs(noise)
         elif "norm" in path:
-            # Gemma's norms add 1 to their weights.
-            offset = 0 if config["model_type"].startswith("gemma") else 1
-            noise = offset + 0.3 * noise
+            # Gemma's norms add 1 to their weights, up to Gemma 3.
+            adds = config["model_type"].startswith(
+                ("gemma2", "gemma3")) or config["model_type"] == "gemma"
+            noise = (0 if adds else 1) + 0.3 * noise
+        elif path.endswith(("scale", "scalar")):
+            noise = 1 + 0.3 * noise
         elif "embed" not in path:
             noise = 1.5 * noise / math.sqrt(value.shape[-1])
         return mx.array(noise.astype(np.float32))

@@ -232,7 +232,8 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
 
 void read_rope_parameters(const ModelClass& type, ClassConfig& config) {
   // These read rope_parameters by layer type.
-  if (type.name == "laguna" || type.name == "mellum") {
+  if (type.name == "gemma4_text" || type.name == "laguna" ||
+      type.name == "mellum") {
     return;
   }
   if (reads_parameters_alone(type)) {

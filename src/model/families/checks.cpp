@@ -70,7 +70,9 @@ void add_stored_names(
       add(parameter.name);
     }
   }
-  add_norm(spec.final_norm);
+  for (const NormSpec& norm : list_outer_norms(spec)) {
+    add_norm(norm);
+  }
 }
 
 void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {

@@ -4,28 +4,6 @@
 
 namespace pennyweight {
 
-// mlx_lm/models/gemma.py, the first generation: the exact gelu.
-DecoderSpec read_gemma(const FamilyInput& input) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec, "gelu");
-  auto shape = read_standard_shape(config);
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = true;
-  drop_head(input, spec);
-  read_plain_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
-  spec.embedding_scale =
-      static_cast<float>(std::sqrt(static_cast<double>(shape.hidden)));
-  for (BlockSpec& block : spec.blocks) {
-    block.attention_norm->offset = 1;
-    block.mlp_norm->offset = 1;
-    block.mlp->activation = Activation::gelu_erf;
-  }
-  spec.final_norm.offset = 1;
-  return spec;
-}
-
 // mlx_lm/models/gemma2.py: norms that add 1 before and behind, and capped
 // scores and logits. It knows no sliding windows.
 DecoderSpec read_gemma2(const FamilyInput& input) {

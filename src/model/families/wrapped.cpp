@@ -64,6 +64,11 @@ DecoderSpec read_language_model(
       }
     }
   }
+  for (auto& [name, source] : spec.sources) {
+    if (source.name.starts_with(kWrapped)) {
+      source.name = stored(source.name);
+    }
+  }
   add_stored_names(stored, spec);
   return spec;
 }

@@ -8,6 +8,7 @@
 #include "method/widths/cost_sums.h"
 #include "model/finite.h"
 #include "model/gradients.h"
+#include "model/stream/columns.h"
 #include "ops/rounding/quantize.h"
 #include "pass/block_stream.h"
 #include "run/block_task.h"
@@ -19,8 +20,9 @@ namespace {
 
 const QuantSpec kTypical{"affine", 4, 64};
 
-mx::array embedded(const EmbeddingAndHead& tables, const TokenBatch& batch) {
-  auto x = embed(tables, batch.tokens);
+mx::array
+embedded(const EmbeddingAndHead& tables, const TokenBatch& batch, int columns) {
+  auto x = padded_input(embed(tables, batch.tokens), columns);
   mx::eval(x);
   return x;
 }
@@ -41,7 +43,8 @@ BlockProbe::BlockProbe(
       context_{.dtype = model.dtype},
       weights_(
           load_block(model, spec.index, model.dtype, PackedWeights::expand)),
-      x_(embedded(tables, batches.front())) {
+      x_(embedded(tables, batches.front(), input_columns(spec))),
+      dy_(embedded(tables, batches.front(), given_columns(spec))) {
   for (const ModuleSpec& module : list_modules(spec)) {
     const auto& linear = weights_.linears.at(module.path);
     if (module.packable && fits(kTypical, module.in)) {
@@ -65,7 +68,7 @@ BlockRates BlockProbe::measure(std::map<int64_t, WidthSample>& widths) {
   }) / tokens;
   CostSums sums(spec_);
   rates.costs = sampler_.seconds([&] {
-    sums.add(weights_, batches_.front(), x_, x_, context_);
+    sums.add(weights_, batches_.front(), x_, dy_, context_);
   }) / tokens;
   measure_walk(rates, widths);
   measure_gradients(rates);
@@ -85,8 +88,8 @@ void BlockProbe::measure_walk(
     BlockStream full(batches_, settings, budget);
     settings.keep_start = true;
     BlockStream quantized(batches_, settings, budget);
-    full.embed(tables_);
-    quantized.embed(tables_);
+    full.embed_for(spec_, tables_);
+    quantized.embed_for(spec_, tables_);
     const auto found = spec_.moe ? walk_experts(plan, full, quantized, widths)
                                  : walk(plan, full, quantized, widths);
     sums.push_back(found.sums);
@@ -221,7 +224,7 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
     auto y = run_block(spec_, expanded, x_, context_);
     mx::eval(y);
     expand();
-    auto made = block_gradients(spec_, expanded, paths, x_, x_, context_);
+    auto made = block_gradients(spec_, expanded, paths, x_, dy_, context_);
     std::vector<mx::array> wanted{made.x};
     for (const auto& [path, dense] : made.weights) {
       auto own = ops::group_gradients(packed_.at(path), dense);
@@ -234,10 +237,10 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
 
 void BlockProbe::measure_generation(BlockRates& rates) {
   constexpr int kPrompts = 3;
-  const int hidden = static_cast<int>(model_.spec.hidden);
+  const int columns = x_.shape(-1);
   auto x = mx::contiguous(mx::reshape(
-      mx::slice(mx::reshape(x_, {-1, hidden}), {0, 0}, {kPrompts, hidden}),
-      {kPrompts, 1, hidden}));
+      mx::slice(mx::reshape(x_, {-1, columns}), {0, 0}, {kPrompts, columns}),
+      {kPrompts, 1, columns}));
   mx::eval(x);
   rates.next = sampler_.seconds([&] {
     const auto weights = load_block(model_, spec_.index, model_.dtype);
