@@ -40,12 +40,16 @@ def run(command: str, options: Mapping[str, Any], progress: Progress = None
             folders["dataset"][name] = {"folder": folder}
         names = json.loads(_core.hub_names(command, given))
         names["dataset"] = [own for own in names["dataset"] if own != name or not folder]
+        streams, finished = None, False
         try:
-            if any(names.values()):
+            if names["model"] or names["dataset"] or names["text"]:
                 from pennyweight.fetch import fetch_here
-                fetch_here(names, folders, shows=progress is True)
+                streams = fetch_here(names, folders, shows=progress is True)
             report = _core.run(command, given, json.dumps(folders), listener, _warn)
+            finished = True
         finally:
+            if streams:
+                streams.close(finished)
             if isinstance(listener, Bar):
                 listener.close()
             if text_before is None:

@@ -61,6 +61,7 @@ def quantize(
     dwq_samples: int | None = None,
     drop_mtp: bool = False,
     resume: bool = False,
+    stream: bool = False,
     stages: str | None = None,
     progress: Progress = None,
 ) -> QuantizeReport:
@@ -115,6 +116,8 @@ def quantize(
             carried in mtp.safetensors.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
+        stream: Of a hub id: fetch a file of weights, use it and let it go, so that the
+            disk holds two of them at most.
         stages: Stages to try, in this order, such as nearest,gptq,dwq: those of
             `effort`, or any method by its name.
         progress: True shows a bar, in a notebook a notebook's; a function is called
@@ -152,6 +155,7 @@ def quantize(
         "dwq-samples": dwq_samples,
         "drop-mtp": drop_mtp,
         "resume": resume,
+        "stream": stream,
         "stages": stages,
     }, progress))
 
@@ -383,6 +387,7 @@ def convert(
     drop_mtp: bool = False,
     at_least: list[str] | None = None,
     keep: list[str] | None = None,
+    stream: bool = False,
     progress: Progress = None,
 ) -> ConvertReport:
     """Quantize by rounding to nearest, as mlx_lm.convert does.
@@ -413,6 +418,8 @@ def convert(
         at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
             may be given again.
         keep: PATTERN: leave these modules unquantized; may be given again.
+        stream: Of a hub id: fetch a file of weights, use it and let it go, so that the
+            disk holds two of them at most.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -438,6 +445,7 @@ def convert(
         "drop-mtp": drop_mtp,
         "at-least": at_least,
         "keep": keep,
+        "stream": stream,
     }, progress))
 
 

@@ -16,10 +16,13 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pennyweight.hub import (STOPS, Refused, checked_token, explain, on_stop,
                              passes, patiently, quieten, shown)
+
+if TYPE_CHECKING:
+    from pennyweight.stream import Streams
 
 # What run/fetched.h reads.
 FETCHED = "PENNYWEIGHT_FETCHED"
@@ -195,10 +198,19 @@ def answer_for(kind, name, bars=None):
     return answer
 
 
-def hand_over(names: "dict[str, Any]") -> None:
+def streams_for(names):
+    """Where models are to come file by file: who brings them. Else nobody."""
+    if not names.get("stream"):
+        return None
+    from pennyweight.stream import Streams
+    return Streams()
+
+
+def hand_over(names: "dict[str, Any]") -> "Streams | None":
     """Fetches what is named, for the command line of this process. Errors are for
     it to tell, in its own way: when the user stops this, the process begins
-    anew with that to tell, and without the threads that fetch."""
+    anew with that to tell, and without the threads that fetch. What is returned
+    is to be closed after the run."""
     answers = {"model": {}, "dataset": {}}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -220,7 +232,8 @@ def hand_over(names: "dict[str, Any]") -> None:
     if names["text"] and (why := fetch_text()):
         os.environ["PENNYWEIGHT_NO_TEXT"] = why
     if not names["model"] and not names["dataset"]:
-        return
+        return None
+    streams = streams_for(names)
     release = on_stop(stop)
     shows = names["progress"] and is_first()
     quieten(bars=shows)
@@ -228,9 +241,12 @@ def hand_over(names: "dict[str, Any]") -> None:
         for name in names[kind]:
             if shows:
                 print(f"fetch: {name}", file=sys.stderr)
-            answers[kind][name] = answer_for(kind, name)
+            answers[kind][name] = (
+                streams.answer_for(name) if streams and kind == "model"
+                else answer_for(kind, name))
     release()
     set_variable()
+    return streams
 
 
 def stoppable_bars(stopped):
@@ -267,21 +283,24 @@ def library_quiet(bars):
 
 
 def fetch_here(names: "dict[str, Any]", answers: "dict[str, dict[str, Any]]",
-               shows: bool) -> None:
+               shows: bool) -> "Streams | None":
     """The same in a process that is not ours. A thread fetches, so that Ctrl-C is
     heard by this one, which waits; what is begun then ends at its next bytes."""
     if names["text"] and (why := fetch_text()):
         os.environ["PENNYWEIGHT_NO_TEXT"] = why
     if not names["model"] and not names["dataset"]:
-        return
+        return None
     stopped = threading.Event()
+    streams = streams_for(names)
 
     def work():
         bars = stoppable_bars(stopped)
         for kind in answers:
             for name in names[kind]:
                 if not stopped.is_set():
-                    answers[kind][name] = answer_for(kind, name, bars)
+                    answers[kind][name] = (
+                        streams.answer_for(name) if streams and kind == "model"
+                        else answer_for(kind, name, bars))
 
     with library_quiet(bars=shows and is_first()):
         thread = threading.Thread(target=work, daemon=True)
@@ -293,3 +312,4 @@ def fetch_here(names: "dict[str, Any]", answers: "dict[str, dict[str, Any]]",
             stopped.set()
             thread.join(2)
             raise
+    return streams

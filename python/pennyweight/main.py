@@ -8,6 +8,7 @@ import sys
 
 def main() -> None:
     words = sys.argv[1:]
+    streams, code = None, 1
     try:
         if words[:1] == ["upload"]:
             from pennyweight.upload import upload
@@ -18,8 +19,11 @@ def main() -> None:
             names = _core.hub_names_of_line(words)
         if names:
             from pennyweight.fetch import hand_over
-            hand_over(json.loads(names))
+            streams = hand_over(json.loads(names))
         code = _core.main(words)
     except KeyboardInterrupt:
         code = 130
+    finally:
+        if streams:
+            streams.close(finished=code == 0)
     sys.exit(code)

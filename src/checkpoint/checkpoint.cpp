@@ -25,7 +25,7 @@ struct Checkpoint::Impl {
 
   mx::array load_stored(const std::string& name) const {
     const auto& source = files.sources.at(name);
-    return SafetensorsFile::load(source.file, source.entry);
+    return SafetensorsFile::load(files.file_of(source), source.entry);
   }
 
   LoadStored loader() const {
@@ -67,16 +67,20 @@ Checkpoint::~Checkpoint() = default;
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
 
-Checkpoint Checkpoint::open(const fs::path& folder) {
+Checkpoint Checkpoint::open(
+    const fs::path& folder,
+    std::shared_ptr<ShardProvider> provider) {
   try {
-    return open_folder(folder);
+    return open_folder(folder, std::move(provider));
   } catch (const fs::filesystem_error& error) {
     throw io_error(
         "checkpoint", "can't read", folder.string(), error.code().value());
   }
 }
 
-Checkpoint Checkpoint::open_folder(const fs::path& folder) {
+Checkpoint Checkpoint::open_folder(
+    const fs::path& folder,
+    std::shared_ptr<ShardProvider> provider) {
   auto impl = std::make_unique<Impl>();
   impl->folder = folder;
   std::error_code ignored;
@@ -95,7 +99,7 @@ Checkpoint Checkpoint::open_folder(const fs::path& folder) {
   }
   const auto entries = read_quantization_entries(impl->config, folder);
   try {
-    impl->files.open(folder);
+    impl->files.open(folder, std::move(provider));
     impl->show_packed(entries);
   } catch (const Error& error) {
     const std::string what = error.what();
@@ -188,7 +192,7 @@ mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
   entry.begin += uint64_t(first) * row;
   entry.end = entry.begin + uint64_t(count) * row;
   entry.shape[0] = count;
-  return SafetensorsFile::load(source.file, entry);
+  return SafetensorsFile::load(impl_->files.file_of(source), entry);
 }
 
 const PackedTensor* Checkpoint::find_packed(const std::string& name) const {
@@ -211,7 +215,23 @@ void Checkpoint::read(
     uint64_t end,
     const std::function<void(const char* data, size_t bytes)>& use) const {
   const auto& source = impl_->files.sources.at(name);
-  source.file->read(source.entry.begin + begin, source.entry.begin + end, use);
+  impl_->files.file_of(source)->read(
+      source.entry.begin + begin, source.entry.begin + end, use);
+}
+
+bool Checkpoint::is_streamed() const {
+  return impl_->files.held != nullptr;
+}
+
+int64_t Checkpoint::fetched_bytes() const {
+  const auto& held = impl_->files.held;
+  return held ? held->fetched_bytes() : 0;
+}
+
+void Checkpoint::release(const std::string& file) const {
+  if (impl_->files.held) {
+    impl_->files.held->release(file);
+  }
 }
 
 const FileStamp& Checkpoint::stamp(const std::string& name) const {

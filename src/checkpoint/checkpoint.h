@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/shard_provider.h"
 #include "checkpoint/tensor_info.h"
 #include "core/files/dir_handle.h"
 #include "core/json_fwd.h"
@@ -36,7 +37,10 @@ class PackedTensor;
 /// they are stored as are not.
 class Checkpoint {
  public:
-  static Checkpoint open(const fs::path& folder);
+  /// `provider`: who brings the files, where the folder has but their stubs.
+  static Checkpoint open(
+      const fs::path& folder,
+      std::shared_ptr<ShardProvider> provider = nullptr);
   ~Checkpoint();
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -81,6 +85,14 @@ class Checkpoint {
       uint64_t end,
       const std::function<void(const char* data, size_t bytes)>& use) const;
 
+  /// Whether files are brought when they are read, so that it is best to read
+  /// them one after the other.
+  bool is_streamed() const;
+  /// Of whole files, each as often as it was brought.
+  int64_t fetched_bytes() const;
+  /// Says that a file, by its name in the folder, isn't read any more for now.
+  void release(const std::string& file) const;
+
   /// Of the file that a tensor is read from, when it was opened.
   const FileStamp& stamp(const std::string& name) const;
   /// io Error that names a file which has been written to since it was opened:
@@ -89,7 +101,9 @@ class Checkpoint {
 
  private:
   struct Impl;
-  static Checkpoint open_folder(const fs::path& folder);
+  static Checkpoint open_folder(
+      const fs::path& folder,
+      std::shared_ptr<ShardProvider> provider);
   const PackedTensor* find_packed(const std::string& name) const;
   explicit Checkpoint(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

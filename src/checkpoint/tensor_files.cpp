@@ -22,7 +22,12 @@ std::string first_of(const std::string& name, int64_t count) {
 
 }  // namespace
 
-void TensorFiles::open(const fs::path& of) {
+void TensorFiles::open(
+    const fs::path& of,
+    std::shared_ptr<ShardProvider> provider) {
+  if (provider) {
+    held = std::make_unique<HeldFiles>(std::move(provider));
+  }
   folder_ = of;
   index_ = read_weight_index(folder_);
   add_files();
@@ -43,13 +48,13 @@ void TensorFiles::put(const Source& source) {
   sources.insert_or_assign(entry.name, source);
 }
 
-bool TensorFiles::are_equal(const Source& a, const Source& b) {
+bool TensorFiles::are_equal(const Source& a, const Source& b) const {
   if (a.entry.dtype != b.entry.dtype || a.entry.shape != b.entry.shape ||
       a.entry.byte_type != b.entry.byte_type) {
     return false;
   }
-  const auto left = SafetensorsFile::load(a.file, a.entry);
-  const auto right = SafetensorsFile::load(b.file, b.entry);
+  const auto left = SafetensorsFile::load(file_of(a), a.entry);
+  const auto right = SafetensorsFile::load(file_of(b), b.entry);
   return left.nbytes() == 0 ||
       std::memcmp(left.data<char>(), right.data<char>(), left.nbytes()) == 0;
 }

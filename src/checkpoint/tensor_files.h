@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "checkpoint/held_files.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_index.h"
 
@@ -25,7 +26,11 @@ class TensorFiles {
   };
 
   /// Checkpoint::open's errors.
-  void open(const fs::path& folder);
+  void open(const fs::path& folder, std::shared_ptr<ShardProvider> provider);
+  /// The file that has a tensor's bytes.
+  std::shared_ptr<SafetensorsFile> file_of(const Source& source) const {
+    return held ? held->at(source.file, source.entry) : source.file;
+  }
   /// Checkpoint::about_missing().
   std::string about_missing(const std::string& name) const;
   bool lacks_files() const {
@@ -37,6 +42,7 @@ class TensorFiles {
   std::map<std::string, TensorInfo> infos;
   std::unordered_map<std::string, Source> sources;
   std::vector<std::string> notes;
+  std::unique_ptr<HeldFiles> held;  // of a checkpoint that is streamed
 
  private:
   // Tensors that stand in two files, told together.
@@ -46,7 +52,7 @@ class TensorFiles {
   };
 
   void put(const Source& source);
-  static bool are_equal(const Source& a, const Source& b);
+  bool are_equal(const Source& a, const Source& b) const;
   void put_second(const Source& second);
   void add(const std::shared_ptr<SafetensorsFile>& file);
   bool index_holds() const;

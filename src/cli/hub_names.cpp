@@ -61,7 +61,10 @@ Json hub_names(const CLI::App& command) {
         option->get_type_name(),
         option->empty() ? "" : option->results().front());
   }
-  return hub_names(command.get_name(), values);
+  auto names = hub_names(command.get_name(), values);
+  const auto* stream = command.get_option_no_throw("--stream");
+  names["stream"] = stream && stream->count() > 0;
+  return names;
 }
 
 }  // namespace pennyweight::cli

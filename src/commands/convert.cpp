@@ -228,7 +228,10 @@ void convert(
     const fs::path& model_folder,
     const ConvertOptions& options) {
   check_options(options);
-  Model model = open_model(model_folder, options.assume_family);
+  Model model = open_model(
+      model_folder,
+      options.assume_family,
+      options.stream ? session.shards_of(options.model) : nullptr);
   const auto type = output_type(model, options);
   const auto pins = settle_pins(session, model, options);
   auto settings = settings_of(model, options, pins, type);
@@ -261,6 +264,7 @@ void convert(
       session.command(),
       session.progress());
   report.figures["side_files"] = written.side_files;
+  report.figures["fetched_bytes"] = model.checkpoint.fetched_bytes();
   report.bytes_out = written.bytes;
   report.mtp = written.mtp;
   report.bits_per_weight = written.bits_per_weight;

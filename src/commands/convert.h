@@ -7,11 +7,12 @@
 #include "run/options.h"
 #include "run/pins/options.h"
 #include "run/session.h"
+#include "run/streamed.h"
 
 namespace pennyweight {
 
 /// Flags and meanings are mlx_lm.convert's.
-struct ConvertOptions : SourceOptions, OutputOptions {
+struct ConvertOptions : SourceOptions, OutputOptions, StreamOptions {
   bool quantize = false;
   std::optional<int> q_bits;
   std::optional<int> q_group_size;
@@ -61,6 +62,7 @@ struct ConvertOptions : SourceOptions, OutputOptions {
          .short_name = "d"},
         self.dequantize);
     PinOptions::visit(self.pins, option);
+    StreamOptions::visit(self, option);
   }
 };
 

@@ -50,25 +50,39 @@ ModelWriter::ModelWriter(
       shard_ends_.push_back(i);
       in_shard = 0;
     }
+    shard_of_.push_back(shard_ends_.size());
+    offsets_.push_back(in_shard);
+    places_.emplace(plan_[i].name, i);
     in_shard += bytes;
     total_bytes_ += bytes;
   }
   shard_ends_.push_back(plan_.size());
+  headers_.resize(shard_ends_.size());
+  written_.resize(plan_.size());
 }
 
 ModelWriter::~ModelWriter() = default;
 
-void ModelWriter::open_shard() {
-  size_t begin = shard_ == 0 ? 0 : shard_ends_[shard_ - 1];
-  file_ = std::make_unique<AtomicFile>(
-      folder_ / shard_name(shard_, shard_ends_.size()));
-  file_->write(safetensors_header(plan_, begin, shard_ends_[shard_]));
+ModelWriter::Shard& ModelWriter::open_shard(size_t shard) {
+  Shard& own = open_[shard];
+  if (!own.file) {
+    const size_t first = first_of(shard);
+    const size_t end = shard_ends_[shard];
+    own.file = std::make_unique<AtomicFile>(
+        folder_ / shard_name(shard, shard_ends_.size()));
+    const auto header = safetensors_header(plan_, first, end);
+    own.file->write(header);
+    headers_[shard] = header.size();
+    own.missing = end - first;
+  }
+  return own;
 }
 
 void ModelWriter::write(const std::string& name, const mx::array& value) {
-  if (next_ >= plan_.size() || plan_[next_].shape != value.shape() ||
-      plan_[next_].dtype != value.dtype()) {
-    refuse(name, "is not what was planned next");
+  const auto it = places_.find(name);
+  if (it == places_.end() || plan_[it->second].shape != value.shape() ||
+      plan_[it->second].dtype != value.dtype()) {
+    refuse(name, "is not what was planned");
   }
   require_ready(name, value);
   begin(name);
@@ -76,47 +90,59 @@ void ModelWriter::write(const std::string& name, const mx::array& value) {
 }
 
 void ModelWriter::begin(const std::string& name) {
-  if (missing_ || next_ >= plan_.size() || plan_[next_].name != name) {
-    refuse(name, "is not what was planned next");
+  const auto it = places_.find(name);
+  if (missing_ || it == places_.end() || written_[it->second]) {
+    refuse(name, "is not what was planned");
   }
-  if (!file_) {
-    open_shard();
-  }
-  missing_ = plan_bytes(plan_[next_]);
+  current_ = it->second;
+  open_shard(shard_of_[current_]);
+  missing_ = plan_bytes(plan_[current_]);
 }
 
 void ModelWriter::append(const mx::array& rows) {
-  const auto& planned = plan_.at(next_);
+  const auto& planned = plan_.at(current_);
   if (!missing_ || rows.dtype() != planned.dtype || rows.nbytes() > *missing_) {
-    refuse(planned.name, "is not what was planned next");
+    refuse(planned.name, "is not what was planned");
   }
   require_ready(planned.name, rows);
-  file_->write(rows.data<char>(), rows.nbytes());
+  const size_t shard = shard_of_[current_];
+  Shard& own = open_shard(shard);
+  const uint64_t at =
+      headers_[shard] + offsets_[current_] + plan_bytes(planned) - *missing_;
+  // Only where tensors come out of order is there a gap to be left, which takes
+  // its time on disks that have no holes.
+  if (at > own.file->size()) {
+    own.file->extend(at);
+  }
+  if (at == own.file->size()) {
+    own.file->write(rows.data<char>(), rows.nbytes());
+  } else {
+    own.file->write_at(at, rows.data<char>(), rows.nbytes());
+  }
   *missing_ -= rows.nbytes();
   if (*missing_ > 0) {
     return;
   }
   missing_.reset();
-  ++next_;
-  if (next_ == shard_ends_[shard_]) {
-    file_->commit();
-    file_.reset();
-    ++shard_;
+  written_[current_] = true;
+  if (--own.missing == 0) {
+    own.file->commit();
+    open_.erase(shard);
   }
 }
 
 void ModelWriter::finish(int64_t parameters) {
-  if (next_ != plan_.size()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "export",
-        "tensor " + plan_[next_].name + " was never written");
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    if (!written_[i]) {
+      throw Error(
+          ErrorCode::invalid_argument,
+          "export",
+          "tensor " + plan_[i].name + " was never written");
+    }
   }
   std::map<std::string, std::string> weight_map;
-  size_t shard = 0;
   for (size_t i = 0; i < plan_.size(); ++i) {
-    shard += i == shard_ends_[shard];
-    weight_map[plan_[i].name] = shard_name(shard, shard_ends_.size());
+    weight_map[plan_[i].name] = shard_name(shard_of_[i], shard_ends_.size());
   }
   Json index;
   index["metadata"]["total_size"] = total_bytes_;

@@ -23,8 +23,8 @@ inline constexpr uint64_t kMaxShardBytes = uint64_t{5} << 30;
 /// Writes a model folder as mlx-lm lays it out: `model.safetensors`, or
 /// `model-00001-of-0000N.safetensors` where it passes the shard limit, with
 /// metadata {"format": "mlx"}, and `model.safetensors.index.json`. All shapes
-/// are known beforehand, so that each tensor goes to disk as it comes and none
-/// is kept.
+/// are known beforehand, so that each tensor goes to disk as it comes, in any
+/// order, and none is kept.
 class ModelWriter {
  public:
   ModelWriter(
@@ -33,15 +33,15 @@ class ModelWriter {
       uint64_t max_shard_bytes = kMaxShardBytes);
   ~ModelWriter();
 
-  /// The next tensor of the plan: name, dtype and shape must be as planned,
-  /// the value evaluated and row-contiguous (invalid_argument).
+  /// A tensor of the plan, once: name, dtype and shape must be as planned, the
+  /// value evaluated and row-contiguous (invalid_argument).
   void write(const std::string& name, const mx::array& value);
   /// The same some rows at a time: what follows begin() is append()ed until the
   /// tensor is whole.
   void begin(const std::string& name);
   void append(const mx::array& rows);
 
-  /// Closes the last shard and writes the index. `parameters` is the count of
+  /// Writes the index. `parameters` is the count of
   /// weights as if not quantized.
   void finish(int64_t parameters);
 
@@ -50,16 +50,29 @@ class ModelWriter {
   }
 
  private:
-  void open_shard();
+  /// One that some of its tensors are in.
+  struct Shard {
+    std::unique_ptr<AtomicFile> file;
+    size_t missing = 0;  // tensors
+  };
+
+  size_t first_of(size_t shard) const {
+    return shard == 0 ? 0 : shard_ends_[shard - 1];
+  }
+  Shard& open_shard(size_t shard);
 
   fs::path folder_;
   std::vector<TensorPlan> plan_;
+  std::map<std::string, size_t> places_;  // in the plan
   std::vector<size_t> shard_ends_;  // one past the last tensor of each shard
+  std::vector<size_t> shard_of_;
+  std::vector<uint64_t> offsets_;  // of a tensor behind its shard's header
+  std::vector<uint64_t> headers_;  // bytes, of the shards that were begun
   uint64_t total_bytes_ = 0;
-  size_t next_ = 0;
-  std::optional<uint64_t> missing_;  // bytes of what was begun
-  size_t shard_ = 0;
-  std::unique_ptr<AtomicFile> file_;
+  std::vector<bool> written_;
+  size_t current_ = 0;               // what was begun
+  std::optional<uint64_t> missing_;  // bytes of that
+  std::map<size_t, Shard> open_;
 };
 
 /// config.json of the output: `config` with `quantization` (null: none, and

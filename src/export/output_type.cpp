@@ -126,8 +126,9 @@ void name_dtype(Json& config, mx::Dtype dtype) {
 Model open_source(
     const fs::path& folder,
     const std::string& assumed,
-    const ProgressFn& progress) {
-  auto model = open_model(folder, assumed);
+    const ProgressFn& progress,
+    std::shared_ptr<ShardProvider> provider) {
+  auto model = open_model(folder, assumed, std::move(provider));
   if (const auto type = default_dtype(model)) {
     if (auto note = describe_cast(model, *type); !note.empty()) {
       model.spec.notes.push_back(note);

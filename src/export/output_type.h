@@ -46,7 +46,8 @@ bool becomes_float16(const Model& model, const OutputType& type);
 Model open_source(
     const fs::path& folder,
     const std::string& assumed,
-    const ProgressFn& progress = {});
+    const ProgressFn& progress = {},
+    std::shared_ptr<ShardProvider> provider = nullptr);
 
 /// Names of the tensors that keep the type they are stored in, whatever the
 /// rest is cast to.

@@ -6,6 +6,7 @@
 #include "export/model_card.h"
 #include "export/model_writer.h"
 #include "export/side_files.h"
+#include "export/tensor_order.h"
 
 namespace pennyweight {
 
@@ -29,9 +30,12 @@ int64_t write_tensors(
   }
   ModelWriter writer(folder, conversion.tensors());
   int64_t done = 0;
-  for (const auto& [name, info] : model.tensors.all()) {
+  for (const auto& [name, done_with] : tensor_order(model)) {
     conversion.run(name, writer);
-    done += static_cast<int64_t>(info.bytes);
+    for (const auto& file : done_with) {
+      model.checkpoint.release(file);
+    }
+    done += static_cast<int64_t>(model.tensors.info(name).bytes);
     report(progress, {where, done, total, "bytes"});
   }
   writer.finish(parameters);

@@ -380,8 +380,11 @@ std::string listed(const std::vector<std::string>& names) {
 
 }  // namespace
 
-Model open_model(const fs::path& folder, const std::string& assumed) {
-  auto checkpoint = Checkpoint::open(folder);
+Model open_model(
+    const fs::path& folder,
+    const std::string& assumed,
+    std::shared_ptr<ShardProvider> provider) {
+  auto checkpoint = Checkpoint::open(folder, std::move(provider));
   const auto type = model_type_of(checkpoint);
   const bool known = is_known_family(type);
   if (!known && assumed.empty()) {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -50,7 +51,11 @@ struct Model {
 /// A model_type that is not known is read as `assumed`; without one it is a
 /// not_supported Error that names the families of which all tensors and config
 /// keys are this model's. An output is then of the assumed type.
-Model open_model(const fs::path& folder, const std::string& assumed = "");
+/// `provider`: see Checkpoint::open.
+Model open_model(
+    const fs::path& folder,
+    const std::string& assumed = "",
+    std::shared_ptr<ShardProvider> provider = nullptr);
 
 /// What a module's tensors take up in the files, where a matrix that comes
 /// packed is smaller than what it expands to.

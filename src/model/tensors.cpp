@@ -174,19 +174,24 @@ ModelTensors::ModelTensors(
 
 std::set<std::string> ModelTensors::stored(const Checkpoint& checkpoint) const {
   std::set<std::string> names;
-  const auto add = [&](const std::string& name) {
-    const auto parts = checkpoint.stored_parts(name);
-    names.insert(parts.begin(), parts.end());
-  };
   for (const auto& [name, info] : infos_) {
-    const auto it = sources_.find(name);
-    if (it == sources_.end()) {
-      add(name);
-      continue;
-    }
-    for (int64_t i = 0; i < std::max<int64_t>(1, it->second.count); ++i) {
-      add(it->second.part(i));
-    }
+    const auto own = stored(checkpoint, name);
+    names.insert(own.begin(), own.end());
+  }
+  return names;
+}
+
+std::vector<std::string> ModelTensors::stored(
+    const Checkpoint& checkpoint,
+    const std::string& name) const {
+  const auto it = sources_.find(name);
+  if (it == sources_.end()) {
+    return checkpoint.stored_parts(name);
+  }
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < std::max<int64_t>(1, it->second.count); ++i) {
+    const auto parts = checkpoint.stored_parts(it->second.part(i));
+    names.insert(names.end(), parts.begin(), parts.end());
   }
   return names;
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "checkpoint/checkpoint.h"
 #include "model/decoder_spec.h"
@@ -31,6 +32,11 @@ class ModelTensors {
 
   /// The tensors of the checkpoint's files that these are made of.
   std::set<std::string> stored(const Checkpoint& checkpoint) const;
+
+  /// Those that one is made of.
+  std::vector<std::string> stored(
+      const Checkpoint& checkpoint,
+      const std::string& name) const;
 
   /// Its bytes in the checkpoint's files: of a matrix that comes packed, its
   /// share of these.

@@ -12,6 +12,7 @@
 #include "commands/command.h"
 #include "core/error.h"
 #include "core/files/output_file.h"
+#include "core/json.h"
 #include "core/json_text.h"
 #include "core/signal_stack.h"
 #include "kernels/product_log.h"
@@ -152,7 +153,12 @@ std::string hub_names_of(const std::string& name, OptionDict options) {
     }
     values.emplace_back(info.takes, text);
   });
-  return to_text(cli::hub_names(name, values));
+  auto names = cli::hub_names(name, values);
+  const nb::str stream("stream");
+  names["stream"] = options.contains(stream) &&
+      nb::isinstance<nb::bool_>(options[stream]) &&
+      nb::cast<bool>(options[stream]);
+  return to_text(names);
 }
 
 }  // namespace pennyweight::python

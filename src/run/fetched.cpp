@@ -20,19 +20,6 @@ bool exists(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
-ErrorCode code_named(const std::string& name) {
-  for (auto code :
-       {ErrorCode::invalid_argument,
-        ErrorCode::not_found,
-        ErrorCode::corrupt,
-        ErrorCode::cancelled}) {
-    if (error_code_name(code) == name) {
-      return code;
-    }
-  }
-  return ErrorCode::io;
-}
-
 std::string how_to_fetch(const std::string& kind, const HubName& name) {
   std::string command = "hf download " + name.id;
   if (kind == "dataset") {
@@ -84,6 +71,19 @@ fs::path resolve(
 }
 
 }  // namespace
+
+ErrorCode code_named(const std::string& name) {
+  for (auto code :
+       {ErrorCode::invalid_argument,
+        ErrorCode::not_found,
+        ErrorCode::corrupt,
+        ErrorCode::cancelled}) {
+    if (error_code_name(code) == name) {
+      return code;
+    }
+  }
+  return ErrorCode::io;
+}
 
 Json fetched_for_process() {
   const char* variable = std::getenv(kFetched);

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "core/error.h"
 #include "core/json.h"
 #include "core/progress.h"
 
@@ -12,7 +13,8 @@ namespace pennyweight {
 // of it a command names and hands the folders over as a JSON object
 //
 //   {"model": {"org/name": {"folder": PATH, "warning": TEXT} or
-//                          {"code": ERROR CODE, "message": TEXT}, ...},
+//                          {"folder": PATH, "socket": PATH} (run/streamed.h)
+//                          or {"code": ERROR CODE, "message": TEXT}, ...},
 //    "dataset": {...}}
 //
 // with the call, or in the variable PENNYWEIGHT_FETCHED. So the ids stay what
@@ -21,6 +23,9 @@ namespace pennyweight {
 
 /// The variable's object; an empty one where it is not set.
 Json fetched_for_process();
+
+/// The code of such a name; io for any other.
+ErrorCode code_named(const std::string& name);
 
 /// The local folder of a model: an existing one as it is, else what was fetched
 /// for `org/name[@revision]`. not_found for what is neither, and the errors

@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "run/fetched.h"
+#include "run/streamed.h"
 
 namespace pennyweight {
 
@@ -68,6 +69,12 @@ void Session::describe_packing(const Model& model) {
   if (const auto* packed = model.checkpoint.packed()) {
     report_.packed_source = packed->json();
   }
+}
+
+std::shared_ptr<ShardProvider> Session::shards_of(
+    const std::string& name) const {
+  require_one_process();
+  return shard_provider(name, hub_folders(), progress_);
 }
 
 void Session::describe_input(const Model& model) {

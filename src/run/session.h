@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -57,6 +58,8 @@ class Session {
   /// The folder of a model or data set that an option names.
   fs::path model_folder(const std::string& name) const;
   FetchDatasetFn fetch_dataset() const;
+  /// Who brings a model's files, of one that is streamed (run/streamed.h).
+  std::shared_ptr<ShardProvider> shards_of(const std::string& name) const;
   /// Keeps who packed the full model for the report, if anyone.
   void describe_packing(const Model& model);
   /// `model`'s size as the input's, its packing and its notes.

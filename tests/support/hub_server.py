@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
@@ -43,6 +44,9 @@ class Hub:
         self.cuts = {}  # lengths after which a connection breaks
         self.garbled = set()  # other bytes are sent
         self.wrong_size = set()
+        self.pause = 0  # seconds before each 64 KiB of a large file
+        self.dead = False  # no connection is answered, not even open ones
+        self.sends_parts = True  # of files, where it is asked for them
         # Of uploads:
         self.may_create = self.may_write = True
         self.objects = {}  # sha256 -> bytes, or None where they are too many
@@ -105,6 +109,8 @@ class Hub:
     # What follows answers one request.
 
     def serve(self, handler, store):
+        if self.dead:
+            raise ConnectionError
         request = Request(handler, store)
         self.requests.append(request)
         if handler.command == "PUT" and store:
@@ -194,14 +200,19 @@ class Hub:
         data = self.files[name]
         if name in self.garbled:
             data = bytes(byte ^ 1 for byte in data)
-        first = int(request.range[6:].split("-")[0]) if request.range else 0
-        handler.send_response(206 if first else 200)
+        asked = request.range if self.sends_parts else None
+        first, end = 0, len(data)
+        if asked:
+            begin, _, last = asked[6:].partition("-")
+            first, end = int(begin), int(last) + 1 if last else len(data)
+        whole_size, data = len(data), data[:end]
+        handler.send_response(206 if asked else 200)
         handler.send_header("Content-Length", str(len(data) - first))
         handler.send_header("X-Repo-Commit", self.commit)
         handler.send_header("ETag", f'"{self.git_hash(name)}"')
-        if first:
+        if asked:
             handler.send_header(
-                "Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+                "Content-Range", f"bytes {first}-{len(data) - 1}/{whole_size}")
         handler.end_headers()
         if handler.command == "HEAD":
             return
@@ -210,7 +221,12 @@ class Hub:
             data = data[:self.cuts[name].pop(0)]
         if self.stall is not None and self.is_large(name):
             data = data[:self.stall]
-        handler.wfile.write(data)
+        step = 64 << 10 if self.pause and self.is_large(name) else max(1, len(data))
+        for at in range(0, len(data), step):
+            time.sleep(self.pause)
+            if self.dead:
+                raise ConnectionError
+            handler.wfile.write(data[at:at + step])
         handler.wfile.flush()
         if len(data) < len(whole):
             handler.close_connection = True

@@ -51,7 +51,11 @@ class Quantization {
         recipe_(
             options.recipe ? std::optional(read_recipe(*options.recipe))
                            : std::nullopt),
-        model_(open_full_model(session, folder_, assumed())),
+        model_(open_full_model(
+            session,
+            folder_,
+            assumed(),
+            options.stream ? session.shards_of(options.plan.model) : nullptr)),
         sizes_(recipe_ ? recipe_->sizes : stage_sizes(options.plan)),
         chain_(chain()) {
     if (recipe_) {
@@ -74,6 +78,9 @@ class Quantization {
         true,
         session.progress());
     session.describe_input(model_);
+    if (options.stream) {
+      adapt_to_stream();
+    }
     if (recipe_) {
       adopt(*recipe_);
     }
@@ -125,6 +132,17 @@ class Quantization {
   std::vector<Candidate> candidates() const {
     return list_candidates(
         model_, options_.plan, options_.target, wishes_.pins);
+  }
+
+  // Distillation runs the full model again for each measure, all of whose files
+  // would come anew.
+  void adapt_to_stream() {
+    if (!recipe_ && !options_.plan.dwq_samples && sizes_.dwq_sequences > 0) {
+      sizes_.dwq_sequences = 0;
+      session_.note(
+          "--stream leaves distillation out, for which all files would come "
+          "again and again; --dwq-samples asks for it");
+    }
   }
 
   PlanOptions assumed() const {
@@ -433,6 +451,7 @@ class Quantization {
         {"top1", final_.top1},
         {"pins", wishes_.pins.json()},
         {"bytes_read", widths_->bytes_read},
+        {"fetched_bytes", model_.checkpoint.fetched_bytes()},
         {"stages", stages},
         {"page", page}};
   }

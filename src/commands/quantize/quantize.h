@@ -8,10 +8,11 @@
 #include "core/json.h"
 #include "run/plan_options.h"
 #include "run/session.h"
+#include "run/streamed.h"
 
 namespace pennyweight {
 
-struct QuantizeOptions : OutputOptions, ResumeOptions {
+struct QuantizeOptions : OutputOptions, ResumeOptions, StreamOptions {
   PlanOptions plan;
   TargetOptions target;
   std::optional<std::string> recipe;
@@ -34,6 +35,7 @@ struct QuantizeOptions : OutputOptions, ResumeOptions {
                  "machine's speed"},
         self.time_limit);
     ResumeOptions::visit(self, option);
+    StreamOptions::visit(self, option);
     option(
         {.name = "stages",
          .help =

@@ -121,7 +121,8 @@ Json samples_json(const Presentation& shown, const fs::path& folder) {
       prompts.push_back({sequence.begin(), sequence.begin() + kPromptTokens});
     }
   }
-  if (prompts.empty()) {
+  // A streamed model's files would come anew for each token.
+  if (prompts.empty() || context.model.checkpoint.is_streamed()) {
     return nullptr;
   }
   const auto quantized = open_model(folder, context.options.assume_family);

@@ -18,8 +18,10 @@ namespace pennyweight {
 Model open_full_model(
     const Session& session,
     const fs::path& folder,
-    const PlanOptions& options) {
-  auto model = open_source(folder, options.assume_family);
+    const PlanOptions& options,
+    std::shared_ptr<ShardProvider> provider) {
+  auto model =
+      open_source(folder, options.assume_family, {}, std::move(provider));
   if (!model.quantized.empty()) {
     session.refuse(
         folder.string() +

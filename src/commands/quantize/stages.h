@@ -14,7 +14,8 @@ namespace pennyweight {
 Model open_full_model(
     const Session& session,
     const fs::path& folder,
-    const PlanOptions& options);
+    const PlanOptions& options,
+    std::shared_ptr<ShardProvider> provider = nullptr);
 
 /// What the options ask of widths beside a size, of which the user is told
 /// what is of no effect. Errors as PinnedWidths'; invalid_argument for a

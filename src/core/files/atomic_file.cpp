@@ -135,6 +135,14 @@ void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
   write_all(fd_.get(), data, bytes, offset, target());
 }
 
+void AtomicFile::extend(uint64_t size) {
+  if (size < size_ || ::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) {
+    throw io_error(
+        "write", "can't write", target(), size < size_ ? EINVAL : errno);
+  }
+  size_ = size;
+}
+
 void AtomicFile::commit() {
   require_replaceable();  // it may have appeared meanwhile
   int failed = ::fsync(fd_.get()) != 0 && errno != EINVAL ? errno : 0;

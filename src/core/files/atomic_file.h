@@ -35,6 +35,8 @@ class AtomicFile {
   }
   /// Overwrites `bytes` at `offset`, which must lie in what was written.
   void write_at(uint64_t offset, const void* data, size_t bytes);
+  /// Makes it so long, with zeros behind what was written, for write_at().
+  void extend(uint64_t size);
   uint64_t size() const {
     return size_;
   }

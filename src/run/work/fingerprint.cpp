@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <numeric>
 
 #include "checkpoint/packed/packed_source.h"
 #include "checkpoint/safetensors.h"
@@ -56,6 +57,18 @@ std::string key_of(const Model& model) {
   return hash.text();
 }
 
+// The order in which files that are brought as they are read come once each.
+std::vector<int64_t> file_by_file(
+    const Model& model,
+    const std::vector<Piece>& pieces) {
+  std::vector<int64_t> order(pieces.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, {}, [&](int64_t at) {
+    return model.checkpoint.info(pieces[static_cast<size_t>(at)].name).file;
+  });
+  return order;
+}
+
 std::string read_all(const Model& model) {
   std::vector<Piece> pieces;
   for (const auto& name : model.tensors.stored(model.checkpoint)) {
@@ -65,20 +78,26 @@ std::string read_all(const Model& model) {
     }
   }
   std::vector<std::string> sums(pieces.size());
-  kernels::parallel_tasks(
-      static_cast<int64_t>(pieces.size()), [&](int64_t task) {
-        const auto at = static_cast<size_t>(task);
-        const Piece& piece = pieces[at];
-        model.checkpoint.read(
-            piece.name,
-            piece.begin,
-            piece.end,
-            [&](const char* data, size_t bytes) {
-              Hash hash;
-              hash.add(data, bytes);
-              sums[at] = hash.text();
-            });
-      });
+  const auto add = [&](int64_t task) {
+    const auto at = static_cast<size_t>(task);
+    const Piece& piece = pieces[at];
+    model.checkpoint.read(
+        piece.name,
+        piece.begin,
+        piece.end,
+        [&](const char* data, size_t bytes) {
+          Hash hash;
+          hash.add(data, bytes);
+          sums[at] = hash.text();
+        });
+  };
+  if (model.checkpoint.is_streamed()) {
+    for (const int64_t task : file_by_file(model, pieces)) {
+      add(task);
+    }
+  } else {
+    kernels::parallel_tasks(static_cast<int64_t>(pieces.size()), add);
+  }
   model.checkpoint.require_unchanged();
   Hash hash;
   add_description(model, hash);
