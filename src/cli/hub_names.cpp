@@ -63,7 +63,9 @@ Json hub_names(const CLI::App& command) {
   }
   auto names = hub_names(command.get_name(), values);
   const auto* stream = command.get_option_no_throw("--stream");
-  names["stream"] = stream && stream->count() > 0;
+  if (stream && stream->count() > 0) {
+    names["stream"] = true;
+  }
   return names;
 }
 

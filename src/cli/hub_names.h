@@ -23,8 +23,8 @@ Json hub_names(
     const std::string& command,
     const std::vector<NamedValue>& values);
 
-/// The same of parsed flags; and "stream": whether models are to come file by
-/// file (run/streamed.h).
+/// The same of parsed flags; and "stream": true where models are to come file
+/// by file (run/streamed.h).
 Json hub_names(const CLI::App& command);
 
 }  // namespace pennyweight::cli

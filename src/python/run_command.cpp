@@ -155,9 +155,10 @@ std::string hub_names_of(const std::string& name, OptionDict options) {
   });
   auto names = cli::hub_names(name, values);
   const nb::str stream("stream");
-  names["stream"] = options.contains(stream) &&
-      nb::isinstance<nb::bool_>(options[stream]) &&
-      nb::cast<bool>(options[stream]);
+  if (options.contains(stream) && nb::isinstance<nb::bool_>(options[stream]) &&
+      nb::cast<bool>(options[stream])) {
+    names["stream"] = true;
+  }
   return to_text(names);
 }
 

@@ -97,6 +97,41 @@ TEST_F(WriterTest, SplitsAtTheLimitAndIndexesTheShards) {
   EXPECT_EQ(mx::max(checkpoint.load("t3")).item<float>(), 3.0f);
 }
 
+TEST_F(WriterTest, TensorsMayComeInAnyOrder) {
+  std::vector<TensorPlan> plan;
+  for (int i = 0; i < 5; ++i) {
+    plan.push_back({"t" + std::to_string(i), mx::float32, {4, 4}});
+  }
+  const auto bytes_of = [&](const std::vector<int>& order) {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    ModelWriter writer(folder_, plan, 128);
+    for (const int i : order) {
+      const auto rows = evaluated(mx::full({2, 4}, static_cast<float>(i)));
+      writer.begin("t" + std::to_string(i));
+      writer.append(rows);
+      writer.append(rows);
+    }
+    writer.finish(80);
+    std::string all;
+    for (const char* name :
+         {"model-00001-of-00003.safetensors",
+          "model-00002-of-00003.safetensors",
+          "model-00003-of-00003.safetensors",
+          "model.safetensors.index.json"}) {
+      all += read_file(folder_ / name, 1 << 20);
+    }
+    return all;
+  };
+  const auto straight = bytes_of({0, 1, 2, 3, 4});
+  EXPECT_EQ(bytes_of({4, 3, 2, 1, 0}), straight);
+  EXPECT_EQ(bytes_of({2, 0, 4, 3, 1}), straight);
+  ModelWriter writer(folder_, plan, 128);
+  writer.write("t3", evaluated(mx::zeros({4, 4})));
+  EXPECT_THROW(writer.write("t3", evaluated(mx::zeros({4, 4}))), Error)
+      << "twice";
+}
+
 TEST_F(WriterTest, ATensorLargerThanTheLimitHasAShardOfItsOwn) {
   ModelWriter writer(
       folder_, {{"a", mx::float32, {64}}, {"b", mx::float32, {1}}}, 16);

@@ -300,6 +300,8 @@ def test_which_options_take_ids(tmp_path):
                       "org/rows@x", "--json")
     assert found == {"model": ["org/m@v1", "org/full"], "dataset": ["org/rows@x"],
                      "text": False, "progress": False}
+    found = hub_names("convert", "-m", "org/m", "-q", "--stream")
+    assert found["stream"] is True
     found = hub_names("dwq", "-m", DEMO, "--quantized-model", "org/small",
                       "--mlx-path", "org/out")
     assert found == {"model": ["org/small"], "dataset": [], "text": True,
