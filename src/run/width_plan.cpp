@@ -6,6 +6,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "export/conversion.h"
 #include "run/bytes_read.h"
 
@@ -159,7 +160,10 @@ WidthPlan WidthChooser::make(const std::vector<size_t>& chosen) const {
 }
 
 // Where pins are in the way, what they take is what a user has to know.
-void WidthChooser::require_room(int64_t room, int64_t others) const {
+void WidthChooser::require_room(
+    const SizeTarget& target,
+    int64_t room,
+    int64_t others) const {
   int64_t pinned = 0;
   int64_t count = 0;
   int64_t least = 0;
@@ -172,6 +176,10 @@ void WidthChooser::require_room(int64_t room, int64_t others) const {
     return;
   }
   const int64_t all = pinned + least + others;
+  const double bits = 8.0 * double(all) / double(model_size(model_).parameters);
+  const auto least_target = target.bytes
+      ? std::to_string(all)
+      : fixed(std::ceil(bits * 1000) / 1000, 3) + " bits a weight";
   throw Error(
       ErrorCode::invalid_argument,
       "widths",
@@ -181,7 +189,7 @@ void WidthChooser::require_room(int64_t room, int64_t others) const {
           std::to_string(count) + " pinned modules alone take " +
           std::to_string(pinned) + ", the other modules " +
           std::to_string(least) + " at least, and what is never packed " +
-          std::to_string(others) + "; raise it to " + std::to_string(all) +
+          std::to_string(others) + "; raise it to " + least_target +
           ", or pin less");
 }
 
@@ -199,7 +207,7 @@ WidthPlan WidthChooser::choose(const SizeTarget& target) const {
             static_cast<double>(model_size(model_).parameters)));
   const auto first = plan_of(std::vector<size_t>(choices_.size(), 0));
   const int64_t others = bytes_of(first, target.bytes.has_value()) - modules;
-  require_room(budget - others, others);
+  require_room(target, budget - others, others);
   auto chosen = choose_alternatives(costs, budget - others);
   if (wishes_.prefer_active > 0) {
     const auto plain = make(chosen);

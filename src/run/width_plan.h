@@ -97,7 +97,8 @@ class WidthChooser {
     bool pinned = false;  // there is nothing to choose
   };
 
-  void require_room(int64_t room, int64_t others) const;
+  void require_room(const SizeTarget& target, int64_t room, int64_t others)
+      const;
   QuantPlan plan_of(const std::vector<size_t>& chosen) const;
   int64_t bytes_of(const QuantPlan& plan, bool with_carried) const;
   WidthPlan make(const std::vector<size_t>& chosen) const;

@@ -211,6 +211,28 @@ def test_roles_stacks_and_wrappers(models, tmp_path, family):
     load(str(out))
 
 
+def test_what_has_no_width_is_passed_over(models, tmp_path):
+    out = tmp_path / "out"
+    report = run("convert", models("deepseek_v3"), out, "-q", "--pin",
+                 "attention=6:32")
+    assert any("q_b_proj" in note and "no group" in note for note in report["notes"])
+    widths = widths_of(out)
+    assert widths["model.layers.0.self_attn.o_proj"] == affine(6, 32)
+    assert widths["model.layers.0.self_attn.q_b_proj"] is None
+
+
+def test_the_least_size_that_is_named_is_met(models, tmp_path):
+    flags = ["--pin", "embedding=8", "--at-least", "mlp=4"]
+    said = run("plan", models("tied"), tmp_path / "out", "--target-bpw", 4, *flags,
+               code=2)
+    least = float(said.split("raise it to ")[1].split()[0])
+    report = run("plan", models("tied"), tmp_path / "out", "--target-bpw", least,
+                 *flags)
+    assert least * 0.999 <= report["bits_per_weight"] <= least
+    run("plan", models("tied"), tmp_path / "out", "--target-bpw", least - 0.002,
+        *flags, code=2)
+
+
 def test_published_packed_and_carried(models, tmp_path):
     out = tmp_path / "out"
     report = run("convert", models("gpt_oss"), out, "-q",
@@ -265,6 +287,7 @@ REFUSED = [
     ("tied", "convert", ["--pin", "*norm=4"], ["no matrix"]),
     ("tied", "convert", ["--pin", "q_proj.weight=4"],
      ["a tensor", "model.layers.0.self_attn.q_proj"]),
+    ("deepseek_v3", "convert", ["--pin", "q_b_proj=4"], ["divide into no group"]),
     ("gemma3", "convert", ["--pin", "vision_tower.*=4"], ["no part of the language"]),
     ("deepseek_v3", "convert", ["--pin", "mlp.gate=4"], ["plain parameter"]),
     ("gpt_oss", "convert", ["--pin", "experts=5"], ["published packed as 4:32:mxfp4"]),
@@ -286,7 +309,7 @@ REFUSED = [
     ("tied", "convert", ["--keep", "*"], ["nothing to do"]),
     # What the size or the command has no room for.
     ("tied", "quantize", ["--target-bpw", 4, "--pin", "embedding=8"],
-     ["pinned modules alone take", "raise it to"]),
+     ["pinned modules alone take", "raise it to", "bits a weight, or pin less"]),
     ("tied", "plan", ["--target-size", "200KB", "--keep", "mlp"],
      ["pinned modules alone take", "200000 bytes"]),
     ("tied", "dynamic-quant", [*SAMPLES, "--target-bpw", 4.6, "--pin", "mlp=8"],

@@ -16,7 +16,7 @@ import chromium
 from report_data import report_data
 
 BUILD = Path(os.environ.get("PENNYWEIGHT_BUILD_DIR", ROOT / "build/release"))
-SECTIONS = ["figures", "frontier", "stages", "map", "blocks", "dwq", "samples",
+SECTIONS = ["figures", "frontier", "stages", "map", "pins", "blocks", "dwq", "samples",
             "data", "settings", "notes"]
 HOSTILE = [
     "</script><script>window.hacked = 1</script>", "</script ", "</script/",
@@ -149,6 +149,9 @@ def test_hostile_text(show):
         data["modules"][i % 20].update(path=words, reason=words)
         data["modules"].append(
             {**data["modules"][3], "name": words, "block": i % 4})
+        data["modules"][i % 20]["pinned"] = words
+        data["pins"].append({"flag": words, "pattern": words, "width": words,
+                             "modules": 1, "parameters": 1})
         data["frontier"][-1 - i % 3]["label"] = words
         data["stages"][i % 4].update(title=words, note=words)
         data["data"]["domains"].append(

@@ -113,6 +113,11 @@ def report_data(blocks=30, kind="dense"):
              "kept": True, "note": "scales and biases, 260 steps"}],
         "frontier": frontier_of(4.493, 0.02713),
         "modules": modules_of(blocks, kind, rng),
+        "pins": [
+            {"flag": "pin", "pattern": "self_attn.v_proj", "width": "6:64",
+             "modules": blocks, "parameters": 884_736 * blocks},
+            {"flag": "keep", "pattern": "router", "width": "", "modules": blocks,
+             "parameters": 884_736 * blocks}],
         "blocks": [{"index": i, "errors": {
             name: factor * (0.02 + 0.05 * (i / max(1, blocks)) ** 1.5
                             + 0.004 * rng.random())

@@ -151,6 +151,10 @@ class PinnedWidths::Settler {
           ? ""
           : "stays unquantized: " + std::string(kNotPackable);
     }
+    if (spec && fitting_groups(module.in).empty()) {
+      return "stays unquantized: its rows of " + std::to_string(module.in) +
+          " weights divide into no group";
+    }
     const auto it = model_.quantized.find(module.path);
     if (model_.published_packed && it != model_.quantized.end() &&
         !(spec && *spec == it->second) &&
@@ -204,14 +208,12 @@ class PinnedWidths::Settler {
     if (fits(spec, module.in)) {
       return;
     }
-    const auto groups = fitting_groups(module.in);
     refuse(
         scope_.where,
         pin.said + ": groups of " + std::to_string(spec.group_size) +
             " don't divide the rows of " + std::to_string(module.in) +
-            " weights of " + module.path +
-            (groups.empty() ? ", nor do any; --keep leaves it unquantized"
-                            : "; they divide into groups of " + groups));
+            " weights of " + module.path + "; they divide into groups of " +
+            fitting_groups(module.in));
   }
 
   void check(const std::string& path, const Found& found) const {
