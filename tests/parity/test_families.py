@@ -209,6 +209,17 @@ def test_convert_is_mlx_lms(tmp_path, family):
         assert mx.array_equal(ours[name], tensor).item(), name
 
 
+def test_mistral4_inside_mistral3(probe, tmp_path, monkeypatch):  # noqa: F811
+    """The wrapper has either; what its tensors are made of is inside, too."""
+    monkeypatch.setitem(INNER, "mistral3", "mistral4")
+    monkeypatch.setitem(FAMILIES, "mistral3", configs_dense.MISTRAL4)
+    error, allowed = parity(probe, tmp_path / "model", "mistral3", "float32")
+    assert error < allowed
+    write(tmp_path / "half", "mistral3", "bfloat16")
+    assert round_trip(
+        probe, tmp_path / "half", tmp_path / "out", "convert") < 1e-4
+
+
 def test_unknown_type_is_offered(tmp_path):
     write(tmp_path / "model", "qwen3", "bfloat16")
     file = tmp_path / "model/config.json"

@@ -114,8 +114,6 @@ def unstack(weights, config):
         return {name: mx.contiguous(t) for name, t in weights.items()}
     if family == "qwen3_next":
         weights = raw_delta(weights)
-    if family in ("gemma3", "mistral3"):
-        return inside(weights)
     block, names = EXPERTS.get(family, ("mlp", {}))
     out = {}
     for name, tensor in weights.items():
@@ -133,4 +131,6 @@ def unstack(weights, config):
             out[path + "kv_b_proj.weight"] = joined.flatten(0, 1)
         elif not name.endswith(".unembed_out.weight"):
             out[name] = tensor
+    if family in ("gemma3", "mistral3"):
+        out = inside(out)
     return {name: mx.contiguous(tensor) for name, tensor in out.items()}

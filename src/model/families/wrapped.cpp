@@ -65,7 +65,8 @@ DecoderSpec read_language_model(
     }
   }
   for (auto& [name, source] : spec.sources) {
-    if (source.name.starts_with(kWrapped)) {
+    if (source.name.starts_with(kWrapped) &&
+        !input.has_tensor(source.part(0))) {
       source.name = stored(source.name);
     }
   }
