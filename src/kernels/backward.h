@@ -17,6 +17,7 @@ struct RmsNormBackwardArgs {
   ConstVector weight{};
   ConstMatrix dy{};
   Matrix dx{};
+  int64_t weights = 1;  // see RmsNormArgs
 };
 
 /// For y = the gated activation `kind` of gate and up. Where the activation
@@ -46,9 +47,10 @@ struct AttentionBackwardArgs {
   void* dv = nullptr;  // as v
 };
 
-/// For out of `forward`, which is neither read nor written. A first pass keeps
-/// the state [value_dim, key_dim] before each 32 tokens; the states between are
-/// made again from these. Each thread has the memory of one head.
+/// For out of `forward`, which is neither read nor written: of the delta rule
+/// by gated_delta_backward, of the sum rule by ssd_scan_backward. A first pass
+/// keeps the state [value_dim, key_dim] before each 32 tokens; the states
+/// between are made again from these. Each thread has the memory of one head.
 struct GatedDeltaBackwardArgs {
   GatedDeltaArgs forward{};
   const void* dy = nullptr;  // as out

@@ -83,7 +83,8 @@ struct QuantizedMatmulArgs {
   Matrix out{};            // [m, weight.rows]
 };
 
-/// out = x / sqrt(mean(x^2) + eps) * weight, by row.
+/// out = x / sqrt(mean(x^2) + eps) * weight, by row: row i takes the weight of
+/// `columns` values that is the (i % weights)'th.
 struct RmsNormArgs {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -91,6 +92,7 @@ struct RmsNormArgs {
   ConstMatrix x{};
   ConstVector weight{};
   Matrix out{};
+  int64_t weights = 1;
 };
 
 /// Rotary embedding of x [batch, length, heads, head_dim], whose last axis is

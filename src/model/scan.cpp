@@ -36,13 +36,14 @@ mx::array norm_groups(
     return normed(norm, weights, x, dtype);
   }
   const int size = x.shape(-1) / spec.norm_groups;
-  const auto parts = ops::rms_norm(
-      split_heads(x, spec.norm_groups, size),
-      mx::ones({size}, dtype),
-      norm.eps,
-      dtype);
-  const auto y = mx::multiply(
-      mx::flatten(parts, 2, 3), mx::astype(weights.norms.at(norm.path), dtype));
+  const auto y = mx::flatten(
+      ops::rms_norm(
+          split_heads(x, spec.norm_groups, size),
+          mx::reshape(weights.norms.at(norm.path), {spec.norm_groups, size}),
+          norm.eps,
+          dtype),
+      2,
+      3);
   weights.see("the output of " + norm.path, y);
   return y;
 }
@@ -95,7 +96,7 @@ mx::array scan_mixed(
   if (spec.norm && spec.norm_first) {
     y = norm_groups(spec, weights, y, context.dtype);
   }
-  y = ops::swiglu(mx::contiguous(gate), y);
+  y = ops::swiglu(gate, y);
   weights.see("the gated scan of " + place, y);
   if (spec.norm && !spec.norm_first) {
     y = norm_groups(spec, weights, y, context.dtype);

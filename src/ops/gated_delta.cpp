@@ -75,7 +75,8 @@ mx::array backward(
   Arrays all = inputs;
   all.push_back(mx::astype(dy, v.dtype()));
   return make({
-      .name = "gated_delta_backward",
+      .name = rule == kernels::ScanRule::delta ? "gated_delta_backward"
+                                               : "ssd_scan_backward",
       .shape = {v.shape(0), v.shape(1), n},
       .dtype = mx::float32,
       .inputs = std::move(all),
@@ -84,6 +85,9 @@ mx::array backward(
             .forward = arguments(work, rule),
             .dy = work.vector(work.count() - 1).data,
             .out = static_cast<float*>(work.result().data)};
+        if (rule == kernels::ScanRule::sum) {
+          return [args] { kernels::ssd_scan_backward(args); };
+        }
         return [args] { kernels::gated_delta_backward(args); };
       },
   });

@@ -109,7 +109,8 @@ mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype);
 
 /// x / sqrt(mean(x^2) + eps) * weight over the last axis; the result is in
 /// `out_dtype`, x's dtype when not given (x may be a float32 residual stream
-/// and the result bfloat16).
+/// and the result bfloat16). The weight is [columns], or [groups, columns] as
+/// x's last two axes are.
 mx::array rms_norm(
     const mx::array& x,
     const mx::array& weight,

@@ -8,6 +8,11 @@ namespace pennyweight::ops {
 
 namespace {
 
+/// How many weights take turns; see kernels::RmsNormArgs.
+int64_t weights_of(CpuWork& work) {
+  return work.rows(1);
+}
+
 mx::array backward(
     const mx::array& x,
     const mx::array& weight,
@@ -26,7 +31,8 @@ mx::array backward(
             .x = work.matrix(0),
             .weight = work.vector(1),
             .dy = work.matrix(2),
-            .dx = work.result()};
+            .dx = work.result(),
+            .weights = weights_of(work)};
         return [args] { kernels::rms_norm_backward(args); };
       },
   });
@@ -43,14 +49,17 @@ mx::array rms_norm(
   require_floating(x, where, "x");
   require_floating(weight, where, "weight");
   require(
-      x.ndim() >= 1 && weight.ndim() == 1 && weight.shape(0) == x.shape(-1) &&
-          x.shape(-1) > 0,
+      x.ndim() >= weight.ndim() && (weight.ndim() == 1 || weight.ndim() == 2) &&
+          weight.shape(-1) == x.shape(-1) && x.shape(-1) > 0 &&
+          (weight.ndim() == 1 || weight.shape(0) == x.shape(-2)),
       where,
       "the weight " + describe(weight) + " does not fit x " + describe(x));
   const auto type = out_dtype.value_or(x.dtype());
   require_floating(type, where);
   const auto by_mlx = [eps](const Arrays& in) {
-    return mx::fast::rms_norm(in[0], in[1], eps);
+    return in[1].ndim() == 1
+        ? mx::fast::rms_norm(in[0], in[1], eps)
+        : mx::multiply(mx::fast::rms_norm(in[0], std::nullopt, eps), in[1]);
   };
   return make({
       .name = where,
@@ -66,7 +75,8 @@ mx::array rms_norm(
             .eps = eps,
             .x = work.matrix(0),
             .weight = work.vector(1),
-            .out = work.result()};
+            .out = work.result(),
+            .weights = weights_of(work)};
         return [args] { kernels::rms_norm(args); };
       },
       .vjp = [=](const Arrays& in, const mx::array& dy) -> GradientOf {

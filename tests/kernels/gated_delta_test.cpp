@@ -195,10 +195,13 @@ void check_backward(
   const int64_t token =
       2 * s.key_heads * s.key_dim + s.heads * (s.value_dim + 2);
   std::vector<float> out(size_t(rows * token)), expected(out.size());
-  args.out = out.data();
-  own.gated_delta_backward(args);
-  args.out = expected.data();
-  implementation(Choice::reference).gated_delta_backward(args);
+  const auto go_back = [&](const Implementation& by, std::vector<float>& to) {
+    args.out = to.data();
+    (rule == ScanRule::delta ? by.gated_delta_backward
+                             : by.ssd_scan_backward)(args);
+  };
+  go_back(own, out);
+  go_back(implementation(Choice::reference), expected);
   double largest = 0;
   for (const float value : expected) {
     largest = std::max(largest, double(std::abs(value)));

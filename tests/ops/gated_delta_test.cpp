@@ -221,6 +221,26 @@ TEST_P(DeltaOps, ConvolutionsWithABiasEqualMlx) {
   }
 }
 
+TEST_P(DeltaOps, NormsWithAWeightForEachGroupEqualMlx) {
+  const auto type = GetParam();
+  const auto x = random({2, 3, 4, 20}, type, 1);
+  const auto weight = random({4, 20}, type, 2);
+  const auto dy = random({2, 3, 4, 20}, type, 3);
+  const auto ours = [&](const std::vector<mx::array>& at) {
+    return std::vector<mx::array>{rms_norm(at[0], at[1], 1e-5f)};
+  };
+  const auto theirs = [&](const std::vector<mx::array>& at) {
+    return std::vector<mx::array>{mlx_path::rms_norm(at[0], at[1], 1e-5f)};
+  };
+  const auto [made, by_in] = mx::vjp(ours, {x, weight}, {dy});
+  const auto [expected, by_all] =
+      mx::vjp(theirs, {wide(x), wide(weight)}, {wide(dy)});
+  expect_close(made[0], expected[0], type, 2, 20);
+  expect_close(by_in[0], by_all[0], type, 4, 40);
+  expect_close(by_in[1], by_all[1], type, 4, 40);
+  EXPECT_THROW(rms_norm(x, random({3, 20}, type, 2), 1e-5f), Error);
+}
+
 INSTANTIATE_OPS_TEST(DeltaOps);
 
 TEST(DeltaOpsErrors, ShapesThatDoNotFit) {

@@ -10,9 +10,10 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
   for (int64_t row = 0; row < args.rows; ++row) {
     double square = 0;
     double along = 0;
+    const int64_t first = row % args.weights * args.columns;
     const auto scaled = [&](int64_t j) {
       return double(load_at(args.dy, row, j)) *
-          load_at(args.weight.data, args.weight.type, j);
+          load_at(args.weight.data, args.weight.type, first + j);
     };
     for (int64_t j = 0; j < args.columns; ++j) {
       const double x = load_at(args.x, row, j);

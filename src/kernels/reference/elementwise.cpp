@@ -17,7 +17,8 @@ void rms_norm(const RmsNormArgs& args) {
     const double factor =
         1.0 / std::sqrt(squares / double(args.columns) + double(args.eps));
     for (int64_t j = 0; j < args.columns; ++j) {
-      const double weight = load_at(args.weight.data, args.weight.type, j);
+      const int64_t at = i % args.weights * args.columns + j;
+      const double weight = load_at(args.weight.data, args.weight.type, at);
       const double value = double(load_at(args.x, i, j)) * factor * weight;
       store_at(args.out, i, j, float(value));
     }

@@ -175,7 +175,9 @@ void gated_delta(const GatedDeltaArgs& args) {
   }
 }
 
-void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+namespace {
+
+void go_back(const GatedDeltaBackwardArgs& args) {
   const GatedDeltaArgs& f = args.forward;
   const int64_t size =
       2 * f.key_heads * f.key_dim + f.heads * (f.value_dim + 2);
@@ -199,6 +201,16 @@ void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
   for (size_t i = 0; i < out.size(); ++i) {
     args.out[i] = float(out[i]);
   }
+}
+
+}  // namespace
+
+void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+  go_back(args);
+}
+
+void ssd_scan_backward(const GatedDeltaBackwardArgs& args) {
+  go_back(args);
 }
 
 namespace {

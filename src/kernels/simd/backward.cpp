@@ -89,13 +89,15 @@ void rms_norm_backward_row(
 }
 
 void rms_norm_backward(const RmsNormBackwardArgs& args) {
-  std::vector<float> weight(size_t(args.columns));
-  for (int64_t i = 0; i < args.columns; ++i) {
+  const int64_t count = args.weights * args.columns;
+  std::vector<float> weight(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
     weight[size_t(i)] = load_at(args.weight.data, args.weight.type, i);
   }
   parallel_rows(args.rows, args.columns, [&](int64_t row) {
     thread_local RowBuffers buffers;
-    rms_norm_backward_row(args, weight.data(), row, buffers);
+    const float* own = weight.data() + row % args.weights * args.columns;
+    rms_norm_backward_row(args, own, row, buffers);
   });
 }
 

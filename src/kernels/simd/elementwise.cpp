@@ -80,17 +80,18 @@ void rms_norm_row(
 }
 
 void rms_norm(const RmsNormArgs& args) {
-  std::vector<float> weight(size_t(args.columns));
+  const int64_t count = args.weights * args.columns;
+  std::vector<float> weight(static_cast<size_t>(count));
   convert(
       {1,
-       args.columns,
-       {args.weight.data, args.weight.type, args.columns},
-       {weight.data(), DType::f32, args.columns}});
+       count,
+       {args.weight.data, args.weight.type, count},
+       {weight.data(), DType::f32, count}});
   visit_types(args.x.type, args.out.type, [&]<class T, class U>(T*, U*) {
     parallel_rows(args.rows, args.columns, [&](int64_t i) {
       rms_norm_row(
           row_of<T>(args.x, i),
-          weight.data(),
+          weight.data() + i % args.weights * args.columns,
           row_of<U>(args.out, i),
           args.columns,
           args.eps);
