@@ -430,6 +430,9 @@ def test_folded_scales_change_nothing(
     case("norms", "qwen3", head_dim=24),
     case("sliding", "llama", length=70, sliding_window=16,
          layer_types=["sliding_attention", "full_attention"]),
+    case("scans", "nemotron_h", length=70, **configs_mixers.NEMOTRON_H | {
+        "num_hidden_layers": 3, "hybrid_override_pattern": "M-*"}),
+    case("convolutions", "lfm2", **configs_mixers.LFM2),
 ])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_kernel(
