@@ -100,9 +100,7 @@ def test_memory_does_not_grow_with_the_blocks(tmp_path):
             model, num_hidden_layers=blocks, hidden_size=512,
             intermediate_size=1536, num_attention_heads=8,
             num_key_value_heads=4, head_dim=64)
-        peaks.append(min(
-            costs(model, ids, "4:64", length=64)["peak_rss"]
-            for _ in range(2)))
+        peaks.append(costs(model, ids, "4:64", length=64)["peak_rss"])
     print(peaks)
     # Inputs of 8 more blocks: 4 * 64 * 512 floats each.
     assert peaks[1] - peaks[0] < 8 * 4 * 64 * 512 * 4 + 0.08 * peaks[0]

@@ -1,5 +1,6 @@
-"""200 damaged checkpoints, and as many ways to read them again: each ends in one
-line and a documented exit code, within seconds, and leaves nothing behind. With
+"""Damaged checkpoints, and as many ways to read them again, 60 or with
+PENNYWEIGHT_SLOW=1 200: each ends in one line and a documented exit code, within
+seconds, and leaves nothing behind. With
 PENNYWEIGHT_SANITIZE_BIN set to a build with ASan and UBSan, those watch."""
 
 import os
@@ -18,12 +19,13 @@ sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tools")]
 import fuzz_inputs  # noqa: E402
 import fuzz_rows  # noqa: E402
 import random_model  # noqa: E402
+from short_runs import SLOW  # noqa: E402
 
 NORMAL = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 SANITIZED = os.environ.get("PENNYWEIGHT_SANITIZE_BIN", "")
 BIN = SANITIZED or NORMAL
-COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "200"))
+COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "200" if SLOW else "60"))
 SEED = int(os.environ.get("PENNYWEIGHT_FUZZ_SEED", "1"))
 REFUSED = {2, 3, 4, 5, 6, 7}
 SECONDS = 60

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import random_model  # noqa: E402
 import walks  # noqa: E402
+from short_runs import SLOW  # noqa: E402
 from walks import (  # noqa: E402, F401
     DEMO, TEXT, kl, leftovers, mpirun, same_files, wide_model)
 
@@ -112,19 +113,20 @@ def compare(ours, theirs):
     assert same > 0.97, same
 
 
-def test_killed_at_twenty_points(deep, tmp_path):
+def test_killed_at_any_point(deep, tmp_path):
+    points = 20 if SLOW else 8
     begun = time.monotonic()
     straight = tmp_path / "straight"
     gptq(deep, straight, "--num-samples", 24)
     seconds = time.monotonic() - begun
-    points = random.Random(7)
+    when = random.Random(7)
     resumed = 0
-    for i in range(20):
+    for i in range(points):
         out = tmp_path / f"out{i}"
         run = command(deep, out, "--num-samples", 24)
         process = subprocess.Popen(
             run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(points.uniform(0.05, 1) * seconds)
+        time.sleep(when.uniform(0.05, 1) * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
         if not out.exists():
@@ -133,7 +135,7 @@ def test_killed_at_twenty_points(deep, tmp_path):
         assert same_files(straight, out), i
         assert not leftovers(tmp_path)
         shutil.rmtree(out)
-    assert resumed >= 5
+    assert resumed >= points // 4
 
 
 def start_and_wait_for_a_block(deep, out):

@@ -1,6 +1,6 @@
 """Inputs that ask for too much: templates and tokenizers that multiply text,
 long rows, Parquet bombs, cards, recipes, pipes and devices in place of files,
-work folders of nobody. 120 of them, or 500 with PENNYWEIGHT_SLOW=1: each ends
+work folders of nobody. 60 of them, or 500 with PENNYWEIGHT_SLOW=1: each ends
 within 10 s and 1 GB, in one line and with a documented exit code, and leaves
 nothing behind. With PENNYWEIGHT_SANITIZE_BIN set, each fifth runs under ASan
 and UBSan."""
@@ -29,7 +29,7 @@ from short_runs import BIN, SLOW  # noqa: E402
 from test_damaged_inputs import CONTROL, listing  # noqa: E402
 
 SANITIZED = os.environ.get("PENNYWEIGHT_SANITIZE_BIN", "")
-COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "500" if SLOW else "120"))
+COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "500" if SLOW else "60"))
 SEED = int(os.environ.get("PENNYWEIGHT_FUZZ_SEED", "1"))
 SECONDS = 10  # of the processor; it may be shared, so that more may pass
 PATIENCE = 40

@@ -20,24 +20,22 @@ BIN = os.environ.get(
 
 
 def peak(model, out, *flags):
-    """The least of some runs: what the system maps of a program with its
-    libraries varies by megabytes, upwards."""
-    peaks = []
-    for _ in range(4):
-        done = subprocess.run(
-            [BIN, "convert", "--model", model, "--mlx-path", out, "--force",
-             "--json", out.with_suffix(".json"), *map(str, flags)],
-            capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        figures = json.loads(out.with_suffix(".json").read_text())
-        peaks.append(figures["peak_rss"])
-    return min(peaks)
+    done = subprocess.run(
+        [BIN, "convert", "--model", model, "--mlx-path", out, "--force",
+         "--json", out.with_suffix(".json"), *map(str, flags)],
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.with_suffix(".json").read_text())["peak_rss"]
+
+
+def are_equal(eight, sixteen):
+    return abs(sixteen - eight) < 0.05 * eight
 
 
 def test_eight_and_sixteen_blocks(tmp_path):
     """13 MB a block in bfloat16 beside a small embedding, so that what stays
     of a block would show: 8 blocks are 105 MB, more than the process."""
-    sizes = {}
+    runs = {}
     for blocks in (8, 16):
         model = tmp_path / f"model{blocks}"
         random_model.write(
@@ -52,23 +50,30 @@ def test_eight_and_sixteen_blocks(tmp_path):
             "cast": ["--dtype", "float32"],
         }.items():
             out = tmp_path / f"out{blocks}-{name}"
-            sizes.setdefault(name, []).append(peak(model, out, *flags))
-        packed = tmp_path / f"out{blocks}-rtn"
-        sizes.setdefault("dequantize", []).append(
-            peak(packed, tmp_path / f"plain{blocks}", "--dequantize"))
-    for name, (eight, sixteen) in sizes.items():
-        print(f"{name}: {eight / 1e6:.1f} MB, {sixteen / 1e6:.1f} MB")
-        assert abs(sixteen - eight) < 0.05 * eight, (name, eight, sixteen)
+            runs.setdefault(name, []).append((model, out, *flags))
+        runs.setdefault("dequantize", []).append((
+            tmp_path / f"out{blocks}-rtn", tmp_path / f"plain{blocks}",
+            "--dequantize"))
+    for name, both in runs.items():
+        # The least of some runs: what the system maps of a program with its
+        # libraries varies by megabytes, upwards.
+        least = [peak(*run) for run in both]
+        for _ in range(3):
+            if not are_equal(*least):
+                least = [min(known, peak(*run))
+                         for known, run in zip(least, both)]
+        print(name, *(f"{bytes / 1e6:.1f} MB" for bytes in least))
+        assert are_equal(*least), (name, least)
 
 
-SMALL, LARGE = 65_536, 262_144
+SMALL, LARGE = 32_768, 131_072
 TEXT = ROOT / "docs/architecture.md"
 DWQ = ["--num-samples", 8, "--max-seq-length", 129, "--learning-rate", 1e-5]
 
 
 @pytest.fixture(scope="module")
 def vocabularies(tmp_path_factory):
-    """Equal but for the embedding: 34 and 134 MB in bfloat16."""
+    """Equal but for the embedding: 17 and 67 MB in bfloat16."""
     folder = tmp_path_factory.mktemp("vocabularies")
     for vocab in (SMALL, LARGE):
         random_model.write(

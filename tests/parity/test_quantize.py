@@ -465,7 +465,7 @@ def test_memory_does_not_grow_with_blocks(tmp_path):
     # The pass that finds costs keeps each block's inputs, as the way back
     # needs them; they are kept small here.
     peaks = []
-    for blocks in (16, 32):
+    for blocks in (8, 24):
         model = wide_model(tmp_path / f"model{blocks}", blocks)
         out = tmp_path / f"out{blocks}"
         peaks.append(run(
