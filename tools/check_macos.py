@@ -1,11 +1,12 @@
-"""Compiles every source of src/ for macOS on Apple silicon, on a machine that
-is none: by zig's clang and libc++, with the headers of MLX's macOS wheel and
-warnings as errors. Sources, flags and batches are what CMake selects for that
-platform. Nothing is linked.
+"""Has a compiler read every source of src/ for macOS on Apple silicon, on a
+machine that is none: zig's clang and libc++, with the headers of MLX's macOS
+wheel and warnings as errors. Sources, flags and batches are what CMake selects
+for that platform. No code is made of them, and nothing is linked.
 
     .venv/bin/python tools/check_macos.py [folder for what it makes]
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,7 +108,9 @@ def configure(folder):
     """CMake's build tree for a Mac; its compile commands."""
     tree = folder / "tree"
     headers = linked_headers(folder / "headers")
-    compiler = f"{zig()};%s;-target;{TARGET}"
+    # Without -c CMake would link a program to know the compiler by, for which
+    # zig makes a libc++ first.
+    compiler = f"{zig()};%s;-target;{TARGET};-c"
     run(["cmake", "--fresh", "-G", "Ninja", "-S", ROOT, "-B", tree,
          "-DCMAKE_SYSTEM_NAME=Darwin", "-DCMAKE_SYSTEM_PROCESSOR=arm64",
          f"-DCMAKE_C_COMPILER={compiler % 'cc'}",
@@ -145,14 +149,49 @@ def left_out(folder, sources):
                   if str(path.resolve()) not in known)
 
 
-def compile_one(entry):
+def front_end(entry):
+    """The command by which zig's compiler reads a batch and makes no code of
+    it. Zig can't be told so itself: it wants the object."""
+    said = subprocess.run(
+        [*shlex.split(entry["command"]), "-###"], cwd=entry["directory"],
+        text=True, capture_output=True).stderr
+    [words] = [shlex.split(line) for line in said.splitlines()
+               if ' "-cc1" ' in line]
+    words[words.index("-emit-obj")] = "-fsyntax-only"
+    return words
+
+
+def read_before(words, record):
+    """Whether that command found nothing in the same files."""
+    if not record.exists():
+        return False
+    known = json.loads(record.read_text())
+    time = record.stat().st_mtime
+    return known["command"] == words and all(
+        os.path.exists(name) and os.stat(name).st_mtime < time
+        for name in known["files"])
+
+
+def check_one(entry, records):
     """What the compiler says of a batch; nothing where all is well."""
-    # Objects, though nobody links them: zig can't be told to stop before. It
-    # keeps them, so that what has not changed is not compiled again.
-    command = re.sub(r" -O3 ", " -O0 ", entry["command"])
-    done = subprocess.run(shlex.split(command), cwd=entry["directory"],
-                          capture_output=True, text=True)
-    return done.stderr if done.returncode else ""
+    words = front_end(entry)
+    name = hashlib.sha256(entry["file"].encode()).hexdigest()[:16]
+    record, reads = records / f"{name}.json", records / f"{name}.d"
+    if read_before(words, record):
+        return ""
+    begun = time.time()
+    done = subprocess.run(
+        [*words, "-dependency-file", reads, "-MT", "it", "-sys-header-deps"],
+        cwd=entry["directory"], capture_output=True, text=True)
+    if done.returncode:
+        record.unlink(missing_ok=True)
+        return done.stderr
+    files = shlex.split(reads.read_text().replace("\\\n", " "))[1:]
+    record.write_text(json.dumps({"command": words, "files": [
+        os.path.join(entry["directory"], file) for file in files]}))
+    # A file may have been written to meanwhile.
+    os.utime(record, (begun, begun))
+    return ""
 
 
 def main():
@@ -163,12 +202,17 @@ def main():
                   else ROOT / "build/check-macos").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["ZIG_GLOBAL_CACHE_DIR"] = str(folder / "zig")
-    commands = configure(folder)
+    # nanobind's own are in its target, too.
+    commands = [entry for entry in configure(folder)
+                if "site-packages" not in entry["file"]]
     sources = [source for entry in commands
                for source in sources_of(entry["file"])]
     missing = left_out(ROOT / "src", sources)
+    records = folder / "read"
+    records.mkdir(exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        failed = [text for text in pool.map(compile_one, commands) if text]
+        failed = [text for text in pool.map(
+            lambda entry: check_one(entry, records), commands) if text]
     if failed or missing:
         sys.exit("".join(failed) + "".join(
             f"check-macos: {path} is in no target\n"

@@ -37,20 +37,39 @@ def test_macos_sees_a_source_that_no_target_has(tmp_path):
     assert found == [str(tmp_path / "b/c.cpp")]
 
 
-def test_macos_sees_a_warning_and_what_only_linux_has(tmp_path, monkeypatch):
+@pytest.fixture
+def said_of(tmp_path, monkeypatch):
+    """What the check says of a source, given its lines."""
     pytest.importorskip("ziglang", reason="`tools/setup.sh macos` brings zig")
     monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", str(tmp_path / "zig"))
+    source = tmp_path / "a.cpp"
 
-    def said_of(code):
-        source = tmp_path / "a.cpp"
-        source.write_text(code)
-        return check_macos.compile_one({
+    def said(code=None):
+        if code is not None:
+            source.write_text(code)
+        return check_macos.check_one({
             "directory": str(tmp_path), "file": str(source),
             "command": f"{check_macos.zig()} c++ -target "
                        f"{check_macos.TARGET} -O3 -Wall -Werror -nostdinc "
-                       f"-o a.o -c {source}"})
+                       f"-I. -o a.o -c {source}"}, tmp_path)
 
+    return said
+
+
+def test_macos_sees_a_warning_and_what_only_linux_has(said_of):
     assert said_of("#ifndef __APPLE__\n#error\n#endif\nint f() { return 1; }") \
         == ""
     assert "unused variable" in said_of("void f() { int unused; }")
     assert "sys/prctl.h" in said_of("#include <sys/prctl.h>\n")
+
+
+def test_macos_reads_again_what_has_changed(said_of, tmp_path):
+    header = tmp_path / "a b.h"
+    header.write_text("")
+    assert said_of('#include "a b.h"\n') == ""
+    [record] = tmp_path.glob("*.json")
+    before = record.stat().st_mtime_ns
+    assert said_of() == "" and record.stat().st_mtime_ns == before
+    header.write_text("#error it has changed\n")
+    assert "it has changed" in said_of()
+    assert "it has changed" in said_of()
