@@ -42,6 +42,14 @@ QWEN_NEXT = {
     "mlp_only_layers": [], "moe_intermediate_size": 512,
     "partial_rotary_factor": 0.25, "norm_topk_prob": True}
 
+# A scan and an attention; blocks of experts are like other models'.
+NEMOTRON_NANO = {
+    "hybrid_override_pattern": "M*", "num_hidden_layers": 2,
+    "layer_norm_epsilon": 1e-5, "mamba_num_heads": 64, "mamba_head_dim": 64,
+    "mamba_proj_bias": False, "ssm_state_size": 128, "conv_kernel": 4,
+    "n_groups": 8, "mlp_bias": False, "use_bias": False,
+    "use_conv_bias": True}
+
 # From the models' published config.json; of the blocks, the kinds that there
 # are.
 MODELS = {
@@ -92,6 +100,8 @@ MODELS = {
         rope_scaling=None, partial_rotary_factor=0.5, use_qk_norm=False, attention_bias=True,
         scoring_func="sigmoid", topk_method="noaux_tc",
         max_position_embeddings=131072),
+    "Nemotron-3-Nano": sizes(
+        "nemotron_h", 2688, 1856, 32, 2, 128, 131072, **NEMOTRON_NANO),
     "Qwen3-Next": sizes(
         "qwen3_next", 2048, 5120, 16, 2, 256, 151936, **QWEN_NEXT),
 }

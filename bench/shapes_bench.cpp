@@ -15,6 +15,8 @@
 #include <map>
 #include <set>
 
+#include <mlx/transforms.h>
+
 #include "core/json.h"
 #include "kernels/dispatch.h"
 #include "measure.h"
@@ -22,6 +24,7 @@
 #include "model/decoder.h"
 #include "model/embedding_and_head.h"
 #include "model/gradients.h"
+#include "ops/gated_delta.h"
 
 namespace {
 
@@ -30,7 +33,6 @@ using namespace pennyweight::bench;
 
 constexpr int64_t kPeerRows = 4096;
 constexpr int64_t kPeerValues = 1 << 26;  // of a weight that oneDNN is timed on
-constexpr int64_t kLongScan = 1024;
 constexpr int64_t kRoundedRows = 256;
 constexpr int64_t kWidestRounded = 8192;
 constexpr double kLongRun = 2;  // seconds; what takes longer is run once
@@ -192,14 +194,8 @@ class Bench {
             auto y = run_block(spec, weights, x, context);
             mx::eval(y);
           }));
-    if (spec.attention.delta && tokens > kLongScan) {
-      std::fprintf(
-          stderr,
-          "%sbackward of %lld tokens is left out: the gradient of linear "
-          "attention keeps a state for each token\n",
-          name.c_str(),
-          static_cast<long long>(tokens));
-      return;
+    if (spec.attention.scan) {
+      scan(*spec.attention.scan, tokens, name);
     }
     const auto dy = hidden(tokens);
     // Forward again, then gradients by the inputs; attention makes its scores
@@ -211,6 +207,48 @@ class Bench {
     if (!spec.moe) {
       weight_gradients(spec, weights, x, dy, work, attention, name);
     }
+  }
+
+  /// The scan alone, in the block's type, and its gradients; their seconds are
+  /// to be set against the block's.
+  void scan(const ScanSpec& spec, int64_t tokens, const std::string& name) {
+    const int n = int(tokens);
+    const auto normal = [&](mx::Shape shape, mx::Dtype type) {
+      auto x = mx::astype(mx::random::normal(std::move(shape)), type);
+      mx::eval(x);
+      return x;
+    };
+    const auto steps = mx::full({1, n, spec.heads}, 0.1f);
+    const std::vector<mx::array> in{
+        normal({1, n, spec.groups, spec.state}, model_.dtype),
+        normal({1, n, spec.groups, spec.state}, model_.dtype),
+        normal({1, n, spec.heads, spec.head_dim}, model_.dtype),
+        mx::negative(steps),
+        steps,
+        mx::ones({spec.heads})};
+    const auto run = [](const std::vector<mx::array>& x) {
+      return std::vector{ops::ssd_scan(x[0], x[1], x[2], x[3], x[4], x[5])};
+    };
+    const auto dy = normal(in[2].shape(), model_.dtype);
+    // A state's value is decayed, added to and read.
+    const double operations =
+        5.0 * n * spec.heads * spec.head_dim * double(spec.state);
+    const auto print_seconds = [&](const char* what, double seconds) {
+      const Json line{
+          {"what", name + what},
+          {"tokens", tokens},
+          {"seconds", seconds},
+          {"gflops", operations / seconds / 1e9},
+          {"peer_gflops", 0},  // oneDNN has no such thing
+          {"share", 1},
+          {"linears_share", 0}};
+      std::printf("%s\n", line.dump().c_str());
+    };
+    print_seconds("scan", seconds_of([&] { mx::eval(run(in)); }));
+    print_seconds("scan, gradients", seconds_of([&] {
+                    auto made = mx::vjp(run, in, {dy}).second;
+                    mx::eval(made);
+                  }));
   }
 
   /// Sums of x x^T for each width that linears of a block read.

@@ -71,7 +71,7 @@ def annotation(option):
 
 def is_unset(option):
     """Whether None stands for the default."""
-    return option["optional"] or (
+    return option["optional"] or option["type"] == "list" or (
         option["takes"] in TAKES and option["default"] in ("", None)
         and not option["required"])
 
@@ -147,7 +147,7 @@ def function(command):
 
 
 def module(commands):
-    functions = [one for one in commands if not one["takes_anything"]]
+    functions = [one for one in commands if not one["in_package"]]
     results = sorted({RESULTS.get(one["name"], "MethodReport") for one in functions})
     names = sorted(one["name"].replace("-", "_") for one in functions)
     head = HEAD.format(imports="".join(f"    {name},\n" for name in results),

@@ -39,6 +39,7 @@ def quantize(
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    pin: list[str] | None = None,
     effort: Literal["fast", "balanced", "best"] = "balanced",
     memory_limit: str | None = None,
     target_bpw: float | None = None,
@@ -49,12 +50,16 @@ def quantize(
     time_limit: str | None = None,
     assume_family: str = "",
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
     gptq_samples: int | None = None,
     learn_steps: int | None = None,
     dwq_samples: int | None = None,
+    drop_mtp: bool = False,
     resume: bool = False,
     stages: str | None = None,
     progress: Progress = None,
@@ -72,6 +77,12 @@ def quantize(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -87,12 +98,21 @@ def quantize(
             speed.
         assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
             and fewer; 0: none (default: by `effort`).
         dwq_samples: Sequences that scales and biases are distilled on; 0: none
             (default: by `effort`).
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         stages: Stages to try, in this order, such as nearest,gptq,dwq: those of
@@ -112,6 +132,7 @@ def quantize(
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
+        "pin": pin,
         "effort": effort,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
@@ -122,10 +143,14 @@ def quantize(
         "time-limit": time_limit,
         "assume-family": assume_family,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "candidates": candidates,
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
         "dwq-samples": dwq_samples,
+        "drop-mtp": drop_mtp,
         "resume": resume,
         "stages": stages,
     }, progress))
@@ -137,6 +162,7 @@ def plan(
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    pin: list[str] | None = None,
     effort: Literal["fast", "balanced", "best"] = "balanced",
     memory_limit: str | None = None,
     target_bpw: float | None = None,
@@ -144,6 +170,9 @@ def plan(
     bits: int | None = None,
     assume_family: str = "",
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
@@ -164,6 +193,12 @@ def plan(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -174,6 +209,13 @@ def plan(
         bits: Instead: this width in groups of 64 throughout (default 4).
         assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
@@ -194,6 +236,7 @@ def plan(
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
+        "pin": pin,
         "effort": effort,
         "memory-limit": memory_limit,
         "target-bpw": target_bpw,
@@ -201,6 +244,9 @@ def plan(
         "bits": bits,
         "assume-family": assume_family,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "candidates": candidates,
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
@@ -215,6 +261,7 @@ def sweep(
     data: Data | None = None,
     mix: str = "",
     sequence_length: int = 512,
+    pin: list[str] | None = None,
     effort: Literal["fast", "balanced", "best"] = "fast",
     memory_limit: str | None = None,
     force: bool = False,
@@ -223,12 +270,16 @@ def sweep(
     keep_models: bool = False,
     assume_family: str = "",
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     candidates: str = (
         "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,"
         "6:64,8:64,bf16"),
     gptq_samples: int | None = None,
     learn_steps: int | None = None,
     dwq_samples: int | None = None,
+    drop_mtp: bool = False,
     resume: bool = False,
     progress: Progress = None,
 ) -> SweepReport:
@@ -245,6 +296,12 @@ def sweep(
         mix: Weights of a folder's files by their names without ending, such as
             web=3,code=2,chat=0; others weigh 1.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         effort: How much time to take: fast rounds by GPTQ, balanced and best learn more
             on more text.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
@@ -256,12 +313,21 @@ def sweep(
         keep_models: Keep the model of each size in the output folder.
         assume_family: Read a model of an unknown model_type as this family's.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         candidates: Widths to choose from, bits:group_size or bf16 (as it is).
         gptq_samples: Sequences that rounding is fitted to (default: by `effort`).
         learn_steps: Steps a block of learned rounding, where it has modules of 3 bits
             and fewer; 0: none (default: by `effort`).
         dwq_samples: Sequences that scales and biases are distilled on; 0: none
             (default: by `effort`).
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         progress: True shows a bar, in a notebook a notebook's; a function is called
@@ -279,6 +345,7 @@ def sweep(
         "data-path": data,
         "mix": mix,
         "sequence-length": sequence_length,
+        "pin": pin,
         "effort": effort,
         "memory-limit": memory_limit,
         "force": force,
@@ -287,10 +354,14 @@ def sweep(
         "keep-models": keep_models,
         "assume-family": assume_family,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "candidates": candidates,
         "gptq-samples": gptq_samples,
         "learn-steps": learn_steps,
         "dwq-samples": dwq_samples,
+        "drop-mtp": drop_mtp,
         "resume": resume,
     }, progress))
 
@@ -307,7 +378,11 @@ def convert(
     quant_predicate: Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"] | None = None,
     dtype: Literal["float16", "bfloat16", "float32"] | None = None,
     dequantize: bool = False,
+    pin: list[str] | None = None,
     assume_family: str = "",
+    drop_mtp: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     progress: Progress = None,
 ) -> ConvertReport:
     """Quantize by rounding to nearest, as mlx_lm.convert does.
@@ -326,7 +401,18 @@ def convert(
         dtype: Type of what is not quantized, and of scales (default: the one that
             config.json names, else the weights' own).
         dequantize: Turn a quantized model back into a plain one.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -347,7 +433,11 @@ def convert(
         "quant-predicate": quant_predicate,
         "dtype": dtype,
         "dequantize": dequantize,
+        "pin": pin,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
+        "at-least": at_least,
+        "keep": keep,
     }, progress))
 
 
@@ -361,6 +451,7 @@ def gptq(
     sequence_length: int = 512,
     fit_embed: bool = True,
     memory_limit: str | None = None,
+    pin: list[str] | None = None,
     bits: int | None = None,
     group_size: int | None = None,
     fallback_bits: int = 6,
@@ -369,9 +460,12 @@ def gptq(
     plain: bool = False,
     learn_steps: int = 0,
     assume_family: str = "",
+    drop_mtp: bool = False,
     seed: int = 123,
     batch_size: int = 0,
     resume: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     fallback_group_size: int = 64,
     damp: float = 0.01,
     act_order: bool = True,
@@ -407,6 +501,12 @@ def gptq(
             nearest.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8 (default 4;
             mxfp8: 8).
         group_size: Weights a group: 32, 64 or 128 (default 64; mxfp4 and mxfp8: 32,
@@ -419,10 +519,15 @@ def gptq(
         learn_steps: Steps of training each block's codes, scales and biases together on
             its output; 0: none.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         seed: Seed of the choice.
         batch_size: Sequences that go through a block together; 0: as fits the caches.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         fallback_group_size: And their group size.
         damp: Added to the Hessian's diagonal, as a share of its mean.
         act_order: Round the columns with the largest activations first.
@@ -458,6 +563,7 @@ def gptq(
         "sequence-length": sequence_length,
         "fit-embed": fit_embed,
         "memory-limit": memory_limit,
+        "pin": pin,
         "bits": bits,
         "group-size": group_size,
         "fallback-bits": fallback_bits,
@@ -466,9 +572,12 @@ def gptq(
         "plain": plain,
         "learn-steps": learn_steps,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "seed": seed,
         "batch-size": batch_size,
         "resume": resume,
+        "at-least": at_least,
+        "keep": keep,
         "fallback-group-size": fallback_group_size,
         "damp": damp,
         "act-order": act_order,
@@ -497,6 +606,7 @@ def awq(
     sequence_length: int = 512,
     fit_embed: bool = True,
     memory_limit: str | None = None,
+    pin: list[str] | None = None,
     bits: int = 4,
     group_size: int = 64,
     embed_bits: int = 4,
@@ -504,9 +614,12 @@ def awq(
     n_grid: int = 20,
     then: Literal["", "gptq"] = "",
     assume_family: str = "",
+    drop_mtp: bool = False,
     seed: int = 123,
     batch_size: int = 0,
     resume: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     scale: bool = True,
     clip: bool = True,
     asymmetric: bool = True,
@@ -532,6 +645,12 @@ def awq(
             nearest.
         memory_limit: Most memory to use, such as 4GB; activations past it go to a
             scratch file (default: half of the machine's).
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         bits: Bits a weight of the blocks' linears: 2, 3, 4, 5, 6 or 8.
         group_size: Weights a group: 32, 64 or 128.
         embed_bits: Bits of embedding and head.
@@ -541,10 +660,15 @@ def awq(
         then: Round the scaled model by this method, with its defaults, rather than to
             nearest.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         seed: Seed of the choice.
         batch_size: Sequences that go through a block together; 0: as fits the caches.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         scale: Scale inputs, and what makes them inversely.
         clip: Search the range of each group of weights.
         asymmetric: Shrink the ends of a range apart, not only alike.
@@ -570,6 +694,7 @@ def awq(
         "sequence-length": sequence_length,
         "fit-embed": fit_embed,
         "memory-limit": memory_limit,
+        "pin": pin,
         "bits": bits,
         "group-size": group_size,
         "embed-bits": embed_bits,
@@ -577,9 +702,12 @@ def awq(
         "n-grid": n_grid,
         "then": then,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "seed": seed,
         "batch-size": batch_size,
         "resume": resume,
+        "at-least": at_least,
+        "keep": keep,
         "scale": scale,
         "clip": clip,
         "asymmetric": asymmetric,
@@ -596,6 +724,7 @@ def dynamic_quant(
     data: Data | None = None,
     num_samples: int = -1,
     sequence_length: int = 512,
+    pin: list[str] | None = None,
     target_bpw: float = 5.0,
     target_size: str | None = None,
     low_bits: int = 4,
@@ -608,7 +737,11 @@ def dynamic_quant(
     then: Literal["", "gptq", "awq"] = "",
     report_ppl: bool = False,
     assume_family: str = "",
+    drop_mtp: bool = False,
     seed: int = 123,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
+    prefer_active: float | None = None,
     grad_checkpoint: bool = False,
     accumulation_dtype: Literal["float32", "bfloat16"] = "float32",
     batch_size: int = 0,
@@ -628,6 +761,12 @@ def dynamic_quant(
             them.
         num_samples: Sequences to use, chosen by `seed`; -1 for all.
         sequence_length: Tokens a sequence.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         target_bpw: Bits a weight, scales included, that are not passed.
         target_size: Instead: bytes of all tensors, such as 4.2GB.
         low_bits: Bits at which sensitivities are measured, and the fewest without
@@ -644,7 +783,16 @@ def dynamic_quant(
         then: Round by this method, on the same text, rather than to nearest.
         report_ppl: Report the perplexity of the model before and after.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         seed: Seed of the choice.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
+        prefer_active: Choose widths for speed, too: one percent fewer bytes read a
+            token may cost STRENGTH percent more estimated loss. A token reads all of a
+            module, and of experts those that are chosen for it (the flag by itself: 1;
+            0: not at all).
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
         accumulation_dtype: Taken for mlx-lm's sake: gradients are always summed in
@@ -666,6 +814,7 @@ def dynamic_quant(
         "data-path": data,
         "num-samples": num_samples,
         "sequence-length": sequence_length,
+        "pin": pin,
         "target-bpw": target_bpw,
         "target-size": target_size,
         "low-bits": low_bits,
@@ -678,7 +827,11 @@ def dynamic_quant(
         "then": then,
         "report-ppl": report_ppl,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "seed": seed,
+        "at-least": at_least,
+        "keep": keep,
+        "prefer-active": prefer_active,
         "grad-checkpoint": grad_checkpoint,
         "accumulation-dtype": accumulation_dtype,
         "batch-size": batch_size,
@@ -702,8 +855,12 @@ def dwq(
     target_dir: str | None = None,
     targets_only: bool = False,
     pipeline: bool = False,
+    pin: list[str] | None = None,
     assume_family: str = "",
+    drop_mtp: bool = False,
     grad_checkpoint: bool = False,
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     resume: bool = False,
     progress: Progress = None,
 ) -> DwqReport:
@@ -735,9 +892,20 @@ def dwq(
         targets_only: Write `target_dir` and stop.
         pipeline: Of several processes give each a part of the blocks, rather than a
             part of each batch.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         assume_family: Read a model of an unknown model_type as this family's.
+        drop_mtp: Leave out the heads that predict further tokens, which are otherwise
+            carried in mtp.safetensors.
         grad_checkpoint: Taken for mlx-lm's sake: blocks are always run again on the way
             back.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         resume: Insist on going on with an unfinished run (one with the same settings is
             gone on with anyway).
         progress: True shows a bar, in a notebook a notebook's; a function is called
@@ -765,8 +933,12 @@ def dwq(
         "target-dir": target_dir,
         "targets-only": targets_only,
         "pipeline": pipeline,
+        "pin": pin,
         "assume-family": assume_family,
+        "drop-mtp": drop_mtp,
         "grad-checkpoint": grad_checkpoint,
+        "at-least": at_least,
+        "keep": keep,
         "resume": resume,
     }, progress))
 
@@ -826,7 +998,10 @@ def inspect(
     model: StrPath,
     *,
     kernels: bool = False,
+    pin: list[str] | None = None,
     assume_family: str = "",
+    at_least: list[str] | None = None,
+    keep: list[str] | None = None,
     progress: Progress = None,
 ) -> InspectReport:
     """Family, parameters, and a table of modules.
@@ -834,7 +1009,16 @@ def inspect(
     Args:
         model: Model folder, or a hub id such as org/name[@revision].
         kernels: Try what each shape of the model runs on here, and how fast.
+        pin: PATTERN=BITS[:GROUP[:MODE]]: this width, to the letter, such as
+            'self_attn.*=6' or lm_head=8:32; may be given again. A pattern is attention,
+            experts, shared_expert, mlp, router, embedding or head, or a glob (* stands
+            for dots, too) that matches a module's path or its end behind a dot;
+            'language_model.' in either counts for nothing. `at_least` and `keep`
+            (`help_all`) take the same patterns.
         assume_family: Read a model of an unknown model_type as this family's.
+        at_least: PATTERN=BITS: no fewer bits than these, such as 'model.layers.0.*=5';
+            may be given again.
+        keep: PATTERN: leave these modules unquantized; may be given again.
         progress: True shows a bar, in a notebook a notebook's; a function is called
             with each pennyweight.Event, and stops the run by returning False; None is
             silent.
@@ -847,5 +1031,8 @@ def inspect(
     return InspectReport.of(run("inspect", {
         "model": model,
         "kernels": kernels,
+        "pin": pin,
         "assume-family": assume_family,
+        "at-least": at_least,
+        "keep": keep,
     }, progress))

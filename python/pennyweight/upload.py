@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from pennyweight import _core
 from pennyweight.hub import (CODES, REPOSITORY, REVISION, Refused, checked_token,
                              explain, on_stop, patiently, quieten, shown)
 
@@ -25,18 +26,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(words):
+    [command] = [one for one in _core.commands() if one["name"] == "upload"]
     parser = Parser("pennyweight upload", epilog=EXAMPLES, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter,
                     description="Publish a finished model folder on the hub")
     add = parser.add_argument
-    add("folder", help="Finished folder of a model")
-    add("--repo", required=True,
-        help="Repository org/name of the hub; made where there is none")
-    add("--private", action="store_true",
-        help="Make it private; an existing one must be so already")
-    add("--revision", default="main", help="Branch to commit to")
-    add("--commit-message", default="Upload model with pennyweight",
-        help="First line of the commit")
+    for option in command["options"]:
+        if option["positional"]:
+            either = parser.add_mutually_exclusive_group(required=True)
+            either.add_argument(option["name"], nargs="?", help=option["help"])
+            either.add_argument(f"--{option['name']}", dest="named",
+                                help=argparse.SUPPRESS)
+        elif option["type"] == "bool":
+            add(f"--{option['name']}", action="store_true", help=option["help"])
+        else:
+            add(f"--{option['name']}", default=option["default"],
+                required=option["required"], help=option["help"])
     add("--json", nargs="?", const="-", metavar="FILE",
         help="Write the result to FILE as JSON; without a FILE, warnings and "
         "result as JSON lines on stdout")
@@ -44,6 +49,7 @@ def parse(words):
         help="No progress; warnings and errors only")
     add("--force", action="store_true", help="Replace --json's FILE")
     options = parser.parse_args(words)
+    options.folder = options.folder or options.named
     if not (REPOSITORY.fullmatch(options.repo)
             and REVISION.fullmatch(options.revision)):
         raise Refused(

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "checkpoint/packed/packed_source.h"
 #include "checkpoint/quantization_entries.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_index.h"
@@ -46,6 +47,8 @@ struct Checkpoint::Impl {
   Json config;
   std::map<std::string, TensorInfo> tensors;
   std::unordered_map<std::string, Source> sources;
+  std::map<std::string, TensorInfo> packed_parts;  // in place of `tensors`
+  std::unique_ptr<PackedSource> packed;
   WeightIndex index;
   std::vector<std::string> notes;
   std::map<std::string, std::string> left_out;  // file -> why
@@ -62,7 +65,8 @@ struct Checkpoint::Impl {
             entry.dtype,
             entry.shape,
             entry.end - entry.begin,
-            source.file->path()});
+            source.file->path(),
+            entry.byte_type});
     sources.insert_or_assign(entry.name, source);
   }
 
@@ -248,6 +252,65 @@ struct Checkpoint::Impl {
     return faults;
   }
 
+  std::string about_missing(const std::string& name) const {
+    const auto place = index.place_of(name);
+    if (missing.contains(place)) {
+      return "; the index places it in " + one_line(place, 120) +
+          ", which the folder has not: fetch that file";
+    }
+    std::string text;
+    if (!missing.empty()) {
+      text += "; the folder lacks " +
+          some_of({missing.begin(), missing.end()}) + ": fetch what is missing";
+    }
+    for (const auto& [file, why] : left_out) {
+      text += "; " + why;
+    }
+    return text;
+  }
+
+  mx::array load_stored(const std::string& name) const {
+    const auto& source = sources.at(name);
+    return SafetensorsFile::load(source.file, source.entry);
+  }
+
+  LoadStored loader() const {
+    return [this](const std::string& name) { return load_stored(name); };
+  }
+
+  // Shows packed matrices in place of what they are stored as.
+  void show_packed(const QuantizationEntries& entries) {
+    packed = PackedSource::find(
+        entries,
+        {tensors,
+         loader(),
+         [this](const std::string& name) { return about_missing(name); },
+         folder.string()});
+    if (packed) {
+      for (const auto& name : packed->taken()) {
+        packed_parts.insert(tensors.extract(name));
+      }
+      for (const auto& [name, tensor] : packed->tensors()) {
+        tensors.insert_or_assign(name, tensor->info());
+      }
+    }
+    for (const auto& [name, info] : tensors) {
+      if (info.byte_type != ByteType::plain) {
+        throw Error(
+            ErrorCode::not_supported,
+            "checkpoint",
+            info.file.string() + ": tensor \"" + one_line(name, 120) +
+                "\" is FP8, and nothing says by which scales; convert it to "
+                "BF16 first");
+      }
+    }
+  }
+
+  const TensorInfo& stored_info(const std::string& name) const {
+    const auto it = packed_parts.find(name);
+    return it != packed_parts.end() ? it->second : tensors.at(name);
+  }
+
   void note_index() {
     if (index.fault) {
       notes.push_back(
@@ -314,16 +377,19 @@ Checkpoint Checkpoint::open_folder(const fs::path& folder) {
     corrupt((folder / "config.json").string() + " is not a JSON object");
   }
   impl->index = read_weight_index(folder);
+  const auto entries = read_quantization_entries(impl->config, folder);
   try {
     impl->add_files();
+    impl->note_index();
+    impl->show_packed(entries);
   } catch (const Error& error) {
-    const auto method = read_quantization_entries(impl->config, folder).method;
-    if (error.code() != ErrorCode::not_supported || method.empty()) {
+    const std::string what = error.what();
+    if (error.code() != ErrorCode::not_supported || entries.method.empty() ||
+        what.find("quantized by") != what.npos) {
       throw;
     }
-    throw about("checkpoint", "quantized by \"" + method + "\"", error);
+    throw about("checkpoint", "quantized by \"" + entries.method + "\"", error);
   }
-  impl->note_index();
   impl->note_twice();
   return Checkpoint(std::move(impl));
 }
@@ -352,21 +418,11 @@ bool Checkpoint::lacks_files() const {
 }
 
 std::string Checkpoint::about_missing(const std::string& name) const {
-  const auto place = impl_->index.place_of(name);
-  if (impl_->missing.contains(place)) {
-    return "; the index places it in " + one_line(place, 120) +
-        ", which the folder has not: fetch that file";
-  }
-  std::string text;
-  if (!impl_->missing.empty()) {
-    text += "; the folder lacks " +
-        some_of({impl_->missing.begin(), impl_->missing.end()}) +
-        ": fetch what is missing";
-  }
-  for (const auto& [file, why] : impl_->left_out) {
-    text += "; " + why;
-  }
-  return text;
+  return impl_->about_missing(name);
+}
+
+const PackedSource* Checkpoint::packed() const {
+  return impl_->packed.get();
 }
 
 const std::map<std::string, TensorInfo>& Checkpoint::tensors() const {
@@ -390,9 +446,11 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
 }
 
 mx::array Checkpoint::load(const std::string& name) const {
-  info(name);
-  const auto& source = impl_->sources.at(name);
-  return SafetensorsFile::load(source.file, source.entry);
+  const auto& all = info(name);
+  if (const auto* packed = find_packed(name)) {
+    return packed->expand(impl_->loader(), 0, all.shape[0]);
+  }
+  return impl_->load_stored(name);
 }
 
 mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
@@ -405,6 +463,9 @@ mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
         "checkpoint",
         "tensor " + one_line(name, 120) + " has no such rows");
   }
+  if (const auto* packed = find_packed(name)) {
+    return packed->expand(impl_->loader(), first, count);
+  }
   const auto& source = impl_->sources.at(name);
   auto entry = source.entry;
   const uint64_t row =
@@ -415,18 +476,30 @@ mx::array Checkpoint::load_rows(const std::string& name, int first, int count)
   return SafetensorsFile::load(source.file, entry);
 }
 
+const PackedTensor* Checkpoint::find_packed(const std::string& name) const {
+  return impl_->packed ? impl_->packed->tensor(name) : nullptr;
+}
+
+std::vector<std::string> Checkpoint::stored_parts(
+    const std::string& name) const {
+  const auto* packed = find_packed(name);
+  return packed ? packed->parts() : std::vector<std::string>{name};
+}
+
+const TensorInfo& Checkpoint::stored_info(const std::string& name) const {
+  return impl_->stored_info(name);
+}
+
 void Checkpoint::read(
     const std::string& name,
     uint64_t begin,
     uint64_t end,
     const std::function<void(const char* data, size_t bytes)>& use) const {
-  info(name);
   const auto& source = impl_->sources.at(name);
   source.file->read(source.entry.begin + begin, source.entry.begin + end, use);
 }
 
 const FileStamp& Checkpoint::stamp(const std::string& name) const {
-  info(name);
   return impl_->sources.at(name).file->stamp();
 }
 

@@ -9,25 +9,16 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/tensor_info.h"
 #include "core/files/dir_handle.h"
 #include "core/json_fwd.h"
 
 namespace pennyweight {
 
-namespace mx = mlx::core;
 namespace fs = std::filesystem;
 
-/// What a safetensors header says of a tensor, already checked: the dtype is
-/// one MLX has (F32, F16, BF16; I8..I64, U8..U64, BOOL), shape
-/// times item size equals the extent, which lies in the file and overlaps no
-/// other.
-struct TensorInfo {
-  std::string name;
-  mx::Dtype dtype;
-  mx::Shape shape;
-  uint64_t bytes;
-  fs::path file;
-};
+class PackedSource;
+class PackedTensor;
 
 /// A checkpoint folder, read lazily. open() reads config.json and the header of
 /// every model*.safetensors, as mlx-lm does, and of what else the weight index
@@ -39,6 +30,10 @@ struct TensorInfo {
 /// files. Where the index holds and another file repeats tensors or is damaged,
 /// that file is left out, with a note. Nothing from the folder is ever
 /// executed.
+///
+/// Matrices that another quantizer has packed (packed/packed_source.h) are
+/// shown as what they expand to, under the name X.weight, and the tensors that
+/// they are stored as are not.
 class Checkpoint {
  public:
   static Checkpoint open(const fs::path& folder);
@@ -59,6 +54,8 @@ class Checkpoint {
   /// To follow "tensor NAME is missing": which file the index places it in, and
   /// what to do about that; empty where all files are there.
   std::string about_missing(const std::string& name) const;
+  /// Who packed the matrices, and how; null where they are as stored.
+  const PackedSource* packed() const;
   /// Sorted by name.
   const std::map<std::string, TensorInfo>& tensors() const;
   bool contains(const std::string& name) const;
@@ -66,11 +63,16 @@ class Checkpoint {
 
   /// The tensor as a view of the mapped file, without a copy where alignment
   /// allows; its pages are given back when the last reference goes. The array
-  /// stays valid after the Checkpoint is gone.
+  /// stays valid after the Checkpoint is gone. A packed one is expanded at
+  /// once, and of entries these alone.
   mx::array load(const std::string& name) const;
   /// Entries first .. first + count - 1 along the first axis, a view with pages
   /// of its own: they are given back when it goes.
   mx::array load_rows(const std::string& name, int first, int count) const;
+  /// The tensors that the files have of it: itself, or a packed one's parts.
+  std::vector<std::string> stored_parts(const std::string& name) const;
+  /// Of one of these, and so are the next two.
+  const TensorInfo& stored_info(const std::string& name) const;
   /// Shows `use` bytes begin .. end - 1 of a tensor as the file has them, whose
   /// pages are given back then. From any thread.
   void read(
@@ -88,6 +90,7 @@ class Checkpoint {
  private:
   struct Impl;
   static Checkpoint open_folder(const fs::path& folder);
+  const PackedTensor* find_packed(const std::string& name) const;
   explicit Checkpoint(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

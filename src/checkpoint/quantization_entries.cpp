@@ -65,6 +65,8 @@ void add(
     entries.found.push_back(name + ": " + method);
     if (entries.method.empty()) {
       entries.method = method;
+      entries.foreign = entry;
+      entries.foreign_place = name == kModelOpt ? name : "config.json: " + name;
     }
   }
 }

@@ -16,6 +16,10 @@ struct QuantizationEntries {
   Json mlx;
   /// Who else packed them ("gptq", "bitsandbytes", ...); empty for nobody.
   std::string method;
+  /// The entry of whoever that is, and where it stands ("config.json:
+  /// quantization_config"); null for nobody, or one of another form.
+  Json foreign;
+  std::string foreign_place;
   /// All entries in words, "quantization_config: gptq".
   std::vector<std::string> found;
 };

@@ -11,11 +11,10 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/tensor_info.h"
 #include "core/files/dir_handle.h"
 
 namespace pennyweight {
-
-namespace mx = mlx::core;
 
 /// A tensor as a safetensors header describes it; begin and end are offsets
 /// in the file.
@@ -25,6 +24,7 @@ struct SafetensorsEntry {
   mx::Shape shape;
   uint64_t begin;
   uint64_t end;
+  ByteType byte_type = ByteType::plain;
 };
 
 /// Longest header accepted, as in the reference implementation.
@@ -35,9 +35,10 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 /// not the format: a file shorter than its tensors (whose message gives both
 /// sizes) or longer, offsets of the wrong extent, with holes or overlaps,
 /// shapes that overflow, fields the format does not have, names that come
-/// twice. not_supported for dtypes that MLX has not (F64, F8_*). Takes time and
-/// memory in proportion to the header, whatever it holds. Entries come in the
-/// order of their offsets. Format:
+/// twice. F8_E4M3 and F8_E8M0 are uint8 with a byte type.
+/// not_supported for other dtypes that MLX has not (F64, F8_E5M2). Takes time
+/// and memory in proportion to the header, whatever it holds. Entries come in
+/// the order of their offsets. Format:
 /// https://github.com/huggingface/safetensors#format
 std::vector<SafetensorsEntry> parse_safetensors_header(
     std::string_view header,

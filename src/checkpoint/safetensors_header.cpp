@@ -18,6 +18,7 @@ constexpr uint64_t kMaxOffset = uint64_t{1} << 60;
 struct DtypeName {
   const char* name;
   mx::Dtype dtype;
+  ByteType byte_type = ByteType::plain;
 };
 
 const DtypeName kDtypes[] = {
@@ -33,6 +34,8 @@ const DtypeName kDtypes[] = {
     {"U64", mx::uint64},
     {"I64", mx::int64},
     {"BOOL", mx::bool_},
+    {"F8_E4M3", mx::uint8, ByteType::e4m3},
+    {"F8_E8M0", mx::uint8, ByteType::e8m0},
 };
 
 // Reads the header as a stream of events, since it is untrusted and may be
@@ -187,7 +190,7 @@ class HeaderReader {
   };
 
   struct Fields {
-    std::optional<mx::Dtype> dtype;
+    std::optional<DtypeName> dtype;
     std::optional<mx::Shape> shape;
     std::optional<std::vector<uint64_t>> offsets;
   };
@@ -245,10 +248,10 @@ class HeaderReader {
     }
   }
 
-  mx::Dtype read_dtype(const std::string& text) const {
+  DtypeName read_dtype(const std::string& text) const {
     for (const auto& known : kDtypes) {
       if (text == known.name) {
-        return known.dtype;
+        return known;
       }
     }
     if (text == "F64" || text == "C64" || text.starts_with("F8") ||
@@ -283,15 +286,16 @@ class HeaderReader {
       }
       items *= size;
     }
-    if (end - begin != items * mx::size_of(*fields_.dtype)) {
+    if (end - begin != items * mx::size_of(fields_.dtype->dtype)) {
       broken("has an extent that is not its shape's");
     }
     entries_.push_back(
         {name_,
-         *fields_.dtype,
+         fields_.dtype->dtype,
          std::move(*fields_.shape),
          data_start_ + begin,
-         data_start_ + end});
+         data_start_ + end,
+         fields_.dtype->byte_type});
   }
 
   uint64_t data_start_;

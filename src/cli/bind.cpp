@@ -36,6 +36,12 @@ CLI::Option* add(CLI::App& app, const OptionInfo& info, T& value) {
   return app.add_option(flags(info), value, info.help)->capture_default_str();
 }
 
+/// One text a flag, which may be given again and again.
+CLI::Option*
+add(CLI::App& app, const OptionInfo& info, std::vector<std::string>& value) {
+  return app.add_option(flags(info), value, info.help)->allow_extra_args(false);
+}
+
 template <class T>
 CLI::Option*
 add(CLI::App& app, const OptionInfo& info, std::optional<T>& value) {
@@ -54,6 +60,9 @@ OptionSink bind_flags(CLI::App& app) {
     }
     if (!info.takes.empty()) {
       option->type_name(info.takes);
+    }
+    if (!info.implied.empty()) {
+      option->expected(0, 1)->default_str(info.implied);
     }
     if (!info.choices.empty()) {
       option->check(CLI::IsMember(info.choices));

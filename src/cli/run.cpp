@@ -213,7 +213,6 @@ class CommandLine {
     entry.parser = app_.add_subcommand(command.name, command.summary);
     entry.parser->footer("Examples:\n" + command.examples + "\n" + kExitCodes);
     entry.name = command.name;
-    entry.parser->allow_extras(command.takes_anything);
     entry.call = command.call();
     entry.call->visit(bind_flags(*entry.parser));
     entry.shared.add(*entry.parser);

@@ -23,7 +23,7 @@ struct Command {
   std::string summary;
   std::string examples;  // shown under --help
   std::function<std::unique_ptr<Call>()> call;
-  bool takes_anything = false;  // arguments that it has no options for
+  bool in_package = false;  // Python's package runs it, and no function does
 };
 
 /// The command that runs `function` on Options.

@@ -10,6 +10,7 @@
 #include "export/write_model.h"
 #include "method/plan_modules.h"
 #include "run/check_output.h"
+#include "run/pins/pinned_widths.h"
 
 namespace pennyweight {
 
@@ -37,6 +38,12 @@ void check_options(const ConvertOptions& options) {
         "--q-bits, --q-group-size, --q-mode and --quant-predicate do nothing "
         "without -q");
   }
+  if (!options.pins.empty() && !options.quantize) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "convert",
+        "--pin, --at-least and --keep do nothing without -q");
+  }
   if (options.quant_predicate && options.q_bits) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -53,7 +60,28 @@ std::string summary_of(const ConvertOptions& options) {
   return "Rounded to nearest at %bpw bits a weight, scales included.";
 }
 
-QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
+// Pins are settled only where something is quantized.
+PinnedWidths settle_pins(
+    Session& session,
+    const Model& model,
+    const ConvertOptions& options) {
+  if (options.pins.empty()) {
+    return {};
+  }
+  PinnedWidths pins(
+      model,
+      options.pins,
+      {.where = session.command(),
+       .common = make_quant_spec(
+           options.q_mode, options.q_bits, options.q_group_size)});
+  session.note(pins.notes());
+  return pins;
+}
+
+QuantPlan plan_modules(
+    const Model& model,
+    const ConvertOptions& options,
+    const PinnedWidths& pins) {
   if (!model.quantized.empty() && !model.published_packed) {
     throw Error(
         ErrorCode::invalid_argument,
@@ -73,6 +101,7 @@ QuantPlan plan_modules(const Model& model, const ConvertOptions& options) {
       options.quant_predicate.value_or(""),
       static_cast<int>(model.spec.blocks.size()));
   keep_published(model, plan);
+  pins.apply(plan);
   return plan;
 }
 
@@ -96,6 +125,7 @@ std::optional<OutputType> output_type(
 ConversionSettings settings_of(
     const Model& model,
     const ConvertOptions& options,
+    const PinnedWidths& pins,
     const std::optional<OutputType>& type) {
   if (options.dequantize && model.quantized.empty()) {
     throw Error(
@@ -109,8 +139,9 @@ ConversionSettings settings_of(
     settings.dtype = type->dtype;
   }
   settings.dequantize = options.dequantize;
+  settings.mtp = !options.drop_mtp;
   if (options.quantize) {
-    settings.plan = plan_modules(model, options);
+    settings.plan = plan_modules(model, options, pins);
   }
   return settings;
 }
@@ -122,7 +153,8 @@ void describe_modules(
     Session& session,
     const Model& model,
     const Conversion& conversion,
-    const ConvertOptions& options) {
+    const ConvertOptions& options,
+    const PinnedWidths& pins) {
   auto& report = session.report();
   const std::string dtype = report.figures.at("dtype");
   Json modules = Json::array();
@@ -144,8 +176,14 @@ void describe_modules(
       entry["quantization"] = to_json(*spec);
       ++quantized;
     }
+    const WidthRule* rule = pins.rule(module.path);
+    if (rule) {
+      entry["pinned"] = rule->said;
+    }
     if (!reason.empty()) {
       entry["kept_because"] = reason;
+    }
+    if (!reason.empty() && !(rule && rule->keep)) {
       kept += "  kept in " + dtype + ": " + shown(module.path) + " (" + reason +
           ")\n";
       warn(
@@ -157,7 +195,8 @@ void describe_modules(
   }
   report.text = std::to_string(quantized) + " of " +
       std::to_string(modules.size()) + " modules quantized, the rest in " +
-      dtype + "\n" + kept;
+      dtype + "\n" + pins.text() + kept;
+  report.figures["pins"] = pins.json();
   report.figures["modules"] = std::move(modules);
 }
 
@@ -191,7 +230,8 @@ void convert(
   check_options(options);
   Model model = open_model(model_folder, options.assume_family);
   const auto type = output_type(model, options);
-  auto settings = settings_of(model, options, type);
+  const auto pins = settle_pins(session, model, options);
+  auto settings = settings_of(model, options, pins, type);
   Conversion conversion(model, settings);
   check_folders(
       session.command(),
@@ -211,17 +251,18 @@ void convert(
   if (type) {
     note_type(session, model, *type);
   }
-  describe_modules(session, model, conversion, options);
+  describe_modules(session, model, conversion, options, pins);
   auto written = write_model(
       model,
       conversion,
       output.path(),
       options.model,
-      summary_of(options),
+      summary_of(options) + pins.sentence(),
       session.command(),
       session.progress());
   report.figures["side_files"] = written.side_files;
   report.bytes_out = written.bytes;
+  report.mtp = written.mtp;
   report.bits_per_weight = written.bits_per_weight;
   output.commit();
 }

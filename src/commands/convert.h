@@ -5,6 +5,7 @@
 
 #include "format/quant_plan.h"
 #include "run/options.h"
+#include "run/pins/options.h"
 #include "run/session.h"
 
 namespace pennyweight {
@@ -18,6 +19,7 @@ struct ConvertOptions : SourceOptions, OutputOptions {
   std::optional<std::string> quant_predicate;
   std::optional<std::string> dtype;
   bool dequantize = false;
+  PinOptions pins;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -58,6 +60,7 @@ struct ConvertOptions : SourceOptions, OutputOptions {
          .help = "Turn a quantized model back into a plain one",
          .short_name = "d"},
         self.dequantize);
+    PinOptions::visit(self.pins, option);
   }
 };
 

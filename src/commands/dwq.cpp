@@ -14,6 +14,7 @@
 #include "export/write_model.h"
 #include "method/dwq/train.h"
 #include "run/check_output.h"
+#include "run/pins/pinned_widths.h"
 #include "run/work/fingerprint.h"
 #include "run/work/work_folder.h"
 #include "text/text_reader.h"
@@ -81,6 +82,7 @@ class Distillation {
     if (student_folder) {
       open_student(*student_folder);
     }
+    settle_pins();
     if (!own_.targets_only) {
       if (student_folder) {
         check_output(session.command(), *student_folder, options.mlx_path);
@@ -124,6 +126,24 @@ class Distillation {
   }
 
  private:
+  // The student is rounded later, when the text has been read.
+  void settle_pins() {
+    if (options_.pins.empty()) {
+      return;
+    }
+    if (student_) {
+      session_.refuse(
+          "--pin, --at-least and --keep do nothing beside --quantized-model, "
+          "whose widths stay as they are");
+    }
+    pins_ = PinnedWidths(
+        teacher_,
+        options_.pins,
+        {.where = session_.command(),
+         .common = make_quant_spec("affine", own_.bits, own_.group_size)});
+    session_.report().figures["pins"] = pins_.json();
+  }
+
   void open_student(const fs::path& folder) {
     student_ = open_model(folder, options_.assume_family);
     if (student_->quantized.empty()) {
@@ -194,6 +214,7 @@ class Distillation {
       convert_options.quantize = true;
       convert_options.q_bits = own_.bits;
       convert_options.q_group_size = own_.group_size;
+      convert_options.pins = options_.pins;
       Session rounding("convert", session_.progress(), alone_);
       convert(rounding, folder_, convert_options);
       const auto& notes = rounding.report().notes;
@@ -286,12 +307,13 @@ class Distillation {
 
   void describe() {
     auto& report = session_.report();
+    report.text += pins_.text();
     auto& figures = report.figures;
     const auto sequences = std::to_string(train_sequences_);
     const auto held_out = std::to_string(held_out_sequences_);
     if (!trained_) {
       if (own_.targets_only) {
-        report.text = "targets of " + sequences + " and " + held_out +
+        report.text += "targets of " + sequences + " and " + held_out +
             " sequences are in " + shown(*own_.target_dir) + "\n";
       }
       return;
@@ -306,7 +328,7 @@ class Distillation {
         ? double(training_.tokens) / training_.seconds
         : 0.0;
     figures["curve"] = to_json(training_.curve);
-    report.text = "data: " + shown(report.data) + "; " + sequences +
+    report.text += "data: " + shown(report.data) + "; " + sequences +
         " sequences, " + held_out + " held out\n" +
         figures["trained_parameters"].dump() +
         " scales and biases trained, learning rate " +
@@ -331,6 +353,7 @@ class Distillation {
 
   void write() {
     ConversionSettings settings;
+    settings.mtp = !options_.part && !options_.drop_mtp;
     settings.floats = [&](const std::string& name) -> std::optional<mx::array> {
       auto it = training_.tensors.find(name);
       return it == training_.tensors.end() ? std::nullopt
@@ -343,7 +366,7 @@ class Distillation {
         conversion,
         output.path(),
         options_.model,
-        summary(),
+        summary() + pins_.sentence(),
         session_.command(),
         session_.progress());
     if (trained_) {
@@ -354,6 +377,7 @@ class Distillation {
     report.output = options_.mlx_path;
     report.parameters = model_size(*student_).parameters;
     report.bytes_out = written.bytes;
+    report.mtp = written.mtp;
     report.bits_per_weight = written.bits_per_weight;
   }
 
@@ -365,6 +389,7 @@ class Distillation {
   const ProcessGroup& ranks_;
   const ProcessGroup alone_{};
   ModelPart teacher_part_;
+  PinnedWidths pins_;
   std::optional<Model> student_;
   DwqData data_;
   int64_t train_sequences_ = 0;

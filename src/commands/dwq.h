@@ -6,12 +6,14 @@
 #include "method/dwq/data.h"
 #include "method/dwq/options.h"
 #include "run/options.h"
+#include "run/pins/options.h"
 #include "run/session.h"
 
 namespace pennyweight {
 
 struct DwqRunOptions : SourceOptions, OutputOptions, ResumeOptions {
   DwqOptions dwq;
+  PinOptions pins;
   bool part = false;  // of a larger run, see ResumePolicy; no option
 
   template <class Self, class Visitor>
@@ -19,6 +21,7 @@ struct DwqRunOptions : SourceOptions, OutputOptions, ResumeOptions {
     SourceOptions::visit(self, option);
     OutputOptions::visit(self, option);
     DwqOptions::visit(self.dwq, option);
+    PinOptions::visit(self.pins, option);
     ResumeOptions::visit(self, option);
   }
 };

@@ -13,8 +13,10 @@
 #include "method/registry.h"
 #include "method/widths/sensitivity_file.h"
 #include "pass/sample.h"
+#include "run/active_options.h"
 #include "run/check_output.h"
 #include "run/method_run.h"
+#include "run/pins/options.h"
 #include "run/width_plan.h"
 #include "text/text_reader.h"
 
@@ -36,6 +38,8 @@ std::vector<std::string> roundings() {
 /// Flags and defaults are mlx_lm.dynamic_quant's, and what that lacks.
 struct DynamicQuantOptions : SourceOptions, OutputOptions {
   LoadDataOptions data;
+  PinOptions pins;
+  ActiveOptions active;
   double target_bpw = 5.0;
   std::optional<std::string> target_size;
   int low_bits = 4;
@@ -56,6 +60,8 @@ struct DynamicQuantOptions : SourceOptions, OutputOptions {
     SourceOptions::visit(self, option);
     OutputOptions::visit(self, option);
     LoadDataOptions::visit(self.data, option);
+    PinOptions::visit(self.pins, option);
+    ActiveOptions::visit(self.active, option);
     option(
         {.name = "target-bpw",
          .help = "Bits a weight, scales included, that are not passed"},
@@ -162,7 +168,8 @@ class DynamicQuant {
             options.target_bpw,
             options.target_size,
             session.command())),
-        widths_(model_, candidates_, low_) {
+        wishes_(wishes(session, model_, options, low_)),
+        widths_(model_, candidates_, wishes_) {
     if (!model_.quantized.empty()) {
       session.refuse(
           model_.checkpoint.folder().string() +
@@ -224,9 +231,25 @@ class DynamicQuant {
   }
 
  private:
+  static WidthWishes wishes(
+      Session& session,
+      const Model& model,
+      const DynamicQuantOptions& options,
+      const QuantSpec& low) {
+    WidthWishes wishes;
+    wishes.common = low;
+    wishes.pins = PinnedWidths(
+        model,
+        options.pins,
+        {.where = session.command(), .common = low, .affine = true});
+    wishes.prefer_active = strength_of(options.active, session.command());
+    session.note(wishes.pins.notes());
+    return wishes;
+  }
+
   // Found out now, not when everything has been measured.
   void check_target() const {
-    WidthChooser widths(model_, candidates_, low_);
+    WidthChooser widths(model_, candidates_, wishes_);
     for (const auto& module : list_stored_modules(model_.spec)) {
       widths.add(module, std::vector<double>(candidates_.size(), 0.0));
     }
@@ -325,6 +348,9 @@ class DynamicQuant {
            {"quantization", own.spec ? to_json(*own.spec) : Json(false)},
            {"sensitivity", sensitivities_.at(path)},
            {"estimated_loss", own.loss}});
+      if (!own.said.empty()) {
+        modules.back()["pinned"] = own.said;
+      }
       ++counts
           [own.spec ? std::to_string(own.spec->bits) + " bits, groups of " +
                    std::to_string(own.spec->group_size)
@@ -332,7 +358,11 @@ class DynamicQuant {
     }
     auto& report = session_.report();
     report.figures["modules"] = std::move(modules);
-    report.text += "modules by width: ";
+    report.figures["pins"] = wishes_.pins.json();
+    report.figures["bytes_read"] = chosen.bytes_read;
+    report.text += wishes_.pins.text() +
+        "bytes of weights read a token: " + human_bytes(chosen.bytes_read) +
+        "\nmodules by width: ";
     for (const auto& [name, count] : counts) {
       report.text += (name == counts.begin()->first ? "" : "; ") + name + ": " +
           std::to_string(count);
@@ -346,13 +376,16 @@ class DynamicQuant {
     ConversionSettings settings;
     settings.dtype = output_dtype(model_);
     settings.plan = plan;
+    settings.mtp = !options_.drop_mtp;
     auto written = write_model(
         model_,
         Conversion(model_, settings),
         output.path(),
         options_.model,
-        "Mixed widths by sensitivity, rounded to nearest, at %bpw bits a "
-        "weight, scales included.",
+        std::string(
+            "Mixed widths by sensitivity, rounded to nearest, at %bpw bits a "
+            "weight, scales included.") +
+            wishes_.pins.sentence(),
         session_.command(),
         session_.progress());
     if (measured_) {
@@ -362,6 +395,7 @@ class DynamicQuant {
     auto& report = session_.report();
     report.output = options_.mlx_path;
     report.bytes_out = written.bytes;
+    report.mtp = written.mtp;
     report.bits_per_weight = written.bits_per_weight;
   }
 
@@ -379,6 +413,7 @@ class DynamicQuant {
     Session session(session_.command(), session_.progress(), alone);
     MethodRun run(session, model_, folder_, walk);
     run.calibrate(plan, split_held_out(data.sequences, true), data.source);
+    run.add_to_card(wishes_.pins.sentence());
     const auto method = entry.settings()->make(!run.note_unchecked());
     if (measured_) {
       run.add_file(kSensitivities, *measured_);
@@ -412,6 +447,7 @@ class DynamicQuant {
   Model model_;
   std::vector<Candidate> candidates_;
   SizeTarget target_;
+  WidthWishes wishes_;
   WidthChooser widths_;
   std::map<std::string, double> sensitivities_;
   std::optional<OutputFile> file_;       // for what is measured

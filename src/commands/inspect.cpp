@@ -6,6 +6,7 @@
 #include "model/model.h"
 #include "run/kernel_report.h"
 #include "run/options.h"
+#include "run/pins/pinned_widths.h"
 
 namespace pennyweight {
 
@@ -13,6 +14,7 @@ namespace {
 
 struct InspectOptions : SourceOptions {
   bool kernels = false;
+  PinOptions pins;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -22,6 +24,7 @@ struct InspectOptions : SourceOptions {
          .help = "Try what each shape of the model runs on here, and how "
                  "fast"},
         self.kernels);
+    PinOptions::visit(self.pins, option);
   }
 };
 
@@ -51,8 +54,11 @@ std::string shape_text(const Json& shape) {
 /// forward pass, for a program and for a reader.
 class ModuleTable {
  public:
-  explicit ModuleTable(const Model& model)
-      : model_(model), total_(double(model_size(model).bytes)) {
+  ModuleTable(const Model& model, const PinnedWidths& pins)
+      : model_(model), pins_(pins), total_(double(model_size(model).bytes)) {
+    if (!pins.empty()) {
+      cells_.front().push_back("asked for");
+    }
     auto modules = list_stored_modules(model.spec);
     add(modules.front());
     for (const BlockSpec& block : model.spec.blocks) {
@@ -86,6 +92,17 @@ class ModuleTable {
       shape.insert(shape.begin(), module.count);
     }
     add_module(module.path, kind_name(module.kind), shape);
+    json_.back()["role"] = role_name(module.role);
+    if (const auto* rule = pins_.rule(module.path)) {
+      json_.back()["pinned"] = asked_for(*rule);
+      cells_.back().back() = asked_for(*rule);
+    }
+  }
+
+  static std::string asked_for(const WidthRule& rule) {
+    return rule.keep  ? "unquantized"
+        : rule.pinned ? width_name(*rule.pinned)
+                      : "at least " + std::to_string(rule.at_least);
   }
 
   void add(const NormSpec& norm) {
@@ -151,9 +168,13 @@ class ModuleTable {
          spec ? std::to_string(spec->group_size) : "-",
          std::to_string(size.bytes),
          fixed(100 * share, 2) + "%"});
+    if (!pins_.empty()) {
+      cells_.back().push_back("");
+    }
   }
 
   const Model& model_;
+  const PinnedWidths& pins_;
   double total_;
   Json json_ = Json::array();
   std::vector<std::vector<std::string>> cells_{
@@ -178,12 +199,15 @@ RunReport run(Session& session, const InspectOptions& options) {
   const auto folder = session.model_folder(options.model);
   const auto model = open_model(folder, options.assume_family);
   const auto size = model_size(model);
-  const ModuleTable modules(model);
+  const PinnedWidths pins(model, options.pins, {.where = session.command()});
+  session.note(pins.notes());
+  const ModuleTable modules(model, pins);
   const auto type = float_name(model.dtype);
   const auto blocks = int64_t(model.spec.blocks.size());
   auto& report = session.report();
   report.parameters = size.parameters;
-  report.notes = model.spec.notes;
+  report.notes.insert(
+      report.notes.end(), model.spec.notes.begin(), model.spec.notes.end());
   report.figures = {
       {"folder", folder.string()},
       {"family", model.spec.family},
@@ -195,6 +219,7 @@ RunReport run(Session& session, const InspectOptions& options) {
       {"bytes", size.bytes},
       {"bits_per_weight", size.bits_per_weight},
       {"modules", modules.json()},
+      {"pins", pins.json()},
       {"shapes", Json::array()}};
   report.text = shown(folder.string()) + ": " + shown(model.spec.family) +
       ", " + fixed(double(size.parameters) / 1e6, 1) + " M parameters, " +
@@ -203,7 +228,8 @@ RunReport run(Session& session, const InspectOptions& options) {
       std::to_string(model.spec.vocab) +
       (model.spec.head ? "" : ", tied head") + "\n" +
       fixed(size.bits_per_weight, 3) + " bits a weight, " +
-      human_bytes(double(size.bytes)) + ", " + type + "\n\n" + modules.text();
+      human_bytes(double(size.bytes)) + ", " + type + "\n\n" + pins.text() +
+      modules.text();
   if (options.kernels) {
     const auto kernels = try_kernels(model);
     report.figures["shapes"] = to_json(kernels);

@@ -2,6 +2,7 @@
 
 #include "export/conversion.h"
 #include "run/method_run.h"
+#include "run/pins/pinned_widths.h"
 
 namespace pennyweight {
 
@@ -15,6 +16,7 @@ class MethodCall : public Call {
 
   void visit(const OptionSink& option) override {
     visit_options(walk_, option);
+    visit_options(pins_, option);
     settings_->visit(option);
   }
 
@@ -27,7 +29,17 @@ class MethodCall : public Call {
     MethodRun run(session, model, folder, walk_);
     session.describe_input(model);
     const bool holds_out = settings_->holds_text_out();
-    run.calibrate(settings_->plan(model), holds_out);
+    auto plan = settings_->plan(model);
+    const PinnedWidths pins(
+        model,
+        pins_,
+        {session.command(), plan.common, !settings_->knows_all_modes()});
+    pins.apply(plan);
+    session.note(pins.notes());
+    run.calibrate(std::move(plan), holds_out);
+    run.add_to_card(pins.sentence());
+    session.report().figures["pins"] = pins.json();
+    session.report().text += pins.text();
     const bool held_out = holds_out && !run.note_unchecked();
     const auto method = settings_->make(held_out || !holds_out);
     const auto options =
@@ -38,6 +50,7 @@ class MethodCall : public Call {
 
  private:
   WalkOptions walk_;
+  PinOptions pins_;
   std::unique_ptr<MethodSettings> settings_;
 };
 

@@ -56,8 +56,9 @@ struct SweepPoint {
   double asked = 0;
   double bits_per_weight = 0;
   int64_t bytes = 0;
+  double bytes_read = 0;       // by a token
   double estimated = 0;        // KL, by costs
-  std::optional<double> kl{};  // on the gate's text, rounded by GPTQ
+  std::optional<double> kl{};  // on the validation text, rounded by GPTQ
   double seconds = 0;
 };
 
@@ -119,7 +120,8 @@ class Sweep {
         options_(options),
         model_(open_full_model(session, folder_, options.plan)),
         sizes_(parse_sizes(session, options.bpw)),
-        stages_(stage_sizes(options.plan)) {
+        stages_(stage_sizes(options.plan)),
+        wishes_(width_wishes(session, model_, options.plan)) {
     // Points are of GPTQ; what comes after it takes too long for each.
     stages_.learn_steps = 0;
     stages_.dwq_sequences = 0;
@@ -131,6 +133,7 @@ class Sweep {
         true,
         session.progress());
     session.note(model_.spec.notes);
+    check_sizes();
   }
 
   void run() {
@@ -145,16 +148,16 @@ class Sweep {
             {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
     session_.note(work_->warnings());
-    const auto candidates = parse_candidates(options_.plan.candidates);
+    const auto all = candidates();
     const auto costs = work_->costs(
         model_,
         mix_.fit,
-        candidates,
+        all,
         stages_,
         options_.plan.mix.seed,
         session_.progress());
     const auto widths =
-        priced_widths(model_, candidates, costs, session_.report().notes);
+        priced_widths(model_, all, costs, session_.report().notes, wishes_);
     for (const double size : sizes_) {
       add_point(widths, size);
     }
@@ -162,6 +165,21 @@ class Sweep {
   }
 
  private:
+  std::vector<Candidate> candidates() const {
+    return with_pinned(
+        parse_candidates(options_.plan.candidates), wishes_.pins);
+  }
+
+  // Where pins forbid even the largest there is nothing to measure.
+  void check_sizes() const {
+    if (wishes_.pins.empty()) {
+      return;
+    }
+    std::vector<std::string> notes;
+    priced_widths(model_, candidates(), {}, notes, wishes_)
+        .choose({*std::ranges::max_element(sizes_), std::nullopt});
+  }
+
   void load() {
     TextReader reader(folder_, options_.plan.memory_limit);
     mix_ = load_mix(
@@ -193,6 +211,7 @@ class Sweep {
         .asked = size,
         .bits_per_weight = plan.bits_per_weight,
         .bytes = plan.bytes,
+        .bytes_read = plan.bytes_read,
         .estimated = plan.loss};
     if (!options_.estimate) {
       measure(plan, point, start);
@@ -256,6 +275,7 @@ class Sweep {
         {"settings", options_to_json(options_, true)},
         {"data", to_json(mix_)},
         {"frontier", points},
+        {"pins", wishes_.pins.json()},
         {"notes", session_.report().notes}};
   }
 
@@ -286,24 +306,30 @@ class Sweep {
     const double cost_seconds = work_->state().at("cost_seconds");
     Json points = Json::array();
     std::vector<std::vector<std::string>> rows{
-        {"bits a weight", "size", "estimated KL", "KL"}};
+        {"bits a weight", "size", "read a token", "estimated KL", "KL"}};
     for (const auto& point : points_) {
       points.push_back(
           {{"asked", point.asked},
            {"bits_per_weight", point.bits_per_weight},
            {"bytes", point.bytes},
+           {"bytes_read", point.bytes_read},
            {"estimated_kl", point.estimated},
            {"kl", point.kl ? Json(*point.kl) : Json()},
            {"seconds", point.seconds}});
       rows.push_back(
           {fixed(point.bits_per_weight, 3),
            human_bytes(double(point.bytes)),
+           human_bytes(point.bytes_read),
            fixed(point.estimated, 4),
            point.kl ? fixed(*point.kl, 4) : "-"});
     }
     report.output = options_.mlx_path;
-    report.figures = {{"points", points}, {"cost_seconds", cost_seconds}};
-    report.text = table(rows) + "costs took " + fixed(cost_seconds, 1) + " s\n";
+    report.figures = {
+        {"points", points},
+        {"pins", wishes_.pins.json()},
+        {"cost_seconds", cost_seconds}};
+    report.text = wishes_.pins.text() + table(rows) + "costs took " +
+        fixed(cost_seconds, 1) + " s\n";
   }
 
   void write() {
@@ -330,6 +356,7 @@ class Sweep {
   Model model_;
   std::vector<double> sizes_;
   StageSizes stages_;
+  WidthWishes wishes_;
   ChainStage gptq_ = make_chain({stage::kGptq}, "sweep").front();
   CalibrationMix mix_;
   ReferenceStates gate_;  // of the full model

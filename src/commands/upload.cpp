@@ -5,14 +5,42 @@ namespace pennyweight {
 
 namespace {
 
-struct NoOptions {
+/// As Python's parser and the shells' completion have them, too.
+struct UploadOptions {
+  std::string folder;
+  std::string repo;
+  bool is_private = false;
+  std::string revision = "main";
+  std::string message = "Upload model with pennyweight";
+
   template <class Self, class Visitor>
-  static void visit(Self&, Visitor&&) {}
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "folder",
+         .help = "Finished folder of a model",
+         .positional = true,
+         .required = true,
+         .takes = "FOLDER"},
+        self.folder);
+    option(
+        {.name = "repo",
+         .help = "Repository org/name of the hub; made where there is none",
+         .required = true},
+        self.repo);
+    option(
+        {.name = "private",
+         .help = "Make it private; an existing one must be so already"},
+        self.is_private);
+    option({.name = "revision", .help = "Branch to commit to"}, self.revision);
+    option(
+        {.name = "commit-message", .help = "First line of the commit"},
+        self.message);
+  }
 };
 
 // The command is Python's (python/pennyweight/upload.py); here stands what the
 // program says of it.
-RunReport run(Session& session, const NoOptions&) {
+RunReport run(Session& session, const UploadOptions&) {
   throw Error(
       ErrorCode::not_supported,
       session.command(),
@@ -23,7 +51,7 @@ RunReport run(Session& session, const NoOptions&) {
 }  // namespace
 
 Command upload_command() {
-  auto command = make_command<NoOptions>(
+  auto command = make_command<UploadOptions>(
       "upload",
       "Publish a finished model folder on the hub (of the pennyweight that "
       "pip installs)",
@@ -31,7 +59,7 @@ Command upload_command() {
       "  pennyweight upload qwen3-4bit --repo me/Qwen3-0.6B-4bit --private "
       "--revision next\n",
       run);
-  command.takes_anything = true;
+  command.in_package = true;
   return command;
 }
 

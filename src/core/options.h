@@ -39,6 +39,8 @@ struct OptionInfo {
   /// What of the first three is a hub id is fetched before the command starts
   /// (run/fetched.h).
   std::string takes{};
+  /// What the flag by itself stands for, where its value may be left out.
+  std::string implied{};
 };
 
 /// A field that an option sets.

@@ -70,7 +70,7 @@ Conversion::Conversion(const Model& model, ConversionSettings settings)
     counts_[module.path] = module.count;
   }
   for (const auto& [name, info] : model.tensors.all()) {
-    if (is_among(name, model.spec.dropped)) {
+    if (is_unused(name, model.spec)) {
       dropped_.insert(name);
     } else {
       plan_tensor(name, info);

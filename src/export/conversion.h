@@ -31,6 +31,7 @@ struct ConversionSettings {
   std::optional<mx::Dtype> scales_dtype{};
   std::optional<QuantPlan> plan{};  // absent: nothing is quantized
   bool dequantize = false;
+  bool mtp = true;  // heads that predict further tokens are carried (mtp.h)
   QuantizedSource source{};  // absent: rounds to nearest
   FloatSource floats{};      // absent: as in the checkpoint
 };
@@ -49,6 +50,9 @@ class Conversion {
   /// What is written, in the order of the source's names.
   const std::vector<TensorPlan>& tensors() const {
     return tensors_;
+  }
+  bool carries_mtp() const {
+    return settings_.mtp;
   }
   /// Absent when nothing is to be quantized.
   const std::optional<QuantPlan>& plan() const {

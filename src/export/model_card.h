@@ -26,6 +26,7 @@ struct ModelCard {
   /// A table: what was measured, and its figure.
   std::vector<std::pair<std::string, std::string>> fidelity{};
   std::vector<CardStage> stages{};
+  std::string mtp{};      // describe_mtp()
   std::string command{};  // the whole command line, quoted for a shell
   bool recipe = false;    // recipe.json is in the folder
   bool report = false;    // report.html is

@@ -91,7 +91,7 @@ std::string describe_cast(const Model& model, const OutputType& type) {
   std::map<std::string, std::pair<int64_t, std::string>> cast;  // by type
   for (const auto& [name, info] : model.tensors.all()) {
     if (mx::issubdtype(info.dtype, mx::floating) && info.dtype != type.dtype &&
-        !kept.contains(name) && !is_among(name, model.spec.dropped) &&
+        !kept.contains(name) && !is_unused(name, model.spec) &&
         !is_among(name, model.spec.carried)) {
       auto& [count, first] = cast[float_name(info.dtype)];
       first = count++ == 0 ? name : first;

@@ -49,6 +49,9 @@ WrittenModel write_model(
   auto parameters = model_size(model).parameters;
   written.bytes =
       write_tensors(model, conversion, parameters, folder, where, progress);
+  if (conversion.carries_mtp()) {
+    written.mtp = carry_mtp(model, folder);
+  }
   model.checkpoint.require_unchanged();
   int64_t carried = 0;
   for (const auto& [name, info] : model.tensors.all()) {
@@ -65,6 +68,7 @@ WrittenModel write_model(
         at, 4, std::to_string(written.bits_per_weight).substr(0, 5));
   }
   ModelCard card{.source = source, .summary = summary};
+  card.mtp = describe_mtp(written.mtp);
   card.base = read_front_matter(source_folder / "README.md").values;
   if (auto config = conversion.config(); config.contains("quantization")) {
     card.quantization = config["quantization"];

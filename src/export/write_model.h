@@ -8,6 +8,7 @@
 #include "core/json_fwd.h"
 #include "core/progress.h"
 #include "export/conversion.h"
+#include "export/mtp.h"
 
 namespace pennyweight {
 
@@ -17,6 +18,7 @@ struct WrittenModel {
   int64_t bytes = 0;           // of all tensors
   double bits_per_weight = 0;  // of the language model
   std::vector<std::string> side_files;
+  CarriedHeads mtp;
 };
 
 /// Writes a whole model folder, of whose source check_folders() has said what

@@ -18,6 +18,8 @@ struct QuantPlan {
     std::string reason{};  // why it is kept
     /// It came packed so and stays as it is.
     bool published = false;
+    /// The user asked for it to be kept.
+    bool asked = false;
   };
 
   QuantSpec common;

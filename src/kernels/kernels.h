@@ -141,9 +141,14 @@ struct AttentionArgs {
   void* out = nullptr;  // contiguous
 };
 
-/// The gated delta rule; see ops::gated_delta. q and k have `key_heads` heads
-/// of key_dim values in `type`; v and out [batch, length, heads, value_dim] are
-/// of `value_type`.
+/// What a token does to the state S [value_dim, key_dim] of a head:
+///   delta  S = g S;  S += beta (v - S k) k^T;  y = S q
+///   sum    S = exp(g) S;  S += beta v k^T;  y = S q + skip v
+enum class ScanRule : uint8_t { delta, sum };
+
+/// The gated delta rule and the scan of Mamba-2; see ops::gated_delta and
+/// ops::ssd_scan. q and k have `key_heads` heads of key_dim values in `type`; v
+/// and out [batch, length, heads, value_dim] are of `value_type`.
 struct GatedDeltaArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -157,12 +162,14 @@ struct GatedDeltaArgs {
   const float* g = nullptr;     // [batch, length, heads]
   const float* beta = nullptr;  // likewise
   void* out = nullptr;          // contiguous
+  ScanRule rule = ScanRule::delta;
+  const float* skip = nullptr;  // [heads], of the sum rule
 };
 
 /// out [batch, length, channels] is each channel of x convolved with its own
-/// row of weight [channels, width], and then silu of that with `silu`. The
-/// row's last value meets the output's own position, those before it the
-/// positions before; in front of x stand zeros.
+/// row of weight [channels, width], plus its bias where there is one, and then
+/// silu of that with `silu`. The row's last value meets the output's own
+/// position, those before it the positions before; in front of x stand zeros.
 struct CausalConvArgs {
   int64_t batch = 0;
   int64_t length = 0;
@@ -174,6 +181,7 @@ struct CausalConvArgs {
   int64_t x_batch_stride = 0;
   int64_t x_row_stride = 0;
   ConstVector weight{};  // [channels * width]
+  ConstVector bias{};    // [channels], or no data
   void* out = nullptr;   // contiguous
 };
 
@@ -182,7 +190,9 @@ struct CausalConvArgs {
 ///   gelu     g sigmoid(2 sqrt(2 / pi) (g + 0.044715 g^3)) u, gelu's tanh form
 ///   clipped  g sigmoid(1.702 g) (u + 1), gpt_oss's, where g is clipped to at
 ///            most 7 and u to within -7 and 7
-enum class GateKind : uint8_t { silu, gelu, clipped };
+///   relu     max(g, 0) u
+///   none     g u
+enum class GateKind : uint8_t { silu, gelu, clipped, relu, none };
 
 /// out = the gated activation `kind`. `out` may be `gate` or `up` itself.
 struct GatedActivationArgs {

@@ -24,6 +24,10 @@ class MethodSettings {
   /// Which modules are quantized, and how. Not asked as a stage of `quantize`,
   /// which chooses widths itself.
   virtual QuantPlan plan(const Model& model) const = 0;
+  /// Whether it rounds to all modes, or to affine widths alone.
+  virtual bool knows_all_modes() const {
+    return false;
+  }
   /// Whether some of the text is kept out of the statistics, to judge by.
   virtual bool holds_text_out() const {
     return true;

@@ -218,6 +218,12 @@ mx::array attention_mixed(
   if (attention.delta) {
     return delta_mixed(*attention.delta, weights, input, context);
   }
+  if (attention.short_conv) {
+    return short_conv_mixed(*attention.short_conv, weights, input, context);
+  }
+  if (attention.scan) {
+    return scan_mixed(*attention.scan, weights, input, context);
+  }
   const int offset = context.cache ? context.cache->length : 0;
   const int length = input.shape(1);
   const auto plain = [&] {
@@ -267,7 +273,8 @@ mx::array attention_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
-    const mx::array& mixed) {
+    const mx::array& mixed,
+    const std::optional<mx::array>& scanned) {
   const auto& o = weights.linears.at(spec.attention.o.path);
   const auto x = !spec.attention_post && spec.residual_scale == 1
       ? o.add_to(residual, mixed)
@@ -277,7 +284,13 @@ mx::array attention_output(
             weights,
             residual,
             o(mixed, mx::float32));
-  return held_residual(spec, weights, spec.attention.o.path, x);
+  const auto held = held_residual(spec, weights, spec.attention.o.path, x);
+  if (!scanned) {
+    return held;
+  }
+  const auto& out = weights.linears.at(spec.side_scan->out.path);
+  return held_residual(
+      spec, weights, spec.side_scan->out.path, out.add_to(held, *scanned));
 }
 
 }  // namespace pennyweight

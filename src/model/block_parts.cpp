@@ -122,6 +122,24 @@ append(std::optional<mx::array>& buffer, const mx::array& fresh, int length) {
   return mx::slice(*buffer, start, stop);
 }
 
+mx::array whole_input(const mx::array& input, const ForwardContext& context) {
+  if (!context.cache) {
+    return input;
+  }
+  auto& cache = *context.cache;
+  auto whole =
+      append(cache.inputs, mx::expand_dims(input, 2), cache.inputs_length);
+  cache.inputs_length += input.shape(1);
+  return mx::squeeze(whole, 2);
+}
+
+mx::array newest(const mx::array& x, int length) {
+  const int total = x.shape(1);
+  return total == length
+      ? x
+      : mx::slice(x, {0, total - length, 0}, {x.shape(0), total, x.shape(2)});
+}
+
 mx::array split_heads(const mx::array& x, int heads, int head_dim) {
   return mx::reshape(x, {x.shape(0), x.shape(1), heads, head_dim});
 }

@@ -53,9 +53,35 @@ append(std::optional<mx::array>& buffer, const mx::array& fresh, int length);
 /// [batch, length, heads * size] to [batch, length, heads, size].
 mx::array split_heads(const mx::array& x, int heads, int head_dim);
 
-/// attention_mixed() of linear attention.
+/// All positions up to the new ones [batch, length, hidden] of `input`, for
+/// mixers that keep no state: in generation they go through all of them again
+/// with each token, since only samples of a model's own text are made so.
+mx::array whole_input(const mx::array& input, const ForwardContext& context);
+/// x's last `length` positions [batch, length, channels].
+mx::array newest(const mx::array& x, int length);
+
+/// x [batch, length, channels] under a short convolution of each channel, whose
+/// weight is `conv` [channels, width, 1].
+mx::array convolved(
+    const ParameterSpec& conv,
+    const std::optional<ParameterSpec>& bias,
+    const BlockWeights& weights,
+    const mx::array& x,
+    bool silu);
+
+/// attention_mixed() of linear attention, and of what stands in its place.
 mx::array delta_mixed(
     const DeltaSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context);
+mx::array scan_mixed(
+    const ScanSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context);
+mx::array short_conv_mixed(
+    const ShortConvSpec& spec,
     const BlockWeights& weights,
     const mx::array& input,
     const ForwardContext& context);

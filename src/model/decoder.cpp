@@ -20,13 +20,20 @@ mx::array run_block(
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context) {
-  auto input = attention_input(spec, weights, x, context);
-  auto mixed = attention_mixed(spec, weights, input, context);
-  if (spec.parallel) {
-    auto wide = mlp_wide(*spec.mlp, weights, input);
-    return parallel_output(spec, weights, x, mixed, wide);
+  auto h = x;
+  if (spec.attends) {
+    auto input = attention_input(spec, weights, x, context);
+    auto mixed = attention_mixed(spec, weights, input, context);
+    if (spec.parallel) {
+      auto wide = mlp_wide(*spec.mlp, weights, input);
+      return parallel_output(spec, weights, x, mixed, wide);
+    }
+    auto scanned = side_scanned(spec, weights, input, context);
+    h = attention_output(spec, weights, x, mixed, scanned);
   }
-  auto h = attention_output(spec, weights, x, mixed);
+  if (!spec.has_mlp()) {
+    return h;
+  }
   std::optional<mx::array> wide;
   if (spec.mlp) {
     wide = mlp_wide(*spec.mlp, weights, mlp_input(spec, weights, h, context));

@@ -12,10 +12,13 @@
 namespace pennyweight {
 
 /// Keys and values of one block for generation, [batch, capacity, heads,
-/// size], the first `length` positions filled.
+/// size], the first `length` positions filled. Mixers that keep no state have
+/// what they read in `inputs` [batch, capacity, 1, hidden] instead.
 struct BlockCache {
   std::optional<mx::array> keys, values;
   int length = 0;
+  std::optional<mx::array> inputs;
+  int inputs_length = 0;
 };
 
 /// Everything in a forward pass but the weights. The residual stream is
@@ -78,12 +81,32 @@ struct Routing {
 };
 Routing
 route(const MoeSpec& spec, const BlockWeights& weights, const mx::array& input);
-/// What an expert's down reads of rows [n, hidden] of mlp_input.
+/// What the experts read of mlp_input [tokens, hidden]: itself, or what
+/// MoeSpec::latent_in makes of it.
+mx::array expert_source(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input);
+/// The sum over the experts by their scores that MoeSpec::latent_out reads, of
+/// mlp_input [tokens, hidden], in its type.
+mx::array expert_sum(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input);
+/// What an expert's down reads of rows [n, in] of expert_source.
 mx::array expert_wide(
     const MoeSpec& spec,
     const BlockWeights& weights,
     int64_t expert,
     const mx::array& rows);
+
+/// What the linear behind a scan beside the attention reads of attention_input,
+/// [batch, length, heads * head_dim]; nothing where there is no such scan.
+std::optional<mx::array> side_scanned(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context);
 
 /// And what becomes of the residual stream, float32, when o has read `mixed`
 /// and down has read `wide` (absent: there is no MLP beside the experts).
@@ -91,7 +114,8 @@ mx::array attention_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
-    const mx::array& mixed);
+    const mx::array& mixed,
+    const std::optional<mx::array>& scanned = std::nullopt);
 mx::array mlp_output(
     const BlockSpec& spec,
     const BlockWeights& weights,

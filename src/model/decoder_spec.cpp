@@ -116,6 +116,10 @@ bool is_among(const std::string& name, const std::vector<std::string>& names) {
   });
 }
 
+bool is_unused(const std::string& name, const DecoderSpec& spec) {
+  return is_among(name, spec.dropped) || is_among(name, spec.mtp);
+}
+
 std::string module_of(const std::string& tensor) {
   return tensor.substr(0, tensor.rfind('.'));
 }

@@ -91,6 +91,40 @@ struct DeltaSpec {
   int value_dim = 0;
 };
 
+/// A gated short convolution in place of attention: `in` gives three parts B, C
+/// and x of AttentionSpec::o's width, which reads C conv(B x).
+struct ShortConvSpec {
+  LinearSpec in;                             // [3 channels, hidden]
+  ParameterSpec conv;                        // [channels, width, 1]
+  std::optional<ParameterSpec> conv_bias{};  // [channels]
+};
+
+/// Mamba-2's scan (ops::ssd_scan) in place of attention or beside it: `in`
+/// gives a gate, x, b, c and dt; x, b and c go through a short convolution;
+/// what the scan gives is gated, and normed by group before that or behind it.
+struct ScanSpec {
+  LinearSpec in;  // [2 heads * head_dim + 2 groups * state + heads, hidden]
+  ParameterSpec conv;  // [heads * head_dim + 2 groups * state, width, 1]
+  std::optional<ParameterSpec> conv_bias;  // [as many]
+  ParameterSpec a_log, dt_bias, skip;      // [heads]
+  std::optional<NormSpec> norm;            // [heads * head_dim]
+  int norm_groups = 1;      // equal parts, each normed on its own
+  bool norm_first = false;  // before the gate
+  int heads = 0;
+  int head_dim = 0;
+  int groups = 0;
+  int state = 0;
+  float dt_least = 0;
+  float dt_most = 0;  // may be infinite
+};
+
+/// A scan beside the attention, which reads the same; what `out` [hidden, heads
+/// * head_dim] makes of it is added to the residual stream, too.
+struct SideScanSpec {
+  ScanSpec scan;
+  LinearSpec out;
+};
+
 /// Grouped-query attention with rotary embedding: q [heads * head_dim, in],
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
@@ -99,6 +133,8 @@ struct AttentionSpec {
   std::optional<LinearSpec> qkv;
   /// In place of all but o.
   std::optional<DeltaSpec> delta;
+  std::optional<ShortConvSpec> short_conv;  // likewise
+  std::optional<ScanSpec> scan;             // likewise
   /// q gives each head's gate behind its query; the head's result is
   /// multiplied by the gate's sigmoid.
   bool gated = false;
@@ -125,15 +161,21 @@ struct AttentionSpec {
 };
 
 /// gelu is the one with tanh; clipped is gpt_oss's
-/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7.
-enum class Activation { silu, gelu, clipped };
+/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7. relu2 is
+/// max(x, 0)^2, of MLPs without a gate.
+enum class Activation { silu, gelu, clipped, relu2 };
 
-/// down(activation(gate(x)) * up(x)).
+/// down(activation(gate(x)) * up(x)); or, with relu2, down(activation(up(x))),
+/// and there is no gate.
 struct MlpSpec {
   LinearSpec gate, up, down;
   /// gate and up above one another in one matrix, in place of them.
   std::optional<LinearSpec> gate_up{};
   Activation activation = Activation::silu;
+
+  bool gated() const {
+    return activation != Activation::relu2;
+  }
 };
 
 /// A mixture of experts: each token goes through the `chosen` experts that
@@ -150,8 +192,9 @@ struct MoeSpec {
   int count = 0;
   int chosen = 0;
   Scores scores = Scores::softmax;
-  bool normalize = false;  // the chosen scores add up to 1
-  float scale = 1;         // of the scores, at last
+  bool normalize = false;   // the chosen scores add up to 1
+  float normalize_eps = 0;  // is added to their sum first
+  float scale = 1;          // of the scores, at last
   /// Added to the scores for the choice alone.
   std::optional<ParameterSpec> correction;  // [experts]
   /// Experts in equal groups, of which only the best may be chosen from: by
@@ -159,19 +202,24 @@ struct MoeSpec {
   int groups = 1;
   int chosen_groups = 1;
   bool two_highest = false;
+  /// The experts read what latent_in [latent, hidden] makes of the input, and
+  /// latent_out [hidden, latent] reads their sum.
+  std::optional<LinearSpec> latent_in, latent_out;
   /// BlockSpec::mlp's result is multiplied by the sigmoid of this [1, in].
   std::optional<LinearSpec> shared_gate;
 };
 
 /// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
 /// are absent leave what they get. The MLP's part is that of `mlp` and that
-/// of `moe`, of which one is there at least. A parallel block has one norm,
-/// and adds both parts to x.
+/// of `moe`; where neither is there, the block is its attention alone. A
+/// parallel block has one norm, and adds both parts to x.
 struct BlockSpec {
   int index = 0;
   std::string path;
   std::optional<NormSpec> attention_norm, attention_post;
+  bool attends = true;  // no: there is no attention, the block is its MLP
   AttentionSpec attention;
+  std::optional<SideScanSpec> side_scan;
   std::optional<NormSpec> mlp_norm, mlp_post;
   std::optional<MlpSpec> mlp;
   std::optional<MoeSpec> moe;
@@ -179,6 +227,10 @@ struct BlockSpec {
   /// mlx-lm keeps a float16 residual stream within its range.
   bool clips_residual = false;
   bool parallel = false;
+
+  bool has_mlp() const {
+    return mlp || moe;
+  }
 };
 
 /// How a tensor, as mlx-lm's sanitize leaves it, is made of the checkpoint's.
@@ -189,7 +241,7 @@ struct TensorSource {
   int64_t count = 0;
   int split = 0;  // rows [split * n, in] are seen as [split, n, in] first
   /// Every `step`th row from `first` to before `end` (0: the last), rows being
-  /// the second axis from the end, or of a stack of vectors the last.
+  /// the second axis from the end, or with `vectors` the last.
   int first = 0;
   int end = 0;
   int step = 1;
@@ -198,6 +250,15 @@ struct TensorSource {
   /// Bytes [..., groups, 16] are seen as words [..., groups * 4] first.
   bool words = false;
   float add = 0;  // to each value, rounded to its type
+  /// Each value is multiplied by it; or each row by the factor of the rows it
+  /// is among. Factors, and products of `times` and them, and what they give
+  /// are rounded to the tensor's type.
+  float times = 1;
+  struct RowFactor {
+    int64_t rows;
+    float factor;
+  };
+  std::vector<RowFactor> row_times{};
   /// [channels, 1, width] is turned to [channels, width, 1].
   bool width_first = false;
   /// The name of one of them.
@@ -207,10 +268,14 @@ struct TensorSource {
         ? name
         : name.substr(0, at) + std::to_string(index) + name.substr(at + 1);
   }
+  /// Rows are the checkpoint's, but for their name and a common factor.
+  bool keeps_rows() const {
+    return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
+        !transposed && !words && add == 0 && !width_first && row_times.empty();
+  }
   /// Only the name is another.
   bool renames() const {
-    return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
-        !transposed && !words && add == 0 && !width_first;
+    return keeps_rows() && times == 1;
   }
   size_t axis(size_t dimensions) const {
     return dimensions - (vectors || dimensions < 2 ? 1 : 2);
@@ -235,6 +300,10 @@ struct DecoderSpec {
   /// Names of checkpoint tensors that mlx-lm's sanitize drops; or prefixes of
   /// such, which end with a dot; or parts of such behind a '*'.
   std::vector<std::string> dropped;
+  /// The same of heads that predict further tokens (multi-token prediction),
+  /// which no class of mlx-lm reads: an output carries them in a file of their
+  /// own.
+  std::vector<std::string> mtp;
   /// Prefixes of tensors that are no part of the language model and go to an
   /// output as they are (a vision tower).
   std::vector<std::string> carried;
@@ -261,6 +330,10 @@ DecoderSpec read_decoder_spec(
 /// dot, or holds what one of them has behind a '*'.
 bool is_among(const std::string& name, const std::vector<std::string>& names);
 
+/// Whether mlx-lm's class does not use a tensor: it is among `dropped` or
+/// `mtp`.
+bool is_unused(const std::string& name, const DecoderSpec& spec);
+
 /// The path of the module that a tensor belongs to.
 std::string module_of(const std::string& tensor);
 
@@ -271,16 +344,31 @@ enum class BlockInput {
   value_latent,
   query_heads,  // a head's channels without rope
   mixed,        // what attention gives
+  scanned,      // what a scan beside it gives
   mlp,          // the normed residual stream; of an expert its tokens'
+  latent,       // of an expert its tokens', by way of MoeSpec::latent_in
   wide,         // the activated product of gate and up
+  summed,       // the experts' sum, which MoeSpec::latent_out reads
 };
 
 /// A matrix, in the order of the forward pass.
 struct ModuleSpec {
   enum class Kind { embedding, linear, router, head };
+  /// What a user calls a group of modules by. A block's MLP beside experts is
+  /// the shared expert.
+  enum class Role {
+    attention,
+    experts,
+    shared_expert,
+    mlp,
+    router,
+    embedding,
+    head,
+  };
 
   std::string path;
   Kind kind = Kind::linear;
+  Role role = Role::attention;
   int block = -1;  // -1: outside the blocks
   int64_t out = 0;
   int64_t in = 0;
@@ -335,6 +423,9 @@ struct ScaleGroup {
   /// queries), their scales must be equal.
   std::vector<int32_t> from;
   int64_t outputs = 0;  // of `previous`
+  /// Output channels are divided by the scales to this power: 0.5 where what
+  /// they give is squared.
+  float power = 1;
 };
 
 std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block);

@@ -49,22 +49,12 @@ Projections project(
 
 }  // namespace
 
-// In generation all positions are gone through again with each token, since
-// no state is kept: only samples of a model's own text are made so.
 mx::array delta_mixed(
     const DeltaSpec& spec,
     const BlockWeights& weights,
     const mx::array& input,
     const ForwardContext& context) {
-  auto whole = input;
-  const int length = input.shape(1);
-  if (context.cache) {
-    auto& cache = *context.cache;
-    whole = mx::squeeze(
-        append(cache.keys, mx::expand_dims(input, 2), cache.length), 2);
-    cache.length += length;
-  }
-  const auto parts = project(spec, weights, whole);
+  const auto parts = project(spec, weights, whole_input(input, context));
   const auto conv = mx::squeeze(weights.parameters.at(spec.conv.name), -1);
   const auto mixed =
       ops::causal_conv(parts.qkv, mx::astype(conv, parts.qkv.dtype()), true);
@@ -86,12 +76,7 @@ mx::array delta_mixed(
   out = ops::swiglu(
       mx::contiguous(parts.z), normed(spec.norm, weights, out, context.dtype));
   weights.see("the gated output of " + spec.norm.path, out);
-  out = mx::flatten(out, 2, 3);
-  const int total = out.shape(1);
-  return total == length
-      ? out
-      : mx::slice(
-            out, {0, total - length, 0}, {out.shape(0), total, out.shape(2)});
+  return newest(mx::flatten(out, 2, 3), input.shape(1));
 }
 
 }  // namespace pennyweight

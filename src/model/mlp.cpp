@@ -18,6 +18,7 @@ activated(Activation activation, const mx::array& gate, const mx::array& up) {
     case Activation::gelu:
       return ops::geglu(gate, up);
     case Activation::clipped:
+    case Activation::relu2:
       break;
   }
   return ops::clipped_glu(gate, up);
@@ -78,16 +79,19 @@ mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
 void see_experts(
     const MlpSpec& spec,
     const BlockWeights& weights,
-    const std::array<mx::array, 4>& made) {
+    const std::optional<mx::array>& gate,
+    const std::array<mx::array, 3>& made) {
   if (!weights.range) {
     return;
   }
-  const auto& [gate, up, wide, down] = made;
+  const auto& [up, wide, down] = made;
   // gpt_oss clips both, but for what is far below 0 in the gate.
   const bool clips = spec.activation == Activation::clipped;
-  weights.see(
-      "the output of " + spec.gate.path,
-      clips ? mx::minimum(gate, mx::array(0.0f, gate.dtype())) : gate);
+  if (gate) {
+    weights.see(
+        "the output of " + spec.gate.path,
+        clips ? mx::minimum(*gate, mx::array(0.0f, gate->dtype())) : *gate);
+  }
   if (!clips) {
     weights.see("the output of " + spec.up.path, up);
   }
@@ -95,7 +99,7 @@ void see_experts(
   weights.see("the output of " + spec.down.path, down);
 }
 
-// The experts' results by their scores, float32 [tokens, hidden].
+// The experts' results by their scores, float32 [tokens, their width].
 mx::array mix_experts(
     const MoeSpec& spec,
     const BlockWeights& weights,
@@ -106,13 +110,17 @@ mx::array mix_experts(
   const ops::RowOrder order{
       slot, mx::reshape(mx::argsort(slot), routing.experts.shape())};
   auto expert = mx::take(flat, slot);
-  auto x = ops::rows_of_slots(input, order);
-  auto gate = apply_stack(weights, spec.experts.gate, x, expert);
+  auto x = ops::rows_of_slots(expert_source(spec, weights, input), order);
+  std::optional<mx::array> gate;
+  if (spec.experts.gated()) {
+    gate = apply_stack(weights, spec.experts.gate, x, expert);
+  }
   auto up = apply_stack(weights, spec.experts.up, x, expert);
-  auto wide = activated(spec.experts.activation, gate, up);
+  auto wide =
+      gate ? activated(spec.experts.activation, *gate, up) : ops::relu2(up);
   auto down =
       apply_stack(weights, spec.experts.down, wide, expert, mx::float32);
-  see_experts(spec.experts, weights, {gate, up, wide, down});
+  see_experts(spec.experts, weights, gate, {up, wide, down});
   return ops::mix_slots(down, order, routing.scores);
 }
 
@@ -130,11 +138,16 @@ mx::array mlp_wide(
     const MlpSpec& spec,
     const BlockWeights& weights,
     const mx::array& input) {
-  const auto wide = [&](const mx::array& gate, const mx::array& up) {
-    auto product = activated(spec.activation, gate, up);
-    weights.see("the input of " + spec.down.path, product);
-    return product;
+  const auto seen = [&](const mx::array& wide) {
+    weights.see("the input of " + spec.down.path, wide);
+    return wide;
   };
+  const auto wide = [&](const mx::array& gate, const mx::array& up) {
+    return seen(activated(spec.activation, gate, up));
+  };
+  if (!spec.gated()) {
+    return seen(ops::relu2(weights.linears.at(spec.up.path)(input)));
+  }
   if (spec.gate_up) {
     auto both = weights.linears.at(spec.gate_up->path)(input);
     const int half = both.shape(-1) / 2;
@@ -171,17 +184,37 @@ Routing route(
       {0, 0},
       {input.shape(0), spec.chosen});
   // Groups that are left out score nothing where nothing else is added.
-  auto scores = mx::take_along_axis(sigmoid ? all : choice, experts, -1);
+  const bool plain = sigmoid || spec.correction;
+  auto scores = mx::take_along_axis(plain ? all : choice, experts, -1);
   if (spec.scores == MoeSpec::Scores::chosen_softmax) {
     scores = mx::softmax(scores, -1, true);
   }
   if (spec.normalize) {
-    scores = mx::divide(scores, mx::sum(scores, -1, true));
+    auto sum = mx::sum(scores, -1, true);
+    if (spec.normalize_eps != 0) {
+      sum = mx::add(sum, mx::array(spec.normalize_eps));
+    }
+    scores = mx::divide(scores, sum);
   }
   if (spec.scale != 1) {
     scores = mx::multiply(scores, mx::array(spec.scale));
   }
   return {experts, scores};
+}
+
+mx::array expert_source(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  return spec.latent_in ? weights.linears.at(spec.latent_in->path)(input)
+                        : input;
+}
+
+mx::array expert_sum(
+    const MoeSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input) {
+  return mx::astype(mix_experts(spec, weights, input), input.dtype());
 }
 
 mx::array expert_wide(
@@ -192,6 +225,9 @@ mx::array expert_wide(
   const auto apply = [&](const LinearSpec& linear) {
     return weights.linears.at(part_path(linear.path, expert))(rows);
   };
+  if (!spec.experts.gated()) {
+    return ops::relu2(apply(spec.experts.up));
+  }
   return activated(
       spec.experts.activation,
       apply(spec.experts.gate),
@@ -213,9 +249,12 @@ mx::array mlp_output(
     return held_residual(spec, weights, spec.mlp->down.path, x);
   }
   auto input = mlp_input(spec, weights, residual, context);
-  auto part = mx::reshape(
-      mix_experts(*spec.moe, weights, mx::flatten(input, 0, 1)),
-      residual.shape());
+  const auto tokens = mx::flatten(input, 0, 1);
+  auto part = spec.moe->latent_out
+      ? weights.linears.at(spec.moe->latent_out->path)(
+            expert_sum(*spec.moe, weights, tokens), mx::float32)
+      : mix_experts(*spec.moe, weights, tokens);
+  part = mx::reshape(part, residual.shape());
   if (spec.mlp) {
     auto shared = weights.linears.at(spec.mlp->down.path)(*wide, mx::float32);
     if (const auto& gate = spec.moe->shared_gate) {

@@ -238,12 +238,16 @@ namespace {
 // where that was decided. What is carried over is said with its count.
 void leave_dropped(Claims& claims, Model& model) {
   std::vector<std::string> dropped;
+  std::vector<std::string> heads;
   for (const auto& [name, info] : model.tensors.all()) {
+    const bool mtp = is_among(name, model.spec.mtp);
     const bool drops = is_among(name, model.spec.dropped);
-    if (drops || is_among(name, model.spec.carried)) {
+    if (mtp || drops || is_among(name, model.spec.carried)) {
       claims.leave(name);
     }
-    if (drops && name.find("lm_head.") == std::string::npos) {
+    if (mtp) {
+      heads.push_back(name);
+    } else if (drops && name.find("lm_head.") == std::string::npos) {
       dropped.push_back(name);
     }
   }
@@ -252,6 +256,13 @@ void leave_dropped(Claims& claims, Model& model) {
         std::to_string(dropped.size()) + " tensors such as " +
         one_line(dropped.front(), 120) +
         " are left out: mlx-lm's class does not use them");
+  }
+  if (!heads.empty()) {
+    model.spec.notes.push_back(
+        std::to_string(heads.size()) + " tensors such as " +
+        one_line(heads.front(), 120) +
+        " predict further tokens (MTP): mlx-lm does not use them; an output "
+        "has them as they are in mtp.safetensors, or not with --drop-mtp");
   }
 }
 

@@ -21,6 +21,8 @@ class Lister {
     ModuleSpec module{
         .path = linear.path,
         .kind = kind,
+        .role =
+            kind == ModuleSpec::Kind::router ? ModuleSpec::Role::router : role_,
         .block = block_.index,
         .out = linear.out,
         .in = linear.in,
@@ -43,6 +45,9 @@ class Lister {
   }
 
   void add_attention() {
+    if (!block_.attends) {
+      return;
+    }
     const auto& attention = block_.attention;
     const std::string normed = block_.path + ".self_attn";
     if (attention.delta) {
@@ -53,6 +58,10 @@ class Lister {
           add(*linear, BlockInput::attention, normed);
         }
       }
+    } else if (attention.short_conv) {
+      add(attention.short_conv->in, BlockInput::attention, normed);
+    } else if (attention.scan) {
+      add(attention.scan->in, BlockInput::attention, normed);
     } else if (attention.latent) {
       add_latent(*attention.latent, normed);
     } else if (attention.qkv) {
@@ -62,8 +71,15 @@ class Lister {
       add(attention.k, BlockInput::attention, normed);
       add(attention.v, BlockInput::attention, normed);
     }
+    if (block_.side_scan) {
+      add(block_.side_scan->scan.in, BlockInput::attention, normed);
+    }
     if (!block_.parallel) {
       add(attention.o, BlockInput::mixed, attention.o.path);
+    }
+    if (block_.side_scan) {
+      const LinearSpec& out = block_.side_scan->out;
+      add(out, BlockInput::scanned, out.path);
     }
   }
 
@@ -81,23 +97,38 @@ class Lister {
             ModuleSpec::Kind::router);
       }
     }
+    const auto dense =
+        block_.moe ? ModuleSpec::Role::shared_expert : ModuleSpec::Role::mlp;
+    if (block_.moe && block_.moe->latent_in) {
+      role_ = ModuleSpec::Role::mlp;  // every token reads it
+      add(*block_.moe->latent_in, BlockInput::mlp, normed);
+    }
     if (block_.mlp) {
+      role_ = dense;
       add_wide(
           *block_.mlp,
           block_.parallel ? BlockInput::attention : BlockInput::mlp,
           block_.parallel ? block_.path + ".self_attn" : normed);
     }
     if (block_.moe) {
-      add_experts(block_.moe->experts, BlockInput::mlp);
+      add_experts(
+          block_.moe->experts,
+          block_.moe->latent_in ? BlockInput::latent : BlockInput::mlp);
     }
     if (block_.parallel) {
+      role_ = ModuleSpec::Role::attention;
       add(block_.attention.o, BlockInput::mixed, block_.attention.o.path);
     }
     if (block_.mlp) {
+      role_ = dense;
       add(block_.mlp->down, BlockInput::wide, block_.mlp->down.path);
     }
     if (block_.moe) {
       add_experts(block_.moe->experts, BlockInput::wide);
+      if (const auto& out = block_.moe->latent_out) {
+        role_ = ModuleSpec::Role::mlp;
+        add(*out, BlockInput::summed, out->path);
+      }
     }
   }
 
@@ -131,7 +162,9 @@ class Lister {
     if (mlp.gate_up) {
       add(*mlp.gate_up, input, normed);
     } else {
-      add(mlp.gate, input, normed);
+      if (mlp.gated()) {
+        add(mlp.gate, input, normed);
+      }
       add(mlp.up, input, normed);
     }
   }
@@ -142,12 +175,15 @@ class Lister {
     if (input == BlockInput::wide) {
       stacks.add(experts.down, input, "");
     } else {
-      stacks.add(experts.gate, input, "");
+      if (experts.gated()) {
+        stacks.add(experts.gate, input, "");
+      }
       stacks.add(experts.up, input, "");
     }
     std::ranges::stable_sort(stacks.modules, {}, &ModuleSpec::part);
     for (ModuleSpec& module : stacks.modules) {
       module.expert = true;
+      module.role = ModuleSpec::Role::experts;
       module.input_id = part_path(
           block_.path + (input == BlockInput::wide ? ".wide" : ".experts"),
           module.part);
@@ -156,6 +192,7 @@ class Lister {
   }
 
   const BlockSpec& block_;
+  ModuleSpec::Role role_ = ModuleSpec::Role::attention;  // of what is added
 };
 
 std::vector<ModuleSpec> homes_of(const std::vector<ModuleSpec>& modules) {
@@ -187,6 +224,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
   modules.push_back(
       {.path = spec.embedding,
        .kind = ModuleSpec::Kind::embedding,
+       .role = ModuleSpec::Role::embedding,
        .out = spec.vocab,
        .in = spec.hidden,
        .input_id = spec.head ? "" : spec.final_norm.path,
@@ -200,6 +238,7 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
     modules.push_back(
         {.path = spec.head->path,
          .kind = ModuleSpec::Kind::head,
+         .role = ModuleSpec::Role::head,
          .out = spec.head->out,
          .in = spec.head->in,
          .bias = spec.head->bias,
@@ -219,7 +258,23 @@ std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block) {
 }
 
 std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
-  std::vector<std::vector<BlockInput>> steps{{BlockInput::attention}};
+  std::vector<std::vector<BlockInput>> steps;
+  const auto add_mlp = [&] {
+    const bool latent = block.moe && block.moe->latent_in;
+    steps.push_back({BlockInput::mlp});
+    if (latent) {
+      steps.push_back({BlockInput::latent});
+    }
+    steps.push_back({BlockInput::wide});
+    if (latent) {
+      steps.push_back({BlockInput::summed});
+    }
+  };
+  if (!block.attends) {
+    add_mlp();
+    return steps;
+  }
+  steps.push_back({BlockInput::attention});
   if (block.attention.latent) {
     steps.push_back({BlockInput::query_latent, BlockInput::value_latent});
     if (block.attention.latent->key) {
@@ -231,8 +286,12 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
     return steps;
   }
   steps.push_back({BlockInput::mixed});
-  steps.push_back({BlockInput::mlp});
-  steps.push_back({BlockInput::wide});
+  if (block.side_scan) {
+    steps.back().push_back(BlockInput::scanned);
+  }
+  if (block.has_mlp()) {
+    add_mlp();
+  }
   return steps;
 }
 
@@ -251,6 +310,12 @@ std::vector<NormSpec> list_norms(const BlockSpec& block) {
   if (block.attention.delta) {
     add(block.attention.delta->norm);
   }
+  if (block.attention.scan) {
+    add(block.attention.scan->norm);
+  }
+  if (block.side_scan) {
+    add(block.side_scan->scan.norm);
+  }
   add(block.attention.q_norm);
   add(block.attention.k_norm);
   add(block.attention_post);
@@ -267,6 +332,25 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
   if (const auto& delta = block.attention.delta) {
     parameters.insert(
         parameters.end(), {delta->conv, delta->a_log, delta->dt_bias});
+  }
+  if (const auto& conv = block.attention.short_conv) {
+    parameters.push_back(conv->conv);
+    if (conv->conv_bias) {
+      parameters.push_back(*conv->conv_bias);
+    }
+  }
+  const auto add_scan = [&](const ScanSpec& scan) {
+    parameters.insert(
+        parameters.end(), {scan.conv, scan.a_log, scan.dt_bias, scan.skip});
+    if (scan.conv_bias) {
+      parameters.push_back(*scan.conv_bias);
+    }
+  };
+  if (block.attention.scan) {
+    add_scan(*block.attention.scan);
+  }
+  if (block.side_scan) {
+    add_scan(block.side_scan->scan);
   }
   if (block.moe && block.moe->correction) {
     parameters.push_back(*block.moe->correction);

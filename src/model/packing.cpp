@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "checkpoint/packed/packed_source.h"
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -32,6 +33,15 @@ bool is_packed_weight(const ModelTensors& tensors, const std::string& name) {
       tensors.contains(module_of(name) + ".scales");
 }
 
+// Of weights that are read (checkpoint/packed/) nothing foreign is left.
+std::string what_to_do(const std::string& method) {
+  if (method.find("bitsandbytes") != method.npos) {
+    return "whose packs are not read: start from the full-precision model, or "
+           "load this one in transformers, call dequantize() and save it";
+  }
+  return "which is not read in this form: start from the full-precision model";
+}
+
 // not_supported for weights that another quantizer packed, whatever the config
 // says of them.
 void refuse_foreign(
@@ -40,7 +50,7 @@ void refuse_foreign(
     const DecoderSpec& spec,
     const QuantizationEntries& entries) {
   for (const auto& [name, info] : tensors.all()) {
-    if (is_among(name, spec.dropped) || is_among(name, spec.carried)) {
+    if (is_unused(name, spec) || is_among(name, spec.carried)) {
       continue;
     }
     auto method = entries.method;
@@ -58,9 +68,7 @@ void refuse_foreign(
           ErrorCode::not_supported,
           "model",
           checkpoint.folder().string() + ": quantized by \"" + method +
-              "\" (tensor " + one_line(name, 120) +
-              "); only plain, MLX-quantized and mxfp4 checkpoints are read: "
-              "start from the full-precision model");
+              "\" (tensor " + one_line(name, 120) + "), " + what_to_do(method));
     }
   }
 }
@@ -77,6 +85,12 @@ Packing read_packing(
   const bool packed = std::ranges::any_of(tensors.all(), [&](const auto& all) {
     return is_packed_weight(tensors, all.first);
   });
+  if (const auto* source = checkpoint.packed()) {
+    spec.notes.push_back(source->describe());
+    if (!packed) {
+      return {};
+    }
+  }
   std::string found;
   for (const auto& entry : entries.found) {
     found += (found.empty() ? "" : ", ") + entry;

@@ -31,7 +31,8 @@ class Groups {
   void add_linear(
       const LinearSpec& previous,
       const std::string& next,
-      std::vector<int32_t> from) {
+      std::vector<int32_t> from,
+      float power = 1) {
     const auto channels = static_cast<int64_t>(from.size());
     groups.push_back(
         {.kind = ScaleGroup::Previous::linear,
@@ -39,7 +40,8 @@ class Groups {
          .linears = {next},
          .channels = channels,
          .from = std::move(from),
-         .outputs = previous.out});
+         .outputs = previous.out,
+         .power = power});
   }
 
   /// Linears of the block that read `input`.
@@ -72,8 +74,22 @@ class Groups {
     const int repeat =
         attention.kv_heads ? attention.heads / attention.kv_heads : 1;
     const int64_t size = attention.head_dim;
-    if (attention.delta) {
-      return;  // a norm that all heads share stands before o
+    if (!block_.attends || attention.delta) {
+      return;  // a norm that all heads share stands before delta's o
+    }
+    if (attention.scan) {
+      add_norm(attention.scan->norm, {o});
+      return;
+    }
+    if (attention.short_conv) {
+      // C, the second part of three, is multiplied by what the convolution
+      // gives.
+      const auto channels = static_cast<int>(attention.o.in);
+      add_linear(
+          attention.short_conv->in,
+          o,
+          heads(1, 1, channels, channels, channels));
+      return;
     }
     if (attention.latent) {
       const auto& latent = *attention.latent;
@@ -116,7 +132,8 @@ class Groups {
         }
         return linear;
       };
-      add_linear(part(mlp.up), part(mlp.down).path, from);
+      add_linear(
+          part(mlp.up), part(mlp.down).path, from, mlp.gated() ? 1 : 0.5f);
     }
   }
 
@@ -140,6 +157,9 @@ std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block) {
     }
   }
   list.add_values();
+  if (block.side_scan) {
+    list.add_norm(block.side_scan->scan.norm, {block.side_scan->out.path});
+  }
   list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp));
   if (block.mlp) {
     list.add_wide(*block.mlp);

@@ -12,8 +12,24 @@ namespace pennyweight {
 
 namespace {
 
+mx::array multiplied(const mx::array& tensor, const TensorSource& source) {
+  auto factor = mx::array(source.times, tensor.dtype());
+  if (!source.row_times.empty()) {
+    std::vector<float> rows;
+    for (const auto& [count, own] : source.row_times) {
+      rows.insert(rows.end(), size_t(count), own);
+    }
+    const mx::array by_row(rows.begin(), {int(rows.size()), 1}, mx::float32);
+    factor = mx::multiply(factor, mx::astype(by_row, tensor.dtype()));
+  }
+  return mx::multiply(tensor, factor);
+}
+
 // What one of the source's tensors becomes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.times != 1 || !source.row_times.empty()) {
+    return multiplied(tensor, source);
+  }
   if (source.add != 0) {
     return mx::add(tensor, mx::array(source.add, tensor.dtype()));
   }
@@ -45,6 +61,13 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
 
 // The same of a shape; empty for one that it does not fit.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (!source.row_times.empty()) {
+    int64_t rows = 0;
+    for (const auto& [count, own] : source.row_times) {
+      rows += count;
+    }
+    return shape.size() == 2 && shape[0] == rows ? shape : mx::Shape{};
+  }
   if (source.add != 0) {
     return shape;
   }
@@ -143,16 +166,20 @@ ModelTensors::ModelTensors(
   }
 }
 
-std::set<std::string> ModelTensors::stored() const {
+std::set<std::string> ModelTensors::stored(const Checkpoint& checkpoint) const {
   std::set<std::string> names;
+  const auto add = [&](const std::string& name) {
+    const auto parts = checkpoint.stored_parts(name);
+    names.insert(parts.begin(), parts.end());
+  };
   for (const auto& [name, info] : infos_) {
     const auto it = sources_.find(name);
     if (it == sources_.end()) {
-      names.insert(name);
+      add(name);
       continue;
     }
     for (int64_t i = 0; i < std::max<int64_t>(1, it->second.count); ++i) {
-      names.insert(it->second.part(i));
+      add(it->second.part(i));
     }
   }
   return names;
@@ -184,6 +211,24 @@ mx::array ModelTensors::load(
       it->second.count == 0 ? parts.front() : mx::stack(parts));
 }
 
+std::optional<mx::array> ModelTensors::load_alone(
+    const Checkpoint& checkpoint,
+    const std::string& name,
+    int64_t part) const {
+  const auto it = sources_.find(name);
+  auto source = it == sources_.end() ? TensorSource{.name = name} : it->second;
+  const auto& stored = checkpoint.info(source.name);
+  if (stored.shape.size() + (source.split > 0 ? 1 : 0) < 3 ||
+      source.width_first || source.words) {
+    return std::nullopt;
+  }
+  const int rows = source.split > 0 ? stored.shape[0] / source.split : 1;
+  source.split = source.split > 0 ? 1 : 0;
+  const auto entry =
+      checkpoint.load_rows(source.name, static_cast<int>(part) * rows, rows);
+  return mx::contiguous(mx::squeeze(formed(entry, source), 0));
+}
+
 mx::array ModelTensors::load_part(
     const Checkpoint& checkpoint,
     const std::string& name,
@@ -192,6 +237,9 @@ mx::array ModelTensors::load_part(
   if (it != sources_.end() && it->second.count > 0) {
     return mx::contiguous(
         formed(checkpoint.load(it->second.part(part)), it->second));
+  }
+  if (auto alone = load_alone(checkpoint, name, part)) {
+    return *alone;
   }
   auto whole = it == sources_.end()
       ? checkpoint.load(name)
@@ -209,9 +257,12 @@ mx::array ModelTensors::load_rows(
     int first,
     int count) const {
   auto it = sources_.find(name);
-  if (it == sources_.end() || it->second.renames()) {
-    return checkpoint.load_rows(
-        it == sources_.end() ? name : it->second.name, first, count);
+  if (it == sources_.end()) {
+    return checkpoint.load_rows(name, first, count);
+  }
+  if (it->second.keeps_rows()) {
+    const auto rows = checkpoint.load_rows(it->second.name, first, count);
+    return it->second.renames() ? rows : formed(rows, it->second);
   }
   const auto whole = load(checkpoint, name);
   return mx::contiguous(ops::slice_rows(whole, first, count));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -28,13 +29,13 @@ class ModelTensors {
   }
   const TensorInfo& info(const std::string& name) const;  // not_found
 
-  /// The checkpoint's tensors that these are made of.
-  std::set<std::string> stored() const;
+  /// The tensors of the checkpoint's files that these are made of.
+  std::set<std::string> stored(const Checkpoint& checkpoint) const;
 
-  /// Whether it is as the checkpoint has it, so that some rows can be read.
+  /// Whether its rows are the checkpoint's, so that some of them can be read.
   bool is_stored_so(const std::string& name) const {
     const auto it = sources_.find(name);
-    return it == sources_.end() || it->second.renames();
+    return it == sources_.end() || it->second.keeps_rows();
   }
   /// A view of the mapped file where it is as the checkpoint has it.
   mx::array load(const Checkpoint& checkpoint, const std::string& name) const;
@@ -52,6 +53,12 @@ class ModelTensors {
       int count) const;
 
  private:
+  /// Entry `part` where its rows of the stored tensor can be read alone.
+  std::optional<mx::array> load_alone(
+      const Checkpoint& checkpoint,
+      const std::string& name,
+      int64_t part) const;
+
   std::map<std::string, TensorSource> sources_;  // that apply
   std::map<std::string, TensorInfo> infos_;
 };

@@ -21,6 +21,9 @@ mx::array by_mlx(const Arrays& in, bool silu) {
       1,
       x.shape(2));
   sums = mx::slice(sums, {0, 0, 0}, x.shape());
+  if (in.size() > 2) {
+    sums = mx::add(sums, as_float32(in[2]));
+  }
   if (silu) {
     sums = mx::multiply(sums, mx::sigmoid(sums));
   }
@@ -42,7 +45,8 @@ mx::array gradient_by_x(const Arrays& in, const mx::array& dy, bool silu) {
   const auto& weight = in[1];
   auto by_sums = as_float32(dy);
   if (silu) {
-    const auto sums = causal_conv(as_float32(x), weight);
+    const auto bias = in.size() > 2 ? std::optional(in[2]) : std::nullopt;
+    const auto sums = causal_conv(as_float32(x), weight, false, bias);
     const auto ones =
         mx::contiguous(mx::broadcast_to(mx::array(1.0f), sums.shape()));
     const auto silu_of = [&](const Arrays& gate) {
@@ -57,7 +61,11 @@ mx::array gradient_by_x(const Arrays& in, const mx::array& dy, bool silu) {
 
 }  // namespace
 
-mx::array causal_conv(const mx::array& x, const mx::array& weight, bool silu) {
+mx::array causal_conv(
+    const mx::array& x,
+    const mx::array& weight,
+    bool silu,
+    const std::optional<mx::array>& bias) {
   const char* where = "causal_conv";
   require_floating(x, where, "x");
   require_floating(weight, where, "weight");
@@ -67,15 +75,25 @@ mx::array causal_conv(const mx::array& x, const mx::array& weight, bool silu) {
       where,
       "x " + describe(x) + " is not [batch, length, channels] for the weight " +
           describe(weight) + " [channels, width]");
+  Arrays inputs{x, weight};
+  if (bias) {
+    require_floating(*bias, where, "bias");
+    require(
+        bias->shape() == mx::Shape{x.shape(2)},
+        where,
+        "bias " + describe(*bias) + " is not [channels] for x " + describe(x));
+    inputs.push_back(*bias);
+  }
   const auto fallback = [silu](const Arrays& in) { return by_mlx(in, silu); };
   return make({
       .name = where,
       .shape = x.shape(),
       .dtype = x.dtype(),
-      .inputs = {x, weight},
+      .inputs = std::move(inputs),
       .fallback = fallback,
       .cpu = [silu](CpuWork& work) -> Task {
         const auto x = work.heads(0);  // [batch, length, channels]
+        const bool biased = work.count() > 2;
         const kernels::CausalConvArgs args{
             .batch = work.size(0, 0),
             .length = work.size(0, 1),
@@ -87,6 +105,7 @@ mx::array causal_conv(const mx::array& x, const mx::array& weight, bool silu) {
             .x_batch_stride = x.batch_stride,
             .x_row_stride = x.row_stride,
             .weight = work.vector(1),
+            .bias = biased ? work.vector(2) : kernels::ConstVector{},
             .out = work.result().data};
         return [args] { kernels::causal_conv(args); };
       },

@@ -14,6 +14,12 @@ using kernels::GateKind;
 mx::array by_mlx(const Arrays& in, GateKind kind) {
   auto gate = as_float32(in[0]);
   auto up = as_float32(in[1]);
+  if (kind == GateKind::relu || kind == GateKind::none) {
+    if (kind == GateKind::relu) {
+      gate = mx::maximum(gate, mx::array(0.0f));
+    }
+    return mx::astype(mx::multiply(gate, up), in[0].dtype());
+  }
   auto z = gate;
   if (kind == GateKind::gelu) {
     const auto cube = mx::multiply(
@@ -103,6 +109,14 @@ mx::array geglu(const mx::array& gate, const mx::array& up) {
 
 mx::array clipped_glu(const mx::array& gate, const mx::array& up) {
   return gated(GateKind::clipped, gate, up);
+}
+
+mx::array relu2(const mx::array& x) {
+  return gated(GateKind::relu, x, x);
+}
+
+mx::array product(const mx::array& a, const mx::array& b) {
+  return gated(GateKind::none, a, b);
 }
 
 }  // namespace pennyweight::ops

@@ -155,6 +155,10 @@ mx::array geglu(const mx::array& gate, const mx::array& up);
 /// gpt_oss's: g * sigmoid(1.702 g) * (u + 1), g the gate, at most 7, and u up,
 /// within -7 and 7.
 mx::array clipped_glu(const mx::array& gate, const mx::array& up);
+/// max(x, 0)^2.
+mx::array relu2(const mx::array& x);
+/// a * b, of one shape and type.
+mx::array product(const mx::array& a, const mx::array& b);
 
 /// cap * tanh(logits / cap); the logits where cap is 0.
 mx::array cap_logits(const mx::array& logits, float cap);

@@ -22,6 +22,7 @@ BlockStream::BlockStream(
       settings_(settings),
       context_{.dtype = settings.dtype},
       mixed_(batches.size(), budget, settings.scratch_folder),
+      scanned_(batches.size(), budget, settings.scratch_folder),
       wide_(batches.size(), budget, settings.scratch_folder) {
   const auto make = [&] {
     return std::make_unique<ActivationStore>(
@@ -46,8 +47,17 @@ void BlockStream::enter(const BlockSpec& spec, const BlockWeights& weights) {
 
 mx::array BlockStream::normed(BlockInput input, size_t batch) const {
   return input == BlockInput::mlp
-      ? mlp_input(*spec_, *weights_, after().get(batch), context_)
+      ? mlp_input(*spec_, *weights_, residual(input, batch), context_)
       : attention_input(*spec_, *weights_, start(batch), context_);
+}
+
+mx::array BlockStream::attended(size_t batch) const {
+  return attention_output(
+      *spec_,
+      *weights_,
+      start(batch),
+      mixed_.get(batch),
+      spec_->side_scan ? std::optional(scanned_.get(batch)) : std::nullopt);
 }
 
 void BlockStream::advance(size_t step, size_t batch) {
@@ -63,21 +73,36 @@ void BlockStream::advance(size_t step, size_t batch) {
                 normed(BlockInput::attention, batch),
                 context_));
         break;
-      case BlockInput::mlp:
-        after().put(
+      case BlockInput::scanned:
+        scanned_.put(
             batch,
-            attention_output(
-                *spec_, *weights_, start(batch), mixed_.get(batch)));
+            *side_scanned(
+                *spec_,
+                *weights_,
+                normed(BlockInput::attention, batch),
+                context_));
+        break;
+      case BlockInput::mlp:
+        if (spec_->attends) {
+          after().put(batch, attended(batch));
+        }
         break;
       case BlockInput::wide:
         if (!spec_->parallel && batch == 0) {
           mixed_.clear();
+          scanned_.clear();
         }
         if (spec_->mlp) {
           auto read = spec_->parallel ? BlockInput::attention : BlockInput::mlp;
           wide_.put(
               batch, mlp_wide(*spec_->mlp, *weights_, normed(read, batch)));
         }
+        break;
+      case BlockInput::summed:
+        mixed_.put(
+            batch,
+            expert_sum(
+                *spec_->moe, *weights_, tokens_of(BlockInput::mlp, batch)));
         break;
       default:
         break;  // made anew from the block's input
@@ -92,8 +117,14 @@ mx::array BlockStream::input(const ModuleSpec& module, size_t batch) const {
       return normed(module.input, batch);
     case BlockInput::mixed:
       return mixed_.get(batch);
+    case BlockInput::scanned:
+      return scanned_.get(batch);
     case BlockInput::wide:
-      return module.expert ? normed(BlockInput::mlp, batch) : wide_.get(batch);
+      return module.expert ? expert_input(batch) : wide_.get(batch);
+    case BlockInput::latent:
+      return expert_input(batch);
+    case BlockInput::summed:
+      return mixed_.get(batch);
     default:
       return latent_input(
           *spec_,
@@ -113,15 +144,20 @@ mx::array BlockStream::expert_input(
       : tokens;
 }
 
+mx::array BlockStream::tokens_of(BlockInput input, size_t batch) const {
+  return mx::flatten(normed(input, batch), 0, 1);
+}
+
+mx::array BlockStream::expert_input(size_t batch) const {
+  return expert_source(*spec_->moe, *weights_, normed(BlockInput::mlp, batch));
+}
+
 Routing BlockStream::routing(size_t batch) const {
-  return route(
-      *spec_->moe,
-      *weights_,
-      mx::flatten(normed(BlockInput::mlp, batch), 0, 1));
+  return route(*spec_->moe, *weights_, tokens_of(BlockInput::mlp, batch));
 }
 
 mx::array BlockStream::residual(BlockInput input, size_t batch) const {
-  const bool after_attention = !spec_->parallel &&
+  const bool after_attention = !spec_->parallel && spec_->attends &&
       (input == BlockInput::mlp || input == BlockInput::wide);
   return after_attention ? after().get(batch) : start(batch);
 }
@@ -138,9 +174,13 @@ void BlockStream::finish(size_t batch) {
             wide_.get(batch)));
     return;
   }
+  if (!spec_->has_mlp()) {
+    after().put(batch, attended(batch));
+    return;
+  }
   auto wide = spec_->mlp ? std::optional(wide_.get(batch)) : std::nullopt;
-  after().put(
-      batch, mlp_output(*spec_, *weights_, after().get(batch), wide, context_));
+  const auto before = residual(BlockInput::wide, batch);
+  after().put(batch, mlp_output(*spec_, *weights_, before, wide, context_));
 }
 
 void BlockStream::run() {
@@ -162,6 +202,7 @@ void BlockStream::leave() {
     std::swap(start_, after_);
   }
   mixed_.clear();
+  scanned_.clear();
   wide_.clear();
   spec_ = nullptr;
   weights_ = nullptr;
@@ -169,7 +210,7 @@ void BlockStream::leave() {
 
 int64_t BlockStream::scratch_bytes() const {
   return start_->scratch_bytes() + (after_ ? after_->scratch_bytes() : 0) +
-      mixed_.scratch_bytes() + wide_.scratch_bytes();
+      mixed_.scratch_bytes() + scanned_.scratch_bytes() + wide_.scratch_bytes();
 }
 
 }  // namespace pennyweight

@@ -73,8 +73,9 @@ class BlockStream {
   std::unique_ptr<ActivationStore> start_;
   // After the attention, then after the block; null without keep_start.
   std::unique_ptr<ActivationStore> after_;
-  ActivationStore mixed_;  // what o reads
-  ActivationStore wide_;   // what down reads
+  ActivationStore mixed_;    // what o reads
+  ActivationStore scanned_;  // what the linear behind a scan beside it reads
+  ActivationStore wide_;     // what down reads
   const BlockSpec* spec_ = nullptr;
   const BlockWeights* weights_ = nullptr;
 
@@ -82,6 +83,12 @@ class BlockStream {
     return after_ ? *after_ : *start_;
   }
   mx::array normed(BlockInput input, size_t batch) const;
+  /// The same as [tokens, hidden].
+  mx::array tokens_of(BlockInput input, size_t batch) const;
+  /// What the experts read, of all tokens.
+  mx::array expert_input(size_t batch) const;
+  /// The residual stream behind the attention, of what o reads.
+  mx::array attended(size_t batch) const;
 };
 
 }  // namespace pennyweight

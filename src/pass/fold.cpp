@@ -50,7 +50,8 @@ std::vector<float> previous_scales(
   }
   std::vector<float> previous(static_cast<size_t>(group.outputs), 1.0f);
   for (size_t c = 0; c < scales.size(); ++c) {
-    previous[static_cast<size_t>(group.from[c])] = scales[c];
+    previous[static_cast<size_t>(group.from[c])] =
+        group.power == 1 ? scales[c] : std::pow(scales[c], group.power);
   }
   return previous;
 }

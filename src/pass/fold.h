@@ -26,7 +26,7 @@ std::vector<std::string> fold_scales(
     BlockWeights& weights);
 
 /// Scales of a linear's output channels that `scales` of the group's input
-/// channels mean, see ScaleGroup::from; ones where none is fed.
+/// channels mean, see ScaleGroup::from and power; ones where none is fed.
 std::vector<float> previous_scales(
     const ScaleGroup& group,
     const std::vector<float>& scales);

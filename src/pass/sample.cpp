@@ -59,8 +59,8 @@ class Generator {
     auto chances = ops::softmax(logits);
     std::vector<mx::array> outputs{chances};
     for (BlockCache& cache : caches_) {
-      for (const auto& part : {cache.keys, cache.values}) {
-        if (part) {  // linear attention keeps one
+      for (const auto& part : {cache.keys, cache.values, cache.inputs}) {
+        if (part) {  // what attends keeps two, a mixer without a state one
           outputs.push_back(*part);
         }
       }

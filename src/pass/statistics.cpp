@@ -79,7 +79,7 @@ StatisticsSum start_statistics(
     bool magnitudes) {
   const int in = static_cast<int>(module.in);
   const int hidden =
-      adds(spec, module, shifts) ? static_cast<int>(spec.attention.o.out) : 0;
+      adds(spec, module, shifts) ? static_cast<int>(module.out) : 0;
   return StatisticsSum(in, shifts ? in : 0, hidden, magnitudes);
 }
 

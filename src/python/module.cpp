@@ -32,7 +32,7 @@ nb::typed<nb::list, nb::typed<nb::dict, nb::str, nb::any>> describe_commands() {
     own["summary"] = command.summary;
     own["examples"] = command.examples;
     own["options"] = describe_options(command);
-    own["takes_anything"] = command.takes_anything;
+    own["in_package"] = command.in_package;
     all.append(own);
   }
   return all;

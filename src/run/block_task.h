@@ -154,7 +154,7 @@ class WalkTask : public BlockTask {
   void follow_source(const std::set<std::string>& modules);
   /// An expert with fewer tokens is fitted to others, too.
   int64_t few_tokens() const {
-    return spec_.moe->experts.gate.in / kFewTokens;
+    return spec_.moe->experts.up.in / kFewTokens;
   }
 
   WalkState state_;

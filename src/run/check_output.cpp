@@ -9,6 +9,7 @@
 #include "core/files/atomic_file.h"
 #include "core/files/wrong_file.h"
 #include "export/front_matter.h"
+#include "export/mtp.h"
 #include "export/side_files.h"
 #include "text/text_reader.h"
 
@@ -66,6 +67,13 @@ void check_source(
     const ProgressFn& progress) {
   const auto files = list_side_files(model);
   check_tokenizer(where, model, files, progress);
+  if (!has_mtp_file(model) && fs::exists(model / kMtpFile)) {
+    warn(
+        progress,
+        where,
+        std::string(kMtpFile) +
+            " is no file of the model's folder: it is not carried");
+  }
   for (const auto& text : files.warnings) {
     warn(progress, where, text);
   }

@@ -127,8 +127,8 @@ class Trial {
   }
 
   void attention(const AttentionSpec& spec) {
-    if (spec.delta) {
-      return;  // a scan, of no products
+    if (spec.heads == 0 || spec.delta || spec.short_conv || spec.scan) {
+      return;  // a scan or a convolution, of no products
     }
     int size = spec.head_dim;
     if (spec.latent) {

@@ -126,7 +126,9 @@ MemoryPlan make_memory_plan(
   int64_t inner = 0;
   for (const BlockSpec& spec : model.spec.blocks) {
     block = std::max(block, block_bytes(model, stage, spec, demand));
-    inner = std::max(inner, spec.attention.o.in);
+    inner = std::max(
+        inner,
+        spec.attention.o.in + (spec.side_scan ? spec.side_scan->out.in : 0));
     inner = std::max(inner, spec.mlp ? spec.mlp->down.in : 0);
   }
   const int64_t streams = stage.needs().quantized_inputs ? 2 : 1;

@@ -207,10 +207,12 @@ void MethodRun::calibrate(
     published += entry.published;
     if (!entry.spec) {
       kept.push_back(path + ": " + entry.reason);
-      warn(
-          session_.progress(),
-          session_.command(),
-          path + " is not quantized: " + entry.reason);
+      if (!entry.asked) {
+        warn(
+            session_.progress(),
+            session_.command(),
+            path + " is not quantized: " + entry.reason);
+      }
     }
   }
   if (published > 0) {
@@ -328,6 +330,7 @@ void MethodRun::write_output(
   settings.dtype = output_dtype(model_);
   settings.scales_dtype = model_.dtype;
   settings.plan = plan_;
+  settings.mtp = !options_.part && !options_.drop_mtp;
   settings.source = [&](const std::string& module) {
     return blocks.packed(module);
   };
@@ -343,13 +346,14 @@ void MethodRun::write_output(
       output.path(),
       options_.model,
       title + " (%bpw a weight with scales), calibrated on " +
-          std::to_string(tokens()) + " tokens of " + report.data + ".",
+          std::to_string(tokens()) + " tokens of " + report.data + "." + card_,
       session_.command(),
       session_.progress());
   for (const auto& [name, text] : added_) {
     write_file(output.path() / name, text);
   }
   report.bytes_out = written.bytes;
+  report.mtp = written.mtp;
   report.bits_per_weight = written.bits_per_weight;
   output.commit();
 }

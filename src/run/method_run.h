@@ -39,6 +39,11 @@ class MethodRun {
     added_[name] = std::move(text);
   }
 
+  /// Sentences behind the model card's; empty, or begun by a space.
+  void add_to_card(std::string sentences) {
+    card_ = std::move(sentences);
+  }
+
   /// Loads the text. Errors as load_data's.
   void calibrate(QuantPlan plan, bool hold_out);
   /// With text that is loaded already; `source` says where it is from.
@@ -78,6 +83,7 @@ class MethodRun {
   CalibrationSplit split_;
   std::string fingerprint_;  // of the data
   std::map<std::string, std::string> added_;
+  std::string card_;
   Json settings_;
 };
 

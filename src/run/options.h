@@ -38,6 +38,7 @@ struct SourceOptions {
 struct OutputOptions {
   std::string mlx_path = "mlx_model";
   bool force = false;
+  bool drop_mtp = false;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -56,6 +57,13 @@ struct OutputOptions {
                  "--resume",
          .affects_result = false},
         self.force);
+    option(
+        {.name = "drop-mtp",
+         .help = "Leave out the heads that predict further tokens, which are "
+                 "otherwise carried in mtp.safetensors",
+         .affects_result = false,
+         .advanced = true},
+        self.drop_mtp);
   }
 };
 

@@ -5,13 +5,17 @@
 
 #include "method/chain.h"
 #include "pass/calibration_mix.h"
+#include "run/active_options.h"
 #include "run/options.h"
+#include "run/pins/options.h"
 
 namespace pennyweight {
 
 /// What `quantize`, `plan` and `sweep` share.
 struct PlanOptions : SourceOptions, LimitOptions {
   MixOptions mix;
+  PinOptions pins;
+  ActiveOptions active;
   std::string candidates =
       "2:128,2:64,2:32,3:128,3:64,3:32,4:128,4:64,4:32,5:64,5:32,6:64,8:64,"
       "bf16";
@@ -24,6 +28,8 @@ struct PlanOptions : SourceOptions, LimitOptions {
   static void visit(Self& self, Visitor&& option) {
     SourceOptions::visit(self, option, true);
     MixOptions::visit(self.mix, option);
+    PinOptions::visit(self.pins, option);
+    ActiveOptions::visit(self.active, option);
     option(
         {.name = "candidates",
          .help = "Widths to choose from, bits:group_size or bf16 (as it is)",

@@ -78,6 +78,7 @@ Json to_json(const Recipe& recipe) {
         {"fingerprint", recipe.model_fingerprint},
         {"assume-family", recipe.assume_family}}},
       {"target", recipe.target},
+      {"pins", options_to_json(recipe.pins)},
       {"data", data},
       {"stages", recipe.stages},
       {"sizes", sizes},
@@ -117,6 +118,9 @@ Recipe read_recipe(const std::filesystem::path& file) {
   recipe.mix_fingerprint = data->string("fingerprint");
   if (const auto target = view.object("target")) {
     recipe.target = target->json();
+  }
+  if (const auto pins = view.object("pins")) {
+    options_from_json(recipe.pins, pins->json(), origin);
   }
   recipe.stages = read_stages(view);
   recipe.sizes.cost_sequences = 0;

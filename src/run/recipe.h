@@ -9,6 +9,7 @@
 #include "method/chain.h"
 #include "method/widths/dynamic.h"
 #include "pass/calibration_mix.h"
+#include "run/pins/options.h"
 #include "run/width_plan.h"
 
 namespace pennyweight {
@@ -26,6 +27,7 @@ struct Recipe {
   MixSize mix_size;
   std::string mix_fingerprint;
   Json target = Json::object();
+  PinOptions pins;                          // which the widths keep
   std::map<std::string, Candidate> widths;  // by module path
   std::vector<std::string> stages;          // those kept, in their order
   StageSizes sizes;

@@ -25,6 +25,12 @@ Json to_json(const RunReport& report) {
     json["bytes"] = report.bytes_out;
     json["bits_per_weight"] = report.bits_per_weight;
   }
+  if (report.mtp.tensors > 0) {
+    json["mtp"] = {
+        {"file", kMtpFile},
+        {"tensors", report.mtp.tensors},
+        {"bytes", report.mtp.bytes}};
+  }
   json["seconds"] = report.seconds;
   json["peak_rss"] = report.peak_rss;
   json["processes"] = report.processes;
@@ -42,10 +48,17 @@ std::string summary(const RunReport& report) {
         human_bytes(double(report.bytes_out)) + ", ";
   }
   if (report.seconds > 0) {
-    text += size + "in " + fixed(report.seconds, 1) + " s, peak memory " +
-        human_bytes(double(report.peak_rss)) + "\n";
+    text += size + "peak memory " + human_bytes(double(report.peak_rss)) +
+        ", in " + fixed(report.seconds, 1) + " s\n";
   }
   if (!report.output.empty()) {
+    if (report.mtp.tensors > 0) {
+      text += std::string(kMtpFile) + ": " +
+          std::to_string(report.mtp.tensors) +
+          " tensors of heads that predict "
+          "further tokens, " +
+          human_bytes(double(report.mtp.bytes)) + "\n";
+    }
     text += "written to " + shown(report.output) + "\n";
   }
   return text;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "export/mtp.h"
 #include "text/data_use.h"
 
 namespace pennyweight {
@@ -19,7 +20,8 @@ struct RunReport {
   int64_t parameters = 0;             // of the model, as if not quantized
   int64_t bytes_in = 0;               // tensor bytes of the model read
   int64_t bytes_out = 0;              // and of the one written; 0: none was
-  double bits_per_weight = 0;         // of what was written, scales included
+  CarriedHeads mtp{};          // beside the model, and not among its bytes
+  double bits_per_weight = 0;  // of what was written, scales included
   double seconds = 0;
   int64_t peak_rss = 0;  // bytes, of the whole process so far
   int processes = 1;

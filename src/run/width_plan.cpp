@@ -7,6 +7,7 @@
 #include "core/bytes.h"
 #include "core/error.h"
 #include "export/conversion.h"
+#include "run/bytes_read.h"
 
 namespace pennyweight {
 
@@ -26,13 +27,24 @@ SizeTarget size_target(
   return {bits_per_weight, std::nullopt};
 }
 
+std::vector<Candidate> with_pinned(
+    std::vector<Candidate> candidates,
+    const PinnedWidths& pins) {
+  for (const auto& spec : pins.widths()) {
+    if (std::ranges::count(candidates, Candidate(spec)) == 0) {
+      candidates.push_back(spec);
+    }
+  }
+  return candidates;
+}
+
 WidthChooser::WidthChooser(
     const Model& model,
     std::vector<Candidate> candidates,
-    std::optional<QuantSpec> common)
+    WidthWishes wishes)
     : model_(model),
       candidates_(std::move(candidates)),
-      common_(std::move(common)) {}
+      wishes_(std::move(wishes)) {}
 
 std::optional<std::string> WidthChooser::add(
     const ModuleSpec& module,
@@ -48,11 +60,33 @@ std::optional<std::string> WidthChooser::add(
     choice.costs.bytes.push_back(stack * bytes);
     choice.costs.losses.push_back(loss);
   };
+  const WidthRule* rule = wishes_.pins.rule(module.path);
+  bool forbidden = false;
   for (size_t i = 0; i < candidates_.size(); ++i) {
     if (!candidates_[i] ||
         (module.packable && fits(*candidates_[i], module.in))) {
-      offer(candidates_[i], losses[i]);
+      if (rule && !rule->allows(candidates_[i])) {
+        forbidden = true;
+      } else {
+        offer(candidates_[i], losses[i]);
+      }
     }
+  }
+  if (rule && module.packable) {
+    choice.said = rule->said;
+    choice.pinned = rule->keep || rule->pinned;
+    choice.reason = rule->keep ? rule->said : choice.reason;
+  }
+  if (choice.candidates.empty() && choice.pinned) {
+    offer(rule->pinned, 0);
+  }
+  if (choice.candidates.empty() && forbidden) {
+    throw Error(
+        ErrorCode::invalid_argument,
+        "widths",
+        rule->said + ": " + module.path +
+            " is offered no width of so many bits; --pin gives it one, or "
+            "--candidates offers more");
   }
   std::optional<std::string> note;
   if (choice.candidates.empty()) {
@@ -83,7 +117,7 @@ QuantPlan WidthChooser::plan_of(const std::vector<size_t>& chosen) const {
     plan.modules[choices_[i].module.path] = {
         candidate, candidate ? "" : choices_[i].reason};
   }
-  plan.common = common_.value_or(plan.common);
+  plan.common = wishes_.common.value_or(plan.common);
   return plan;
 }
 
@@ -113,13 +147,42 @@ WidthPlan WidthChooser::make(const std::vector<size_t>& chosen) const {
         {choice.module,
          candidate,
          choice.costs.losses[chosen[i]],
-         candidate ? "" : choice.reason});
+         candidate ? "" : choice.reason,
+         choice.said});
     result.loss += result.modules.back().loss;
   }
   result.bytes = bytes_of(result.plan, true);
   result.bits_per_weight = 8.0 * double(bytes_of(result.plan, false)) /
       double(model_size(model_).parameters);
+  result.bytes_read = bytes_read(model_, result.plan);
   return result;
+}
+
+// Where pins are in the way, what they take is what a user has to know.
+void WidthChooser::require_room(int64_t room, int64_t others) const {
+  int64_t pinned = 0;
+  int64_t count = 0;
+  int64_t least = 0;
+  for (const Choice& choice : choices_) {
+    const auto smallest = *std::ranges::min_element(choice.costs.bytes);
+    count += choice.pinned;
+    (choice.pinned ? pinned : least) += smallest;
+  }
+  if (wishes_.pins.empty() || pinned + least <= room) {
+    return;
+  }
+  const int64_t all = pinned + least + others;
+  throw Error(
+      ErrorCode::invalid_argument,
+      "widths",
+      "the target of " + std::to_string(room + others) +
+          " bytes can't be met: "
+          "the " +
+          std::to_string(count) + " pinned modules alone take " +
+          std::to_string(pinned) + ", the other modules " +
+          std::to_string(least) + " at least, and what is never packed " +
+          std::to_string(others) + "; raise it to " + std::to_string(all) +
+          ", or pin less");
 }
 
 WidthPlan WidthChooser::choose(const SizeTarget& target) const {
@@ -136,7 +199,21 @@ WidthPlan WidthChooser::choose(const SizeTarget& target) const {
             static_cast<double>(model_size(model_).parameters)));
   const auto first = plan_of(std::vector<size_t>(choices_.size(), 0));
   const int64_t others = bytes_of(first, target.bytes.has_value()) - modules;
-  return make(choose_alternatives(costs, budget - others));
+  require_room(budget - others, others);
+  auto chosen = choose_alternatives(costs, budget - others);
+  if (wishes_.prefer_active > 0) {
+    const auto plain = make(chosen);
+    const auto shares = read_shares(model_.spec);
+    const double rate = wishes_.prefer_active * plain.loss / plain.bytes_read;
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      const double share = shares.at(choices_[i].module.path);
+      for (size_t j = 0; j < costs[i].bytes.size(); ++j) {
+        costs[i].losses[j] += rate * share * double(costs[i].bytes[j]);
+      }
+    }
+    chosen = choose_alternatives(costs, budget - others);
+  }
+  return make(chosen);
 }
 
 WidthPlan WidthChooser::plan_for(const std::vector<Candidate>& specs) const {

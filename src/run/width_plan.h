@@ -8,6 +8,7 @@
 #include "format/quant_plan.h"
 #include "method/widths/dynamic.h"
 #include "model/model.h"
+#include "run/pins/pinned_widths.h"
 
 namespace pennyweight {
 
@@ -29,6 +30,7 @@ struct ChosenWidth {
   Candidate spec;        // absent: stays in floats
   double loss = 0;       // estimated to be added by this choice
   std::string reason{};  // why it stays in floats
+  std::string said{};    // the flag that has a say on it
 };
 
 struct WidthPlan {
@@ -36,27 +38,51 @@ struct WidthPlan {
   std::vector<ChosenWidth> modules;
   int64_t bytes = 0;  // of all tensors
   double bits_per_weight = 0;
-  double loss = 0;  // the sum of the modules'
+  double loss = 0;        // the sum of the modules'
+  double bytes_read = 0;  // by a token, see bytes_read()
 };
+
+/// What is asked of widths beside a size.
+struct WidthWishes {
+  /// What config.json says of modules without an entry of their own; absent:
+  /// what most weights get.
+  std::optional<QuantSpec> common{};
+  PinnedWidths pins{};
+  /// A percent fewer bytes read a token may cost so many percent more loss:
+  /// what is made least is
+  ///
+  ///   loss + prefer_active (loss_0 / read_0) read,
+  ///
+  /// loss_0 and read_0 being those of the widths of the least loss. Where that
+  /// is not 0 the size may be met with something left.
+  double prefer_active = 0;
+};
+
+/// The candidates, and the widths that modules are pinned to.
+std::vector<Candidate> with_pinned(
+    std::vector<Candidate> candidates,
+    const PinnedWidths& pins);
 
 /// Gives each module the width by which the least is lost within a size
 /// (choose_alternatives).
 class WidthChooser {
  public:
-  /// The model must outlive this. `common` is what config.json says of modules
-  /// without an entry of their own; absent: what most weights get.
+  /// The model must outlive this.
   WidthChooser(
       const Model& model,
       std::vector<Candidate> candidates,
-      std::optional<QuantSpec> common = std::nullopt);
+      WidthWishes wishes = {});
 
-  /// One loss a candidate; those that don't fit the module are passed over.
-  /// Where none fits the module stays in floats: what to tell the user of it.
+  /// One loss a candidate; those that don't fit the module are passed over, and
+  /// so are those that the wishes forbid. Where none fits the module stays in
+  /// floats: what to tell the user of it. A pinned width need not be among the
+  /// candidates: its loss is then taken as 0. invalid_argument where all that
+  /// fit have fewer bits than is asked for.
   std::optional<std::string> add(
       const ModuleSpec& module,
       const std::vector<double>& losses);
   /// All modules are there. invalid_argument for a size that the candidates
-  /// can't meet.
+  /// can't meet, which says what the pins take of it.
   WidthPlan choose(const SizeTarget& target) const;
   /// Each module as `specs` has it, in the order of add().
   WidthPlan plan_for(const std::vector<Candidate>& specs) const;
@@ -67,15 +93,18 @@ class WidthChooser {
     std::vector<Candidate> candidates;  // that fit it
     Alternatives costs;
     std::string reason;
+    std::string said{};
+    bool pinned = false;  // there is nothing to choose
   };
 
+  void require_room(int64_t room, int64_t others) const;
   QuantPlan plan_of(const std::vector<size_t>& chosen) const;
   int64_t bytes_of(const QuantPlan& plan, bool with_carried) const;
   WidthPlan make(const std::vector<size_t>& chosen) const;
 
   const Model& model_;
   std::vector<Candidate> candidates_;
-  std::optional<QuantSpec> common_;
+  WidthWishes wishes_;
   std::vector<Choice> choices_;
 };
 

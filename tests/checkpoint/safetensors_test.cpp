@@ -130,10 +130,27 @@ TEST(SafetensorsHeader, RefusesOverlapsAndRepeatedNames) {
 }
 
 TEST(SafetensorsHeader, NamesDtypesThatMlxLacks) {
-  for (const char* dtype : {"F64", "F8_E4M3", "F8_E5M2"}) {
+  for (const char* dtype : {"F64", "F8_E5M2", "F4"}) {
     std::string body = std::string(R"("dtype":")") + dtype +
         R"(","shape":[1],"data_offsets":[0,8])";
     EXPECT_EQ(parse_code(entry(body), 8), ErrorCode::not_supported) << dtype;
+  }
+}
+
+TEST(SafetensorsHeader, KeepsWhatBytesAre) {
+  const std::pair<const char*, ByteType> types[] = {
+      {"U8", ByteType::plain},
+      {"F8_E4M3", ByteType::e4m3},
+      {"F8_E8M0", ByteType::e8m0}};
+  for (const auto& [dtype, type] : types) {
+    const auto header = entry(
+        std::string(R"("dtype":")") + dtype +
+        R"(","shape":[2,4],"data_offsets":[0,8])");
+    const auto entries =
+        parse_safetensors_header(header, 8 + header.size() + 8, "m.st");
+    ASSERT_EQ(entries.size(), 1u);
+    EXPECT_EQ(entries[0].dtype, mx::uint8);
+    EXPECT_EQ(entries[0].byte_type, type) << dtype;
   }
 }
 

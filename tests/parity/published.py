@@ -11,7 +11,9 @@ from test_model_parity import random_model, save
 HERE = Path(__file__).parent
 # name, source (where a public copy of the file stands) and config, in which
 # keys and values are the published ones.
-PUBLISHED = json.loads((HERE / "published_configs.json").read_text())
+PUBLISHED = [
+    entry for file in ("published_configs.json", "published_dense.json")
+    for entry in json.loads((HERE / file).read_text())]
 
 HIDDEN, HEADS, PLAIN_HEAD, WIDE_HEAD = 64, 4, 16, 32
 SIZES = {
@@ -23,9 +25,16 @@ SIZES = {
     "qk_rope_head_dim": 16, "v_head_dim": 32, "qk_head_dim": 48,
     "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-    "query_pre_attn_scalar": 16,
+    "query_pre_attn_scalar": 16, "rotary_dim": 8, "moe_num_experts": 4,
+    "moe_k": 2, "block_dim": HIDDEN, "block_ff_dim": 128,
+    "block_multiple_of": 32, "moe_shared_expert_intermediate_size": 64,
+    "shared_intermediate_size": 128, "mamba_num_heads": 4,
+    "mamba_head_dim": 16, "mamba_n_heads": 4, "mamba_d_head": 16,
+    "mamba_d_ssm": 64, "mamba_d_state": 16, "ssm_state_size": 16,
+    "n_groups": 2,
 }
-LISTS = ("layer_types", "no_rope_layers")
+LISTS = ("layer_types", "layers_block_type", "hybrid_override_pattern",
+         "no_rope_layers")
 
 
 def layer_count(config):
@@ -34,7 +43,9 @@ def layer_count(config):
                 "full_attention_interval", "no_rope_layer_interval"):
         if config.get(key):
             return config[key]
-    types = config.get("layer_types") or []
+    if config.get("full_attn_idxs"):
+        return config["full_attn_idxs"][0] + 1
+    types = next((config[key] for key in LISTS[:3] if config.get(key)), [])
     if len(set(types)) > 1:
         return max(types.index(kind) for kind in set(types)) + 1
     return {"gemma3_text": 6, "cohere2": 4}.get(config.get("model_type"), 2)
@@ -93,6 +104,8 @@ def scaled(config):
         config["first_k_dense_replace"] = 1
     if (config.get("n_group") or 1) > 1:
         config["n_group"], config["topk_group"] = 2, 1
+    if config.get("full_attn_idxs"):
+        config["full_attn_idxs"] = [layers - 1]
     for key in LISTS:
         if config.get(key):
             config[key] = config[key][:layers]
@@ -113,6 +126,9 @@ def in_class_spelling(config):
         config.pop(key, None)
     if "text_config" in config:
         config["text_config"] = in_class_spelling(config["text_config"])
+        if config["model_type"].startswith("qwen"):
+            config["text_config"].setdefault(
+                "tie_word_embeddings", config.get("tie_word_embeddings"))
         return config
     for a, b in (("num_experts", "num_local_experts"),):
         if config.get("model_type") == "qwen3_moe" and a not in config:

@@ -1,10 +1,11 @@
 """Every family: logits against mlx-lm's class, and the way through convert,
-gptq and awq into stock mlx-lm. Printed as a table by
+gptq, awq and quantize into stock mlx-lm. Printed as a table by
 
-    .venv/bin/python tests/parity/test_families.py
+    .venv/bin/python tests/parity/test_families.py [FAMILY...]
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -21,6 +22,9 @@ mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
+import configs_dense  # noqa: E402
+import configs_gem  # noqa: E402
+import configs_mixers  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from hf_layout import unstack  # noqa: E402
@@ -59,22 +63,35 @@ FAMILIES = {
     "qwen3_moe": QWEN3_MOE | EXPERTS,
     "qwen3_next": QWEN3_NEXT | EXPERTS,
     "smollm3": {"num_hidden_layers": 4},
-}
+} | configs_dense.FAMILIES | configs_gem.FAMILIES | configs_mixers.FAMILIES
 WIDTHS = {"hidden_size": 128, "intermediate_size": 192, "vocab_size": 3072}
 METHODS = {
     "convert": ["-q", "--q-bits", 4, "--q-group-size", 32],
     "gptq": ["--num-samples", 12, "--group-size", 32,
              "--fallback-group-size", 32],
     "awq": ["--num-samples", 12, "--group-size", 32, "--n-grid", 6],
+    "quantize": ["--target-bpw", 6, "--effort", "fast", "--gptq-samples", 8,
+                 "--data-path", walks.TEXT, "--sequence-length", 32],
 }
+# Of models that come packed: they have one width.
+NOT_QUANTIZED = {"gpt_oss"}
 
 
 # The language model inside those of several modalities.
-INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"}
+INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"
+         } | configs_gem.INNER
 VISION = {
     "vision_tower.patch.weight": mx.arange(12).reshape(3, 4).astype(mx.float32),
     "multi_modal_projector.linear.bias": mx.ones((5,)),
 }
+
+
+def beside(family):
+    """Tensors beside the language model's."""
+    if family in configs_gem.BESIDE:
+        return {name: mx.arange(math.prod(shape)).reshape(shape).astype(
+            mx.float32) for name, shape in configs_gem.BESIDE[family].items()}
+    return VISION if family in INNER else {}
 
 
 def config_of(family):
@@ -100,7 +117,7 @@ def write(folder, family, dtype):
     model.set_dtype(DTYPES[dtype])
     folder.mkdir()
     save(folder, model, config | {"torch_dtype": dtype},
-         extra=VISION if family in INNER else None, layout=unstack)
+         extra=beside(family), layout=unstack)
     for name in demo.TOKENIZER:
         shutil.copy(ROOT / "assets/demo" / name, folder / name)
     if family != "gemma3":  # which mlx-lm has no newer layout of
@@ -130,22 +147,29 @@ def typical_distance(ours, theirs):
 
 def round_trip(probe, source, out, method):  # noqa: F811
     """Distance of our logits to stock mlx-lm's, both of the output."""
+    flags = METHODS[method]
     if method == "convert":
-        walks.convert(source, out, *METHODS[method])
+        walks.convert(source, out, *flags)
+    elif method == "quantize":
+        walks.report_of(method, source, out, *flags)
     else:
-        walks.run(method, source, out, *METHODS[method])
+        walks.run(method, source, out, *flags)
     config = json.loads((out / "config.json").read_text())
-    assert config["quantization"]["bits"] == 4
-    if "vision_config" in config:
-        tensors = demo.load(out)
-        for name, tensor in VISION.items():
-            assert tensors[name].dtype == tensor.dtype
-            assert mx.array_equal(tensors[name], tensor).item()
+    assert method == "quantize" or config["quantization"]["bits"] == 4
+    tensors = demo.load(out)
+    for name, tensor in beside(config["model_type"]).items():
+        assert tensors[name].dtype == tensor.dtype
+        assert mx.array_equal(tensors[name], tensor).item()
     model, _ = mlx_lm_utils.load(str(out))
     model.set_dtype(mx.float32)
     tokens = make_tokens(text_of(config), 2, 40)
     ours, _ = run_probe(probe, out, tokens, dtype="float32")
     return distance(ours, their_logits(model, tokens))
+
+
+def methods_of(family):
+    return [method for method in METHODS
+            if method != "quantize" or family not in NOT_QUANTIZED]
 
 
 @pytest.mark.parametrize("family", chosen(FAMILIES))
@@ -158,7 +182,7 @@ def test_logits(probe, tmp_path, family, dtype):  # noqa: F811
 @pytest.mark.parametrize("family", chosen(FAMILIES))
 def test_round_trips(probe, tmp_path, family):  # noqa: F811
     write(tmp_path / "model", family, "bfloat16")
-    for method in METHODS:
+    for method in methods_of(family):
         # float32 throughout but for the codes, which both expand alike.
         error = round_trip(
             probe, tmp_path / "model", tmp_path / method, method)
@@ -176,7 +200,7 @@ def test_convert_is_mlx_lms(tmp_path, family):
         str(tmp_path / "model"), str(tmp_path / "theirs"), quantize=True,
         q_bits=4, q_group_size=32)
     ours, theirs = demo.load(tmp_path / "ours"), demo.load(tmp_path / "theirs")
-    assert sorted(ours.keys() - VISION) == sorted(theirs)
+    assert sorted(ours.keys() - beside(family)) == sorted(theirs)
     for name, tensor in theirs.items():
         assert ours[name].dtype == tensor.dtype, name
         assert mx.array_equal(ours[name], tensor).item(), name
@@ -214,18 +238,22 @@ def test_no_family_is_left_out():
 def main():
     build = os.environ.get("PENNYWEIGHT_BUILD_DIR", ROOT / "build/release")
     program = Path(build) / "tests/probe_model"
-    print(f"{'family':14} {'float32':>9} {'bfloat16':>9} "
+    families = sys.argv[1:] or list(FAMILIES)
+    print(f"{'family':16} {'float32':>9} {'bfloat16':>9} "
           + " ".join(f"{method:>9}" for method in METHODS))
     with tempfile.TemporaryDirectory() as name:
-        for family in FAMILIES:
+        for family in families:
             folder = Path(name) / family
             folder.mkdir()
             errors = [parity(program, folder / dtype, family, dtype)[0]
                       for dtype in ("float32", "bfloat16")]
             errors += [
                 round_trip(program, folder / "bfloat16", folder / m, m)
-                for m in METHODS]
-            print(f"{family:14} " + " ".join(f"{e:9.1e}" for e in errors))
+                for m in methods_of(family)]
+            print(f"{family:16} " + " ".join(f"{e:9.1e}" for e in errors),
+                  flush=True)
+            shutil.rmtree(folder)
+    print(f"{len(families)} families")
 
 
 if __name__ == "__main__":

@@ -197,8 +197,12 @@ def test_weights_in_another_quantizers_form_are_refused(tmp_path):
         "dtype": "F8_E4M3", "shape": [16], "data_offsets": [0, 16]}}).encode()
     (tmp_path / "m/model.safetensors").write_bytes(
         len(header).to_bytes(8, "little") + header + data)
+    fails(run("inspect", tmp_path / "m"), NOT_SUPPORTED, "FP8", "x.weight")
     put_config(tmp_path / "m", quantization_config={"quant_method": "fp8"})
-    fails(run("inspect", tmp_path / "m"), NOT_SUPPORTED, '"fp8"', "x.weight")
+    fails(run("inspect", tmp_path / "m"), CORRUPT, '"fp8"', "x.weight ",
+          "x.weight_scale_inv is missing")
+    put_config(tmp_path / "m", quantization_config={"quant_method": "hqq"})
+    fails(run("inspect", tmp_path / "m"), NOT_SUPPORTED, '"hqq"', "x.weight")
 
 
 def test_packed_weights_without_an_entry_are_read(tmp_path):

@@ -13,7 +13,11 @@ import pytest
 mx = pytest.importorskip("mlx.core")
 nn = pytest.importorskip("mlx.nn")
 mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+import configs_dense  # noqa: E402
 from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
+
+import configs_gem  # noqa: E402
+import configs_mixers  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = {
@@ -279,6 +283,12 @@ CASES = [
     case("yarn", "deepseek_v3", **DEEPSEEK_V3 | {
         "rope_scaling": DEEPSEEK_V2["rope_scaling"], "q_lora_rank": NULL}),
 ]
+CASES += [case(name, family, length, **changes)
+          for name, family, changes, length in configs_dense.CASES]
+CASES += [case(name, family, length, **changes)
+          for name, family, length, changes in configs_gem.CASES]
+CASES += [case(name, family, length, **changes)
+          for name, family, length, changes in configs_mixers.CASES]
 
 
 @pytest.fixture(scope="session")
@@ -329,6 +339,9 @@ def random_model(config, seed=0):
         noise = random.standard_normal(value.shape)
         if path.endswith(".bias"):
             noise = 0.3 * noise
+        elif path.endswith(".expert_bias"):
+            # Below 0 they would tie with the zeros of groups left out.
+            noise = 0.3 * abs(noise)
         elif "norm" in path:
             # Gemma's norms add 1 to their weights.
             offset = 0 if config["model_type"].startswith("gemma") else 1
@@ -539,6 +552,9 @@ def test_quantized_with_overrides(probe, tmp_path):
     case("norms", "qwen3", head_dim=16),
     rope("llama3", LLAMA3),
     rope("longrope", LONGROPE),
+    case("short-convolution", "lfm2", **configs_mixers.LFM2),
+    case("scan", "nemotron_h", **configs_mixers.NEMOTRON_H),
+    case("side-scan", "falcon_h1", **configs_mixers.FALCON_H1),
 ])
 def test_cached_equals_full(probe, tmp_path, family, changes, length):
     config = make_config(family, changes)

@@ -2,6 +2,9 @@
 one, heads' matrices joined."""
 
 import mlx.core as mx
+from hf_layout_dense import LAYOUTS
+
+import hf_layout_mixers
 
 EXPERTS = {
     "mixtral": ("block_sparse_moe", {"gate_proj": "w1", "up_proj": "w3",
@@ -54,8 +57,31 @@ def fuse_experts(weights):
     return out
 
 
+def turn_experts(weights):
+    """Experts' stacks as they are multiplied from the right."""
+    return {name: tensor.swapaxes(1, 2) if ".mlp.experts." in name else tensor
+            for name, tensor in fuse_experts(weights).items()}
+
+
+def alone(weights):
+    """The language model's names without what is around it."""
+    return {name.removeprefix("language_model."): tensor
+            for name, tensor in weights.items()}
+
+
 def unstack(weights, config):
     family = config["model_type"]
+    if family in LAYOUTS:
+        weights = LAYOUTS[family](weights)
+        return {name: mx.contiguous(t) for name, t in weights.items()}
+    if family in ("qwen2_vl", "qwen2_5_vl") and "text_config" not in config:
+        return alone(weights)
+    if family in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"):
+        weights = inside(turn_experts(weights))
+        return {name: mx.contiguous(t) for name, t in weights.items()}
+    if family in hf_layout_mixers.LAYOUTS:
+        weights = hf_layout_mixers.LAYOUTS[family](weights, config)
+        return {name: mx.contiguous(t) for name, t in weights.items()}
     if family in ("qwen3_5", "qwen3_5_moe"):
         weights = inside(fuse_experts(raw_delta(weights)))
         return {name: mx.contiguous(t) for name, t in weights.items()}

@@ -108,7 +108,7 @@ def report_data(blocks=30, kind="dense"):
             {"name": "gptq", "title": "GPTQ", "kl": 0.0421, "seconds": 1411,
              "kept": True, "note": "on 160 sequences"},
             {"name": "learned", "title": "Learned rounding", "kl": 0.0429,
-             "seconds": 2350, "kept": False, "note": "no better on the gate text"},
+             "seconds": 2350, "kept": False, "note": "not better on the validation text"},
             {"name": "dwq", "title": "Distilled", "kl": 0.0268, "seconds": 3904,
              "kept": True, "note": "scales and biases, 260 steps"}],
         "frontier": frontier_of(4.493, 0.02713),

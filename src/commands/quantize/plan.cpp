@@ -35,9 +35,11 @@ struct PlannedEffort {
 WidthPlan assumed_widths(
     const Model& model,
     const Session& session,
-    const QuantizePlanOptions& options) {
-  const auto candidates = list_candidates(options.plan, options.target);
-  WidthChooser widths(model, candidates);
+    const QuantizePlanOptions& options,
+    const WidthWishes& wishes) {
+  const auto candidates =
+      list_candidates(model, options.plan, options.target, wishes.pins);
+  WidthChooser widths(model, candidates, wishes);
   for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     std::vector<double> losses;
     for (const auto& candidate : candidates) {
@@ -46,7 +48,8 @@ WidthPlan assumed_widths(
     }
     widths.add(module, losses);
   }
-  return choose_widths(widths, model, candidates, options.target, session);
+  return choose_widths(
+      widths, model, candidates, options.target, wishes.pins, session);
 }
 
 PlannedEffort plan_effort(
@@ -124,12 +127,14 @@ RunReport run(Session& session, const QuantizePlanOptions& options) {
   const auto folder = session.model_folder(options.plan.model);
   const auto model = open_full_model(session, folder, options.plan);
   const auto size = model_size(model);
-  const auto widths = assumed_widths(model, session, options);
+  const auto wishes = width_wishes(session, model, options.plan);
+  const auto widths = assumed_widths(model, session, options, wishes);
   const auto rates = measure_rates(model, options.plan.mix.sequence_length);
   auto& report = session.report();
   report.parameters = size.parameters;
   report.bytes_in = size.bytes;
-  report.notes = model.spec.notes;
+  report.notes.insert(
+      report.notes.end(), model.spec.notes.begin(), model.spec.notes.end());
   if (const auto text = rates.warning(); !text.empty()) {
     report.notes.push_back(text);
   }
@@ -142,12 +147,16 @@ RunReport run(Session& session, const QuantizePlanOptions& options) {
   report.figures = {
       {"bytes", widths.bytes},
       {"bits_per_weight", widths.bits_per_weight},
+      {"bytes_read", widths.bytes_read},
+      {"pins", wishes.pins.json()},
       {"measured", to_json(rates)},
       {"efforts", json}};
   report.text = "size: " + human_bytes(double(size.bytes)) + " -> at most " +
       human_bytes(double(widths.bytes)) + ", " +
-      fixed(widths.bits_per_weight, 3) + " bits a weight, scales included\n" +
-      describe(efforts) + "times are of samples of this work, taken here in " +
+      fixed(widths.bits_per_weight, 3) + " bits a weight, scales included; " +
+      human_bytes(widths.bytes_read) + " of weights read a token\n" +
+      wishes.pins.text() + describe(efforts) +
+      "times are of samples of this work, taken here in " +
       fixed(rates.seconds, 1) + " s on " + std::to_string(rates.threads) +
       " threads; reading the text comes on top\n";
   for (const auto& note : report.notes) {

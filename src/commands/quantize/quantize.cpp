@@ -18,6 +18,7 @@
 #include "core/process.h"
 #include "core/text.h"
 #include "core/version.h"
+#include "export/mtp.h"
 #include "export/report_page.h"
 #include "kernels/dispatch.h"
 #include "run/check_output.h"
@@ -56,6 +57,7 @@ class Quantization {
     if (recipe_) {
       refuse_beside_recipe(session, options);
     } else {
+      wishes_ = width_wishes(session, model_, options.plan);
       check_target();
     }
     if (options.plan.mix.seed > 0xffffffff) {
@@ -109,14 +111,20 @@ class Quantization {
 
   // Found out now, not when costs have been measured.
   void check_target() const {
-    const auto all = list_candidates(options_.plan, options_.target);
+    const auto all = candidates();
     std::vector<std::string> notes;
     choose_widths(
-        priced_widths(model_, all, {}, notes),
+        priced_widths(model_, all, {}, notes, wishes_),
         model_,
         all,
         options_.target,
+        wishes_.pins,
         session_);
+  }
+
+  std::vector<Candidate> candidates() const {
+    return list_candidates(
+        model_, options_.plan, options_.target, wishes_.pins);
   }
 
   PlanOptions assumed() const {
@@ -148,6 +156,9 @@ class Quantization {
           "whether these are the recipe's is not known");
     }
     widths_ = recipe_widths(model_, recipe);
+    options_.plan.pins = recipe.pins;
+    wishes_ = width_wishes(session_, model_, options_.plan);
+    wishes_.pins.require_kept(widths_->plan, *options_.recipe);
     for (const auto& text : differences(recipe, *options_.recipe, version())) {
       session_.note(text);
     }
@@ -214,8 +225,8 @@ class Quantization {
     if (recipe_) {
       return;
     }
-    const auto all = list_candidates(options_.plan, options_.target);
-    measured_ = all.size() > 1;
+    const auto all = candidates();
+    measured_ = has_choice(options_.target) && all.size() > 1;
     if (budget_ && measured_) {
       budget_->fit_costs(sizes_);
     }
@@ -228,9 +239,10 @@ class Quantization {
                                        session_.progress())
                                  : RoundingCosts{};
     std::vector<std::string> notes;
-    chooser_.emplace(priced_widths(model_, all, costs, notes));
+    chooser_.emplace(priced_widths(model_, all, costs, notes, wishes_));
     session_.note(notes);
-    widths_ = choose_widths(*chooser_, model_, all, options_.target, session_);
+    widths_ = choose_widths(
+        *chooser_, model_, all, options_.target, wishes_.pins, session_);
   }
 
   void adapt_to_widths() {
@@ -289,7 +301,7 @@ class Quantization {
   }
 
   /// Does a stage, or reads what it came to before a kill; keeps it where the
-  /// KL on the gate's text is the least so far.
+  /// KL on the validation text is the least so far.
   void run_stage(
       const ChainStage& stage,
       const std::function<Json(const fs::path& output)>& body) {
@@ -329,7 +341,7 @@ class Quantization {
       best_ = name;
       best_kl_ = outcome.kl;
     } else {
-      outcome.note = finite ? "not better on the gate's text"
+      outcome.note = finite ? "not better on the validation text"
                             : "its probabilities are not finite";
       if (!finite) {
         session_.note(name + ": " + outcome.note + "; not kept");
@@ -339,7 +351,7 @@ class Quantization {
     stages_.push_back(std::move(outcome));
   }
 
-  /// On the gate's text; null where a model has overflown.
+  /// On the validation text; null where a model has overflown.
   Json finite_kl(const fs::path& output) {
     try {
       const auto found = divergence(context(), output, mix_.gate, &gate_);
@@ -362,6 +374,7 @@ class Quantization {
     made.mix = options_.plan.mix;
     made.mix_size = mix_size_;
     made.mix_fingerprint = mix_fingerprint();
+    made.pins = options_.plan.pins;
     made.target =
         recipe_ ? recipe_->target : options_to_json(options_.target, true);
     for (const auto& own : widths_->modules) {
@@ -418,6 +431,8 @@ class Quantization {
         {"perplexity", final_.perplexity},
         {"perplexity_reference", final_.perplexity_reference},
         {"top1", final_.top1},
+        {"pins", wishes_.pins.json()},
+        {"bytes_read", widths_->bytes_read},
         {"stages", stages},
         {"page", page}};
   }
@@ -432,9 +447,10 @@ class Quantization {
            fixed(outcome.seconds, 1),
            outcome.kept ? "yes" : "no"});
     }
-    return table(rows) + "\non text that no stage has seen: KL " +
-        fixed(final_.kl, 4) + ", perplexity " +
-        fixed(final_.perplexity_reference, 3) + " -> " +
+    return wishes_.pins.text() + table(rows) +
+        "\nbytes of weights read a token: " + human_bytes(widths_->bytes_read) +
+        "\non text that no stage has seen: KL " + fixed(final_.kl, 4) +
+        ", perplexity " + fixed(final_.perplexity_reference, 3) + " -> " +
         fixed(final_.perplexity, 3) + ", same likeliest token " +
         fixed(100 * final_.top1, 1) +
         "%\nlook at report.html in the output; recipe.json does it again\n";
@@ -456,6 +472,9 @@ class Quantization {
     session_.finish();
     AtomicFolder output(options_.mlx_path, options_.force);
     copy_folder(source, output.path());
+    if (!options_.drop_mtp) {
+      report.mtp = carry_mtp(context().model, output.path());
+    }
     write_file(
         output.path() / "recipe.json", to_text(to_json(recipe()), 2) + "\n");
     const Presentation shown{
@@ -465,6 +484,7 @@ class Quantization {
         final_,
         found,
         options_,
+        wishes_.pins,
         measured_ ? &*chooser_ : nullptr};
     const auto page = page_data(shown, source);
     write_file(output.path() / "report.html", report_page(page));
@@ -487,6 +507,7 @@ class Quantization {
   CalibrationMix mix_;
   std::optional<StagedWork> work_;
   std::optional<StageBudget> budget_;
+  WidthWishes wishes_;
   std::optional<WidthChooser> chooser_;
   std::optional<WidthPlan> widths_;
   ReferenceStates gate_;   // of the full model

@@ -53,7 +53,7 @@ void refuse_beside_recipe(
 /// What a stage has come to.
 struct StageOutcome {
   ChainStage stage;
-  double kl = 0;  // on the gate's text
+  double kl = 0;  // on the validation text
   double seconds = 0;
   bool kept = false;
   std::string note{};

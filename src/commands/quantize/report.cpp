@@ -12,6 +12,7 @@
 #include "core/version.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
+#include "export/mtp.h"
 #include "kernels/threads.h"
 #include "pass/sample.h"
 #include "run/kernel_report.h"
@@ -59,6 +60,9 @@ Json modules_json(const WidthPlan& widths) {
         {"loss", own.loss}};
     if (!own.reason.empty()) {
       entry["reason"] = own.reason;
+    }
+    if (!own.said.empty()) {
+      entry["pinned"] = own.said;
     }
     modules.push_back(std::move(entry));
   }
@@ -202,6 +206,8 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
       {"stages", stages_json(shown.stages)},
       {"modules", modules_json(context.widths)},
       {"blocks", blocks_json(shown.stages)},
+      {"pins", shown.pins.json()},
+      {"bytes_read", context.widths.bytes_read},
       {"notes", result.notes}};
   if (shown.options.target.target_bpw) {
     page["target"] = {{"bits_per_weight", *shown.options.target.target_bpw}};
@@ -242,10 +248,13 @@ void write_card(const Presentation& shown, const fs::path& folder) {
       read_json(folder / "config.json").value("quantization", Json());
   card.summary = "Quantized for MLX at " + fixed(result.bits_per_weight, 3) +
       " bits a weight, scales included; each module's width and each stage "
-      "were chosen by what they cost on text.";
+      "were chosen by what they cost on text." +
+      shown.pins.sentence();
   card.fidelity = {
       {"bits a weight", fixed(result.bits_per_weight, 3)},
       {"size", fixed(double(result.bytes_out) / 1e6, 2) + " MB"},
+      {"weights read a token",
+       fixed(shown.context.widths.bytes_read / 1e6, 2) + " MB"},
       {"KL to the original", fixed(shown.figures.kl, 4)},
       {"perplexity", fixed(shown.figures.perplexity, 3)},
       {"perplexity of the original",
@@ -257,6 +266,7 @@ void write_card(const Presentation& shown, const fs::path& folder) {
   for (const auto& outcome : shown.stages) {
     card.stages.push_back({outcome.stage.title, outcome.kl, outcome.kept});
   }
+  card.mtp = describe_mtp(result.mtp);
   card.recipe = true;
   card.report = true;
   write_file(folder / "README.md", model_card(card));

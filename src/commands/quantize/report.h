@@ -14,6 +14,7 @@ struct Presentation {
   const FinalFigures& figures;
   const Evaluation& fidelity;  // on the report's text
   const QuantizeOptions& options;
+  const PinnedWidths& pins;
   const WidthChooser* frontier;  // null: widths were not chosen by cost
 };
 

@@ -10,6 +10,7 @@
 #include "export/conversion.h"
 #include "export/write_model.h"
 #include "method/learned/rounding.h"
+#include "method/plan_modules.h"
 #include "run/method_run.h"
 
 namespace pennyweight {
@@ -27,13 +28,60 @@ Model open_full_model(
   return model;
 }
 
-std::vector<Candidate> list_candidates(
-    const PlanOptions& options,
-    const TargetOptions& target) {
-  if (!target.target_bpw && !target.target_size) {
-    return {make_quant_spec("affine", target.bits, 64)};
+namespace {
+
+// Where the one width does not fit, floats are what there is.
+std::vector<Candidate> uniform_widths(
+    const Model& model,
+    const QuantSpec& width,
+    const PinnedWidths& pins) {
+  auto plan = plan_modules(model, width, width, width);
+  std::vector<Candidate> widths;
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
+    auto& entry = plan.modules.at(module.path);
+    if (entry.spec) {
+      entry.spec = width;  // routers, too
+    }
   }
-  return parse_candidates(options.candidates);
+  pins.apply(plan);
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
+    widths.push_back(plan.at(module.path).spec);
+  }
+  return widths;
+}
+
+}  // namespace
+
+WidthWishes
+width_wishes(Session& session, const Model& model, const PlanOptions& options) {
+  WidthWishes wishes;
+  wishes.pins = PinnedWidths(
+      model, options.pins, {.where = session.command(), .affine = true});
+  wishes.prefer_active = strength_of(options.active, session.command());
+  session.note(wishes.pins.notes());
+  return wishes;
+}
+
+bool has_choice(const TargetOptions& target) {
+  return target.target_bpw || target.target_size;
+}
+
+std::vector<Candidate> list_candidates(
+    const Model& model,
+    const PlanOptions& options,
+    const TargetOptions& target,
+    const PinnedWidths& pins) {
+  if (has_choice(target)) {
+    return with_pinned(parse_candidates(options.candidates), pins);
+  }
+  const auto width = make_quant_spec("affine", target.bits, 64);
+  std::vector<Candidate> candidates{width};
+  for (const auto& own : uniform_widths(model, width, pins)) {
+    if (std::ranges::count(candidates, own) == 0) {
+      candidates.push_back(own);
+    }
+  }
+  return candidates;
 }
 
 WidthPlan choose_widths(
@@ -41,6 +89,7 @@ WidthPlan choose_widths(
     const Model& model,
     const std::vector<Candidate>& candidates,
     const TargetOptions& target,
+    const PinnedWidths& pins,
     const Session& session) {
   if (int(target.target_bpw.has_value()) + int(target.target_size.has_value()) +
           int(target.bits.has_value()) >
@@ -49,18 +98,10 @@ WidthPlan choose_widths(
         "--target-bpw, --target-size and --bits each say how large the result "
         "is to be; give one");
   }
-  if (target.target_bpw || target.target_size) {
-    return widths.choose(
-        size_target(target.target_bpw, target.target_size, session.command()));
-  }
-  // Where the one width does not fit, floats are what there is.
-  std::vector<Candidate> specs;
-  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
-    const bool fitting =
-        module.packable && fits(*candidates.front(), module.in);
-    specs.push_back(fitting ? candidates.front() : std::nullopt);
-  }
-  return widths.plan_for(specs);
+  return has_choice(target)
+      ? widths.choose(size_target(
+            target.target_bpw, target.target_size, session.command()))
+      : widths.plan_for(uniform_widths(model, *candidates.front(), pins));
 }
 
 void copy_folder(const fs::path& from, const fs::path& to) {
@@ -107,6 +148,7 @@ Json run_nearest(const StageContext& context, const fs::path& output) {
   ConversionSettings settings;
   settings.dtype = output_dtype(context.model);
   settings.plan = context.widths.plan;
+  settings.mtp = false;
   AtomicFolder folder(output, true);
   const auto written = write_model(
       context.model,

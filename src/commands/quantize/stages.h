@@ -16,18 +16,31 @@ Model open_full_model(
     const fs::path& folder,
     const PlanOptions& options);
 
-/// One width where the target is one, else the options' list.
-std::vector<Candidate> list_candidates(
-    const PlanOptions& options,
-    const TargetOptions& target);
+/// What the options ask of widths beside a size, of which the user is told
+/// what is of no effect. Errors as PinnedWidths'; invalid_argument for a
+/// strength that is no number from 0 on.
+WidthWishes
+width_wishes(Session& session, const Model& model, const PlanOptions& options);
 
-/// For the size asked for; of a single candidate there is nothing to choose.
+/// One width where the target is one, else the options' list; and what modules
+/// are pinned to. The width comes first.
+std::vector<Candidate> list_candidates(
+    const Model& model,
+    const PlanOptions& options,
+    const TargetOptions& target,
+    const PinnedWidths& pins);
+
+/// Whether the target leaves widths to be chosen.
+bool has_choice(const TargetOptions& target);
+
+/// For the size asked for; without one, the first candidate and what is pinned.
 /// invalid_argument for more than one target, and as WidthChooser::choose.
 WidthPlan choose_widths(
     const WidthChooser& widths,
     const Model& model,
     const std::vector<Candidate>& candidates,
     const TargetOptions& target,
+    const PinnedWidths& pins,
     const Session& session);
 
 /// All files of a finished model; corrupt Error for a link and the like, which

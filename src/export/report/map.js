@@ -60,6 +60,7 @@ function cell_tip(name, block, modules) {
   lines.push(["weights", count(sum(modules.map((x) => num(x.parameters) ?? 0)))]);
   const losses = modules.map((x) => num(x.loss)).filter((x) => x !== null);
   if (losses.length) lines.push(["loss", sig(sum(losses))]);
+  if (string(m.pinned)) lines.push(["asked for", string(m.pinned)]);
   if (string(m.reason)) lines.push(["because", string(m.reason)]);
   return lines;
 }

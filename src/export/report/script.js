@@ -80,7 +80,7 @@ function draw_samples(d) {
     ...cards);
 }
 
-const PARTS = [["fit", "fit", 0], ["gate", "gate", 2], ["report", "report", 1]];
+const PARTS = [["fit", "fit", 0], ["gate", "validation", 2], ["report", "report", 1]];
 
 function draw_data(d) {
   const data = object(d.data);
@@ -108,8 +108,19 @@ function draw_data(d) {
       svg("rect", { width: 10, height: 10, rx: 2, class: `fill s${style}` })), ` ${name}`)));
   const length = num(data.sequence_length) !== null ? `Sequences of ${whole(data.sequence_length)} tokens. ` : "";
   return section("data", "The text behind it",
-    `${length}Stages are fitted on one part, the gate decides on another whether they are kept, and this report is measured on a third.`,
+    `${length}Stages are fitted on one part, another, the validation text, decides whether they are kept, and this report is measured on a third.`,
     el("table", { class: "splits" }, el("thead", {}, head), el("tbody", {}, ...rows, tokens)));
+}
+
+function draw_pins(d) {
+  const pins = list(d.pins);
+  if (!pins.length) return null;
+  return section("pins", "Widths that were asked for",
+    "The rest was chosen around them.", el("table", { class: "splits" },
+      el("tbody", {}, ...pins.map((pin) => el("tr", {},
+        el("th", { scope: "row" }, `--${string(pin.flag)} ${string(pin.pattern)}` + (string(pin.width) && `=${string(pin.width)}`)),
+        el("td", { class: "number" }, `${whole(pin.modules)} modules`),
+        el("td", { class: "number" }, `${count(num(pin.parameters))} weights`))))));
 }
 
 function draw_settings(d) {
@@ -150,7 +161,7 @@ function draw() {
   document.getElementById("top").append(draw_head(d));
   const pair = [draw_frontier, draw_stages].map(made).filter(Boolean);
   main.append(...[made(draw_figures), pair.length && el("div", { class: "columns" }, ...pair),
-    ...[draw_map, draw_blocks, draw_dwq, draw_samples, draw_data, draw_settings, draw_notes].map(made),
+    ...[draw_map, draw_pins, draw_blocks, draw_dwq, draw_samples, draw_data, draw_settings, draw_notes].map(made),
   ].filter(Boolean));
   document.getElementById("foot").append(`Made by pennyweight${string(d.version) && " " + string(d.version)}. ` +
     "This page loads nothing and sends nothing.");

@@ -90,13 +90,20 @@ function draw_frontier(d) {
     const line = plan.map(place);
     area.root.append(svg("path", { d: path(line), class: "line s0 thin" }),
       ...line.map(([x, y]) => svg("circle", { cx: x, cy: y, r: 2.4, class: "dot s0" })));
+    const taken = [];
     for (const p of measured) {
       const [x, y] = place(p);
+      area.root.append(shape(1, x, y, 4.5, "dot"));
       const label = string(p.label).slice(0, 28);
       const end = x + 9 + 7 * label.length > area.right;
-      area.root.append(shape(1, x, y, 4.5, "dot"),
-        svg("text", { x: x + (end ? 0 : 9), y: y - (end ? 12 : 5), "text-anchor": end ? "end" : "start", class: "tick halo" },
-          label));
+      const left = end ? x - 7 * label.length : x + 9;
+      const line = y - (end ? 12 : 5);
+      // A name that has no room is left to the tip and the table.
+      if (left < area.left || taken.some((t) => Math.abs(t.line - line) < 14
+          && left < t.right && t.left < left + 7 * label.length)) continue;
+      taken.push({ left, right: left + 7 * label.length, line });
+      area.root.append(
+        svg("text", { x: end ? x : left, y: line, "text-anchor": end ? "end" : "start", class: "tick halo" }, label));
     }
     if (usable(ours)) {
       const [x, y] = place(ours);
@@ -140,7 +147,7 @@ function draw_stages(d) {
       el("div", { class: "muted" }, [string(s.note), num(s.seconds) !== null && time(s.seconds)].filter(Boolean).join(" · ")));
   });
   return section("stages", "What each stage bought",
-    "KL on the gate text after each stage. A stage that did not lower it was undone.",
+    "KL on the validation text after each stage. A stage that did not lower it was undone.",
     el("ol", { class: "stages" }, ...rows));
 }
 

@@ -49,7 +49,15 @@ class Head {
     return (b_ * args_.length + t) * args_.heads + h_;
   }
   double g(int64_t t) const {
-    return args_.g[gate(t)];
+    const double own = args_.g[gate(t)];
+    return corrects() ? own : std::exp(own);
+  }
+  /// What the state knows of the key is taken off the value.
+  bool corrects() const {
+    return args_.rule == ScanRule::delta;
+  }
+  double skip() const {
+    return corrects() ? 0 : args_.skip[h_];
   }
   double beta(int64_t t) const {
     return args_.beta[gate(t)];
@@ -61,7 +69,8 @@ class Head {
     const auto v = value(t);
     for (int64_t r = 0; r < args_.value_dim; ++r) {
       double* row = state.data() + r * args_.key_dim;
-      const double error = v[size_t(r)] - g(t) * dot(row, k);
+      const double known = corrects() ? g(t) * dot(row, k) : 0;
+      const double error = v[size_t(r)] - known;
       for (int64_t i = 0; i < args_.key_dim; ++i) {
         row[i] = g(t) * row[i] + beta(t) * error * k[size_t(i)];
       }
@@ -94,8 +103,10 @@ void run_head(const GatedDeltaArgs& args, int64_t b, int64_t h) {
   for (int64_t t = 0; t < args.length; ++t) {
     state = head.step(t, std::move(state));
     const auto q = head.query(t);
+    const auto v = head.value(t);
     for (int64_t r = 0; r < args.value_dim; ++r) {
-      const double y = dot(state.data() + r * args.key_dim, q);
+      const double y =
+          dot(state.data() + r * args.key_dim, q) + head.skip() * v[size_t(r)];
       const int64_t to = head.gate(t) * args.value_dim + r;
       store_at(args.out, args.value_type, to, float(y));
     }
@@ -126,6 +137,7 @@ void step_back(
   double* dg = token + 2 * keys + f.heads * f.value_dim + h;
   double* dbeta = dg + f.heads;
   const double g = head.g(t);
+  double by_g = 0;
   for (int64_t r = 0; r < f.value_dim; ++r) {
     const double* s = before.data() + r * f.key_dim;
     double* d = gradient.data() + r * f.key_dim;
@@ -135,18 +147,22 @@ void step_back(
       d[i] += dy * q[size_t(i)];
       dq[i] += dy * after[size_t(r * f.key_dim + i)];
     }
-    const double known = dot(s, k);
+    const double known = head.corrects() ? dot(s, k) : 0;
     const double error = v[size_t(r)] - g * known;
     const double ddelta = dot(d, k);
-    dv[r] = head.beta(t) * ddelta;
+    // The gradient by the error, as far as the state is a part of it.
+    const double by_error = head.beta(t) * ddelta;
+    const double by_known = head.corrects() ? by_error : 0;
+    dv[r] = by_error + head.skip() * dy;
     *dbeta += ddelta * error;
-    *dg -= dv[r] * known;
+    by_g -= by_known * known;
     for (int64_t i = 0; i < f.key_dim; ++i) {
-      dk[i] += d[i] * head.beta(t) * error - g * s[i] * dv[r];
-      *dg += d[i] * s[i];
-      d[i] = g * (d[i] - dv[r] * k[size_t(i)]);
+      dk[i] += d[i] * head.beta(t) * error - g * s[i] * by_known;
+      by_g += d[i] * s[i];
+      d[i] = g * (d[i] - by_known * k[size_t(i)]);
     }
   }
+  *dg = head.corrects() ? by_g : g * by_g;
 }
 
 }  // namespace
@@ -188,7 +204,7 @@ void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
 namespace {
 
 double conv_at(const CausalConvArgs& args, int64_t b, int64_t t, int64_t c) {
-  double sum = 0;
+  double sum = args.bias.data ? load_at(args.bias.data, args.bias.type, c) : 0;
   for (int64_t j = 0; j < args.width; ++j) {
     const int64_t from = t - (args.width - 1) + j;
     if (from < 0) {

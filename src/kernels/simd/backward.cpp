@@ -106,7 +106,8 @@ HWY_INLINE Vec sigmoid(Vec x) {
 }
 
 /// All activations are x sigmoid(z) u. z is x for silu, a x + a c x^3 for gelu
-/// and b x for clipped, whose x and u are clipped first.
+/// and b x for clipped, whose x and u are clipped first. relu has a step in the
+/// sigmoid's place, and none has 1.
 struct Gate {
   GateKind kind;
 
@@ -132,6 +133,16 @@ struct Gate {
     return kind == GateKind::gelu
         ? hn::Mul(x, hn::MulAdd(hn::Mul(x, x), cubic, linear))
         : x;
+  }
+  /// The sigmoid of z, or what stands in its place.
+  HWY_INLINE Vec share(Vec x) const {
+    const Vec one = hn::Set(Floats(), 1.0f);
+    if (kind == GateKind::none) {
+      return one;
+    }
+    return kind == GateKind::relu
+        ? hn::IfThenElseZero(hn::Gt(x, hn::Zero(Floats())), one)
+        : sigmoid(z(x));
   }
   HWY_INLINE Vec dz(Vec x) const {
     const Vec linear = hn::Set(Floats(), kGeluLinear);
@@ -171,7 +182,7 @@ void gated_activation_backward_row(
         row_of<T>(args.dup, row),
         [&](Vec own, Vec up, Vec by_out) HWY_ATTR {
           const Vec x = gate.x(own);
-          const Vec made = hn::Mul(by_out, hn::Mul(x, sigmoid(gate.z(x))));
+          const Vec made = hn::Mul(by_out, hn::Mul(x, gate.share(x)));
           return gate.moved_up(up, made);
         },
         g,
@@ -184,7 +195,7 @@ void gated_activation_backward_row(
         row_of<T>(args.dgate, row),
         [&](Vec own, Vec up, Vec by_out) HWY_ATTR {
           const Vec x = gate.x(own);
-          const Vec s = sigmoid(gate.z(x));
+          const Vec s = gate.share(x);
           const Vec rest = hn::Sub(hn::Set(Floats(), 1.0f), s);
           const Vec curve = hn::Mul(hn::Mul(x, s), hn::Mul(rest, gate.dz(x)));
           const Vec made =

@@ -22,13 +22,18 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 // to the next.
 constexpr int64_t kConvStrip = 1024;
 
-/// weight [channels, width] as float32 [width, channels].
+/// weight [channels, width] as float32 [width, channels], and the bias behind
+/// it, which is 0 where there is none.
 std::vector<float> weight_by_tap(const CausalConvArgs& args) {
-  std::vector<float> taps(size_t(args.channels * args.width));
+  std::vector<float> taps(size_t(args.channels * (args.width + 1)));
   for (int64_t c = 0; c < args.channels; ++c) {
     for (int64_t j = 0; j < args.width; ++j) {
       taps[size_t(j * args.channels + c)] =
           load_at(args.weight.data, args.weight.type, c * args.width + j);
+    }
+    if (args.bias.data) {
+      taps[size_t(args.width * args.channels + c)] =
+          load_at(args.bias.data, args.bias.type, c);
     }
   }
   return taps;
@@ -43,19 +48,20 @@ HWY_INLINE Vec activation(Vec x) {
   return x;
 }
 
-/// out [n] = the sum over taps of a row of x times a row of weight.
+/// out [n] = bias + the sum over taps of a row of x times a row of weight.
 template <int kTaps, bool kSilu, class T>
 void conv_row(
     const T* x,
     int64_t x_stride,
     const float* weight,
     int64_t weight_stride,
+    const float* bias,
     int64_t taps,
     T* out,
     int64_t n) {
   const int64_t count = kTaps > 0 ? kTaps : taps;
   const auto at = [&](int64_t c) HWY_ATTR {
-    Vec sum = hn::Zero(Floats());
+    Vec sum = load(bias + c);
     for (int64_t j = 0; j < count; ++j) {
       const Vec w = load(weight + j * weight_stride + c);
       sum = hn::MulAdd(load(x + j * x_stride + c), w, sum);
@@ -72,7 +78,7 @@ void conv_row(
     store(at(c), out + c);
   }
   if (c < n) {
-    Vec sum = hn::Zero(Floats());
+    Vec sum = load_some(bias + c, n - c);
     for (int64_t j = 0; j < count; ++j) {
       const Vec w = load_some(weight + j * weight_stride + c, n - c);
       sum = hn::MulAdd(load_some(x + j * x_stride + c, n - c), w, sum);
@@ -98,10 +104,11 @@ void conv_strip(
         i / args.length * args.x_batch_stride +
         (t + 1 - taps) * args.x_row_stride + first;
     const float* w = weight + (args.width - taps) * args.channels + first;
+    const float* bias = weight + args.width * args.channels + first;
     T* out = static_cast<T*>(args.out) + i * args.channels + first;
     // Four is the width in all models that have such a convolution.
     const auto row = taps == 4 ? conv_row<4, kSilu, T> : conv_row<0, kSilu, T>;
-    row(x, args.x_row_stride, w, args.channels, taps, out, n);
+    row(x, args.x_row_stride, w, args.channels, bias, taps, out, n);
   }
 }
 

@@ -105,6 +105,14 @@ void gated_activation_row(const T* gate, const T* up, U* out, int64_t n) {
       n,
       out,
       [&](Vec g, Vec u) HWY_ATTR {
+        if constexpr (kKind == GateKind::none) {
+          return hn::Mul(g, u);
+        }
+        if constexpr (kKind == GateKind::relu) {
+          const Vec zero = hn::Zero(Floats());
+          // Compared in this order, a NaN stays one.
+          return hn::Mul(hn::IfThenElse(hn::Lt(g, zero), zero, g), u);
+        }
         Vec z = g;
         if constexpr (kKind == GateKind::clipped) {
           const Vec limit = hn::Set(Floats(), kClippedAt);
@@ -128,11 +136,13 @@ void gated_activation_row(const T* gate, const T* up, U* out, int64_t n) {
 
 void gated_activation(const GatedActivationArgs& args) {
   visit_types(args.gate.type, args.out.type, [&]<class T, class U>(T*, U*) {
-    const auto run = args.kind == GateKind::clipped
-        ? gated_activation_row<GateKind::clipped, T, U>
-        : args.kind == GateKind::gelu
-        ? gated_activation_row<GateKind::gelu, T, U>
-        : gated_activation_row<GateKind::silu, T, U>;
+    constexpr decltype(&gated_activation_row<GateKind::silu, T, U>) kRows[] = {
+        gated_activation_row<GateKind::silu, T, U>,
+        gated_activation_row<GateKind::gelu, T, U>,
+        gated_activation_row<GateKind::clipped, T, U>,
+        gated_activation_row<GateKind::relu, T, U>,
+        gated_activation_row<GateKind::none, T, U>};
+    const auto run = kRows[size_t(args.kind)];
     parallel_rows(args.rows, args.columns, [&](int64_t i) {
       run(row_of<T>(args.gate, i),
           row_of<T>(args.up, i),

@@ -6,6 +6,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
@@ -22,7 +23,8 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 // With S as the chunk finds it, D_j = g_0 .. g_j and R_ij = g_i+1 .. g_j,
 //   delta_j = beta_j (v_j - D_j S k_j - sum over i < j of R_ij delta_i k_i.k_j)
 //   y_j     = D_j S q_j + sum over i <= j of R_ij delta_i k_i.q_j
-// so that S is read once for all S k and S q of a chunk, and written once. S is
+// and by the sum rule delta_j = beta_j v_j, to which y_j adds skip v_j; so that
+// S is read once for all S k and S q of a chunk, and written once. S is
 // stored in strips, [key_dim, kWide * lanes], each of which stays in the
 // nearest cache for a block of tokens.
 constexpr int kChunk = 4;
@@ -34,7 +36,7 @@ struct ChunkFactors {
   float beta[kChunk];
   float decay[kChunk];          // D_j
   float left[kChunk];           // R_j,last
-  float keys[kChunk][kChunk];   // R_ij k_i.k_j, i < j
+  float keys[kChunk][kChunk];   // R_ij k_i.k_j, i < j; of the delta rule
   float reads[kChunk][kChunk];  // R_ij k_i.q_j, i <= j
 };
 
@@ -47,6 +49,7 @@ struct DeltaHead {
   float* queries;   // likewise
   float* values;    // [kBlockTokens, columns], 0 behind value_dim
   float* results;   // likewise
+  float skip;
   ChunkFactors chunks[kBlockTokens / kChunk];
 };
 
@@ -68,6 +71,7 @@ float dot(const float* a, const float* b, int64_t n) {
 
 /// Fills decay, left, keys and reads by g [kChunk], which is 1 for tokens
 /// behind the end.
+template <ScanRule kRule>
 void fill_factors(
     const DeltaHead& head,
     int64_t first,
@@ -78,12 +82,14 @@ void fill_factors(
   for (int j = 0; j < kChunk; ++j) {
     decay *= g[j];
     out.decay[j] = decay;
-    const float* k = head.keys + (first + j) * n;
+    [[maybe_unused]] const float* k = head.keys + (first + j) * n;
     const float* q = head.queries + (first + j) * n;
     float ratio = 1;
     for (int i = j; i >= 0; --i) {
       const float* from = head.keys + (first + i) * n;
-      out.keys[i][j] = i < j ? ratio * dot(from, k, n) : 0.0f;
+      if constexpr (kRule == ScanRule::delta) {
+        out.keys[i][j] = i < j ? ratio * dot(from, k, n) : 0.0f;
+      }
       out.reads[i][j] = ratio * dot(from, q, n);
       if (j == kChunk - 1) {
         out.left[i] = ratio;
@@ -93,7 +99,8 @@ void fill_factors(
   }
 }
 
-/// S k_j and S q_j of a strip, for the tokens of a chunk.
+/// S q_j and, by the delta rule, S k_j of a strip, for the tokens of a chunk.
+template <ScanRule kRule>
 HWY_INLINE void read_state(
     const float* state,
     const float* keys,
@@ -119,11 +126,16 @@ HWY_INLINE void read_state(
     }
     HWY_UNROLL(4)
     for (int j = 0; j < kChunk; ++j) {
-      const Vec k = hn::Set(d, keys[j * n + i]);
+      if constexpr (kRule == ScanRule::delta) {
+        const Vec k = hn::Set(d, keys[j * n + i]);
+        HWY_UNROLL(2)
+        for (int w = 0; w < kWide; ++w) {
+          known[j][w] = hn::MulAdd(k, s[w], known[j][w]);
+        }
+      }
       const Vec q = hn::Set(d, queries[j * n + i]);
       HWY_UNROLL(2)
       for (int w = 0; w < kWide; ++w) {
-        known[j][w] = hn::MulAdd(k, s[w], known[j][w]);
         read[j][w] = hn::MulAdd(q, s[w], read[j][w]);
       }
     }
@@ -163,6 +175,7 @@ HWY_INLINE void write_state(
 
 /// Advances one strip, which begins at `column`, by one chunk, which begins at
 /// token `first` of the block.
+template <ScanRule kRule>
 void advance_strip(
     const DeltaHead& head,
     const ChunkFactors& factors,
@@ -174,7 +187,8 @@ void advance_strip(
   const float* keys = head.keys + first * n;
   float* state = head.state + column * n;
   Vec known[kChunk][kWide], read[kChunk][kWide], delta[kChunk][kWide];
-  read_state(state, keys, head.queries + first * n, n, known, read);
+  read_state<kRule>(state, keys, head.queries + first * n, n, known, read);
+  const Vec skip = hn::Set(d, head.skip);
   HWY_UNROLL(4)
   for (int j = 0; j < kChunk; ++j) {
     const Vec decay = hn::Set(d, factors.decay[j]);
@@ -182,14 +196,22 @@ void advance_strip(
     HWY_UNROLL(2)
     for (int w = 0; w < kWide; ++w) {
       const int64_t at = (first + j) * head.columns + column + w * step;
-      Vec expected = hn::Mul(decay, known[j][w]);
       Vec y = hn::Mul(decay, read[j][w]);
       for (int i = 0; i < j; ++i) {
-        const Vec key = hn::Set(d, factors.keys[i][j]);
-        expected = hn::MulAdd(key, delta[i][w], expected);
         y = hn::MulAdd(hn::Set(d, factors.reads[i][j]), delta[i][w], y);
       }
-      delta[j][w] = hn::Mul(beta, hn::Sub(load(head.values + at), expected));
+      Vec error = load(head.values + at);
+      if constexpr (kRule == ScanRule::delta) {
+        Vec expected = hn::Mul(decay, known[j][w]);
+        for (int i = 0; i < j; ++i) {
+          const Vec key = hn::Set(d, factors.keys[i][j]);
+          expected = hn::MulAdd(key, delta[i][w], expected);
+        }
+        error = hn::Sub(error, expected);
+      } else {
+        y = hn::MulAdd(skip, error, y);
+      }
+      delta[j][w] = hn::Mul(beta, error);
       y = hn::MulAdd(hn::Set(d, factors.reads[j][j]), delta[j][w], y);
       store(y, head.results + at);
     }
@@ -206,7 +228,7 @@ void advance_strip(
 
 /// Loads the tokens from .. from + count - 1. Those that are missing from the
 /// last chunk are set to what changes neither state nor results.
-template <class T, class V>
+template <ScanRule kRule, class T, class V>
 void load_block(
     const GatedDeltaArgs& args,
     int64_t b,
@@ -232,7 +254,9 @@ void load_block(
       const int64_t t = first + j;
       const bool inside = t < count;
       const int64_t at = (b * args.length + from + t) * args.heads + h;
-      g[j] = inside ? args.g[at] : 1.0f;
+      g[j] = !inside                 ? 1.0f
+          : kRule == ScanRule::delta ? args.g[at]
+                                     : std::exp(args.g[at]);
       chunk.beta[j] = inside ? args.beta[at] : 0.0f;
       if (!inside) {
         std::fill_n(head.keys + t * n, n, 0.0f);
@@ -240,7 +264,7 @@ void load_block(
         std::fill_n(head.values + t * head.columns, head.columns, 0.0f);
       }
     }
-    fill_factors(head, first, g, chunk);
+    fill_factors<kRule>(head, first, g, chunk);
   }
 }
 
@@ -263,17 +287,18 @@ DeltaHead head_in(Scratch& scratch, const GatedDeltaArgs& args) {
   return head;
 }
 
-template <class T, class V>
+template <ScanRule kRule, class T, class V>
 void run_head(const GatedDeltaArgs& args, int64_t b, int64_t h) {
   thread_local Scratch scratch;
   DeltaHead head = head_in(scratch, args);
+  head.skip = args.skip ? args.skip[h] : 0.0f;
   const int64_t strip = delta_strip();
   for (int64_t from = 0; from < args.length; from += kBlockTokens) {
     const int64_t count = std::min(kBlockTokens, args.length - from);
-    load_block<T, V>(args, b, h, from, count, head);
+    load_block<kRule, T, V>(args, b, h, from, count, head);
     for (int64_t column = 0; column < head.columns; column += strip) {
       for (int64_t first = 0; first < count; first += kChunk) {
-        advance_strip(head, head.chunks[first / kChunk], first, column);
+        advance_strip<kRule>(head, head.chunks[first / kChunk], first, column);
       }
     }
     for (int64_t t = 0; t < count; ++t) {
@@ -288,8 +313,11 @@ void run_head(const GatedDeltaArgs& args, int64_t b, int64_t h) {
 
 void gated_delta(const GatedDeltaArgs& args) {
   visit_types(args.type, args.value_type, [&]<class T, class V>(T*, V*) {
+    const auto run = args.rule == ScanRule::delta
+        ? run_head<ScanRule::delta, T, V>
+        : run_head<ScanRule::sum, T, V>;
     parallel_tasks(args.batch * args.heads, [&](int64_t task) {
-      run_head<T, V>(args, task / args.heads, task % args.heads);
+      run(args, task / args.heads, task % args.heads);
     });
   });
 }

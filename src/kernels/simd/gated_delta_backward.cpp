@@ -6,6 +6,8 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "kernels/access.h"
 #include "kernels/scratch.h"
@@ -27,8 +29,10 @@ namespace pennyweight::kernels::HWY_NAMESPACE {
 //   dbeta_t = ddelta . e_t
 //   dg_t = <D, S_(t-1)> - de . S_(t-1) k_t
 //   D = g_t (D - de k_t^T)
-// A first pass keeps the state before each chunk; the states within a chunk are
-// made again from it.
+// By the sum rule e_t = v_t, so that de falls out of all but dv_t, to which
+// skip dy_t is added; and g_t is exp of what is given, so that dg_t is times
+// g_t. A first pass keeps the state before each chunk; the states within a
+// chunk are made again from it.
 constexpr int64_t kBackwardChunk = 32;
 
 /// Memory of a head: matrices are [value_dim, width], width being key_dim in
@@ -92,17 +96,26 @@ BackwardHead backward_head(Scratch& scratch, const GatedDeltaArgs& args) {
   return head;
 }
 
-/// One head of one batch.
+/// One head of one batch, and where its part of the gradients by q and k goes:
+/// of token t of the batch's b'th row of tokens to keys + (b * length + t) *
+/// stride, [2, key_heads, key_dim].
 struct HeadPlace {
   int64_t b, h, key_head;
+  float* keys = nullptr;
+  int64_t stride = 0;
 
   int64_t gate(const GatedDeltaArgs& args, int64_t t) const {
     return (b * args.length + t) * args.heads + h;
   }
 };
 
+template <ScanRule kRule>
+float decay_at(const GatedDeltaArgs& args, int64_t gate) {
+  return kRule == ScanRule::delta ? args.g[gate] : std::exp(args.g[gate]);
+}
+
 /// `to` = the state after token t, `from` being the one before it.
-template <class V>
+template <ScanRule kRule, class V>
 void step_forward(
     const GatedDeltaArgs& args,
     const HeadPlace& place,
@@ -114,17 +127,21 @@ void step_forward(
   const Floats d;
   const float* k = head.keys + index * head.width;
   const int64_t gate = place.gate(args, t);
-  const Vec g = hn::Set(d, args.g[gate]);
+  const float decay = decay_at<kRule>(args, gate);
+  const Vec g = hn::Set(d, decay);
   copy_row(head_row<V>(args.v, place.b, t, place.h), head.values, head.rows);
   for (int64_t r = 0; r < head.rows; ++r) {
     const float* s = from + r * head.width;
     float* out = to + r * head.width;
-    Vec sum = hn::Zero(d);
-    for (int64_t i = 0; i < head.width; i += lanes()) {
-      sum = hn::MulAdd(load(s + i), load(k + i), sum);
+    float known = 0;
+    if constexpr (kRule == ScanRule::delta) {
+      Vec sum = hn::Zero(d);
+      for (int64_t i = 0; i < head.width; i += lanes()) {
+        sum = hn::MulAdd(load(s + i), load(k + i), sum);
+      }
+      known = sum_of(sum);
     }
-    const float known = sum_of(sum);
-    const float error = head.values[r] - args.g[gate] * known;
+    const float error = head.values[r] - decay * known;
     const Vec delta = hn::Set(d, args.beta[gate] * error);
     for (int64_t i = 0; i < head.width; i += lanes()) {
       store(hn::MulAdd(delta, load(k + i), hn::Mul(g, load(s + i))), out + i);
@@ -181,6 +198,7 @@ float add_output(
 
 /// Adds to dq and dk [width], sets D = g (D - de k^T), and returns <D, S> of
 /// the D before.
+template <ScanRule kRule>
 float step_back(
     const BackwardHead& head,
     const float* state,
@@ -199,12 +217,16 @@ float step_back(
       float* at = head.gradient + r * head.width + i;
       const Vec gradient = load(at);
       const Vec s = load(state + r * head.width + i);
-      const Vec error = hn::Set(d, head.dv[r]);
       by_q = hn::MulAdd(s, hn::Set(d, head.dy[r]), by_q);
-      by_error = hn::MulAdd(s, error, by_error);
       by_delta = hn::MulAdd(gradient, hn::Set(d, head.delta[r]), by_delta);
       dot = hn::MulAdd(gradient, s, dot);
-      store(hn::Mul(factor, hn::NegMulAdd(error, key, gradient)), at);
+      if constexpr (kRule == ScanRule::delta) {
+        const Vec error = hn::Set(d, head.dv[r]);
+        by_error = hn::MulAdd(s, error, by_error);
+        store(hn::Mul(factor, hn::NegMulAdd(error, key, gradient)), at);
+      } else {
+        store(hn::Mul(factor, gradient), at);
+      }
     }
     const Vec own_q = hn::MulAdd(
         factor, by_q, hn::MulAdd(hn::Set(d, delta_dy), key, load(dq + i)));
@@ -231,9 +253,11 @@ TokenGradients gradients_at(
       (place.b * f.length + t) * (2 * keys + f.heads * (f.value_dim + 2));
   float* values = token + 2 * keys;
   float* gates = values + f.heads * f.value_dim;
+  float* own = place.keys + (place.b * f.length + t) * place.stride +
+      place.key_head * f.key_dim;
   return {
-      token + place.key_head * f.key_dim,
-      token + keys + place.key_head * f.key_dim,
+      own,
+      own + keys,
       values + place.h * f.value_dim,
       gates + place.h,
       gates + f.heads + place.h};
@@ -248,7 +272,7 @@ float plain_dot(const float* a, const float* b, int64_t n) {
 }
 
 /// Token `index` of the chunk; `dq` and `dk` [width] are scratch.
-template <class V>
+template <ScanRule kRule, class V>
 void backward_token(
     const GatedDeltaBackwardArgs& args,
     const HeadPlace& place,
@@ -274,14 +298,23 @@ void backward_token(
   std::fill_n(dk, head.width, 0.0f);
   std::copy_n(by.dq, f.key_dim, dq);
   std::copy_n(by.dk, f.key_dim, dk);
-  const float dot = step_back(head, state, k, f.g[gate], delta_dy, dq, dk);
+  const float decay = decay_at<kRule>(f, gate);
+  const float dot = step_back<kRule>(head, state, k, decay, delta_dy, dq, dk);
   std::copy_n(dq, f.key_dim, by.dq);
   std::copy_n(dk, f.key_dim, by.dk);
   std::copy_n(head.dv, f.value_dim, by.dv);
-  *by.dg = dot - plain_dot(head.dv, head.known + index * head.rows, head.rows);
+  if constexpr (kRule == ScanRule::delta) {
+    *by.dg =
+        dot - plain_dot(head.dv, head.known + index * head.rows, head.rows);
+    return;
+  }
+  *by.dg = decay * dot;
+  for (int64_t r = 0; r < f.value_dim; ++r) {
+    by.dv[r] += f.skip[place.h] * head.dy[r];
+  }
 }
 
-template <class T, class V>
+template <ScanRule kRule, class T, class V>
 void backward_of_head(
     const GatedDeltaBackwardArgs& args,
     const HeadPlace& place) {
@@ -299,7 +332,7 @@ void backward_of_head(
     float* next = head.starts + (c + 1) * state;
     for (int64_t i = 0; i < kBackwardChunk; ++i) {
       const float* before = i == 0 ? head.starts + c * state : next;
-      step_forward<V>(f, place, from + i, i, head, before, next);
+      step_forward<kRule, V>(f, place, from + i, i, head, before, next);
     }
   }
   std::fill_n(head.gradient, state, 0.0f);
@@ -310,30 +343,85 @@ void backward_of_head(
     std::copy_n(head.starts + c * state, state, head.states);
     for (int64_t i = 0; i < count; ++i) {
       float* before = head.states + i * state;
-      step_forward<V>(f, place, from + i, i, head, before, before + state);
+      step_forward<kRule, V>(
+          f, place, from + i, i, head, before, before + state);
     }
     for (int64_t i = count - 1; i >= 0; --i) {
-      backward_token<V>(args, place, from + i, i, head, dq, dq + head.width);
+      backward_token<kRule, V>(
+          args, place, from + i, i, head, dq, dq + head.width);
     }
   }
 }
 
-// A task is a key head with all value heads that share it, one after the other,
-// since they add to the same dq and dk.
-void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+/// Value heads that share a key head add to the same dq and dk, one after the
+/// other. Where there are few key heads, each one's value heads are cut into
+/// runs, which have sums of their own: how many depends on shapes alone.
+int64_t runs_of(const GatedDeltaArgs& f) {
+  constexpr int64_t kTasks = 16;
+  const int64_t group = f.heads / f.key_heads;
+  const int64_t tasks = f.batch * f.key_heads;
+  return std::min(group, (kTasks + tasks - 1) / tasks);
+}
+
+/// out's dq and dk = the sums over runs of what stands in `runs` [runs, tokens,
+/// keys].
+void add_runs(
+    const GatedDeltaBackwardArgs& args,
+    const std::vector<float>& runs,
+    int64_t token) {
+  const GatedDeltaArgs& f = args.forward;
+  const int64_t keys = 2 * f.key_heads * f.key_dim;
+  const int64_t tokens = f.batch * f.length;
+  parallel_rows(tokens, keys, [&](int64_t t) {
+    float* out = args.out + t * token;
+    for (int64_t at = t * keys; at < int64_t(runs.size());
+         at += tokens * keys) {
+      for (int64_t i = 0; i < keys; ++i) {
+        out[i] += runs[size_t(at + i)];
+      }
+    }
+  });
+}
+
+template <ScanRule kRule, class T, class V>
+void backward_of_all(const GatedDeltaBackwardArgs& args) {
   const GatedDeltaArgs& f = args.forward;
   const int64_t group = f.heads / f.key_heads;
+  const int64_t keys = 2 * f.key_heads * f.key_dim;
+  const int64_t token = keys + f.heads * (f.value_dim + 2);
+  const int64_t count = runs_of(f);
+  const int64_t tokens = f.batch * f.length;
+  std::vector<float> runs;
+  if (count > 1) {
+    runs.assign(size_t(count * tokens * keys), 0.0f);
+  }
+  parallel_tasks(f.batch * f.key_heads * count, [&](int64_t task) {
+    const int64_t run = task % count;
+    const int64_t key_head = task / count % f.key_heads;
+    HeadPlace place{task / count / f.key_heads, 0, key_head};
+    place.keys = count > 1 ? runs.data() + run * tokens * keys : args.out;
+    place.stride = count > 1 ? keys : token;
+    for (int64_t i = run * group / count; i < (run + 1) * group / count; ++i) {
+      place.h = key_head * group + i;
+      backward_of_head<kRule, T, V>(args, place);
+    }
+  });
+  if (count > 1) {
+    add_runs(args, runs, token);
+  }
+}
+
+void gated_delta_backward(const GatedDeltaBackwardArgs& args) {
+  const GatedDeltaArgs& f = args.forward;
   const int64_t token =
       2 * f.key_heads * f.key_dim + f.heads * (f.value_dim + 2);
   std::fill_n(args.out, f.batch * f.length * token, 0.0f);
   visit_types(f.type, f.value_type, [&]<class T, class V>(T*, V*) {
-    parallel_tasks(f.batch * f.key_heads, [&](int64_t task) {
-      const int64_t key_head = task % f.key_heads;
-      for (int64_t i = 0; i < group; ++i) {
-        backward_of_head<T, V>(
-            args, {task / f.key_heads, key_head * group + i, key_head});
-      }
-    });
+    if (f.rule == ScanRule::delta) {
+      backward_of_all<ScanRule::delta, T, V>(args);
+    } else {
+      backward_of_all<ScanRule::sum, T, V>(args);
+    }
   });
 }
 

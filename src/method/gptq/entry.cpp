@@ -80,6 +80,9 @@ class Settings : public MethodSettings {
     return plan_modules(model, linears(), embedding, fallback);
   }
 
+  bool knows_all_modes() const override {
+    return true;
+  }
   bool holds_text_out() const override {
     return !options_.gptq.plain;
   }

@@ -53,7 +53,8 @@ void read_layer_types(
     const ModelClass& type,
     const char* key,
     ClassConfig& config) {
-  if (!type.reads(key)) {
+  const ClassKey* own = type.find(key);
+  if (!own || own->kind != ClassKey::Kind::integer) {
     return;
   }
   const std::string hidden = "_" + std::string(key);
@@ -73,7 +74,7 @@ void read_layer_types(
   }
   const Json every = has_key(config.values, key)
       ? config.values.at(key)
-      : Json::parse(type.find(key)->fallback);
+      : Json::parse(own->fallback ? own->fallback : "null");
   if (!every.is_number_integer() || every.get<int64_t>() <= 0) {
     return;
   }

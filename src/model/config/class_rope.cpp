@@ -144,11 +144,25 @@ void gather_parameters(ClassConfig& config) {
   }
 }
 
-// phi3's and qwen2_moe's classes look at "type" alone, and can't be loaded
-// with a rope_scaling that scales nothing.
+// Classes that look at "type" or at "rope_type" alone, and can't be loaded with
+// a rope_scaling that scales nothing.
+struct WantedName {
+  const char* model_class;
+  const char* key;
+};
+constexpr WantedName kWantedNames[] = {
+    {"deepseek", "type"},
+    {"internlm2", "type"},
+    {"internlm3", "rope_type"},
+    {"nemotron", "type"},
+    {"phi3", "type"},
+    {"qwen2_moe", "type"}};
+
 void name_type(const ModelClass& type, ClassConfig& config) {
   const Json* scaling = object_at(config.values, "rope_scaling");
-  if (!scaling || (type.name != "phi3" && type.name != "qwen2_moe")) {
+  const auto* wanted =
+      std::ranges::find(kWantedNames, type.name, &WantedName::model_class);
+  if (!scaling || wanted == std::end(kWantedNames)) {
     return;
   }
   const auto name = rope_type(*scaling);
@@ -157,8 +171,8 @@ void name_type(const ModelClass& type, ClassConfig& config) {
     return;
   }
   Json named = *scaling;
-  named["type"] = name;
-  // phi3's wants a float.
+  named[wanted->key] = name;
+  // phi3's, deepseek's and nemotron's want a float.
   if (auto factor = named.find("factor");
       factor != named.end() && factor->is_number_integer()) {
     *factor = factor->get<double>();

@@ -26,6 +26,14 @@ void use_plain_heads(StandardShape& shape, DecoderSpec& spec) {
   }
 }
 
+void fuse_qkv(AttentionSpec& attention, const std::string& path) {
+  attention.qkv = LinearSpec{
+      path,
+      attention.q.out + attention.k.out + attention.v.out,
+      attention.q.in,
+      attention.q.bias};
+}
+
 void fuse_gate_up(MlpSpec& mlp, const std::string& path) {
   mlp.gate_up = LinearSpec{
       path + ".gate_up_proj", 2 * mlp.gate.out, mlp.gate.in, mlp.gate.bias};
@@ -86,11 +94,13 @@ void nest_patch(const Json& text, DecoderSpec& spec) {
   }
 }
 
-void drop_next_layers(const JsonView& config, DecoderSpec& spec) {
+void set_next_layers_apart(const JsonView& config, DecoderSpec& spec) {
   const auto more = config.integer_or("num_nextn_predict_layers", 0, 0, 64);
   for (int64_t i = 0; i < more; ++i) {
-    const auto layer = static_cast<int64_t>(spec.blocks.size()) + i;
-    spec.dropped.push_back("model.layers." + std::to_string(layer) + ".");
+    const auto& first = spec.blocks.front().path;  // ends with its number, 0
+    spec.mtp.push_back(
+        first.substr(0, first.size() - 1) +
+        std::to_string(static_cast<int64_t>(spec.blocks.size()) + i) + ".");
   }
 }
 

@@ -7,7 +7,8 @@ namespace pennyweight {
 
 namespace {
 
-// mlx-lm's class gives the latents' norms this, whatever the config says.
+// mlx-lm's classes of DeepSeek's give the latents' norms this, whatever the
+// config says.
 constexpr float kLatentEps = 1e-6f;
 
 struct LatentShape {
@@ -44,6 +45,7 @@ void fill_latent(
     const LatentShape& shape,
     int64_t hidden,
     bool bias,
+    float eps,
     BlockSpec& block) {
   auto& attention = block.attention;
   const std::string path = block.path + ".self_attn.";
@@ -54,14 +56,14 @@ void fill_latent(
   const int64_t q_out = heads * attention.head_dim;
   if (shape.q_rank > 0) {
     latent.q_a = LinearSpec{path + "q_a_proj", shape.q_rank, hidden, bias};
-    latent.q_norm = NormSpec{path + "q_a_layernorm", shape.q_rank, kLatentEps};
+    latent.q_norm = NormSpec{path + "q_a_layernorm", shape.q_rank, eps};
     latent.q_b = LinearSpec{path + "q_b_proj", q_out, shape.q_rank};
   } else {
     attention.q = {path + "q_proj", q_out, hidden};
   }
   latent.kv_a = {
       path + "kv_a_proj_with_mqa", shape.rank + shape.rope, hidden, bias};
-  latent.kv_norm = {path + "kv_a_layernorm", shape.rank, kLatentEps};
+  latent.kv_norm = {path + "kv_a_layernorm", shape.rank, eps};
   latent.kv_b = LinearSpec{
       path + "kv_b_proj", heads * (shape.nope + shape.value), shape.rank};
   latent.rank = shape.rank;
@@ -111,8 +113,11 @@ MoeShape read_moe_shape(const JsonView& config) {
   return shape;
 }
 
-// What v2 and v3 share; the router's scores are left to them.
-DecoderSpec read_deepseek(const FamilyInput& input) {
+// What v2 and v3 share; the router's scores are left to them. `eps` is that of
+// the latents' norms where it is not the model's.
+DecoderSpec read_latent_deepseek(
+    const FamilyInput& input,
+    std::optional<float> eps = std::nullopt) {
   const JsonView& config = input.config;
   DecoderSpec spec;
   note_activation(config, spec);
@@ -132,7 +137,7 @@ DecoderSpec read_deepseek(const FamilyInput& input) {
     scale *= wider * wider;
   }
   for (BlockSpec& block : spec.blocks) {
-    fill_latent(latent, shape.hidden, bias, block);
+    fill_latent(latent, shape.hidden, bias, eps.value_or(shape.eps), block);
     block.attention.scale = static_cast<float>(scale);
     if (!moe.has_experts(block.index)) {
       continue;
@@ -148,12 +153,40 @@ DecoderSpec read_deepseek(const FamilyInput& input) {
   return spec;
 }
 
+// kv_b_proj is split by heads into two stacks: embed_q for the keys, turned
+// round, and unembed_out for the values.
+void split_by_heads(BlockSpec& block, DecoderSpec& spec) {
+  auto& latent = *block.attention.latent;
+  const int heads = block.attention.heads;
+  const std::string path = block.path + ".self_attn.";
+  latent.key = LinearSpec{
+      .path = path + "embed_q",
+      .out = latent.rank,
+      .in = latent.nope_dim,
+      .count = heads};
+  latent.value = LinearSpec{
+      .path = path + "unembed_out",
+      .out = latent.value_dim,
+      .in = latent.rank,
+      .count = heads};
+  const TensorSource whole{
+      .name = latent.kv_b->path + ".weight", .split = heads};
+  TensorSource keys = whole;
+  keys.end = latent.nope_dim;
+  keys.transposed = true;
+  TensorSource values = whole;
+  values.first = latent.nope_dim;
+  spec.sources.emplace(latent.key->path + ".weight", keys);
+  spec.sources.emplace(latent.value->path + ".weight", values);
+  latent.kv_b.reset();
+}
+
 }  // namespace
 
 // mlx_lm/models/deepseek_v2.py
 DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_deepseek(input);
+  auto spec = read_latent_deepseek(input, kLatentEps);
   const auto scaling = config.object("rope_scaling");
   if (!scaling || !scaling->has("factor")) {
     throw Error(
@@ -181,35 +214,12 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   return spec;
 }
 
-// mlx_lm/models/deepseek_v3.py, which splits kv_b_proj by heads into two
-// stacks: embed_q for the keys, turned round, and unembed_out for the values.
+// mlx_lm/models/deepseek_v3.py
 DecoderSpec read_deepseek_v3(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_deepseek(input);
+  auto spec = read_latent_deepseek(input, kLatentEps);
   for (BlockSpec& block : spec.blocks) {
-    auto& latent = *block.attention.latent;
-    const int heads = block.attention.heads;
-    const std::string path = block.path + ".self_attn.";
-    latent.key = LinearSpec{
-        .path = path + "embed_q",
-        .out = latent.rank,
-        .in = latent.nope_dim,
-        .count = heads};
-    latent.value = LinearSpec{
-        .path = path + "unembed_out",
-        .out = latent.value_dim,
-        .in = latent.rank,
-        .count = heads};
-    const TensorSource whole{
-        .name = latent.kv_b->path + ".weight", .split = heads};
-    TensorSource keys = whole;
-    keys.end = latent.nope_dim;
-    keys.transposed = true;
-    TensorSource values = whole;
-    values.first = latent.nope_dim;
-    spec.sources.emplace(latent.key->path + ".weight", keys);
-    spec.sources.emplace(latent.value->path + ".weight", values);
-    latent.kv_b.reset();
+    split_by_heads(block, spec);
     if (block.moe) {
       read_corrected_router(config, block.path + ".mlp", *block.moe);
     }
@@ -223,8 +233,30 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
             ": mlx-lm drops layer 61 of this family, whatever "
             "num_hidden_layers says, and can't load a model that needs it");
   }
-  spec.dropped.push_back("model.layers.61.");
-  drop_next_layers(config, spec);
+  spec.mtp.push_back("model.layers.61.");
+  set_next_layers_apart(config, spec);
+  return spec;
+}
+
+// mlx_lm/models/glm4_moe_lite.py, DeepSeek-V3's heir with norms of its own eps.
+DecoderSpec read_glm4_moe_lite(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  auto spec = read_latent_deepseek(input);
+  count_as_read(
+      config, {"attention_dropout", "quantization", "tie_word_embeddings"});
+  if (const double part = config.number_or("partial_rotary_factor", 1);
+      part != 1) {
+    spec.notes.push_back(
+        "partial_rotary_factor is not used, as in mlx-lm, which rotates "
+        "qk_rope_head_dim channels in this family");
+  }
+  for (BlockSpec& block : spec.blocks) {
+    split_by_heads(block, spec);
+    if (block.moe) {
+      read_corrected_router(config, block.path + ".mlp", *block.moe);
+    }
+  }
+  set_next_layers_apart(config, spec);
   return spec;
 }
 

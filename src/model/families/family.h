@@ -34,33 +34,58 @@ struct Family {
 };
 
 /// One a file in families/; the registry lists them.
-DecoderSpec read_llama(const FamilyInput& input);
-DecoderSpec read_mistral(const FamilyInput& input);
-DecoderSpec read_qwen2(const FamilyInput& input);
-DecoderSpec read_qwen3(const FamilyInput& input);
-
-DecoderSpec read_gemma3_text(const FamilyInput& input);
-DecoderSpec read_granite(const FamilyInput& input);
-DecoderSpec read_olmo2(const FamilyInput& input);
-DecoderSpec read_smollm3(const FamilyInput& input);
-
+DecoderSpec read_bailing_moe(const FamilyInput& input);
 DecoderSpec read_cohere2(const FamilyInput& input);
-DecoderSpec read_gemma2(const FamilyInput& input);
-DecoderSpec read_gemma3(const FamilyInput& input);
-DecoderSpec read_glm4(const FamilyInput& input);
-DecoderSpec read_gpt_oss(const FamilyInput& input);
-DecoderSpec read_ministral3(const FamilyInput& input);
-DecoderSpec read_mistral3(const FamilyInput& input);
-DecoderSpec read_qwen3_5(const FamilyInput& input);
-DecoderSpec read_qwen3_next(const FamilyInput& input);
-DecoderSpec read_phi3(const FamilyInput& input);
+DecoderSpec read_deepseek(const FamilyInput& input);
 DecoderSpec read_deepseek_v2(const FamilyInput& input);
 DecoderSpec read_deepseek_v3(const FamilyInput& input);
+DecoderSpec read_dots1(const FamilyInput& input);
+DecoderSpec read_ernie4_5(const FamilyInput& input);
+DecoderSpec read_ernie4_5_moe(const FamilyInput& input);
+DecoderSpec read_exaone4(const FamilyInput& input);
+DecoderSpec read_falcon_h1(const FamilyInput& input);
+DecoderSpec read_gemma2(const FamilyInput& input);
+DecoderSpec read_gemma3(const FamilyInput& input);
+DecoderSpec read_gemma3_text(const FamilyInput& input);
+DecoderSpec read_glm(const FamilyInput& input);
+DecoderSpec read_glm4(const FamilyInput& input);
 DecoderSpec read_glm4_moe(const FamilyInput& input);
+DecoderSpec read_glm4_moe_lite(const FamilyInput& input);
+DecoderSpec read_gpt_oss(const FamilyInput& input);
+DecoderSpec read_granite(const FamilyInput& input);
+DecoderSpec read_granitemoe(const FamilyInput& input);
+DecoderSpec read_granitemoehybrid(const FamilyInput& input);
+DecoderSpec read_helium(const FamilyInput& input);
+DecoderSpec read_internlm3(const FamilyInput& input);
+DecoderSpec read_lfm2(const FamilyInput& input);
+DecoderSpec read_lfm2_moe(const FamilyInput& input);
+DecoderSpec read_llama(const FamilyInput& input);
+DecoderSpec read_mamba2(const FamilyInput& input);
+DecoderSpec read_mimo(const FamilyInput& input);
+DecoderSpec read_minicpm(const FamilyInput& input);
+DecoderSpec read_minimax(const FamilyInput& input);
+DecoderSpec read_ministral3(const FamilyInput& input);
+DecoderSpec read_mistral(const FamilyInput& input);
+DecoderSpec read_mistral3(const FamilyInput& input);
 DecoderSpec read_mixtral(const FamilyInput& input);
+DecoderSpec read_nanbeige(const FamilyInput& input);
+DecoderSpec read_nemotron_h(const FamilyInput& input);
+DecoderSpec read_olmo2(const FamilyInput& input);
+DecoderSpec read_olmo3(const FamilyInput& input);
 DecoderSpec read_olmoe(const FamilyInput& input);
+DecoderSpec read_phi3(const FamilyInput& input);
+DecoderSpec read_qwen2(const FamilyInput& input);
 DecoderSpec read_qwen2_moe(const FamilyInput& input);
+DecoderSpec read_qwen2_vl(const FamilyInput& input);
+DecoderSpec read_qwen3(const FamilyInput& input);
+DecoderSpec read_qwen3_5(const FamilyInput& input);
 DecoderSpec read_qwen3_moe(const FamilyInput& input);
+DecoderSpec read_qwen3_next(const FamilyInput& input);
+DecoderSpec read_qwen3_vl(const FamilyInput& input);
+DecoderSpec read_qwen3_vl_moe(const FamilyInput& input);
+DecoderSpec read_seed_oss(const FamilyInput& input);
+DecoderSpec read_smollm3(const FamilyInput& input);
+DecoderSpec read_telechat3(const FamilyInput& input);
 
 const std::vector<Family>& families();
 

@@ -41,8 +41,8 @@ DecoderSpec read_glm4_moe(const FamilyInput& input) {
           standard_mlp(path + ".shared_experts", shape.hidden, wide * shared);
     }
   }
-  // The layer that predicts further tokens is dropped.
-  spec.dropped.push_back("model.layers." + std::to_string(shape.layers) + ".");
+  // The layer that predicts further tokens.
+  spec.mtp.push_back("model.layers." + std::to_string(shape.layers) + ".");
   return spec;
 }
 

@@ -40,8 +40,9 @@ MoeSpec standard_moe(
     DecoderSpec& spec,
     const ExpertNames& names) {
   MoeSpec moe;
-  moe.router = {.path = path + ".gate", .out = counts.count, .in = hidden};
-  moe.experts = standard_mlp(path + ".switch_mlp", hidden, wide);
+  moe.router = {
+      .path = path + "." + names.router, .out = counts.count, .in = hidden};
+  moe.experts = standard_mlp(path + "." + names.stacks, hidden, wide);
   moe.count = counts.count;
   moe.chosen = counts.chosen;
   const std::string experts = path + ".experts";
@@ -55,20 +56,43 @@ MoeSpec standard_moe(
   return moe;
 }
 
-ExpertCounts read_expert_counts(const JsonView& config, const char* key) {
+ExpertCounts read_expert_counts(
+    const JsonView& config,
+    const char* key,
+    const char* chosen) {
   ExpertCounts counts;
   counts.count = static_cast<int>(config.integer(key, 1, kMaxExperts));
-  counts.chosen =
-      static_cast<int>(config.integer("num_experts_per_tok", 1, kMaxExperts));
+  counts.chosen = static_cast<int>(config.integer(chosen, 1, kMaxExperts));
   const auto layers = config.integer("num_hidden_layers", 1, kMaxLayers);
   if (layers * counts.count > kMaxExpertsInAll) {
     wrong_experts(config, "\"" + std::string(key) + "\" is out of range");
   }
   if (counts.chosen > counts.count) {
     wrong_experts(
-        config, "\"num_experts_per_tok\" is more than there are experts");
+        config,
+        "\"" + std::string(chosen) + "\" is more than there are experts");
   }
   return counts;
+}
+
+void set_expert_biases(MoeSpec& moe, bool bias) {
+  for (LinearSpec* linear :
+       {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {
+    linear->bias = bias;
+  }
+}
+
+void read_groups(const JsonView& config, MoeSpec& moe) {
+  moe.groups = config.integer_or("n_group", 1, 1, moe.count);
+  count_as_read(config, {"topk_group"});
+  moe.chosen_groups = moe.groups == 1
+      ? 1
+      : static_cast<int>(config.integer_or("topk_group", 1, 1, moe.groups));
+  moe.two_highest = true;
+  if (moe.count % moe.groups != 0 ||
+      (moe.groups > 1 && moe.count / moe.groups < 2)) {
+    wrong_experts(config, "\"n_group\" does not divide the experts");
+  }
 }
 
 void read_corrected_router(
@@ -90,13 +114,7 @@ void read_corrected_router(
       path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
   moe.normalize = moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
   moe.scale = static_cast<float>(config.number_or("routed_scaling_factor", 1));
-  moe.groups = config.integer_or("n_group", 1, 1, moe.count);
-  moe.chosen_groups = config.integer_or("topk_group", 1, 1, moe.groups);
-  moe.two_highest = true;
-  if (moe.count % moe.groups != 0 ||
-      (moe.groups > 1 && moe.count / moe.groups < 2)) {
-    wrong_experts(config, "\"n_group\" does not divide the experts");
-  }
+  read_groups(config, moe);
 }
 
 }  // namespace pennyweight

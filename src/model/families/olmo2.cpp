@@ -1,10 +1,121 @@
-#include "model/families/family.h"
+// Norms behind attention and MLP alone.
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/json.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
 
-// mlx_lm/models/olmo2.py: norms behind attention and MLP, none before them,
-// and queries and keys normed over all heads together.
+namespace {
+
+void put_norms_behind(const StandardShape& shape, DecoderSpec& spec) {
+  for (BlockSpec& block : spec.blocks) {
+    block.attention_norm.reset();
+    block.attention_post = {
+        block.path + ".post_attention_layernorm", shape.hidden, shape.eps};
+    block.mlp_norm.reset();
+    block.mlp_post = {
+        block.path + ".post_feedforward_layernorm", shape.hidden, shape.eps};
+  }
+}
+
+void widen_head_norms(DecoderSpec& spec) {
+  for (BlockSpec& block : spec.blocks) {
+    block.attention.q_norm->size = block.attention.q.out;
+    block.attention.k_norm->size = block.attention.k.out;
+  }
+}
+
+[[noreturn]] void refuse(const JsonView& config, const std::string& what) {
+  throw Error(ErrorCode::not_supported, "model", config.origin() + ": " + what);
+}
+
+// By layer, whether it has a window: layer_types, or three of four.
+std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
+  const Json* types = config.find("layer_types");
+  if (types &&
+      (!types->is_array() || types->size() != static_cast<size_t>(layers))) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"layer_types\" must name " +
+            std::to_string(layers) + " layers");
+  }
+  std::vector<bool> slides;
+  for (int i = 0; i < layers; ++i) {
+    slides.push_back(
+        types ? types->at(static_cast<size_t>(i)) != "full_attention"
+              : (i + 1) % 4 != 0);
+  }
+  const auto has = [&](const char* type, bool by_place) {
+    return types ? std::ranges::find(*types, Json(type)) != types->end()
+                 : std::ranges::find(slides, by_place) != slides.end();
+  };
+  if (!has("sliding_attention", true) || !has("full_attention", false)) {
+    refuse(
+        config,
+        "no layer is of type full_attention or none of sliding_attention, "
+        "without which mlx-lm can't load this family");
+  }
+  return slides;
+}
+
+// Which layers have a window, and with it a rotary embedding: by a string of
+// L and G, from whose start layers take their letters in turn; all are plain
+// where there is none. Newer configs have layer_types or a number beside it,
+// and an output gets the string.
+std::string
+read_exaone4_pattern(const JsonView& config, int layers, DecoderSpec& spec) {
+  const Json* given = config.find("sliding_window_pattern");
+  const Json* types = config.find("layer_types");
+  std::string pattern;
+  if (given && given->is_string()) {
+    pattern = given->get<std::string>();
+  } else if (types && types->is_array()) {
+    for (const Json& type : *types) {
+      pattern += type == "sliding_attention" ? 'L' : 'G';
+    }
+    if (pattern.find('L') == std::string::npos) {
+      pattern.clear();
+    }
+  } else if (given) {
+    const auto every = config.integer("sliding_window_pattern", 2, 64);
+    pattern = std::string(static_cast<size_t>(every - 1), 'L') + 'G';
+  }
+  if (!given || !given->is_string()) {
+    spec.config_patch["sliding_window_pattern"] =
+        pattern.empty() ? Json() : Json(pattern);
+  }
+  if (!config.has("sliding_window")) {
+    spec.config_patch["sliding_window"] = nullptr;
+  }
+  // transformers 5, which reads the tokenizer's config, takes the string for a
+  // number where this is not beside it.
+  if (!pattern.empty() && !types) {
+    Json all = Json::array();
+    for (int i = 0; i < layers; ++i) {
+      const char letter = pattern[static_cast<size_t>(i) % pattern.size()];
+      all.push_back(letter == 'L' ? "sliding_attention" : "full_attention");
+    }
+    spec.config_patch["layer_types"] = std::move(all);
+  }
+  const auto first = [&](char letter) { return pattern.find(letter); };
+  if (!pattern.empty() &&
+      (std::max(first('L'), first('G')) >= static_cast<size_t>(layers))) {
+    refuse(
+        config,
+        "sliding_window_pattern must have both L and G within the layers, "
+        "without which mlx-lm can't run this family");
+  }
+  return pattern;
+}
+
+}  // namespace
+
+// mlx_lm/models/olmo2.py: norms behind attention and MLP alone; queries and
+// keys are normed over all heads together.
 DecoderSpec read_olmo2(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
@@ -18,15 +129,67 @@ DecoderSpec read_olmo2(const FamilyInput& input) {
   shape.tied = read_tied(input, spec);
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
+  put_norms_behind(shape, spec);
+  widen_head_norms(spec);
+  return spec;
+}
+
+// mlx_lm/models/olmo3.py: olmo2 with windows; layers that have one don't scale
+// their rotary embedding.
+DecoderSpec read_olmo3(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  auto shape = read_standard_shape(config);
+  shape.qkv_bias = config.boolean_or("attention_bias", false);
+  shape.output_bias = shape.qkv_bias;
+  shape.qk_norm = true;
+  shape.tied = read_tied(input, spec);
+  read_rope(config, shape.rope, spec);
+  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const auto slides = read_olmo3_layers(config, shape.layers);
+  fill_standard(shape, spec);
+  put_norms_behind(shape, spec);
+  widen_head_norms(spec);
+  RopeSpec plain;
+  plain.dims = shape.head_dim;
+  plain.base = shape.rope.base;
   for (BlockSpec& block : spec.blocks) {
-    block.attention_norm.reset();
-    block.attention_post = {
-        block.path + ".post_attention_layernorm", shape.hidden, shape.eps};
-    block.mlp_norm.reset();
-    block.mlp_post = {
-        block.path + ".post_feedforward_layernorm", shape.hidden, shape.eps};
-    block.attention.q_norm->size = block.attention.q.out;
-    block.attention.k_norm->size = block.attention.k.out;
+    if (slides[static_cast<size_t>(block.index)]) {
+      block.attention.rope = plain;
+      block.attention.window = static_cast<int>(window);
+    }
+  }
+  return spec;
+}
+
+// mlx_lm/models/exaone4.py: norms behind, heads normed one by one, windows and
+// rotary embeddings on the same layers.
+DecoderSpec read_exaone4(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  auto shape = read_standard_shape(config);
+  shape.qk_norm = true;
+  shape.tied = read_tied(input, spec);
+  read_rope(config, shape.rope, spec);
+  const auto pattern = read_exaone4_pattern(config, shape.layers, spec);
+  count_as_read(config, {"sliding_window"});
+  const auto window = pattern.empty()
+      ? 0
+      : config.integer("sliding_window", 1, int64_t{1} << 30);
+  fill_standard(shape, spec);
+  put_norms_behind(shape, spec);
+  for (BlockSpec& block : spec.blocks) {
+    if (pattern.empty()) {
+      continue;
+    }
+    const auto at = static_cast<size_t>(block.index) % pattern.size();
+    if (pattern[at] == 'L') {
+      block.attention.window = static_cast<int>(window);
+    } else {
+      block.attention.rope.dims = 0;
+    }
   }
   return spec;
 }

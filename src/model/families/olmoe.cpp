@@ -24,12 +24,7 @@ DecoderSpec read_olmoe(const FamilyInput& input) {
     block.moe = standard_moe(
         block.path + ".mlp", shape.hidden, shape.intermediate, counts, spec);
     block.moe->normalize = config.boolean_or("norm_topk_prob", false);
-    for (LinearSpec* linear :
-         {&block.moe->experts.gate,
-          &block.moe->experts.up,
-          &block.moe->experts.down}) {
-      linear->bias = bias;
-    }
+    set_expert_biases(*block.moe, bias);
   }
   return spec;
 }

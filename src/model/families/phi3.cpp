@@ -56,11 +56,7 @@ DecoderSpec read_phi3(const FamilyInput& input) {
   read_scaling(config, shape.rope, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
-    auto& attention = block.attention;
-    attention.qkv = LinearSpec{
-        block.path + ".self_attn.qkv_proj",
-        attention.q.out + attention.k.out + attention.v.out,
-        shape.hidden};
+    fuse_qkv(block.attention, block.path + ".self_attn.qkv_proj");
     fuse_gate_up(*block.mlp, block.path + ".mlp");
   }
   return spec;

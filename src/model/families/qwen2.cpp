@@ -9,6 +9,7 @@ DecoderSpec read_qwen2(const FamilyInput& input) {
   DecoderSpec spec;
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
+  shape.prefix = input.prefix;
   config.integer("num_key_value_heads", 1, shape.heads);
   use_plain_heads(shape, spec);
   shape.qkv_bias = true;

@@ -9,6 +9,7 @@ DecoderSpec read_qwen3(const FamilyInput& input) {
   DecoderSpec spec;
   note_activation(config, spec);
   auto shape = read_standard_shape(config);
+  shape.prefix = input.prefix;
   shape.qk_norm = true;
   shape.tied = read_tied(input, spec);
   count_as_read(config, {"rope_parameters"});  // see class_config()

@@ -107,7 +107,7 @@ DecoderSpec read_text(const FamilyInput& input) {
     spec.dropped.push_back("lm_head.weight");
     spec.dropped.push_back(kInner + "lm_head.weight");
   }
-  spec.dropped.push_back("*mtp.");
+  spec.mtp.push_back("*mtp.");
   add_sources(input, spec);
   return spec;
 }

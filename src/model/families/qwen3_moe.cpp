@@ -11,6 +11,7 @@ DecoderSpec read_qwen3_moe(const FamilyInput& input) {
   note_activation(config, spec);
   count_as_read(config, {"norm_topk_prob"});
   auto shape = read_standard_shape(config);
+  shape.prefix = input.prefix;
   shape.qk_norm = true;
   shape.tied = read_tied(input, spec);
   read_plain_rope(config, shape.rope, spec);

@@ -18,7 +18,7 @@ DecoderSpec read_qwen3_next(const FamilyInput& input) {
   fill_standard(shape, spec);
   fill_delta_layers(config, shape, true, spec);
   fill_delta_experts(config, shape.hidden, false, spec);
-  spec.dropped.push_back("*mtp.");
+  spec.mtp.push_back("*mtp.");
   // As mlx-lm tells the hub's form: by experts that are not stacked yet.
   for (const BlockSpec& block : spec.blocks) {
     if (input.has_tensor(block.path + ".mlp.experts.0.up_proj.weight")) {

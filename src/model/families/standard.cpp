@@ -122,40 +122,50 @@ void note_activation(
   }
 }
 
-bool read_tied(const FamilyInput& input, DecoderSpec& spec) {
+bool read_tied(
+    const FamilyInput& input,
+    DecoderSpec& spec,
+    const char* embedding,
+    const char* head_path) {
+  const std::string own = head_path + std::string(".weight");
   const bool tied = input.config.boolean_or("tie_word_embeddings", false);
   const bool said = has_key(*input.given, "tie_word_embeddings");
-  const bool head = input.has_tensor("lm_head.weight");
+  const bool head = input.has_tensor(own);
   if (tied && head && said) {
-    drop_head(input, spec);
+    drop_head(input, spec, head_path);
     return true;
   }
   // A head that the config asks for by name, or that a missing file may hold,
   // is not made up.
   const bool may_tie = !said && !input.lacks_files &&
-      input.has_tensor("model.embed_tokens.weight");
+      input.has_tensor(embedding + std::string(".weight"));
   const bool ties = !head && (tied || may_tie);
   if (ties != tied || !said) {
     spec.config_patch["tie_word_embeddings"] = ties;
   }
   if (ties && !tied) {
     spec.notes.push_back(
-        "the embedding is taken as the head, since there is no "
-        "lm_head.weight: an output's config gets tie_word_embeddings = true");
+        "the embedding is taken as the head, since there is no " + own +
+        ": an output's config gets tie_word_embeddings = true");
   } else if (tied && !ties) {
     spec.notes.push_back(
-        "tie_word_embeddings is not in the config, but the checkpoint has an "
-        "lm_head.weight, which is taken as the head; an output's config needs "
+        "tie_word_embeddings is not in the config, but the checkpoint has an " +
+        own +
+        ", which is taken as the head; an output's config needs "
         "tie_word_embeddings = false");
   }
   return ties;
 }
 
-void drop_head(const FamilyInput& input, DecoderSpec& spec) {
-  if (input.has_tensor("lm_head.weight")) {
-    spec.dropped.push_back(input.prefix + "lm_head.");
+void drop_head(
+    const FamilyInput& input,
+    DecoderSpec& spec,
+    const std::string& head) {
+  if (input.has_tensor(head + ".weight")) {
+    spec.dropped.push_back(input.prefix + head + ".");
     spec.notes.push_back(
-        "lm_head.weight is dropped, as mlx-lm drops it: the embedding is the "
+        head +
+        ".weight is dropped, as mlx-lm drops it: the embedding is the "
         "head (tie_word_embeddings)");
   }
 }
@@ -197,6 +207,18 @@ void read_plain_rope(
     spec.notes.push_back(
         "rope_scaling is not used, as in mlx-lm, whose class for this family "
         "makes nothing of it");
+  }
+}
+
+void read_linear_rope(
+    const JsonView& config,
+    RopeSpec& rope,
+    DecoderSpec& spec) {
+  const auto scaling = config.object("rope_scaling");
+  if (scaling && scaling->string_or("type", "") == "linear") {
+    read_rope(config, rope, spec);
+  } else {
+    read_plain_rope(config, rope, spec);
   }
 }
 

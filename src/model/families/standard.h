@@ -48,14 +48,21 @@ void note_activation(
 float read_multiplier(const JsonView& config, const char* key);
 
 /// Whether the head is the embedding, as tie_word_embeddings says. Where the
-/// config is silent the tensors decide: an lm_head.weight means a head of its
+/// config is silent the tensors decide: the head's weight means a head of its
 /// own, and without one the head is the embedding, unless files are missing.
 /// What an output's config needs then goes to the spec's config_patch.
-bool read_tied(const FamilyInput& input, DecoderSpec& spec);
+bool read_tied(
+    const FamilyInput& input,
+    DecoderSpec& spec,
+    const char* embedding = "model.embed_tokens",
+    const char* head = "lm_head");
 
 /// For families whose class always ties: a head of its own is dropped, with a
 /// note.
-void drop_head(const FamilyInput& input, DecoderSpec& spec);
+void drop_head(
+    const FamilyInput& input,
+    DecoderSpec& spec,
+    const std::string& head = "lm_head");
 
 /// Fills rope.base and the scaling from rope_theta and rope_scaling.
 void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
@@ -74,8 +81,11 @@ void count_as_read(
 void nest_patch(const Json& text, DecoderSpec& spec);
 
 /// Layers behind the last, which predict further tokens
-/// (num_nextn_predict_layers), are dropped.
-void drop_next_layers(const JsonView& config, DecoderSpec& spec);
+/// (num_nextn_predict_layers), go to spec.mtp.
+void set_next_layers_apart(const JsonView& config, DecoderSpec& spec);
+
+/// q, k and v become one matrix, in this order.
+void fuse_qkv(AttentionSpec& attention, const std::string& path);
 
 /// gate and up become one matrix, gate_up_proj.
 void fuse_gate_up(MlpSpec& mlp, const std::string& path);
@@ -113,6 +123,12 @@ int partial_dims(const JsonView& config, int head_dim, double fallback = 1);
 
 inline constexpr int64_t kMaxWidth = int64_t{1} << 22;
 inline constexpr int64_t kMaxLayers = 4096;
+
+/// For classes that know a linear scaling alone, and make nothing of another.
+void read_linear_rope(
+    const JsonView& config,
+    RopeSpec& rope,
+    DecoderSpec& spec);
 
 /// Blocks, norms, embedding and head from `shape` into `spec`.
 void fill_standard(const StandardShape& shape, DecoderSpec& spec);

@@ -2,6 +2,8 @@
 // quantized. mlx-lm keeps it under language_model. and drops the rest when it
 // loads; an output keeps the rest as it is, for those who use it.
 
+#include "model/families/wrapped.h"
+
 #include <map>
 
 #include "core/error.h"
@@ -11,20 +13,28 @@
 
 namespace pennyweight {
 
-namespace {
-
-const std::string kWrapped = "language_model.";
-
-// Where the hub's newer layout keeps a tensor.
 std::string hub_name(const std::string& name) {
   const std::string inner = name.substr(kWrapped.size());
   return inner.starts_with("model.") ? "model.language_model." + inner.substr(6)
                                      : inner;  // the head, at the top
 }
 
-// What is not language, by the names that mlx-lm drops.
-void carry_others(const FamilyInput& input, DecoderSpec& spec) {
-  for (const std::string part : {"vision_tower.", "multi_modal_projector."}) {
+std::string found_name(const FamilyInput& input, const std::string& name) {
+  for (const auto& other :
+       {name, hub_name(name), name.substr(kWrapped.size())}) {
+    const TensorSource source{.name = other, .count = 1};
+    if (input.has_tensor(source.part(0))) {
+      return other;
+    }
+  }
+  return name;
+}
+
+void carry_parts(
+    const FamilyInput& input,
+    const std::vector<std::string>& parts,
+    DecoderSpec& spec) {
+  for (const std::string& part : parts) {
     const auto moved = input.tensors_under("model." + part);
     for (const auto& name : moved) {
       spec.sources.emplace(name.substr(6), TensorSource{.name = name});
@@ -33,18 +43,18 @@ void carry_others(const FamilyInput& input, DecoderSpec& spec) {
   }
 }
 
-// The language model of `text` with its tensors where the wrapper has them.
-DecoderSpec read_inner(
+DecoderSpec read_language_model(
     const FamilyInput& input,
-    const Json& text,
+    const JsonView& config,
     const char* model_class,
-    DecoderSpec (*read)(const FamilyInput&)) {
+    DecoderSpec (*read)(const FamilyInput&),
+    const StoredName& stored) {
   FamilyInput inner = input;
-  inner.config = JsonView(text, input.config.origin() + ": text_config");
+  inner.config = config;
   inner.prefix = kWrapped;
   inner.has_tensor = [&](const std::string& name) {
     return input.has_tensor(kWrapped + name) ||
-        input.has_tensor(hub_name(kWrapped + name));
+        input.has_tensor(stored(kWrapped + name));
   };
   auto spec = read_as(model_class, read, inner);
   for (const auto& name : std::vector(spec.dropped)) {
@@ -52,8 +62,25 @@ DecoderSpec read_inner(
       spec.dropped.push_back(hub_name(name));
     }
   }
-  add_stored_names(hub_name, spec);
-  carry_others(input, spec);
+  add_stored_names(stored, spec);
+  return spec;
+}
+
+namespace {
+
+// The language model of `text` with its tensors where the wrapper has them.
+DecoderSpec read_inner(
+    const FamilyInput& input,
+    const Json& text,
+    const char* model_class,
+    DecoderSpec (*read)(const FamilyInput&)) {
+  auto spec = read_language_model(
+      input,
+      JsonView(text, input.config.origin() + ": text_config"),
+      model_class,
+      read,
+      hub_name);
+  carry_parts(input, {"vision_tower.", "multi_modal_projector."}, spec);
   nest_patch(input.config.json()["text_config"], spec);
   return spec;
 }

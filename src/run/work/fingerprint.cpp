@@ -4,6 +4,7 @@
 #include <map>
 #include <mutex>
 
+#include "checkpoint/packed/packed_source.h"
 #include "checkpoint/safetensors.h"
 #include "core/hash.h"
 #include "core/json_text.h"
@@ -25,8 +26,11 @@ struct Piece {
 // What of a model is no weight.
 void add_description(const Model& model, Hash& hash) {
   hash.add(to_text(model.checkpoint.config()));
-  for (const auto& name : model.tensors.stored()) {
-    const auto& info = model.checkpoint.info(name);
+  if (const auto* packed = model.checkpoint.packed()) {
+    hash.add(to_text(packed->settings()));
+  }
+  for (const auto& name : model.tensors.stored(model.checkpoint)) {
+    const auto& info = model.checkpoint.stored_info(name);
     hash.add(name);
     hash.add(safetensors_dtype_name(info.dtype));
     const uint64_t dimensions = info.shape.size();
@@ -39,7 +43,7 @@ void add_description(const Model& model, Hash& hash) {
 std::string key_of(const Model& model) {
   Hash hash;
   add_description(model, hash);
-  for (const auto& name : model.tensors.stored()) {
+  for (const auto& name : model.tensors.stored(model.checkpoint)) {
     const auto& stamp = model.checkpoint.stamp(name);
     for (const uint64_t part :
          {stamp.device,
@@ -54,8 +58,8 @@ std::string key_of(const Model& model) {
 
 std::string read_all(const Model& model) {
   std::vector<Piece> pieces;
-  for (const auto& name : model.tensors.stored()) {
-    const uint64_t bytes = model.checkpoint.info(name).bytes;
+  for (const auto& name : model.tensors.stored(model.checkpoint)) {
+    const uint64_t bytes = model.checkpoint.stored_info(name).bytes;
     for (uint64_t at = 0; at < bytes; at += kHashedPiece) {
       pieces.push_back({name, at, std::min(bytes, at + kHashedPiece)});
     }

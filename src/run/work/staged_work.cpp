@@ -109,12 +109,13 @@ WidthChooser priced_widths(
     const Model& model,
     const std::vector<Candidate>& candidates,
     const RoundingCosts& costs,
-    std::vector<std::string>& notes) {
+    std::vector<std::string>& notes,
+    const WidthWishes& wishes) {
   std::map<std::string, std::vector<double>> losses;
   for (const auto& own : costs.modules) {
     losses[own.path] = own.losses;
   }
-  WidthChooser widths(model, candidates);
+  WidthChooser widths(model, candidates, wishes);
   for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     const auto it = losses.find(module.path);
     const auto text = widths.add(

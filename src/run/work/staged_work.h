@@ -67,11 +67,13 @@ class StagedWork {
 std::vector<std::string> drop_damaged_stages(StagedWork& work, bool all_kept);
 
 /// A chooser that has every module of the model, with these costs; without
-/// costs all are 0. `notes` takes what a user should be told.
+/// costs all are 0. `notes` takes what a user should be told. Errors as
+/// WidthChooser::add's.
 WidthChooser priced_widths(
     const Model& model,
     const std::vector<Candidate>& candidates,
     const RoundingCosts& costs,
-    std::vector<std::string>& notes);
+    std::vector<std::string>& notes,
+    const WidthWishes& wishes = {});
 
 }  // namespace pennyweight

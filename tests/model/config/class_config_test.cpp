@@ -23,19 +23,17 @@ std::string all_notes(const ClassConfig& config) {
 }
 
 const std::vector<std::string> kClasses = {
-    "cohere2",     "deepseek_v2",
-    "deepseek_v3", "gemma2",
-    "gemma3",      "gemma3_text",
-    "glm4",        "glm4_moe",
-    "gpt_oss",     "granite",
-    "llama",       "ministral3",
-    "mistral3",    "mixtral",
-    "olmo2",       "olmoe",
-    "phi3",        "qwen2",
-    "qwen2_moe",   "qwen3",
-    "qwen3_5",     "qwen3_5_moe",
-    "qwen3_moe",   "qwen3_next",
-    "smollm3",     "qwen3_5.TextModelArgs"};
+    "bailing_moe", "cohere2",    "deepseek",   "deepseek_v2",
+    "deepseek_v3", "dots1",      "ernie4_5",   "ernie4_5_moe",
+    "exaone4",     "gemma2",     "gemma3",     "gemma3_text",
+    "glm",         "glm4",       "glm4_moe",   "gpt_oss",
+    "granite",     "granitemoe", "helium",     "internlm3",
+    "llama",       "mimo",       "minicpm",    "minimax",
+    "ministral3",  "mistral3",   "mixtral",    "nanbeige",
+    "olmo2",       "olmo3",      "olmoe",      "phi3",
+    "qwen2",       "qwen2_moe",  "qwen3",      "qwen3_5",
+    "qwen3_5_moe", "qwen3_moe",  "qwen3_next", "seed_oss",
+    "smollm3",     "solar_open", "telechat3",  "qwen3_5.TextModelArgs"};
 
 // As if mlx-lm read a key of which a family here knows nothing.
 TEST(ClassConfig, AKeyThatOnlyTheClassReadsIsNamed) {

@@ -1,0 +1,100 @@
+// GPTQ's pack: w = (code - zero) * scale. qweight [in * bits / 32, out] holds
+// codes along `in` as one stream of bits, the first in the lowest; qzeros
+// [groups, out * bits / 32] likewise along `out`. Format v1, which AutoGPTQ
+// wrote, stores each zero less one; gptq_v2 as it is. The product is exact in
+// float32 for scales of 16 bits.
+
+#include "checkpoint/packed/group_words.h"
+
+namespace pennyweight {
+
+namespace {
+
+// Code `at` of a stream of bits in words that stand `stride` apart.
+uint32_t bits_at(const uint32_t* words, int64_t stride, int64_t at, int bits) {
+  const int64_t bit = at * bits;
+  const int shift = int(bit % 32);
+  const uint32_t* word = words + bit / 32 * stride;
+  uint32_t code = *word >> shift;
+  if (shift + bits > 32) {
+    code |= word[stride] << (32 - shift);
+  }
+  return code & ((1u << bits) - 1);
+}
+
+class GptqTensor : public PackedTensor {
+ public:
+  GptqTensor(
+      const std::string& name,
+      const GroupWords& form,
+      bool zeros_less_one,
+      std::vector<TensorInfo> parts)
+      : PackedTensor(
+            {name, form.shape(), expanded_type(parts[1])},
+            parts,
+            describe(form)),
+        form_(form),
+        added_(zeros_less_one ? 1 : 0) {}
+
+ protected:
+  void expand_rows(
+      const std::vector<mx::array>& parts,
+      int64_t first,
+      int64_t count,
+      float* out) const override {
+    const auto* codes = parts[0].data<uint32_t>();
+    const auto scales = reader(parts, 1);
+    const auto zeros = read_zeros(parts[2], first, count);
+    const auto* order = form_.ordered ? parts[3].data<int32_t>() : nullptr;
+    for (int64_t column = 0; column < form_.in; ++column) {
+      const int64_t group = order ? order[column] : column / form_.group_size;
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t row = first + i;
+        const auto code = bits_at(codes + row, form_.out, column, form_.bits);
+        out[i * form_.in + column] =
+            (float(code) - zeros[size_t(group * count + i)]) *
+            scales[size_t(group * form_.out + row)];
+      }
+    }
+  }
+
+ private:
+  std::vector<float>
+  read_zeros(const mx::array& stored, int64_t first, int64_t count) const {
+    const uint32_t mask = (1u << form_.bits) - 1;
+    const int64_t words = stored.shape(1);
+    std::vector<float> zeros(size_t(form_.groups * count));
+    for (int64_t group = 0; group < form_.groups; ++group) {
+      const auto* from = stored.data<uint32_t>() + group * words;
+      for (int64_t i = 0; i < count; ++i) {
+        const auto zero = bits_at(from, 1, first + i, form_.bits) + added_;
+        zeros[size_t(group * count + i)] = float(zero & mask);
+      }
+    }
+    return zeros;
+  }
+
+  GroupWords form_;
+  uint32_t added_;
+};
+
+bool stores_zeros_less_one(const PackedParts& parts) {
+  const auto format = parts.settings().string_or("checkpoint_format", "gptq");
+  if (format != "gptq" && format != "gptq_v2") {
+    parts.unknown("checkpoint_format \"" + format + "\"");
+  }
+  return format == "gptq";
+}
+
+}  // namespace
+
+void add_gptq(PackedParts& parts) {
+  const bool less_one = stores_zeros_less_one(parts);
+  for (const auto& base : parts.named(".qweight")) {
+    const auto form = read_group_words(parts, base, true);
+    parts.add(std::make_unique<GptqTensor>(
+        base + ".weight", form, less_one, group_parts(parts, base)));
+  }
+}
+
+}  // namespace pennyweight

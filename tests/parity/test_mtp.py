@@ -1,0 +1,123 @@
+"""Heads that predict further tokens: carried bit by bit in a file of their own,
+which stock mlx-lm does not see, in the layouts of qwen3_next, deepseek_v3 and
+glm4_moe."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+sys.path.insert(0, str(Path(__file__).parent))
+import random_model as demo  # noqa: E402
+import walks  # noqa: E402
+from test_families import METHODS, config_of, write  # noqa: E402
+
+FILE = "mtp.safetensors"
+QUANTIZE = ["--target-bpw", 6, "--effort", "fast", "--gptq-samples", 8,
+            "--candidates", "4:32,8:32"]
+# The head's prefix behind so many layers.
+LAYOUTS = {
+    "deepseek_v3": "model.layers.{layers}.",
+    "glm4_moe": "model.layers.{layers}.",
+    "qwen3_next": "mtp.",
+}
+
+
+def heads_of(family):
+    """Odd shapes, and each type that a head comes in."""
+    prefix = LAYOUTS[family].format(layers=config_of(family)["num_hidden_layers"])
+    random = np.random.default_rng(7)
+    values = {
+        "eh_proj.weight": mx.array(random.standard_normal((24, 56))),
+        "enorm.weight": mx.array(random.standard_normal(24)).astype(mx.bfloat16),
+        "mlp.experts.0.up_proj.weight":
+            mx.array(random.standard_normal((3, 5))).astype(mx.float16),
+        "mlp.gate.e_score_correction_bias": mx.ones((3,)),
+        "steps": mx.array([3], mx.int64),
+        # As they are: not even this is looked at.
+        "broken.weight": mx.array([[float("nan"), float("inf")]]),
+    }
+    return {prefix + name: value for name, value in values.items()}
+
+
+def bits(tensor):
+    return tensor.dtype, tuple(tensor.shape), bytes(memoryview(
+        np.array(tensor.view(mx.uint8))))
+
+
+def same(found, wanted):
+    assert sorted(found) == sorted(wanted)
+    for name, tensor in wanted.items():
+        assert bits(found[name]) == bits(tensor), name
+
+
+@pytest.fixture(params=LAYOUTS)
+def models(request, tmp_path):
+    """The same model with its head and without."""
+    family = request.param
+    write(tmp_path / "plain", family, "bfloat16")
+    write(tmp_path / "model", family, "bfloat16")
+    file = tmp_path / "model/model.safetensors"
+    heads = heads_of(family)
+    mx.save_safetensors(str(file), mx.load(str(file)) | heads, {"format": "mlx"})
+    for name in ("model", "plain"):
+        change(tmp_path / name / "config.json", {"num_nextn_predict_layers": 1})
+    return tmp_path, heads
+
+
+def change(file, values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def made(method, source, out, *flags):
+    flags = [*(QUANTIZE if method == "quantize" else METHODS[method]), *flags]
+    if method == "convert":
+        return walks.report_of(method, source, out, *flags)
+    return walks.run(method, source, out, *flags)
+
+
+@pytest.mark.parametrize("method", ["convert", "gptq", "quantize"])
+def test_carried_and_nothing_else_changes(models, method):
+    folder, heads = models
+    report = made(method, folder / "model", folder / "out")
+    made(method, folder / "plain", folder / "without")
+    same(mx.load(str(folder / "out" / FILE)), heads)
+    assert report["mtp"] == {
+        "file": FILE, "tensors": len(heads),
+        "bytes": sum(value.nbytes for value in heads.values())}
+    assert any("predict further tokens" in note for note in report["notes"])
+    card = (folder / "out/README.md").read_text()
+    assert f"`{FILE}` holds the heads" in card
+    # mlx-lm loads both, and they are one model.
+    assert not (folder / "without" / FILE).exists()
+    same(demo.load(folder / "out"), demo.load(folder / "without"))
+    mlx_lm_utils.load_model(folder / "out")
+    # They go on to what is made of that.
+    walks.convert(folder / "out", folder / "expanded", "--dequantize")
+    same(mx.load(str(folder / "expanded" / FILE)), heads)
+
+
+def test_left_out_where_asked(models):
+    folder, _ = models
+    report = made("convert", folder / "model", folder / "out", "--drop-mtp")
+    assert "mtp" not in report
+    assert not (folder / "out" / FILE).exists()
+    assert FILE not in (folder / "out/README.md").read_text()
+
+
+def test_a_broken_file_beside_the_model_is_named(models):
+    folder, _ = models
+    (folder / "plain" / FILE).write_bytes(b"no tensors")
+    done = subprocess.run(
+        [walks.BIN, "convert", "--model", folder / "plain", "--mlx-path",
+         folder / "out", "-q"], capture_output=True, text=True)
+    assert done.returncode == 4 and FILE in done.stderr, done.stderr
+    assert not (folder / "out").exists()

@@ -1,0 +1,57 @@
+"""What hf_layout does, of families with names of their own: mlx-lm's tensors
+as the hub has them."""
+
+import mlx.core as mx
+
+W = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+
+
+def split_experts(weights, stack="mlp.switch_mlp", to="mlp.experts", names={}):
+    """Stacks become experts one by one."""
+    out = {}
+    for name, tensor in weights.items():
+        if f".{stack}." not in name:
+            out[name] = tensor
+            continue
+        for i in range(tensor.shape[0]):
+            one = name.replace(stack, f"{to}.{i}")
+            for mlx_name, hub_name in names.items():
+                one = one.replace(mlx_name, hub_name)
+            out[one] = tensor[i]
+    return out
+
+
+def renamed(weights, *pairs):
+    out = {}
+    for name, tensor in weights.items():
+        for ours, theirs in pairs:
+            name = name.replace(ours, theirs)
+        out[name] = tensor
+    return out
+
+
+def join_gates(weights):
+    """Gates and ups of all experts in one tensor, above one another."""
+    out = {}
+    for name, tensor in weights.items():
+        path, _, rest = name.partition("switch_mlp.")
+        if rest == "gate_proj.weight":
+            up = weights[f"{path}switch_mlp.up_proj.weight"]
+            out[f"{path}input_linear.weight"] = mx.concatenate(
+                [tensor, up], axis=1)
+        elif rest == "down_proj.weight":
+            out[f"{path}output_linear.weight"] = tensor
+        elif rest != "up_proj.weight":
+            out[name] = tensor
+    return out
+
+
+LAYOUTS = {
+    "bailing_moe": lambda w: renamed(
+        split_experts(w), (".gate.gate_proj.", ".gate.")),
+    "dots1": lambda w: split_experts(w, "mlp.experts"),
+    "granitemoe": join_gates,
+    "minimax": lambda w: split_experts(
+        w, "block_sparse_moe.switch_mlp", "block_sparse_moe.experts", W),
+}
+LAYOUTS["minimax_m2"] = LAYOUTS["minimax"]
