@@ -21,21 +21,6 @@ constexpr char kTake = 'T';
 constexpr char kEncode = 'E';
 constexpr char kDecode = 'D';
 
-template <class T>
-std::string bytes_of(std::span<const T> values) {
-  return {
-      reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
-}
-
-template <class T>
-std::vector<T> values_of(std::string_view bytes) {
-  std::vector<T> values(bytes.size() / sizeof(T));
-  if (!values.empty()) {
-    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
-  }
-  return values;
-}
-
 /// The source's text or path stands behind the JSON, as its own bytes: there
 /// may be much of it, and a path need not be UTF-8.
 std::string pack_request(
