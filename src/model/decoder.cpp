@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "model/block_parts.h"
+#include "ops/evaluated.h"
 
 namespace pennyweight {
 
@@ -79,9 +80,7 @@ mx::array head_tile(
     parts.push_back(some(first + begin, rows));
     mx::eval(parts.back());
   });
-  auto all = mx::concatenate(std::move(parts), -1);
-  mx::eval(all);
-  return all;
+  return evaluated(mx::concatenate(std::move(parts), -1));
 }
 
 mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {

@@ -116,10 +116,7 @@ ModelTensors::ModelTensors(
     std::map<std::string, TensorSource> sources)
     : infos_(checkpoint.tensors()) {
   const auto corrupt = [&](const std::string& what) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        checkpoint.folder().string() + ": " + what);
+    throw corrupt_error("model", checkpoint.folder().string() + ": " + what);
   };
   std::set<std::string> used;
   for (auto& [name, source] : sources) {
@@ -188,7 +185,7 @@ std::set<std::string> ModelTensors::stored(const Checkpoint& checkpoint) const {
 const TensorInfo& ModelTensors::info(const std::string& name) const {
   auto it = infos_.find(name);
   if (it == infos_.end()) {
-    throw Error(ErrorCode::not_found, "model", "there is no tensor " + name);
+    throw not_found_error("model", "there is no tensor " + name);
   }
   return it->second;
 }
