@@ -10,9 +10,7 @@
 #include "eval/float16_range.h"
 #include "export/conversion.h"
 #include "model/model.h"
-#include "pass/sample.h"
 #include "run/options.h"
-#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -63,10 +61,8 @@ std::optional<mx::Dtype> dtype_by_name(const std::optional<std::string>& name) {
       return dtype;
     }
   }
-  throw Error(
-      ErrorCode::invalid_argument,
-      "evaluate",
-      "unknown dtype \"" + one_line(*name, 40) + "\"");
+  throw argument_error(
+      "evaluate", "unknown dtype \"" + one_line(*name, 40) + "\"");
 }
 
 std::vector<ScoredSequence> as_scored(const TokenData& data) {
@@ -158,17 +154,10 @@ RunReport run(Session& session, const EvaluateOptions& options) {
     figures["reference"] = {
         {"model", other.string()}, {"bytes", model_size(*reference).bytes}};
   }
-  const auto data = [&] {
-    TextReader reader(folder);
-    return load_data(
-        reader,
-        options.data,
-        // From the better of the models.
-        self_sampler(
-            reference ? *reference : model, reader.facts(), session.progress()),
-        session.fetch_dataset(),
-        session.progress());
-  }();
+  report.notes = model.spec.notes;
+  // `self` is sampled from the better of the models.
+  const auto data =
+      session.read_text(folder, reference ? *reference : model, options.data);
   const double start = session.seconds();
   const auto found = evaluate(
       model,
@@ -179,12 +168,7 @@ RunReport run(Session& session, const EvaluateOptions& options) {
   const double took = session.seconds() - start;
   const auto size = model_size(model);
   const auto dtype = float_name(settings.dtype.value_or(model.dtype));
-  report.data = data.source;
-  report.data_use = data.use;
   report.parameters = size.parameters;
-  report.notes = model.spec.notes;
-  report.notes.insert(
-      report.notes.end(), data.warnings.begin(), data.warnings.end());
   figures["model"] = folder.string();
   figures["dtype"] = dtype;
   figures["sources"] = data.sources;
@@ -197,10 +181,8 @@ RunReport run(Session& session, const EvaluateOptions& options) {
       "\ndata: " + shown(data.source) + "; " + std::to_string(found.sequences) +
       " sequences, " + std::to_string(found.tokens) + " tokens scored in " +
       dtype + "\n\n" + describe(found) + "\n";
-  for (const auto& note : report.notes) {
-    report.text += "note: " + shown(note) + "\n";
-  }
-  report.text += fixed(double(found.tokens) / took, 0) + " tokens/s, ";
+  report.text += notes_text(report) + fixed(double(found.tokens) / took, 0) +
+      " tokens/s, ";
   session.finish();
   report.seconds = took;  // without loading the text
   return report;

@@ -9,8 +9,11 @@
 #include "core/files/output_file.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "export/write_model.h"
 #include "model/model.h"
+#include "pass/calibration_mix.h"
 #include "pass/process_group.h"
+#include "run/options.h"
 #include "run/run_report.h"
 #include "text/load_data.h"
 
@@ -57,8 +60,26 @@ class Session {
   /// The folder of a model or data set that an option names.
   fs::path model_folder(const std::string& name) const;
   FetchDatasetFn fetch_dataset() const;
+  /// check_folders() of the model's folder and the one to write.
+  void check_folders(const fs::path& model, const OutputOptions& output) const;
+  /// load_data() by the tokenizer of `folder`, `self` sampled from `model`.
+  /// The report says where the text is from and what was left out.
+  TokenData read_text(
+      const fs::path& folder,
+      const Model& model,
+      const LoadDataOptions& options,
+      const std::optional<std::string>& memory_limit = {});
+  /// load_mix() likewise.
+  CalibrationMix read_mix(
+      const fs::path& folder,
+      const Model& model,
+      const MixOptions& options,
+      const MixSize& size,
+      const std::optional<std::string>& memory_limit);
   /// `model`'s size as the input's, and its notes.
   void describe_input(const Model& model);
+  /// What was written, and where.
+  void describe_output(const std::string& folder, const WrittenModel& model);
   /// The report with its time and memory.
   const RunReport& finish();
 
@@ -72,6 +93,10 @@ class Session {
 
  private:
   Json hub_folders() const;
+  void describe_data(
+      const std::string& source,
+      const DataUse& use,
+      const std::vector<std::string>& notes);
 
   std::string command_;
   ProgressFn progress_;
