@@ -9,6 +9,7 @@
 #include "core/text.h"
 #include "eval/float16_range.h"
 #include "export/conversion.h"
+#include "export/output_type.h"
 #include "model/model.h"
 #include "run/options.h"
 
@@ -49,22 +50,6 @@ struct EvaluateOptions : SourceOptions {
   }
 };
 
-std::optional<mx::Dtype> dtype_by_name(const std::optional<std::string>& name) {
-  if (!name) {
-    return std::nullopt;
-  }
-  for (auto [known, dtype] :
-       {std::pair{"float32", mx::float32},
-        {"bfloat16", mx::bfloat16},
-        {"float16", mx::float16}}) {
-    if (*name == known) {
-      return dtype;
-    }
-  }
-  throw argument_error(
-      "evaluate", "unknown dtype \"" + one_line(*name, 40) + "\"");
-}
-
 std::vector<ScoredSequence> as_scored(const TokenData& data) {
   std::vector<ScoredSequence> sequences;
   for (size_t i = 0; i < data.sequences.size(); ++i) {
@@ -83,7 +68,9 @@ Json to_json(const Mean& mean) {
 
 EvalSettings settings_of(const EvaluateOptions& options, Model& model) {
   EvalSettings settings;
-  settings.dtype = dtype_by_name(options.dtype);
+  if (options.dtype) {
+    settings.dtype = float_by_name(*options.dtype).value();
+  }
   settings.batch_tokens =
       int64_t{options.batch_size} * options.data.sequence_length;
   // Asked for by the user, or as mlx-lm runs it.
