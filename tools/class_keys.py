@@ -29,7 +29,7 @@ FAMILIES = ROOT / "src/model/families"
 
 def registered():
     """(model type, class) of each family, as the registry has them."""
-    return re.findall(r'\{"(\w+)",\s*"([\w.]+)",\s*read_\w+\}',
+    return re.findall(r'\{"([\w-]+)",\s*"([\w.-]+)",\s*read_\w+\}',
                       (FAMILIES / "registry.cpp").read_text())
 
 

@@ -47,7 +47,9 @@ std::vector<SafetensorsEntry> parse_safetensors_header(
 
 /// The dtype's name in a safetensors header ("BF16"); not_supported for one
 /// that the format has not.
-std::string safetensors_dtype_name(mx::Dtype dtype);
+std::string safetensors_dtype_name(
+    mx::Dtype dtype,
+    ByteType byte_type = ByteType::plain);
 
 /// A mapped safetensors file. Tensors are views of the mapping, which lives
 /// as long as the last of them.

@@ -347,9 +347,9 @@ std::vector<SafetensorsEntry> parse_safetensors_header(
   return entries;
 }
 
-std::string safetensors_dtype_name(mx::Dtype dtype) {
+std::string safetensors_dtype_name(mx::Dtype dtype, ByteType byte_type) {
   for (const auto& known : kDtypes) {
-    if (known.dtype == dtype) {
+    if (known.dtype == dtype && known.byte_type == byte_type) {
       return known.name;
     }
   }

@@ -27,7 +27,7 @@ std::string safetensors_header(
   uint64_t offset = 0;
   for (size_t i = begin; i < end; ++i) {
     Json entry;
-    entry["dtype"] = safetensors_dtype_name(plan[i].dtype);
+    entry["dtype"] = safetensors_dtype_name(plan[i].dtype, plan[i].byte_type);
     entry["shape"] =
         std::vector<int>(plan[i].shape.begin(), plan[i].shape.end());
     entry["data_offsets"] = {offset, offset + plan_bytes(plan[i])};

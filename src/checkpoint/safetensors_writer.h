@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/tensor_info.h"
 #include "core/files/atomic_file.h"
 
 namespace pennyweight {
@@ -18,6 +19,7 @@ struct TensorPlan {
   std::string name;
   mx::Dtype dtype;
   mx::Shape shape;
+  ByteType byte_type = ByteType::plain;
 };
 
 /// What it takes up in a file.

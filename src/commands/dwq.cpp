@@ -78,7 +78,16 @@ class Distillation {
           " is quantized; --model is the full-precision model, and "
           "--quantized-model what to improve");
     }
+    session.describe_packing(teacher);
     session.note(teacher.spec.notes);
+    if (const auto& token = teacher.spec.token_inputs) {
+      if (teacher_part_.pipeline) {
+        session.refuse(
+            "--pipeline shares out blocks, of which each of this model reads "
+            "what " +
+            token->table + " holds of a token; leave it out");
+      }
+    }
     if (student_folder) {
       open_student(*student_folder);
     }
@@ -362,7 +371,8 @@ class Distillation {
         options_.model,
         summary() + pins_.sentence(),
         session_.command(),
-        session_.progress());
+        session_.progress(),
+        &teacher_);
     if (trained_) {
       write_file(output.path() / "dwq_log.csv", log_csv(training_));
     }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <optional>
 
+#include "checkpoint/packed/packed_source.h"
 #include "commands/command.h"
 #include "core/error.h"
 #include "core/json.h"
@@ -142,6 +143,11 @@ RunReport run(Session& session, const EvaluateOptions& options) {
         {"model", other.string()}, {"bytes", model_size(*reference).bytes}};
   }
   report.notes = model.spec.notes;
+  session.describe_packing(reference ? *reference : model);
+  if (reference && reference->checkpoint.packed()) {
+    report.notes.push_back(
+        "of the reference: " + reference->checkpoint.packed()->describe());
+  }
   // `self` is sampled from the better of the models.
   const auto data =
       session.read_text(folder, reference ? *reference : model, options.data);

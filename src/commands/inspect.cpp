@@ -60,7 +60,11 @@ class ModuleTable {
       cells_.front().push_back("asked for");
     }
     auto modules = list_stored_modules(model.spec);
-    add(modules.front());
+    for (const ModuleSpec& module : modules) {
+      if (module.block < 0 && module.kind != ModuleSpec::Kind::head) {
+        add(module);
+      }
+    }
     for (const BlockSpec& block : model.spec.blocks) {
       for (const ModuleSpec& module : list_stored_modules(block)) {
         add(module);
@@ -72,7 +76,9 @@ class ModuleTable {
         add(parameter);
       }
     }
-    add(model.spec.final_norm);
+    for (const NormSpec& norm : list_outer_norms(model.spec)) {
+      add(norm);
+    }
     if (model.spec.head) {
       add(modules.back());
     }
@@ -208,6 +214,7 @@ RunReport run(Session& session, const InspectOptions& options) {
   report.parameters = size.parameters;
   report.notes.insert(
       report.notes.end(), model.spec.notes.begin(), model.spec.notes.end());
+  session.describe_packing(model);
   report.figures = {
       {"folder", folder.string()},
       {"family", model.spec.family},

@@ -122,6 +122,7 @@ class Sweep {
     stages_.learn_steps = 0;
     stages_.dwq_sequences = 0;
     session.check_folders(folder_, options);
+    session.describe_packing(model_);
     session.note(model_.spec.notes);
     check_sizes();
   }

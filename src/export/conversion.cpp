@@ -181,13 +181,29 @@ void Conversion::each_piece(
   const int rows = info.shape.empty() ? 1 : info.shape[0];
   const uint64_t row = std::max<uint64_t>(1, info.bytes / std::max(1, rows));
   const int step = int(std::max<uint64_t>(1, kPieceBytes / row));
-  if (step >= rows || !model_.tensors.is_stored_so(name)) {
+  if (step >= rows) {
     return take(0, load_cast(name));
+  }
+  if (!model_.tensors.is_stored_so(name)) {
+    return each_part(name, take);
   }
   for (int first = 0; first < rows; first += step) {
     const int count = std::min(step, rows - first);
     take(
         first, checked_cast(dense(model_.load_rows(name, first, count)), name));
+  }
+}
+
+// A stack's parts one by one; what is none in one piece.
+void Conversion::each_part(
+    const std::string& name,
+    const std::function<void(int first, const mx::array& rows)>& take) const {
+  const auto& info = model_.tensors.info(name);
+  if (info.shape.size() < 3 || !is_float(info.dtype)) {
+    return take(0, load_cast(name));
+  }
+  for (int part = 0; part < info.shape[0]; ++part) {
+    take(part, checked_cast(evaluated(model_.load_part(name, part)), name));
   }
 }
 

@@ -76,6 +76,9 @@ class Conversion {
   void each_piece(
       const std::string& name,
       const std::function<void(int first, const mx::array& rows)>& take) const;
+  void each_part(
+      const std::string& name,
+      const std::function<void(int first, const mx::array& rows)>& take) const;
   mx::array checked_cast(const mx::array& stored, const std::string& name)
       const;
   ops::QuantizedWeight round_to_nearest(

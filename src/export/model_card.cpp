@@ -147,8 +147,12 @@ std::string model_card(const ModelCard& card) {
   std::string hub_id = name ? name->id : "";
   return front_matter(card, hub_id) + "\n# " +
       plain(name ? card.source : title_of(card.source)) + " for MLX\n\n" +
-      card.summary + "\n" + (card.mtp.empty() ? "" : "\n" + card.mtp + "\n") +
-      tables(card) + origin(card) +
+      card.summary + "\n" +
+      (card.packed.empty()
+           ? ""
+           : "\nOf the source: " + plain(card.packed, 2000) + ".\n") +
+      (card.mtp.empty() ? "" : "\n" + card.mtp + "\n") + tables(card) +
+      origin(card) +
       "\n## Use\n\nWritten by pennyweight, for mlx-lm:\n\n"
       "    pip install mlx-lm\n"
       "    mlx_lm.generate --model <this folder> --prompt \"Hello\"\n";

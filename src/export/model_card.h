@@ -21,8 +21,9 @@ struct CardStage {
 struct ModelCard {
   std::string source;  // as the user named it: a hub id or a folder
   std::string summary;
-  Json base{};          // FrontMatter::values of the source's card
-  Json quantization{};  // config.json's; null: not quantized
+  Json base{};           // FrontMatter::values of the source's card
+  std::string packed{};  // PackedSource::describe() of the source; or empty
+  Json quantization{};   // config.json's; null: not quantized
   /// A table: what was measured, and its figure.
   std::vector<std::pair<std::string, std::string>> fidelity{};
   std::vector<CardStage> stages{};

@@ -29,7 +29,9 @@ std::vector<std::string> list_mtp(const Model& model) {
   std::vector<std::string> names;
   for (const auto& [name, info] : model.checkpoint.tensors()) {
     if (is_among(name, model.spec.mtp)) {
-      names.push_back(name);
+      for (const auto& part : model.checkpoint.stored_parts(name)) {
+        names.push_back(part);
+      }
     }
   }
   return names;
@@ -56,8 +58,8 @@ CarriedHeads carry_mtp(const Model& model, const fs::path& folder) {
   CarriedHeads heads{.tensors = static_cast<int64_t>(names.size())};
   std::vector<TensorPlan> plan;
   for (const auto& name : names) {
-    const auto& info = model.checkpoint.info(name);
-    plan.push_back({name, info.dtype, info.shape});
+    const auto& info = model.checkpoint.stored_info(name);
+    plan.push_back({name, info.dtype, info.shape, info.byte_type});
     heads.bytes += static_cast<int64_t>(info.bytes);
   }
   AtomicFile file(folder / kMtpFile);
@@ -66,7 +68,7 @@ CarriedHeads carry_mtp(const Model& model, const fs::path& folder) {
     model.checkpoint.read(
         name,
         0,
-        model.checkpoint.info(name).bytes,
+        model.checkpoint.stored_info(name).bytes,
         [&](const char* data, size_t bytes) { file.write(data, bytes); });
   }
   file.commit();

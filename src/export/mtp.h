@@ -19,7 +19,8 @@ struct CarriedHeads {
   int64_t bytes = 0;
 };
 
-/// The names, as the checkpoint has them, of the tensors of such heads.
+/// The names of such heads' tensors as the files have them: a packed matrix is
+/// carried as it is packed.
 std::vector<std::string> list_mtp(const Model& model);
 
 /// Whether a model's folder has a kMtpFile of its own. Errors of a file that is

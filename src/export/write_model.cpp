@@ -1,5 +1,6 @@
 #include "export/write_model.h"
 
+#include "checkpoint/packed/packed_source.h"
 #include "core/files/atomic_file.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
@@ -9,6 +10,11 @@
 namespace pennyweight {
 
 namespace {
+
+std::string packed_words(const Model& model) {
+  const auto* packed = model.checkpoint.packed();
+  return packed ? packed->describe() : "";
+}
 
 int64_t write_tensors(
     const Model& model,
@@ -41,7 +47,8 @@ WrittenModel write_model(
     const std::string& source,
     std::string summary,
     const std::string& where,
-    const ProgressFn& progress) {
+    const ProgressFn& progress,
+    const Model* full) {
   WrittenModel written;
   const auto& source_folder = model.checkpoint.folder();
   written.side_files =
@@ -69,6 +76,7 @@ WrittenModel write_model(
   }
   ModelCard card{.source = source, .summary = summary};
   card.mtp = describe_mtp(written.mtp);
+  card.packed = packed_words(full ? *full : model);
   card.base = read_front_matter(source_folder / "README.md").values;
   if (auto config = conversion.config(); config.contains("quantization")) {
     card.quantization = config["quantization"];

@@ -24,7 +24,9 @@ struct WrittenModel {
 /// Writes a whole model folder, of whose source check_folders() has said what
 /// is to be said: what is copied, weights, config.json and a card that says
 /// where it is from (`source`, as the user named it) and `summary`, in which
-/// "%bpw" stands for the bits a weight. `where` names the progress.
+/// "%bpw" stands for the bits a weight. `where` names the progress. `full` is
+/// the full model, where `model` was made from it: the card says of that how it
+/// came packed.
 WrittenModel write_model(
     const Model& model,
     const Conversion& conversion,
@@ -32,6 +34,7 @@ WrittenModel write_model(
     const std::string& source,
     std::string summary,
     const std::string& where,
-    const ProgressFn& progress);
+    const ProgressFn& progress,
+    const Model* full = nullptr);
 
 }  // namespace pennyweight

@@ -9,6 +9,7 @@
 #include "core/json.h"
 #include "format/quant_spec.h"
 #include "model/decoder_spec.h"
+#include "model/scale_groups.h"
 #include "pass/statistics.h"
 
 namespace pennyweight {

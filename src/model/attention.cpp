@@ -1,5 +1,6 @@
 #include <mlx/ops.h>
 
+#include "core/error.h"
 #include "model/block_parts.h"
 
 namespace pennyweight {
@@ -16,10 +17,54 @@ struct Heads {
   std::optional<mx::array> gate{};  // as q
 };
 
-Heads split_projections(
+// Of each key head its queries, its key and its value.
+Heads split_groups(const AttentionSpec& attention, const mx::array& all) {
+  const int queries = attention.heads / attention.kv_heads;
+  const auto grouped = mx::reshape(
+      all,
+      {all.shape(0),
+       all.shape(1),
+       attention.kv_heads,
+       queries + 2,
+       attention.head_dim});
+  const auto part = [&](int first, int end) {
+    auto start = mx::Shape(5, 0);
+    auto stop = grouped.shape();
+    start[3] = first;
+    stop[3] = end;
+    return mx::reshape(
+        mx::slice(grouped, start, stop),
+        {all.shape(0), all.shape(1), -1, attention.head_dim});
+  };
+  return {
+      part(0, queries),
+      part(queries, queries + 1),
+      part(queries + 1, queries + 2)};
+}
+
+// By what the heads' results are multiplied, as wide as they or one a head.
+mx::array head_gate(
     const AttentionSpec& attention,
     const BlockWeights& weights,
     const mx::array& input) {
+  auto gate = split_heads(
+      weights.linears.at(attention.gate->path)(input),
+      attention.heads,
+      static_cast<int>(attention.gate->out) / attention.heads);
+  if (!attention.softplus_gate) {
+    return mx::sigmoid(gate);
+  }
+  const auto wide = mx::astype(gate, mx::float32);
+  return mx::astype(mx::logaddexp(wide, mx::array(0.0f)), gate.dtype());
+}
+
+// v by no projection of its own is what k gives; k and v of another block are
+// ready.
+Heads split_projections(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const std::optional<KeysAndValues>& shared) {
   const auto heads = [&](const mx::array& x, int count) {
     return split_heads(x, count, attention.head_dim);
   };
@@ -27,14 +72,21 @@ Heads split_projections(
     const auto project = [&](const LinearSpec& linear, int count) {
       return heads(weights.linears.at(linear.path)(input), count);
     };
+    const auto q = attention.gated
+        ? split_heads(
+              weights.linears.at(attention.q.path)(input),
+              attention.heads,
+              2 * attention.head_dim)
+        : project(attention.q, attention.heads);
+    if (shared) {
+      return {q, shared->keys, shared->values};
+    }
+    const auto k = project(attention.k, attention.kv_heads);
     Heads split{
-        attention.gated ? split_heads(
-                              weights.linears.at(attention.q.path)(input),
-                              attention.heads,
-                              2 * attention.head_dim)
-                        : project(attention.q, attention.heads),
-        project(attention.k, attention.kv_heads),
-        project(attention.v, attention.kv_heads)};
+        q,
+        k,
+        attention.keys_as_values ? k
+                                 : project(attention.v, attention.kv_heads)};
     if (attention.gated) {
       const int size = attention.head_dim;
       split.gate = last_axis(split.q, size, 2 * size);
@@ -44,6 +96,9 @@ Heads split_projections(
     return split;
   }
   const auto all = weights.linears.at(attention.qkv->path)(input);
+  if (attention.by_group) {
+    return split_groups(attention, all);
+  }
   const int q_end = attention.heads * attention.head_dim;
   const int k_end = q_end + attention.kv_heads * attention.head_dim;
   return {
@@ -66,6 +121,55 @@ mx::array norm_heads(
   }
   return mx::reshape(
       normed(*norm, weights, mx::flatten(x, 2, 3), dtype), x.shape());
+}
+
+mx::array
+rotated(const AttentionSpec& attention, const mx::array& x, int offset) {
+  if (attention.rope.dims == 0) {
+    return x;
+  }
+  auto table = make_rope_table(attention.rope, offset + x.shape(1));
+  return ops::rope(x, table, offset);
+}
+
+// Normed by no weight.
+mx::array norm_values(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& x,
+    mx::Dtype dtype) {
+  if (!attention.value_eps) {
+    return x;
+  }
+  const auto ones = mx::ones({attention.head_dim}, dtype);
+  auto y = ops::rms_norm(x, ones, *attention.value_eps, dtype);
+  weights.see("the values before " + attention.o.path, y);
+  return y;
+}
+
+// Ready for the attention.
+Heads plain_heads(
+    const AttentionSpec& attention,
+    const BlockWeights& weights,
+    const mx::array& input,
+    int offset,
+    mx::Dtype dtype,
+    const std::optional<KeysAndValues>& shared) {
+  auto heads = split_projections(attention, weights, input, shared);
+  const auto norm = [&](const auto& own, const mx::array& x) {
+    return norm_heads(attention, own, weights, x, dtype);
+  };
+  if (attention.norms_behind_rope) {
+    heads.q = norm(attention.q_norm, rotated(attention, heads.q, offset));
+    heads.k = norm(attention.k_norm, rotated(attention, heads.k, offset));
+    return heads;
+  }
+  heads.q = rotated(attention, norm(attention.q_norm, heads.q), offset);
+  if (!shared) {
+    heads.k = rotated(attention, norm(attention.k_norm, heads.k), offset);
+    heads.v = norm_values(attention, weights, heads.v, dtype);
+  }
+  return heads;
 }
 
 mx::array query_latent(
@@ -131,15 +235,6 @@ Heads expand_latent(
   return {q, mx::stack(keys, 2), mx::stack(values, 2)};
 }
 
-mx::array
-rotated(const AttentionSpec& attention, const mx::array& x, int offset) {
-  if (attention.rope.dims == 0) {
-    return x;
-  }
-  auto table = make_rope_table(attention.rope, offset + x.shape(1));
-  return ops::rope(x, table, offset);
-}
-
 Heads latent_heads(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -147,6 +242,16 @@ Heads latent_heads(
     int offset,
     mx::Dtype dtype) {
   const auto& spec = *attention.latent;
+  if (const int keys = offset + input.shape(1);
+      spec.indexer && keys > spec.indexer->most) {
+    throw Error(
+        ErrorCode::not_supported,
+        "model",
+        "a text of " + std::to_string(keys) + " tokens: beyond " +
+            std::to_string(spec.indexer->most) +
+            " (index_topk) this family attends to some of them alone, which "
+            "is not known here; take shorter sequences");
+  }
   auto q = split_heads(
       latent_queries(attention, weights, input, dtype),
       attention.heads,
@@ -209,11 +314,23 @@ mx::array latent_input(
   return last_axis(q, first, first + latent.nope_dim);
 }
 
-mx::array attention_mixed(
+KeysAndValues own_keys(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& input,
     const ForwardContext& context) {
+  const auto heads = plain_heads(
+      spec.attention, weights, input, 0, context.dtype, std::nullopt);
+  return {heads.k, heads.v};
+}
+
+mx::array attention_mixed(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context,
+    const std::optional<KeysAndValues>& shared,
+    std::optional<KeysAndValues>* own) {
   const AttentionSpec& attention = spec.attention;
   if (attention.delta) {
     return delta_mixed(*attention.delta, weights, input, context);
@@ -226,18 +343,12 @@ mx::array attention_mixed(
   }
   const int offset = context.cache ? context.cache->length : 0;
   const int length = input.shape(1);
-  const auto plain = [&] {
-    auto heads = split_projections(attention, weights, input);
-    const auto norm = [&](const auto& own, const mx::array& x) {
-      return norm_heads(attention, own, weights, x, context.dtype);
-    };
-    heads.q = rotated(attention, norm(attention.q_norm, heads.q), offset);
-    heads.k = rotated(attention, norm(attention.k_norm, heads.k), offset);
-    return heads;
-  };
   auto heads = attention.latent
       ? latent_heads(attention, weights, input, offset, context.dtype)
-      : plain();
+      : plain_heads(attention, weights, input, offset, context.dtype, shared);
+  if (own) {
+    *own = KeysAndValues{heads.k, heads.v};
+  }
   if (attention.growth_beta != 0) {
     heads.q = mx::astype(
         mx::multiply(heads.q, growth(attention, offset, length)),
@@ -265,6 +376,9 @@ mx::array attention_mixed(
   }
   if (heads.gate) {
     mixed = mx::multiply(mixed, mx::sigmoid(*heads.gate));
+  }
+  if (attention.gate) {
+    mixed = mx::multiply(mixed, head_gate(attention, weights, input));
   }
   return mx::flatten(mixed, 2, 3);
 }

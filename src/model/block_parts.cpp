@@ -22,6 +22,15 @@ mx::array normed(
     const std::optional<mx::array>& bias,
     const mx::array& x,
     mx::Dtype dtype) {
+  if (norm.heads > 0) {
+    auto own = norm;
+    own.heads = 0;
+    const auto ones = mx::ones({static_cast<int>(norm.size)}, mx::float32);
+    const auto y = mx::multiply(
+        normed(own, ones, std::nullopt, x, mx::float32),
+        mx::astype(stored, mx::float32));
+    return mx::astype(y, dtype);
+  }
   const auto weight = norm_weight(norm, stored);
   if (!norm.centered) {
     return ops::rms_norm(x, weight, norm.eps, dtype);
@@ -42,6 +51,10 @@ mx::array apply_norm(
     const BlockWeights& weights,
     const mx::array& x,
     mx::Dtype dtype) {
+  if (norm.bare) {
+    const auto ones = mx::ones({static_cast<int>(norm.size)}, mx::float32);
+    return normed(norm, ones, std::nullopt, x, dtype);
+  }
   return normed(
       norm,
       weights.norms.at(norm.path),

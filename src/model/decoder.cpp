@@ -5,32 +5,47 @@
 
 #include "core/error.h"
 #include "model/block_parts.h"
+#include "model/stream/columns.h"
+#include "model/stream/token_inputs.h"
 #include "ops/evaluated.h"
 
 namespace pennyweight {
 
 mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens) {
-  const auto x = weights.embedding.take(tokens, weights.rounded);
+  auto x = weights.embedding.take(tokens, weights.rounded);
+  if (weights.embedding_eps) {
+    x = ops::rms_norm(
+        x, mx::ones({x.shape(-1)}, mx::float32), *weights.embedding_eps);
+    mx::eval(x);
+  }
   return weights.embedding_scale == 1
       ? x
       : mx::multiply(x, mx::array(weights.embedding_scale));
 }
 
-mx::array run_block(
+namespace {
+
+// Of the residual stream, through the block's attention and MLP.
+mx::array run_parts(
     const BlockSpec& spec,
     const BlockWeights& weights,
-    const mx::array& x,
-    const ForwardContext& context) {
-  auto h = x;
+    const mx::array& residual,
+    const ForwardContext& context,
+    const std::optional<KeysAndValues>& shared,
+    std::optional<KeysAndValues>* own) {
+  auto h = residual;
   if (spec.attends) {
-    auto input = attention_input(spec, weights, x, context);
-    auto mixed = attention_mixed(spec, weights, input, context);
+    auto input = attention_input(spec, weights, residual, context);
+    auto mixed = attention_mixed(spec, weights, input, context, shared, own);
     if (spec.parallel) {
-      auto wide = mlp_wide(*spec.mlp, weights, input);
-      return parallel_output(spec, weights, x, mixed, wide);
+      auto wide = mlp_wide(
+          *spec.mlp,
+          weights,
+          spec.mlp_norm ? mlp_input(spec, weights, residual, context) : input);
+      return parallel_output(spec, weights, residual, mixed, wide);
     }
     auto scanned = side_scanned(spec, weights, input, context);
-    h = attention_output(spec, weights, x, mixed, scanned);
+    h = attention_output(spec, weights, residual, mixed, scanned);
   }
   if (!spec.has_mlp()) {
     return h;
@@ -40,6 +55,28 @@ mx::array run_block(
     wide = mlp_wide(*spec.mlp, weights, mlp_input(spec, weights, h, context));
   }
   return mlp_output(spec, weights, h, wide, context);
+}
+
+}  // namespace
+
+mx::array run_block(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  std::optional<KeysAndValues> own;
+  auto y = run_parts(
+      spec,
+      weights,
+      residual_of(spec, x),
+      context,
+      shared_keys(spec, x, context.dtype),
+      shares_keys(spec) ? &own : nullptr);
+  std::optional<mx::array> wide;
+  if (spec.token_gate) {
+    wide = token_wide(spec, weights, y, token_input_of(spec, x), context);
+  }
+  return with_given(spec, block_end(spec, weights, y, wide), x, own);
 }
 
 mx::array final_norm(
@@ -86,8 +123,12 @@ mx::array head_tile(
 mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
   auto tables = load_embedding_and_head(model, dtype);
   auto x = embed(tables, tokens);
+  const auto inputs = token_inputs(tables, tokens, x, dtype);
   ForwardContext context{.dtype = dtype};
   for (const BlockSpec& block : model.spec.blocks) {
+    if (block.token_gate) {
+      x = with_token_input(x, inputs.at(static_cast<size_t>(block.index)));
+    }
     x = run_block(block, load_block(model, block.index, dtype), x, context);
   }
   auto normal = final_norm(model.spec, tables, x, dtype);

@@ -21,6 +21,11 @@ struct BlockCache {
   int inputs_length = 0;
 };
 
+/// Of one block, ready for the queries: [batch, length, kv_heads, head_dim].
+struct KeysAndValues {
+  mx::array keys, values;
+};
+
 /// Everything in a forward pass but the weights. The residual stream is
 /// float32; norms read it so and give `dtype`, in which the matrices run.
 struct ForwardContext {
@@ -32,7 +37,8 @@ struct ForwardContext {
 /// tokens int32 [batch, length] to float32 [batch, length, hidden], evaluated.
 mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens);
 
-/// x float32 [batch, length, hidden] through one block, in the same shape.
+/// x float32 [batch, length, columns], which is hidden but for what stands
+/// beside the residual stream (model/stream/columns.h), through one block.
 mx::array run_block(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -43,13 +49,23 @@ mx::array run_block(
 /// read attention_input [batch, length, hidden], o reads attention_mixed of it
 /// [batch, length, heads * value size]; gate and up read mlp_input, down reads
 /// mlp_wide of it. All in context.dtype. In a parallel block the MLP reads
-/// attention_input.
+/// attention_input. x and residual are the residual stream alone.
 mx::array attention_input(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context);
+/// `shared`: of another block, where the queries read those (keys_of).
+/// `own`: gets the block's, unless it is null.
 mx::array attention_mixed(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& input,
+    const ForwardContext& context,
+    const std::optional<KeysAndValues>& shared = std::nullopt,
+    std::optional<KeysAndValues>* own = nullptr);
+/// The keys and values that attention_mixed makes of its input.
+KeysAndValues own_keys(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& input,
@@ -74,21 +90,34 @@ mx::array latent_input(
     int64_t part,
     const ForwardContext& context);
 
-/// Which experts take which tokens of mlp_input [tokens, hidden].
+/// What experts and their router read, of the residual stream x:
+/// mlp_input, unless they have norms of their own.
+mx::array experts_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context);
+mx::array router_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context);
+
+/// Which experts take which tokens of router_input [tokens, hidden].
 struct Routing {
   mx::array experts;  // uint32 [tokens, chosen]
   mx::array scores;   // float32 [tokens, chosen]
 };
 Routing
 route(const MoeSpec& spec, const BlockWeights& weights, const mx::array& input);
-/// What the experts read of mlp_input [tokens, hidden]: itself, or what
+/// What the experts read of experts_input [tokens, hidden]: itself, or what
 /// MoeSpec::latent_in makes of it.
 mx::array expert_source(
     const MoeSpec& spec,
     const BlockWeights& weights,
     const mx::array& input);
 /// The sum over the experts by their scores that MoeSpec::latent_out reads, of
-/// mlp_input [tokens, hidden], in its type.
+/// experts_input [tokens, hidden], in its type.
 mx::array expert_sum(
     const MoeSpec& spec,
     const BlockWeights& weights,
@@ -122,6 +151,21 @@ mx::array mlp_output(
     const mx::array& residual,
     const std::optional<mx::array>& wide,
     const ForwardContext& context);
+/// What the token gate's `out` reads, of the residual stream behind the MLP and
+/// the token's input.
+mx::array token_wide(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& input,
+    const ForwardContext& context);
+/// What the block gives of the residual stream behind the MLP; `wide` where it
+/// has a token gate.
+mx::array block_end(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const std::optional<mx::array>& wide);
 /// Both at once, of a parallel block.
 mx::array parallel_output(
     const BlockSpec& spec,

@@ -46,6 +46,9 @@ struct NormSpec {
   float offset = 0;
   bool centered = false;  // takes off the mean first: a layer norm
   bool bias = false;      // bias [size] is added
+  bool bare = false;      // has no weight: no module stands behind the path
+  /// Not 0: each head has a weight of its own, weight [heads, size].
+  int64_t heads = 0;
 };
 
 /// A tensor that is neither a matrix nor a norm.
@@ -53,6 +56,16 @@ struct ParameterSpec {
   std::string name;
   std::vector<int64_t> shape;
   bool keeps_type = false;  // mlx-lm's cast_predicate excepts it from casts
+};
+
+/// Chooses keys for latent attention (DeepSeek sparse attention). Up to `most`
+/// all are chosen, and it has no part in the result; longer texts are not run.
+struct IndexerSpec {
+  LinearSpec q;        // of the query latent
+  LinearSpec k;        // of what the attention reads
+  LinearSpec weights;  // the same
+  NormSpec k_norm;
+  int most = 0;
 };
 
 /// Queries, keys and values by way of a latent (multi-head latent attention,
@@ -72,6 +85,7 @@ struct LatentSpec {
   int nope_dim = 0;
   int rope_dim = 0;
   int value_dim = 0;
+  std::optional<IndexerSpec> indexer;
 };
 
 /// Linear attention by the gated delta rule (ops/gated_delta.h) behind a short
@@ -129,8 +143,10 @@ struct SideScanSpec {
 /// k and v [kv_heads * head_dim, in], o [in, heads * head_dim].
 struct AttentionSpec {
   LinearSpec q, k, v, o;
-  /// q, k and v above one another in one matrix, in place of them.
+  /// q, k and v above one another in one matrix, in place of them; or, by
+  /// group, each key head's queries, its key and its value in turn.
   std::optional<LinearSpec> qkv;
+  bool by_group = false;
   /// In place of all but o.
   std::optional<DeltaSpec> delta;
   std::optional<ShortConvSpec> short_conv;  // likewise
@@ -138,11 +154,17 @@ struct AttentionSpec {
   /// q gives each head's gate behind its query; the head's result is
   /// multiplied by the gate's sigmoid.
   bool gated = false;
+  /// Or a matrix of its own gives the gates, [heads * head_dim, in], or one for
+  /// each head, [heads, in]: the result is multiplied by their sigmoid or
+  /// softplus.
+  std::optional<LinearSpec> gate;
+  bool softplus_gate = false;
   /// In place of q, k and v, but for q where it has no q_a.
   std::optional<LatentSpec> latent;
   // Before the rope: over head_dim, or over all heads together where the
   // norm is that wide.
   std::optional<NormSpec> q_norm, k_norm;
+  bool norms_behind_rope = false;  // instead
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
@@ -158,24 +180,44 @@ struct AttentionSpec {
   bool wide_scores = false;
   /// One more score a head, whose value is nothing.
   std::optional<ParameterSpec> sinks;  // [heads]
+  /// Values are what k gives, before the keys' norm: there is no v.
+  bool keys_as_values = false;
+  std::optional<float> value_eps;  // values are normed, without a weight
+  /// The block whose keys and values the queries read, kv_heads of them and
+  /// ready: there is neither k nor v. -1: the block's own.
+  int keys_of = -1;
 };
 
-/// gelu is the one with tanh; clipped is gpt_oss's
-/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7. relu2 is
-/// max(x, 0)^2, of MLPs without a gate.
-enum class Activation { silu, gelu, clipped, relu2 };
+/// Keys and values that blocks behind their own read: columns [keys of all
+/// heads, values of all heads] beside the residual stream.
+struct SharedKeys {
+  int block = 0;  // whose they are
+  int kv_heads = 0;
+  int head_dim = 0;
 
-/// down(activation(gate(x)) * up(x)); or, with relu2, down(activation(up(x))),
-/// and there is no gate.
+  int columns() const {
+    return 2 * kv_heads * head_dim;
+  }
+};
+
+/// gelu is the one with tanh, gelu_erf the exact one; clipped is gpt_oss's
+/// (up + 1) * gate * sigmoid(1.702 gate), both clipped at 7. Of MLPs without a
+/// gate alone: relu2 is relu(x)^2, xielu Apertus' (arXiv 2411.13010).
+enum class Activation { silu, gelu, gelu_erf, clipped, relu2, xielu };
+
+/// Of xielu: ParameterSpecs of no dimensions.
+struct XieluSpec {
+  ParameterSpec alpha_p, alpha_n, beta, eps;
+};
+
+/// down(activation(gate(x)) * up(x)), or down(activation(up(x))).
 struct MlpSpec {
   LinearSpec gate, up, down;
   /// gate and up above one another in one matrix, in place of them.
   std::optional<LinearSpec> gate_up{};
   Activation activation = Activation::silu;
-
-  bool gated() const {
-    return activation != Activation::relu2;
-  }
+  bool gated = true;
+  std::optional<XieluSpec> xielu{};
 };
 
 /// A mixture of experts: each token goes through the `chosen` experts that
@@ -185,6 +227,9 @@ struct MoeSpec {
     softmax,         // of all; then the highest
     chosen_softmax,  // of the highest
     sigmoid,
+    /// One expert after the other, by the softmax of those near it (phimoe,
+    /// arXiv 2409.12136): within 2 jitter of the highest, relative to it.
+    sparse_mixer,
   };
 
   LinearSpec router;  // [experts, in]
@@ -195,6 +240,7 @@ struct MoeSpec {
   bool normalize = false;   // the chosen scores add up to 1
   float normalize_eps = 0;  // is added to their sum first
   float scale = 1;          // of the scores, at last
+  float jitter = 0;         // of sparse_mixer
   /// Added to the scores for the choice alone.
   std::optional<ParameterSpec> correction;  // [experts]
   /// Experts in equal groups, of which only the best may be chosen from: by
@@ -207,12 +253,30 @@ struct MoeSpec {
   std::optional<LinearSpec> latent_in, latent_out;
   /// BlockSpec::mlp's result is multiplied by the sigmoid of this [1, in].
   std::optional<LinearSpec> shared_gate;
+  /// What the experts read, in place of BlockSpec::mlp_norm's, and norms of
+  /// what they and what the MLP beside them give.
+  std::optional<NormSpec> norm, post, mlp_post;
+  /// The router reads the residual stream, normed by this / sqrt(hidden) with
+  /// `router_eps`, in place of what the MLP reads.
+  std::optional<ParameterSpec> router_scale;  // [hidden]
+  float router_eps = 0;
+  /// Multiplies the scores of each expert, at last.
+  std::optional<ParameterSpec> expert_scale;  // [experts]
+};
+
+/// What a token brings to a block by itself (TokenInputsSpec):
+/// x += post(out(gelu(gate(x)) * input)).
+struct TokenGateSpec {
+  LinearSpec gate;  // [size, hidden]
+  LinearSpec out;   // [hidden, size]
+  NormSpec post;
 };
 
 /// h = x + r post(attention(norm(x))), then likewise with the MLP; norms that
 /// are absent leave what they get. The MLP's part is that of `mlp` and that
-/// of `moe`; where neither is there, the block is its attention alone. A
-/// parallel block has one norm, and adds both parts to x.
+/// of `moe`; where neither is there, the block is its attention alone. In a
+/// parallel block both read x, by one norm if it has no mlp_norm, and both are
+/// added to x.
 struct BlockSpec {
   int index = 0;
   std::string path;
@@ -227,6 +291,13 @@ struct BlockSpec {
   /// mlx-lm keeps a float16 residual stream within its range.
   bool clips_residual = false;
   bool parallel = false;
+  /// Behind the MLP.
+  std::optional<TokenGateSpec> token_gate;
+  /// Multiplies what the block gives.
+  std::optional<ParameterSpec> scalar;  // [1]
+  /// What stands beside the residual stream in what the block reads, and in
+  /// what it gives (model/stream/columns.h).
+  std::vector<SharedKeys> reads, gives;
 
   bool has_mlp() const {
     return mlp || moe;
@@ -249,7 +320,8 @@ struct TensorSource {
   bool transposed = false;  // the last two axes, at last
   /// Bytes [..., groups, 16] are seen as words [..., groups * 4] first.
   bool words = false;
-  float add = 0;  // to each value, rounded to its type
+  bool squeezed = false;  // [1] becomes a scalar
+  float add = 0;          // to each value, rounded to its type
   /// Each value is multiplied by it; or each row by the factor of the rows it
   /// is among. Factors, and products of `times` and them, and what they give
   /// are rounded to the tensor's type.
@@ -271,7 +343,8 @@ struct TensorSource {
   /// Rows are the checkpoint's, but for their name and a common factor.
   bool keeps_rows() const {
     return count == 0 && split == 0 && first == 0 && end == 0 && step == 1 &&
-        !transposed && !words && add == 0 && !width_first && row_times.empty();
+        !transposed && !words && !squeezed && add == 0 && !width_first &&
+        row_times.empty();
   }
   /// Only the name is another.
   bool renames() const {
@@ -282,14 +355,33 @@ struct TensorSource {
   }
 };
 
+/// What a token brings to each block, [blocks, size] (Gemma's per-layer
+/// embeddings): (norm(projection(x) * projection_scale) + table[token] *
+/// table_scale) * scale, x being the token's embedding.
+struct TokenInputsSpec {
+  std::string table;  // weight [vocab, blocks * size]
+  int64_t vocab = 0;
+  int64_t size = 0;
+  float table_scale = 1;
+  LinearSpec projection;  // [blocks * size, hidden]
+  float projection_scale = 1;
+  NormSpec norm;  // over size
+  float scale = 1;
+};
+
 struct DecoderSpec {
   std::string family;  // config.json's model_type
   int64_t hidden = 0;
   int64_t vocab = 0;
   std::string embedding;  // module path; weight [vocab, hidden]
   float embedding_scale = 1;
+  /// Embeddings are normed by an RMS norm of this eps without a weight.
+  std::optional<float> embedding_eps;
+  /// mlx-lm holds it in the type that the model runs in.
+  bool embedding_scale_in_type = false;
   float logit_scale = 1;
   float logit_cap = 0;  // logits become cap * tanh(logit / cap); 0: they stay
+  std::optional<TokenInputsSpec> token_inputs;
   std::vector<BlockSpec> blocks;
   NormSpec final_norm;
   std::optional<LinearSpec> head;  // absent: the embedding is the head too
@@ -347,8 +439,11 @@ enum class BlockInput {
   scanned,      // what a scan beside it gives
   mlp,          // the normed residual stream; of an expert its tokens'
   latent,       // of an expert its tokens', by way of MoeSpec::latent_in
+  router,       // the residual stream, normed for a router alone
   wide,         // the activated product of gate and up
   summed,       // the experts' sum, which MoeSpec::latent_out reads
+  token,        // the residual stream behind the MLP
+  token_wide,   // what the token brings, gated
 };
 
 /// A matrix, in the order of the forward pass.
@@ -403,35 +498,10 @@ std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block);
 /// they read: inputs of one step do not depend on that step's linears.
 std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block);
 
-/// What can take over a scale of the input channels of `linears`: dividing
-/// the previous op's output channel by what its input channels are multiplied
-/// by leaves the model's function as it was.
-struct ScaleGroup {
-  enum class Previous {
-    norm,    // weight[c] /= s[c]
-    linear,  // weight[c, :] and bias[c] /= s[c]
-  };
-
-  Previous kind = Previous::norm;
-  std::string previous;
-  float offset = 0;   // of the norm
-  bool bias = false;  // of the norm
-  std::vector<std::string> linears;
-  int64_t channels = 0;  // input channels of the linears
-  /// The output channel of `previous` that feeds each input channel; empty:
-  /// they are the same. Where one feeds several (v_proj to o_proj of grouped
-  /// queries), their scales must be equal.
-  std::vector<int32_t> from;
-  int64_t outputs = 0;  // of `previous`
-  /// Output channels are divided by the scales to this power: 0.5 where what
-  /// they give is squared.
-  float power = 1;
-};
-
-std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block);
-
-/// All norms, in the order of the forward pass.
+/// All norms that have a weight, in the order of the forward pass.
 std::vector<NormSpec> list_norms(const BlockSpec& block);
+/// Those outside the blocks.
+std::vector<NormSpec> list_outer_norms(const DecoderSpec& spec);
 
 /// All that is neither a matrix nor a norm.
 std::vector<ParameterSpec> list_parameters(const BlockSpec& block);

@@ -48,21 +48,27 @@ class Picked {
   std::optional<mx::array> all_;
 };
 
+// What is left of a scale that is held in `dtype`.
+float in_type(float scale, mx::Dtype dtype) {
+  return mx::astype(mx::astype(mx::array(scale), dtype), mx::float32)
+      .item<float>();
+}
+
 /// f(first, count, rows) for pieces of the table in which tokens stand: pairs
 /// of a token's place and its row from `first` on. A file's pages are mapped by
-/// the megabyte, so that rows that are picked from all of it would map it all.
+/// the megabyte, so that rows that are picked from all of it would map it all;
+/// where pieces are of one row, each is given back before the next.
 template <class F>
-void each_piece(const mx::array& tokens, int vocab, F&& f) {
+void each_piece(const mx::array& tokens, int vocab, int most, F&& f) {
   auto at = evaluated(mx::contiguous(tokens));
   std::map<int, std::vector<std::pair<size_t, size_t>>> pieces;
   for (size_t i = 0; i < at.size(); ++i) {
     const int token = at.data<int32_t>()[i];
-    pieces[token / kTableRows].emplace_back(
-        i, static_cast<size_t>(token % kTableRows));
+    pieces[token / most].emplace_back(i, static_cast<size_t>(token % most));
   }
   for (const auto& [piece, rows] : pieces) {
-    const int first = piece * kTableRows;
-    f(first, std::min(kTableRows, vocab - first), rows);
+    const int first = piece * most;
+    f(first, std::min(most, vocab - first), rows);
   }
 }
 
@@ -75,9 +81,12 @@ VocabTable::VocabTable(
     : model_(&model),
       path_(path),
       dtype_(dtype),
-      vocab_(model.tensors.info(path + ".weight").shape.at(0)) {
+      vocab_(model.tensors.info(path + ".weight").shape.at(0)),
+      width_(0) {
+  width_ = model.tensors.info(path + ".weight").shape.at(1);
   if (const auto it = model.quantized.find(path); it != model.quantized.end()) {
     spec_ = it->second;
+    width_ = width_ * 32 / spec_->bits;  // of packed words
   }
   if (model.tensors.contains(path + ".bias")) {
     bias_ = load_as(model, path + ".bias", dtype);
@@ -87,6 +96,12 @@ VocabTable::VocabTable(
 VocabTable VocabTable::with_packed(ops::QuantizedWeight weight) const {
   auto table = *this;
   table.packed_ = std::move(weight);
+  return table;
+}
+
+VocabTable VocabTable::by_rows() const {
+  auto table = *this;
+  table.piece_ = 1;
   return table;
 }
 
@@ -147,14 +162,15 @@ LinearWeights VocabTable::dense_rows(int first, int count) const {
 ops::QuantizedWeight VocabTable::packed_at(const mx::array& tokens) const {
   Picked codes(tokens.size()), scales(tokens.size()), biases(tokens.size());
   std::optional<ops::QuantizedWeight> form;
-  each_piece(tokens, vocab_, [&](int first, int count, const auto& rows) {
-    form = packed_rows(first, count);
-    codes.add(form->codes, rows);
-    scales.add(form->scales, rows);
-    if (form->biases) {
-      biases.add(*form->biases, rows);
-    }
-  });
+  each_piece(
+      tokens, vocab_, piece_, [&](int first, int count, const auto& rows) {
+        form = packed_rows(first, count);
+        codes.add(form->codes, rows);
+        scales.add(form->scales, rows);
+        if (form->biases) {
+          biases.add(*form->biases, rows);
+        }
+      });
   form->codes = codes.all();
   form->scales = scales.all();
   if (form->biases) {
@@ -170,9 +186,10 @@ mx::array VocabTable::take(const mx::array& tokens, bool rounded) const {
     dense = ops::dequantize(packed_at(flat), rounded ? dtype_ : mx::float32);
   } else {
     Picked picked(flat.size());
-    each_piece(flat, vocab_, [&](int first, int count, const auto& rows) {
-      picked.add(model_->load_rows(path_ + ".weight", first, count), rows);
-    });
+    each_piece(
+        flat, vocab_, piece_, [&](int first, int count, const auto& rows) {
+          picked.add(model_->load_rows(path_ + ".weight", first, count), rows);
+        });
     dense = mx::astype(picked.all(), dtype_);
   }
   auto shape = tokens.shape();
@@ -193,20 +210,42 @@ ops::Head VocabTable::head(const mx::array& x, float cap) const {
       cap};
 }
 
+VocabTable& EmbeddingAndHead::table(const std::string& path) {
+  if (token && path == token->table.path()) {
+    return token->table;
+  }
+  if (token && path == token->projection.path()) {
+    return token->projection;
+  }
+  return path == embedding.path() ? embedding : head;
+}
+
 EmbeddingAndHead load_embedding_and_head(const Model& model, mx::Dtype dtype) {
-  VocabTable embedding(model, model.spec.embedding, dtype);
+  const DecoderSpec& spec = model.spec;
+  VocabTable embedding(model, spec.embedding, dtype);
   std::optional<mx::array> bias;
-  if (model.spec.final_norm.bias) {
-    bias = load_as(model, model.spec.final_norm.path + ".bias", dtype);
+  if (spec.final_norm.bias) {
+    bias = load_as(model, spec.final_norm.path + ".bias", dtype);
+  }
+  std::optional<TokenTables> token;
+  if (const auto& own = spec.token_inputs) {
+    token.emplace(TokenTables{
+        *own,
+        VocabTable(model, own->table, dtype).by_rows(),
+        VocabTable(model, own->projection.path, dtype),
+        load_as(model, own->norm.path + ".weight", dtype)});
   }
   return {
       embedding,
-      load_as(model, model.spec.final_norm.path + ".weight", dtype),
+      load_as(model, spec.final_norm.path + ".weight", dtype),
       std::move(bias),
-      model.spec.head ? VocabTable(model, model.spec.head->path, dtype)
-                      : embedding,
-      model.spec.embedding_scale,
-      model.spec.logit_cap};
+      spec.head ? VocabTable(model, spec.head->path, dtype) : embedding,
+      spec.embedding_scale_in_type ? in_type(spec.embedding_scale, dtype)
+                                   : spec.embedding_scale,
+      spec.embedding_eps,
+      spec.logit_cap,
+      false,
+      std::move(token)};
 }
 
 }  // namespace pennyweight

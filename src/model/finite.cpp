@@ -69,7 +69,9 @@ void require_finite_vectors(const Model& model) {
       require_named(parameter.name);
     }
   }
-  require_norm(model.spec.final_norm);
+  for (const NormSpec& norm : list_outer_norms(model.spec)) {
+    require_norm(norm);
+  }
 }
 
 void require_finite(const BlockWeights& weights) {
@@ -87,6 +89,10 @@ void require_finite(const Model& model, const EmbeddingAndHead& weights) {
   require_table(weights.embedding);
   if (model.spec.head) {
     require_table(weights.head);
+  }
+  if (weights.token) {
+    require_table(weights.token->table);
+    require_table(weights.token->projection);
   }
 }
 

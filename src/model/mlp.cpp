@@ -1,6 +1,7 @@
 #include <mlx/ops.h>
 
 #include <array>
+#include <cmath>
 
 #include "model/block_parts.h"
 #include "ops/expert_linear.h"
@@ -13,15 +14,38 @@ namespace {
 mx::array
 activated(Activation activation, const mx::array& gate, const mx::array& up) {
   switch (activation) {
-    case Activation::silu:
-      return ops::swiglu(gate, up);
     case Activation::gelu:
       return ops::geglu(gate, up);
+    case Activation::gelu_erf:
+      return ops::gelu_erf_glu(gate, up);
     case Activation::clipped:
-    case Activation::relu2:
-      break;
+      return ops::clipped_glu(gate, up);
+    default:
+      return ops::swiglu(gate, up);
   }
-  return ops::clipped_glu(gate, up);
+}
+
+// Of an MLP without a gate, in x's type.
+mx::array
+curved(const MlpSpec& spec, const BlockWeights& weights, const mx::array& x) {
+  const auto parameter = [&](const ParameterSpec& own) {
+    return weights.parameters.at(own.name);
+  };
+  switch (spec.activation) {
+    case Activation::relu2:
+      return ops::relu2(x);
+    case Activation::gelu_erf:
+      return ops::gelu_erf(x);
+    case Activation::xielu:
+      return ops::xielu(
+          x,
+          parameter(spec.xielu->alpha_p),
+          parameter(spec.xielu->alpha_n),
+          parameter(spec.xielu->beta),
+          parameter(spec.xielu->eps));
+    default:
+      return ops::gelu(x);
+  }
 }
 
 std::vector<ops::ExpertWeight> stack_of(
@@ -103,8 +127,8 @@ void see_experts(
 mx::array mix_experts(
     const MoeSpec& spec,
     const BlockWeights& weights,
-    const mx::array& input) {
-  auto routing = route(spec, weights, input);
+    const mx::array& input,
+    const Routing& routing) {
   auto flat = mx::flatten(routing.experts);
   const auto slot = mx::argsort(flat);
   const ops::RowOrder order{
@@ -112,7 +136,7 @@ mx::array mix_experts(
   auto expert = mx::take(flat, slot);
   auto x = ops::rows_of_slots(expert_source(spec, weights, input), order);
   std::optional<mx::array> gate;
-  if (spec.experts.gated()) {
+  if (spec.experts.gated) {
     gate = apply_stack(weights, spec.experts.gate, x, expert);
   }
   auto up = apply_stack(weights, spec.experts.up, x, expert);
@@ -145,17 +169,65 @@ mx::array mlp_wide(
   const auto wide = [&](const mx::array& gate, const mx::array& up) {
     return seen(activated(spec.activation, gate, up));
   };
-  if (!spec.gated()) {
-    return seen(ops::relu2(weights.linears.at(spec.up.path)(input)));
-  }
   if (spec.gate_up) {
     auto both = weights.linears.at(spec.gate_up->path)(input);
     const int half = both.shape(-1) / 2;
     return wide(last_axis(both, 0, half), last_axis(both, half, 2 * half));
   }
+  if (!spec.gated) {
+    return seen(curved(spec, weights, weights.linears.at(spec.up.path)(input)));
+  }
   // What sees them is told of the gate first.
   const auto gate = weights.linears.at(spec.gate.path)(input);
   return wide(gate, weights.linears.at(spec.up.path)(input));
+}
+
+namespace {
+
+Routing mix_sparsely(const MoeSpec& spec, const mx::array& logits) {
+  const mx::array none(-INFINITY);
+  std::vector<mx::array> experts, scores;
+  auto masked = logits;
+  for (int i = 0; i < spec.chosen; ++i) {
+    const auto top = mx::max(masked, -1, true);
+    const auto expert = mx::stop_gradient(mx::argmax(masked, -1, true));
+    const auto far = mx::divide(
+        mx::subtract(top, logits), mx::maximum(mx::abs(logits), top));
+    const auto band =
+        mx::where(mx::greater(far, mx::array(2 * spec.jitter)), none, masked);
+    scores.push_back(
+        mx::take_along_axis(mx::softmax(band, -1, true), expert, -1));
+    experts.push_back(expert);
+    masked = mx::put_along_axis(masked, expert, none, -1);
+  }
+  return {mx::concatenate(experts, -1), mx::concatenate(scores, -1)};
+}
+
+}  // namespace
+mx::array experts_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  return spec.moe->norm ? normed(*spec.moe->norm, weights, x, context.dtype)
+                        : mlp_input(spec, weights, x, context);
+}
+
+mx::array router_input(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& x,
+    const ForwardContext& context) {
+  const auto& scale = spec.moe->router_scale;
+  if (!scale) {
+    return mlp_input(spec, weights, x, context);
+  }
+  const float root = 1 / std::sqrt(static_cast<float>(x.shape(-1)));
+  return ops::rms_norm(
+      x,
+      mx::multiply(weights.parameters.at(scale->name), mx::array(root)),
+      spec.moe->router_eps,
+      context.dtype);
 }
 
 Routing route(
@@ -168,6 +240,9 @@ Routing route(
     weights.see(
         "the output of " + spec.router.path,
         mx::maximum(logits, mx::array(0.0f)));
+  }
+  if (spec.scores == MoeSpec::Scores::sparse_mixer) {
+    return mix_sparsely(spec, logits);
   }
   const auto all = spec.scores == MoeSpec::Scores::softmax
       ? mx::softmax(logits, -1, true)
@@ -199,6 +274,11 @@ Routing route(
   if (spec.scale != 1) {
     scores = mx::multiply(scores, mx::array(spec.scale));
   }
+  if (spec.expert_scale) {
+    scores = mx::multiply(
+        scores,
+        mx::take(weights.parameters.at(spec.expert_scale->name), experts));
+  }
   return {experts, scores};
 }
 
@@ -214,7 +294,9 @@ mx::array expert_sum(
     const MoeSpec& spec,
     const BlockWeights& weights,
     const mx::array& input) {
-  return mx::astype(mix_experts(spec, weights, input), input.dtype());
+  return mx::astype(
+      mix_experts(spec, weights, input, route(spec, weights, input)),
+      input.dtype());
 }
 
 mx::array expert_wide(
@@ -225,7 +307,7 @@ mx::array expert_wide(
   const auto apply = [&](const LinearSpec& linear) {
     return weights.linears.at(part_path(linear.path, expert))(rows);
   };
-  if (!spec.experts.gated()) {
+  if (!spec.experts.gated) {
     return ops::relu2(apply(spec.experts.up));
   }
   return activated(
@@ -248,19 +330,27 @@ mx::array mlp_output(
               spec, spec.mlp_post, weights, residual, down(*wide, mx::float32));
     return held_residual(spec, weights, spec.mlp->down.path, x);
   }
-  auto input = mlp_input(spec, weights, residual, context);
-  const auto tokens = mx::flatten(input, 0, 1);
-  auto part = spec.moe->latent_out
-      ? weights.linears.at(spec.moe->latent_out->path)(
-            expert_sum(*spec.moe, weights, tokens), mx::float32)
-      : mix_experts(*spec.moe, weights, tokens);
+  const MoeSpec& moe = *spec.moe;
+  const auto rows = [](const mx::array& x) { return mx::flatten(x, 0, 1); };
+  const auto input = experts_input(spec, weights, residual, context);
+  const auto read = rows(router_input(spec, weights, residual, context));
+  auto part = moe.latent_out
+      ? weights.linears.at(moe.latent_out->path)(
+            expert_sum(moe, weights, rows(input)), mx::float32)
+      : mix_experts(moe, weights, rows(input), route(moe, weights, read));
   part = mx::reshape(part, residual.shape());
+  if (moe.post) {
+    part = normed(*moe.post, weights, part, mx::float32);
+  }
   if (spec.mlp) {
     auto shared = weights.linears.at(spec.mlp->down.path)(*wide, mx::float32);
-    if (const auto& gate = spec.moe->shared_gate) {
+    if (const auto& gate = moe.shared_gate) {
       shared = mx::multiply(
           shared,
           mx::sigmoid(weights.linears.at(gate->path)(input, mx::float32)));
+    }
+    if (moe.mlp_post) {
+      shared = normed(*moe.mlp_post, weights, shared, mx::float32);
     }
     part = mx::add(part, shared);
   }
@@ -270,6 +360,42 @@ mx::array mlp_output(
       weights,
       "the experts of " + spec.path,
       add_part(spec, spec.mlp_post, weights, residual, part));
+}
+
+mx::array token_wide(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const mx::array& input,
+    const ForwardContext& context) {
+  const auto& linear = weights.linears.at(spec.token_gate->gate.path);
+  // Dense, or what serves the product, and so its bits, would depend on what
+  // stands beside the stream.
+  const auto dense = [&](const mx::array& x) {
+    return mx::contiguous(mx::astype(x, context.dtype));
+  };
+  return ops::geglu(linear(dense(residual)), dense(input));
+}
+
+mx::array block_end(
+    const BlockSpec& spec,
+    const BlockWeights& weights,
+    const mx::array& residual,
+    const std::optional<mx::array>& wide) {
+  auto x = residual;
+  if (const auto& token = spec.token_gate) {
+    x = add_part(
+        spec,
+        token->post,
+        weights,
+        x,
+        weights.linears.at(token->out.path)(*wide, mx::float32));
+  }
+  if (spec.scalar) {
+    x = mx::multiply(x, weights.parameters.at(spec.scalar->name));
+  }
+  const bool changed = spec.token_gate || spec.scalar;
+  return changed ? held_residual(spec, weights, spec.path, x) : x;
 }
 
 mx::array parallel_output(

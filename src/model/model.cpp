@@ -1,5 +1,7 @@
 #include "model/model.h"
 
+#include <mlx/ops.h>
+
 #include <algorithm>
 #include <set>
 
@@ -13,8 +15,6 @@
 namespace pennyweight {
 
 namespace {
-
-constexpr const char* kSuffixes[] = {".weight", ".bias", ".scales", ".biases"};
 
 bool is_float(mx::Dtype dtype) {
   return dtype == mx::float32 || dtype == mx::bfloat16 || dtype == mx::float16;
@@ -88,6 +88,10 @@ class Claims {
       }
     }
     return "";
+  }
+
+  bool is_claimed(const std::string& name) const {
+    return claimed_.contains(name);
   }
 
   // What nobody asks for, though it is there.
@@ -220,7 +224,11 @@ void claim_module(
 }
 
 void claim_norm(Claims& claims, const NormSpec& norm) {
-  claims.claim_float(norm.path + ".weight", {norm.size});
+  std::vector<int64_t> shape{norm.size};
+  if (norm.heads > 0) {
+    shape.insert(shape.begin(), norm.heads);
+  }
+  claims.claim_float(norm.path + ".weight", shape);
   if (norm.bias) {
     claims.claim_float(norm.path + ".bias", {norm.size});
   }
@@ -229,6 +237,24 @@ void claim_norm(Claims& claims, const NormSpec& norm) {
 }  // namespace
 
 namespace {
+
+// Some quantizers write a bias for each linear, of zeros where there was none.
+void drop_zero_biases(const Claims& claims, Model& model) {
+  if (!model.checkpoint.packed()) {
+    return;
+  }
+  for (const auto& [name, info] : model.tensors.all()) {
+    if (!name.ends_with(".bias") || claims.is_claimed(name) ||
+        !claims.is_claimed(module_of(name) + ".weight") ||
+        info.shape.size() != 1 || !is_float(info.dtype)) {
+      continue;
+    }
+    if (mx::all(mx::equal(model.load(name), mx::array(0, info.dtype)))
+            .item<bool>()) {
+      model.spec.dropped.push_back(name);
+    }
+  }
+}
 
 // What mlx-lm drops is left out of an output, and said; a dropped head is said
 // where that was decided. What is carried over is said with its count.
@@ -288,7 +314,10 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
       claims.claim_float(parameter.name, parameter.shape);
     }
   }
-  claim_norm(claims, model.spec.final_norm);
+  for (const NormSpec& norm : list_outer_norms(model.spec)) {
+    claim_norm(claims, norm);
+  }
+  drop_zero_biases(claims, model);
   leave_dropped(claims, model);
   claims.finish();
   model.dtype = claims.main_dtype();
@@ -367,55 +396,6 @@ Model open_model(const fs::path& folder, const std::string& assumed) {
   auto model = claim_all(std::move(checkpoint), std::move(spec));
   require_finite_vectors(model);
   return model;
-}
-
-ModuleSize module_size(const Model& model, const std::string& path) {
-  ModuleSize size;
-  auto packed = model.quantized.find(path);
-  for (const char* suffix : kSuffixes) {
-    std::string name = path + suffix;
-    if (!model.tensors.contains(name)) {
-      continue;
-    }
-    const auto& info = model.tensors.info(name);
-    size.bytes += static_cast<int64_t>(info.bytes);
-    int64_t items = static_cast<int64_t>(info.bytes) / size_of(info.dtype);
-    if (packed == model.quantized.end()) {
-      size.parameters += items;
-    } else if (suffix == std::string(".weight")) {
-      size.parameters += items * 32 / packed->second.bits;
-    } else if (suffix == std::string(".bias")) {
-      size.parameters += items;
-    }
-  }
-  return size;
-}
-
-ModelSize model_size(const Model& model) {
-  ModelSize total;
-  auto add = [&](const std::string& path) {
-    auto size = module_size(model, path);
-    total.bytes += size.bytes;
-    total.parameters += size.parameters;
-  };
-  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
-    add(module.path);
-  }
-  for (const BlockSpec& block : model.spec.blocks) {
-    for (const NormSpec& norm : list_norms(block)) {
-      add(norm.path);
-    }
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      const auto& info = model.tensors.info(parameter.name);
-      total.bytes += static_cast<int64_t>(info.bytes);
-      total.parameters +=
-          static_cast<int64_t>(info.bytes) / size_of(info.dtype);
-    }
-  }
-  add(model.spec.final_norm.path);
-  total.bits_per_weight =
-      8.0 * static_cast<double>(total.bytes) / total.parameters;
-  return total;
 }
 
 }  // namespace pennyweight

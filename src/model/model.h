@@ -52,7 +52,8 @@ struct Model {
 /// keys are this model's. An output is then of the assumed type.
 Model open_model(const fs::path& folder, const std::string& assumed = "");
 
-/// What a module's tensors take up.
+/// What a module's tensors take up in the files, where a matrix that comes
+/// packed is smaller than what it expands to.
 struct ModuleSize {
   int64_t bytes = 0;       // all tensors, scales and biases included
   int64_t parameters = 0;  // as if not quantized

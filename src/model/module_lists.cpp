@@ -68,8 +68,15 @@ class Lister {
       add(*attention.qkv, BlockInput::attention, normed);
     } else {
       add(attention.q, BlockInput::attention, normed);
-      add(attention.k, BlockInput::attention, normed);
-      add(attention.v, BlockInput::attention, normed);
+      if (attention.keys_of < 0) {
+        add(attention.k, BlockInput::attention, normed);
+      }
+      if (attention.keys_of < 0 && !attention.keys_as_values) {
+        add(attention.v, BlockInput::attention, normed);
+      }
+    }
+    if (attention.gate) {
+      add(*attention.gate, BlockInput::attention, normed);
     }
     if (block_.side_scan) {
       add(block_.side_scan->scan.in, BlockInput::attention, normed);
@@ -86,9 +93,10 @@ class Lister {
   void add_mlp() {
     const std::string normed = block_.path + ".mlp";
     if (block_.moe) {
+      const bool own = block_.moe->router_scale.has_value();
       add(block_.moe->router,
-          BlockInput::mlp,
-          normed,
+          own ? BlockInput::router : BlockInput::mlp,
+          own ? block_.path + ".router" : normed,
           ModuleSpec::Kind::router);
       if (block_.moe->shared_gate) {
         add(*block_.moe->shared_gate,
@@ -105,10 +113,11 @@ class Lister {
     }
     if (block_.mlp) {
       role_ = dense;
+      const bool shares = block_.parallel && !block_.mlp_norm;
       add_wide(
           *block_.mlp,
-          block_.parallel ? BlockInput::attention : BlockInput::mlp,
-          block_.parallel ? block_.path + ".self_attn" : normed);
+          shares ? BlockInput::attention : BlockInput::mlp,
+          shares ? block_.path + ".self_attn" : normed);
     }
     if (block_.moe) {
       add_experts(
@@ -130,6 +139,10 @@ class Lister {
         add(*out, BlockInput::summed, out->path);
       }
     }
+    if (const auto& token = block_.token_gate) {
+      add(token->gate, BlockInput::token, token->gate.path);
+      add(token->out, BlockInput::token_wide, token->out.path);
+    }
   }
 
   std::vector<ModuleSpec> modules;
@@ -142,8 +155,20 @@ class Lister {
       add(block_.attention.q, BlockInput::attention, normed);
     }
     add(latent.kv_a, BlockInput::attention, normed);
+    // As of routers, their few weights decide much: they get 8 bits.
+    const auto decides = ModuleSpec::Kind::router;
+    if (latent.indexer) {
+      add(latent.indexer->k, BlockInput::attention, normed, decides);
+      add(latent.indexer->weights, BlockInput::attention, normed, decides);
+    }
     if (latent.q_b) {
       add(*latent.q_b, BlockInput::query_latent, latent.q_b->path);
+    }
+    if (latent.indexer) {
+      add(latent.indexer->q,
+          BlockInput::query_latent,
+          latent.q_b->path,
+          decides);
     }
     if (latent.kv_b) {
       add(*latent.kv_b, BlockInput::value_latent, latent.kv_b->path);
@@ -162,7 +187,7 @@ class Lister {
     if (mlp.gate_up) {
       add(*mlp.gate_up, input, normed);
     } else {
-      if (mlp.gated()) {
+      if (mlp.gated) {
         add(mlp.gate, input, normed);
       }
       add(mlp.up, input, normed);
@@ -175,7 +200,7 @@ class Lister {
     if (input == BlockInput::wide) {
       stacks.add(experts.down, input, "");
     } else {
-      if (experts.gated()) {
+      if (experts.gated) {
         stacks.add(experts.gate, input, "");
       }
       stacks.add(experts.up, input, "");
@@ -230,6 +255,21 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
        .input_id = spec.head ? "" : spec.final_norm.path,
        .tied = !spec.head,
        .stored = spec.embedding});
+  if (const auto& token = spec.token_inputs) {
+    modules.push_back(
+        {.path = token->table,
+         .kind = ModuleSpec::Kind::embedding,
+         .out = token->vocab,
+         .in = token->projection.out,
+         .input_id = "",
+         .stored = token->table});
+    modules.push_back(
+        {.path = token->projection.path,
+         .out = token->projection.out,
+         .in = token->projection.in,
+         .input_id = spec.embedding,
+         .stored = token->projection.path});
+  }
   for (const BlockSpec& block : spec.blocks) {
     auto inner = list_modules(block);
     modules.insert(modules.end(), inner.begin(), inner.end());
@@ -282,6 +322,9 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
     }
   }
   if (block.parallel) {
+    if (block.mlp_norm) {
+      steps.front().push_back(BlockInput::mlp);
+    }
     steps.push_back({BlockInput::mixed, BlockInput::wide});
     return steps;
   }
@@ -292,13 +335,17 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
   if (block.has_mlp()) {
     add_mlp();
   }
+  if (block.token_gate) {
+    steps.push_back({BlockInput::token});
+    steps.push_back({BlockInput::token_wide});
+  }
   return steps;
 }
 
 std::vector<NormSpec> list_norms(const BlockSpec& block) {
   std::vector<NormSpec> norms;
   const auto add = [&](const std::optional<NormSpec>& norm) {
-    if (norm) {
+    if (norm && !norm->bare) {
       norms.push_back(*norm);
     }
   };
@@ -306,6 +353,9 @@ std::vector<NormSpec> list_norms(const BlockSpec& block) {
   if (block.attention.latent) {
     add(block.attention.latent->q_norm);
     add(block.attention.latent->kv_norm);
+    if (const auto& indexer = block.attention.latent->indexer) {
+      norms.push_back(indexer->k_norm);
+    }
   }
   if (block.attention.delta) {
     add(block.attention.delta->norm);
@@ -320,7 +370,24 @@ std::vector<NormSpec> list_norms(const BlockSpec& block) {
   add(block.attention.k_norm);
   add(block.attention_post);
   add(block.mlp_norm);
+  if (block.moe) {
+    add(block.moe->mlp_post);
+    add(block.moe->norm);
+    add(block.moe->post);
+  }
   add(block.mlp_post);
+  if (block.token_gate) {
+    norms.push_back(block.token_gate->post);
+  }
+  return norms;
+}
+
+std::vector<NormSpec> list_outer_norms(const DecoderSpec& spec) {
+  std::vector<NormSpec> norms;
+  if (spec.token_inputs) {
+    norms.push_back(spec.token_inputs->norm);
+  }
+  norms.push_back(spec.final_norm);
   return norms;
 }
 
@@ -352,9 +419,23 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
   if (block.side_scan) {
     add_scan(block.side_scan->scan);
   }
-  if (block.moe && block.moe->correction) {
-    parameters.push_back(*block.moe->correction);
+  if (block.mlp && block.mlp->xielu) {
+    const auto& xielu = *block.mlp->xielu;
+    parameters.insert(
+        parameters.end(),
+        {xielu.alpha_p, xielu.alpha_n, xielu.beta, xielu.eps});
   }
+  const auto add = [&](const std::optional<ParameterSpec>& parameter) {
+    if (parameter) {
+      parameters.push_back(*parameter);
+    }
+  };
+  if (block.moe) {
+    add(block.moe->correction);
+    add(block.moe->router_scale);
+    add(block.moe->expert_scale);
+  }
+  add(block.scalar);
   return parameters;
 }
 

@@ -104,7 +104,13 @@ Packing read_packing(
     return {};
   }
   if (!entries.mlx.is_null()) {
-    return {entries.mlx};
+    auto common = entries.mlx;
+    if (const auto* source = checkpoint.packed()) {
+      for (const auto& [name, tensor] : source->tensors()) {
+        common.erase(module_of(name));
+      }
+    }
+    return {std::move(common)};
   }
   if (entries.method == "mxfp4") {
     return {{{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};

@@ -56,7 +56,11 @@ void check_keys(const JsonView& view) {
       "long_factor",
       "mrope_section",
       "partial_rotary_factor",
-      "llama_4_scaling_beta"};
+      "llama_4_scaling_beta",
+      // Read by classes of mlx-lm whose families read them themselves.
+      "alpha",
+      "long_mscale",
+      "short_mscale"};
   for (const auto& [key, value] : view.json().items()) {
     if (is_rope_key(key) && !known.contains(key) && !value.is_null()) {
       throw not_supported_error(
@@ -294,6 +298,9 @@ double input_scale(const RopeSpec& rope) {
         yarn_scale(rope.factor, rope.mscale_all_dim);
   }
   if (rope.scaling == Scaling::longrope) {
+    if (rope.long_mscale != 0) {
+      return rope.long_mscale;
+    }
     double factor = rope.max_positions / rope.original_positions;
     return factor <= 1
         ? 1

@@ -38,6 +38,7 @@ struct RopeSpec {
   double mscale_all_dim = 0;         // yarn
   std::vector<double> long_factor;   // longrope: dims / 2, or one for all
   int rotated_dims = 0;              // proportional
+  double long_mscale = 0;  // longrope: not 0: by what inputs are scaled
 };
 
 /// Fills the scaling part of `rope` (dims, base and traditional are set) from

@@ -1,8 +1,9 @@
 // Which op can take over scales of which linears' inputs.
 
 #include <numeric>
+#include <optional>
 
-#include "model/decoder_spec.h"
+#include "model/scale_groups.h"
 
 namespace pennyweight {
 
@@ -44,11 +45,14 @@ class Groups {
          .power = power});
   }
 
-  /// Linears of the block that read `input`.
-  std::vector<std::string> readers(BlockInput input) const {
+  /// Linears of the block that read `input`; experts, or others, alone.
+  std::vector<std::string> readers(
+      BlockInput input,
+      std::optional<bool> experts = std::nullopt) const {
     std::vector<std::string> paths;
     for (const ModuleSpec& module : list_modules(block_)) {
-      if (module.input == input) {
+      if (module.input == input &&
+          module.expert == experts.value_or(module.expert)) {
         paths.push_back(module.path);
       }
     }
@@ -74,8 +78,9 @@ class Groups {
     const int repeat =
         attention.kv_heads ? attention.heads / attention.kv_heads : 1;
     const int64_t size = attention.head_dim;
-    if (!block_.attends || attention.delta) {
-      return;  // a norm that all heads share stands before delta's o
+    if (!block_.attends || attention.delta || attention.value_eps ||
+        attention.keys_of >= 0) {
+      return;  // a norm stands before o, or another block's values
     }
     if (attention.scan) {
       add_norm(attention.scan->norm, {o});
@@ -105,17 +110,24 @@ class Groups {
                 latent.nope_dim));
       }
     } else if (attention.qkv) {
-      const int64_t first = (attention.heads + attention.kv_heads) * size;
+      const int64_t before = attention.by_group
+          ? repeat + 1
+          : attention.heads + attention.kv_heads;
+      const int64_t stride = attention.by_group ? (repeat + 2) * size : size;
       add_linear(
-          *attention.qkv, o, heads(attention.heads, repeat, size, size, first));
+          *attention.qkv,
+          o,
+          heads(attention.heads, repeat, size, stride, before * size));
     } else {
       add_linear(attention.v, o, heads(attention.heads, repeat, size, size, 0));
     }
   }
 
   void add_wide(const MlpSpec& mlp) {
-    // What is added to up's output does not scale with it.
-    if (mlp.activation == Activation::clipped) {
+    // What is added to up's output, or bends it, does not scale with it; a
+    // square's input scales with the root.
+    const bool bends = !mlp.gated && mlp.activation != Activation::relu2;
+    if (mlp.activation == Activation::clipped || bends) {
       return;
     }
     std::vector<int32_t> from(static_cast<size_t>(mlp.down.in));
@@ -132,8 +144,7 @@ class Groups {
         }
         return linear;
       };
-      add_linear(
-          part(mlp.up), part(mlp.down).path, from, mlp.gated() ? 1 : 0.5f);
+      add_linear(part(mlp.up), part(mlp.down).path, from, mlp.gated ? 1 : 0.5f);
     }
   }
 
@@ -160,7 +171,12 @@ std::vector<ScaleGroup> list_scale_groups(const BlockSpec& block) {
   if (block.side_scan) {
     list.add_norm(block.side_scan->scan.norm, {block.side_scan->out.path});
   }
-  list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp));
+  if (block.moe && block.moe->norm) {
+    list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp, false));
+    list.add_norm(block.moe->norm, list.readers(BlockInput::mlp, true));
+  } else {
+    list.add_norm(block.mlp_norm, list.readers(BlockInput::mlp));
+  }
   if (block.mlp) {
     list.add_wide(*block.mlp);
   }

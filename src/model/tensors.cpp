@@ -27,6 +27,9 @@ mx::array multiplied(const mx::array& tensor, const TensorSource& source) {
 
 // What one of the source's tensors becomes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
+  if (source.squeezed) {
+    return mx::squeeze(tensor);
+  }
   if (source.times != 1 || !source.row_times.empty()) {
     return multiplied(tensor, source);
   }
@@ -61,6 +64,9 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
 
 // The same of a shape; empty for one that it does not fit.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
+  if (source.squeezed) {
+    return shape.size() == 1 && shape[0] == 1 ? mx::Shape{} : shape;
+  }
   if (!source.row_times.empty()) {
     int64_t rows = 0;
     for (const auto& [count, own] : source.row_times) {
@@ -148,7 +154,7 @@ ModelTensors::ModelTensors(
     if (source.words) {
       info.dtype = mx::uint32;
     }
-    if (info.shape.empty()) {
+    if (info.shape.empty() && !source.squeezed) {
       corrupt("tensor " + first.name + " has a shape that makes no " + name);
     }
     info.bytes = mx::size_of(info.dtype);
@@ -180,6 +186,32 @@ std::set<std::string> ModelTensors::stored(const Checkpoint& checkpoint) const {
     }
   }
   return names;
+}
+
+uint64_t ModelTensors::stored_bytes(
+    const Checkpoint& checkpoint,
+    const std::string& name) const {
+  const auto& all = info(name);
+  if (!checkpoint.packed()) {
+    return all.bytes;
+  }
+  const auto it = sources_.find(name);
+  const int64_t count =
+      it == sources_.end() ? 1 : std::max<int64_t>(1, it->second.count);
+  uint64_t stored = 0;
+  uint64_t expanded = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto part = it == sources_.end() ? name : it->second.part(i);
+    expanded += checkpoint.info(part).bytes;
+    for (const auto& file_name : checkpoint.stored_parts(part)) {
+      stored += checkpoint.stored_info(file_name).bytes;
+    }
+  }
+  // Two modules may share a tensor of the file.
+  return expanded == 0
+      ? 0
+      : static_cast<uint64_t>(
+            double(stored) * double(all.bytes) / double(expanded));
 }
 
 const TensorInfo& ModelTensors::info(const std::string& name) const {

@@ -32,6 +32,11 @@ class ModelTensors {
   /// The tensors of the checkpoint's files that these are made of.
   std::set<std::string> stored(const Checkpoint& checkpoint) const;
 
+  /// Its bytes in the checkpoint's files: of a matrix that comes packed, its
+  /// share of these.
+  uint64_t stored_bytes(const Checkpoint& checkpoint, const std::string& name)
+      const;
+
   /// Whether its rows are the checkpoint's, so that some of them can be read.
   bool is_stored_so(const std::string& name) const {
     const auto it = sources_.find(name);

@@ -1,5 +1,7 @@
 #include <mlx/ops.h>
 
+#include <cmath>
+
 #include "kernels/access.h"
 #include "ops/check.h"
 #include "ops/primitive.h"
@@ -115,6 +117,48 @@ mx::array relu2(const mx::array& x) {
 
 mx::array product(const mx::array& a, const mx::array& b) {
   return gated(GateKind::none, a, b);
+}
+
+namespace {
+
+mx::array wide_gelu_erf(const mx::array& x) {
+  const mx::array half(0.5f);
+  const auto at = mx::multiply(x, mx::array(float(M_SQRT1_2)));
+  return mx::multiply(
+      mx::multiply(x, half), mx::add(mx::erf(at), mx::array(1.0f)));
+}
+
+}  // namespace
+
+mx::array gelu_erf_glu(const mx::array& gate, const mx::array& up) {
+  const auto wide = wide_gelu_erf(as_float32(gate));
+  return mx::astype(mx::multiply(wide, as_float32(up)), gate.dtype());
+}
+
+mx::array gelu_erf(const mx::array& x) {
+  return mx::astype(wide_gelu_erf(as_float32(x)), x.dtype());
+}
+
+mx::array gelu(const mx::array& x) {
+  return gated(GateKind::gelu, x, mx::ones_like(x));
+}
+
+mx::array xielu(
+    const mx::array& x,
+    const mx::array& alpha_p,
+    const mx::array& alpha_n,
+    const mx::array& beta,
+    const mx::array& eps) {
+  const auto softplus = [](const mx::array& a) {
+    return mx::logaddexp(a, mx::array(0.0f));
+  };
+  const auto wide = as_float32(x);
+  const auto above = mx::multiply(softplus(alpha_p), mx::square(wide));
+  const auto bent = mx::subtract(mx::expm1(mx::minimum(wide, eps)), wide);
+  const auto below = mx::multiply(bent, mx::add(beta, softplus(alpha_n)));
+  const auto curve =
+      mx::where(mx::greater(wide, mx::array(0.0f)), above, below);
+  return mx::astype(mx::add(curve, mx::multiply(beta, wide)), x.dtype());
 }
 
 }  // namespace pennyweight::ops

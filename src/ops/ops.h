@@ -160,6 +160,23 @@ mx::array relu2(const mx::array& x);
 /// a * b, of one shape and type.
 mx::array product(const mx::array& a, const mx::array& b);
 
+/// The same with the exact gelu, x (1 + erf(x / sqrt(2))) / 2.
+mx::array gelu_erf_glu(const mx::array& gate, const mx::array& up);
+
+/// Activations without a gate, in x's type.
+mx::array gelu(const mx::array& x);  // with tanh
+mx::array gelu_erf(const mx::array& x);
+mx::array relu2(const mx::array& x);  // relu(x)^2
+/// Apertus' (arXiv 2411.13010): with a softplus of alpha_p, and beta plus one
+/// of alpha_n, p x^2 + beta x above 0, and below it
+/// n (exp(min(x, eps)) - 1 - x) + beta x. The parameters are float32 scalars.
+mx::array xielu(
+    const mx::array& x,
+    const mx::array& alpha_p,
+    const mx::array& alpha_n,
+    const mx::array& beta,
+    const mx::array& eps);
+
 /// cap * tanh(logits / cap); the logits where cap is 0.
 mx::array cap_logits(const mx::array& logits, float cap);
 

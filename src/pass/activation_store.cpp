@@ -19,23 +19,40 @@ ActivationStore::~ActivationStore() {
   clear();
 }
 
+// In memory while there is some left. A place in the file that is too small for
+// a slot's new size is left unused: sizes change at few blocks.
+void ActivationStore::make_room(Slot& slot, int64_t bytes) {
+  if (slot.memory) {
+    const auto before = static_cast<int64_t>(slot.memory->nbytes());
+    slot.memory.reset();
+    memory_bytes_ -= before;
+    budget_->left += before;
+  }
+  if (slot.offset >= 0 && bytes <= slot.room) {
+    return;
+  }
+  if (slot.offset < 0 && bytes <= budget_->left) {
+    memory_bytes_ += bytes;
+    budget_->left -= bytes;
+    return;
+  }
+  slot.offset = scratch_bytes_;
+  slot.room = bytes;
+  scratch_bytes_ += bytes;
+}
+
 void ActivationStore::put(size_t index, const mx::array& value) {
   auto dense = evaluated(mx::contiguous(value));
   Slot& slot = slots_.at(index);
   auto bytes = static_cast<int64_t>(dense.nbytes());
-  bool fresh = slot.offset < 0 && slot.shape.empty();
-  if (fresh) {
+  if (!slot.shape.empty() && slot.dtype != dense.dtype()) {
+    throw Error(
+        ErrorCode::invalid_argument, "scratch", "a slot can't change its type");
+  }
+  if (slot.shape != dense.shape()) {
+    make_room(slot, bytes);
     slot.shape = dense.shape();
     slot.dtype = dense.dtype();
-    if (bytes > budget_->left) {
-      slot.offset = scratch_bytes_;
-      scratch_bytes_ += bytes;
-    } else {
-      memory_bytes_ += bytes;
-      budget_->left -= bytes;
-    }
-  } else if (slot.shape != dense.shape() || slot.dtype != dense.dtype()) {
-    throw argument_error("scratch", "a slot can't change its shape");
   }
   if (slot.offset < 0) {
     slot.memory = dense;

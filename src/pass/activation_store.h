@@ -39,8 +39,9 @@ class ActivationStore {
   size_t size() const {
     return slots_.size();
   }
-  /// Evaluates `value` and keeps it. A slot's shape and dtype are those of
-  /// its first value (invalid_argument otherwise). io Error on a full disk.
+  /// Evaluates `value` and keeps it. A slot's dtype is that of its first value
+  /// (invalid_argument otherwise); one whose size changes is made anew. io
+  /// Error on a full disk.
   void put(size_t slot, const mlx::core::array& value);
   mlx::core::array get(size_t slot) const;
   /// Gives everything back.
@@ -56,7 +57,10 @@ class ActivationStore {
     mlx::core::Shape shape;
     mlx::core::Dtype dtype = mlx::core::float32;
     int64_t offset = -1;  // in the scratch file; -1: not there
+    int64_t room = 0;     // bytes there
   };
+
+  void make_room(Slot& slot, int64_t bytes);
 
   std::vector<Slot> slots_;
   MemoryBudget* budget_;

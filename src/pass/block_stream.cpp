@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "model/stream/columns.h"
+
 namespace pennyweight {
 
 bool adds_to_residual(const BlockSpec& block, BlockInput input) {
@@ -20,6 +22,7 @@ BlockStream::BlockStream(
     MemoryBudget& budget)
     : batches_(batches),
       settings_(settings),
+      budget_(budget),
       context_{.dtype = settings.dtype},
       mixed_(batches.size(), budget, settings.scratch_folder),
       scanned_(batches.size(), budget, settings.scratch_folder),
@@ -35,8 +38,31 @@ BlockStream::BlockStream(
 }
 
 void BlockStream::embed(const EmbeddingAndHead& weights) {
+  if (const auto& token = weights.token) {
+    const auto blocks = token->spec.projection.out / token->spec.size;
+    inputs_.emplace(
+        batches_.size(),
+        0,
+        static_cast<int>(blocks),
+        budget_,
+        settings_.scratch_folder);
+  }
   for (size_t i = 0; i < batches_.size(); ++i) {
-    start_->put(i, pennyweight::embed(weights, batches_[i].tokens));
+    const auto x = pennyweight::embed(weights, batches_[i].tokens);
+    if (inputs_) {
+      inputs_->put(i, weights, batches_[i].tokens, x, settings_.dtype);
+    }
+    start_->put(i, x);
+  }
+}
+
+void BlockStream::embed_for(
+    const BlockSpec& block,
+    const EmbeddingAndHead& weights) {
+  embed(weights);
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    const auto x = start_->get(i);
+    start_->put(i, padded_input(x, read_columns(block)));
   }
 }
 
@@ -45,19 +71,26 @@ void BlockStream::enter(const BlockSpec& spec, const BlockWeights& weights) {
   weights_ = &weights;
 }
 
+// Of a block's inputs, or of what is behind its attention.
 mx::array BlockStream::normed(BlockInput input, size_t batch) const {
   return input == BlockInput::mlp
       ? mlp_input(*spec_, *weights_, residual(input, batch), context_)
-      : attention_input(*spec_, *weights_, start(batch), context_);
+      : attention_input(
+            *spec_,
+            *weights_,
+            residual_of(*spec_, start_->get(batch)),
+            context_);
 }
 
-mx::array BlockStream::attended(size_t batch) const {
-  return attention_output(
-      *spec_,
-      *weights_,
-      start(batch),
-      mixed_.get(batch),
-      spec_->side_scan ? std::optional(scanned_.get(batch)) : std::nullopt);
+// The same, of what a module's input is made of; experts and their router may
+// have norms of their own.
+mx::array BlockStream::normed(const ModuleSpec& module, size_t batch) const {
+  if (!module.expert && module.input != BlockInput::router) {
+    return normed(module.input, batch);
+  }
+  const auto x = residual(BlockInput::mlp, batch);
+  return module.expert ? experts_input(*spec_, *weights_, x, context_)
+                       : router_input(*spec_, *weights_, x, context_);
 }
 
 void BlockStream::advance(size_t step, size_t batch) {
@@ -71,7 +104,8 @@ void BlockStream::advance(size_t step, size_t batch) {
                 *spec_,
                 *weights_,
                 normed(BlockInput::attention, batch),
-                context_));
+                context_,
+                shared_keys(*spec_, start_->get(batch), context_.dtype)));
         break;
       case BlockInput::scanned:
         scanned_.put(
@@ -83,8 +117,8 @@ void BlockStream::advance(size_t step, size_t batch) {
                 context_));
         break;
       case BlockInput::mlp:
-        if (spec_->attends) {
-          after().put(batch, attended(batch));
+        if (spec_->attends && !spec_->parallel) {
+          after().put(batch, behind_attention(batch));
         }
         break;
       case BlockInput::wide:
@@ -93,16 +127,23 @@ void BlockStream::advance(size_t step, size_t batch) {
           scanned_.clear();
         }
         if (spec_->mlp) {
-          auto read = spec_->parallel ? BlockInput::attention : BlockInput::mlp;
+          auto read = spec_->parallel && !spec_->mlp_norm
+              ? BlockInput::attention
+              : BlockInput::mlp;
           wide_.put(
               batch, mlp_wide(*spec_->mlp, *weights_, normed(read, batch)));
         }
         break;
-      case BlockInput::summed:
+      case BlockInput::summed: {
+        const auto read = normed(BlockInput::mlp, batch);
+        const auto sum =
+            expert_sum(*spec_->moe, *weights_, mx::flatten(read, 0, 1));
         mixed_.put(
-            batch,
-            expert_sum(
-                *spec_->moe, *weights_, tokens_of(BlockInput::mlp, batch)));
+            batch, mx::unflatten(sum, 0, {read.shape(0), read.shape(1)}));
+        break;
+      }
+      case BlockInput::token:
+        after().put(batch, behind_mlp(batch));
         break;
       default:
         break;  // made anew from the block's input
@@ -110,11 +151,45 @@ void BlockStream::advance(size_t step, size_t batch) {
   }
 }
 
+mx::array BlockStream::behind_attention(size_t batch) const {
+  const auto x = start_->get(batch);
+  const auto y = attention_output(
+      *spec_,
+      *weights_,
+      residual_of(*spec_, x),
+      mixed_.get(batch),
+      spec_->side_scan ? std::optional(scanned_.get(batch)) : std::nullopt);
+  std::optional<KeysAndValues> own;
+  if (shares_keys(*spec_)) {
+    own = own_keys(
+        *spec_, *weights_, normed(BlockInput::attention, batch), context_);
+  }
+  return with_given(*spec_, y, x, own);
+}
+
+mx::array BlockStream::behind_mlp(size_t batch) const {
+  const auto x = spec_->attends ? after().get(batch) : start_->get(batch);
+  const auto wide = spec_->mlp ? std::optional(wide_.get(batch)) : std::nullopt;
+  const auto y =
+      mlp_output(*spec_, *weights_, residual_of(*spec_, x), wide, context_);
+  return with_columns(*spec_, y, x);
+}
+
+mx::array BlockStream::token_wide(size_t batch) const {
+  return pennyweight::token_wide(
+      *spec_,
+      *weights_,
+      residual_of(*spec_, after().get(batch)),
+      inputs_->get(*spec_, batch),
+      context_);
+}
+
 mx::array BlockStream::input(const ModuleSpec& module, size_t batch) const {
   switch (module.input) {
     case BlockInput::attention:
     case BlockInput::mlp:
-      return normed(module.input, batch);
+    case BlockInput::router:
+      return normed(module, batch);
     case BlockInput::mixed:
       return mixed_.get(batch);
     case BlockInput::scanned:
@@ -125,6 +200,11 @@ mx::array BlockStream::input(const ModuleSpec& module, size_t batch) const {
       return expert_input(batch);
     case BlockInput::summed:
       return mixed_.get(batch);
+    case BlockInput::token:
+      return mx::contiguous(
+          mx::astype(residual_of(*spec_, after().get(batch)), context_.dtype));
+    case BlockInput::token_wide:
+      return token_wide(batch);
     default:
       return latent_input(
           *spec_,
@@ -144,22 +224,25 @@ mx::array BlockStream::expert_input(
       : tokens;
 }
 
-mx::array BlockStream::tokens_of(BlockInput input, size_t batch) const {
-  return mx::flatten(normed(input, batch), 0, 1);
-}
-
 mx::array BlockStream::expert_input(size_t batch) const {
-  return expert_source(*spec_->moe, *weights_, normed(BlockInput::mlp, batch));
+  const auto x = residual(BlockInput::mlp, batch);
+  return expert_source(
+      *spec_->moe, *weights_, experts_input(*spec_, *weights_, x, context_));
 }
 
 Routing BlockStream::routing(size_t batch) const {
-  return route(*spec_->moe, *weights_, tokens_of(BlockInput::mlp, batch));
+  const auto x = residual(BlockInput::mlp, batch);
+  return route(
+      *spec_->moe,
+      *weights_,
+      mx::flatten(router_input(*spec_, *weights_, x, context_), 0, 1));
 }
 
 mx::array BlockStream::residual(BlockInput input, size_t batch) const {
   const bool after_attention = !spec_->parallel && spec_->attends &&
       (input == BlockInput::mlp || input == BlockInput::wide);
-  return after_attention ? after().get(batch) : start(batch);
+  return residual_of(
+      *spec_, after_attention ? after().get(batch) : start_->get(batch));
 }
 
 void BlockStream::finish(size_t batch) {
@@ -174,13 +257,16 @@ void BlockStream::finish(size_t batch) {
             wide_.get(batch)));
     return;
   }
-  if (!spec_->has_mlp()) {
-    after().put(batch, attended(batch));
-    return;
-  }
-  auto wide = spec_->mlp ? std::optional(wide_.get(batch)) : std::nullopt;
-  const auto before = residual(BlockInput::wide, batch);
-  after().put(batch, mlp_output(*spec_, *weights_, before, wide, context_));
+  const bool gated = spec_->token_gate.has_value();
+  const auto x = gated   ? after().get(batch)
+      : spec_->has_mlp() ? behind_mlp(batch)
+                         : behind_attention(batch);
+  const auto y = block_end(
+      *spec_,
+      *weights_,
+      residual_of(*spec_, x),
+      gated ? std::optional(token_wide(batch)) : std::nullopt);
+  after().put(batch, with_columns(*spec_, y, x));
 }
 
 void BlockStream::run() {
@@ -190,7 +276,8 @@ void BlockStream::run() {
 }
 
 mx::array BlockStream::start(size_t batch) const {
-  return start_->get(batch);
+  const auto x = start_->get(batch);
+  return inputs_ ? inputs_->beside(*spec_, x, batch) : x;
 }
 
 mx::array BlockStream::output(size_t batch) const {
@@ -210,7 +297,8 @@ void BlockStream::leave() {
 
 int64_t BlockStream::scratch_bytes() const {
   return start_->scratch_bytes() + (after_ ? after_->scratch_bytes() : 0) +
-      mixed_.scratch_bytes() + scanned_.scratch_bytes() + wide_.scratch_bytes();
+      mixed_.scratch_bytes() + scanned_.scratch_bytes() +
+      wide_.scratch_bytes() + (inputs_ ? inputs_->scratch_bytes() : 0);
 }
 
 }  // namespace pennyweight

@@ -2,11 +2,13 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "model/decoder.h"
 #include "pass/activation_store.h"
 #include "pass/token_batches.h"
+#include "pass/token_input_store.h"
 
 namespace pennyweight {
 
@@ -34,6 +36,9 @@ class BlockStream {
       MemoryBudget& budget);
 
   void embed(const EmbeddingAndHead& weights);
+  /// The same, as if the walk had come to a block, whose times are measured:
+  /// what stands beside the residual stream is made up.
+  void embed_for(const BlockSpec& block, const EmbeddingAndHead& weights);
 
   /// Both must outlive the block; weights of steps to come may still change.
   void enter(const BlockSpec& spec, const BlockWeights& weights);
@@ -58,7 +63,8 @@ class BlockStream {
   }
   /// Each batch through the entered block, from its inputs.
   void run();
-  /// The entered block's input, and its output after finish() or run().
+  /// The entered block's input, as run_block() wants it, and its output after
+  /// finish() or run().
   mx::array start(size_t batch) const;
   mx::array output(size_t batch) const;
   void leave();
@@ -68,27 +74,29 @@ class BlockStream {
  private:
   const std::vector<TokenBatch>& batches_;
   StreamSettings settings_;
+  MemoryBudget& budget_;
   ForwardContext context_;
   // A block's inputs; where they need not be kept, what follows them too.
   std::unique_ptr<ActivationStore> start_;
   // After the attention, then after the block; null without keep_start.
   std::unique_ptr<ActivationStore> after_;
-  ActivationStore mixed_;    // what o reads
-  ActivationStore scanned_;  // what the linear behind a scan beside it reads
-  ActivationStore wide_;     // what down reads
+  ActivationStore mixed_;                  // what o reads
+  ActivationStore scanned_;                // what reads a scan beside it
+  ActivationStore wide_;                   // what down reads
+  std::optional<TokenInputStore> inputs_;  // what tokens bring to blocks
   const BlockSpec* spec_ = nullptr;
   const BlockWeights* weights_ = nullptr;
 
   ActivationStore& after() const {
     return after_ ? *after_ : *start_;
   }
+  mx::array normed(const ModuleSpec& module, size_t batch) const;
   mx::array normed(BlockInput input, size_t batch) const;
-  /// The same as [tokens, hidden].
-  mx::array tokens_of(BlockInput input, size_t batch) const;
   /// What the experts read, of all tokens.
   mx::array expert_input(size_t batch) const;
-  /// The residual stream behind the attention, of what o reads.
-  mx::array attended(size_t batch) const;
+  mx::array behind_attention(size_t batch) const;
+  mx::array behind_mlp(size_t batch) const;
+  mx::array token_wide(size_t batch) const;
 };
 
 }  // namespace pennyweight

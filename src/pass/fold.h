@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "model/decoder_spec.h"
+#include "model/scale_groups.h"
 #include "model/weights.h"
 
 namespace pennyweight {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "model/finite.h"
+#include "model/stream/columns.h"
 
 namespace pennyweight {
 
@@ -35,7 +36,13 @@ ModelPass::ModelPass(
           count_slots(batches_.size(), end_ - first_, keep_inputs_),
           budget,
           settings.scratch_folder),
-      gradients_(batches_.size(), budget, settings.scratch_folder) {}
+      gradients_(batches_.size(), budget, settings.scratch_folder),
+      token_inputs_(
+          model.spec.token_inputs ? batches_.size() : 0,
+          first_,
+          end_,
+          budget,
+          settings.scratch_folder) {}
 
 int64_t ModelPass::tokens() const {
   int64_t count = 0;
@@ -55,19 +62,25 @@ BatchRange ModelPass::cut(BatchRange range) const {
   return {range.begin, std::min(range.end, batches_.size())};
 }
 
-mx::array ModelPass::receive(size_t batch, int from) const {
-  return part_->receive(batches_[batch].tokens, model_.spec.hidden, from);
+mx::array ModelPass::receive(size_t batch, int columns, int from) const {
+  return part_->receive(batches_[batch].tokens, columns, from);
 }
 
 void ModelPass::embed(const EmbeddingAndHead* tables, BatchRange range) {
   const auto [begin, end] = cut(range);
   for (size_t i = begin; i < end; ++i) {
     at_[i] = first_;
-    states_.put(
-        slot(first_, i),
-        part_ && !part_->embeds
-            ? receive(i, part_->previous())
-            : pennyweight::embed(*tables, batches_[i].tokens));
+    const bool embeds = !part_ || part_->embeds;
+    std::optional<mx::array> x;
+    if (embeds || model_.spec.token_inputs) {
+      x = pennyweight::embed(*tables, batches_[i].tokens);
+      token_inputs_.put(i, *tables, batches_[i].tokens, *x, context_.dtype);
+    }
+    if (!embeds) {
+      const auto& first = model_.spec.blocks[static_cast<size_t>(first_)];
+      x = receive(i, read_columns(first), part_->previous());
+    }
+    states_.put(slot(first_, i), *x);
   }
 }
 
@@ -103,7 +116,7 @@ void ModelPass::step(
     const SeeFn& see) {
   const auto [begin, end] = cut(range);
   for (size_t i = begin; i < end; ++i) {
-    const auto x = state(i);
+    const auto x = read_by(block, state(i), i);
     states_.put(
         slot(block.index + 1, i), run_block(block, weights, x, context_));
     at_[i] = block.index + 1;
@@ -118,7 +131,17 @@ mx::array ModelPass::state(size_t batch) const {
 }
 
 mx::array ModelPass::input(int block, size_t batch) const {
-  return states_.get(slot(block, batch));
+  return read_by(
+      model_.spec.blocks[static_cast<size_t>(block)],
+      states_.get(slot(block, batch)),
+      batch);
+}
+
+mx::array ModelPass::read_by(
+    const BlockSpec& block,
+    const mx::array& x,
+    size_t batch) const {
+  return token_inputs_.beside(block, x, batch);
 }
 
 mx::array head_rows_of(
@@ -155,7 +178,8 @@ void ModelPass::backward(
     BatchRange range) {
   const auto [begin, end] = cut(range);
   for (size_t i = begin; part_ && !part_->heads && i < end; ++i) {
-    gradients_.put(i, receive(i, part_->next()));
+    const auto& last = model_.spec.blocks[static_cast<size_t>(end_ - 1)];
+    gradients_.put(i, receive(i, given_columns(last), part_->next()));
   }
   for (int b = end_; b-- > first_;) {
     each(model_.spec.blocks[static_cast<size_t>(b)]);
@@ -171,7 +195,10 @@ void ModelPass::back(
     BatchRange range) {
   const auto [begin, end] = cut(range);
   for (size_t i = begin; i < end; ++i) {
-    gradients_.put(i, back(i, input(block.index, i), gradients_.get(i)));
+    const auto dx = back(i, input(block.index, i), gradients_.get(i));
+    // What tokens bring ends here: its gradient goes no further.
+    gradients_.put(
+        i, block.token_gate ? first_columns(dx, read_columns(block)) : dx);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "pass/activation_store.h"
 #include "pass/model_part.h"
 #include "pass/token_batches.h"
+#include "pass/token_input_store.h"
 
 namespace pennyweight {
 
@@ -49,7 +50,7 @@ class ModelPass {
       const mx::array& x,
       const mx::array& y)>;
   /// Gives a loss's gradient by a block's input x from that by its output dy,
-  /// both float32 [rows, length, hidden].
+  /// both float32 and as the block reads and gives them.
   using BackFn = std::function<
       mx::array(size_t batch, const mx::array& x, const mx::array& dy)>;
 
@@ -70,7 +71,8 @@ class ModelPass {
   }
 
   /// Sets the stream to the tokens' embeddings. A process whose part begins
-  /// later receives it, and needs no tables.
+  /// later receives it, and needs no tables unless tokens bring something to
+  /// each block.
   void embed(const EmbeddingAndHead* tables, BatchRange range = {});
   /// The checkpoint's weights in the pass's type, expanded; numeric Error, the
   /// first time, where they are not finite.
@@ -88,9 +90,10 @@ class ModelPass {
       BatchRange range = {},
       const SeeFn& see = {});
 
-  /// The residual stream where the walk stands, float32 [rows, length, hidden].
+  /// The stream where the walk stands, float32 [rows, length, columns]: hidden,
+  /// and what stands beside (model/stream/columns.h).
   mx::array state(size_t batch) const;
-  /// What a block has read.
+  /// What a block has read, as run_block() wants it.
   mx::array input(int block, size_t batch) const;
   /// What the head reads of the batch's tokens, [tokens, hidden].
   mx::array head_rows(const EmbeddingAndHead& tables, size_t batch) const;
@@ -121,10 +124,13 @@ class ModelPass {
   std::vector<bool> checked_;  // of each block, that its weights are finite
   ActivationStore states_;
   ActivationStore gradients_;
+  TokenInputStore token_inputs_;
 
   size_t slot(int block, size_t batch) const;
   BatchRange cut(BatchRange range) const;
-  mx::array receive(size_t batch, int from) const;
+  mx::array receive(size_t batch, int columns, int from) const;
+  mx::array read_by(const BlockSpec& block, const mx::array& x, size_t batch)
+      const;
 };
 
 /// What the head reads of a batch's tokens, [tokens, hidden], of its last

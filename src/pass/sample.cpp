@@ -9,6 +9,8 @@
 
 #include "core/error.h"
 #include "model/decoder.h"
+#include "model/stream/columns.h"
+#include "model/stream/token_inputs.h"
 
 namespace pennyweight {
 
@@ -42,9 +44,11 @@ class Generator {
   // likes; gives float32 [batch, vocab] probabilities of what follows.
   mx::array step(const std::vector<int32_t>& tokens, int batch) {
     const int length = static_cast<int>(tokens.size()) / batch;
-    auto x =
-        embed(tables_, mx::array(tokens.begin(), {batch, length}, mx::int32));
+    const mx::array ids(tokens.begin(), {batch, length}, mx::int32);
+    auto x = embed(tables_, ids);
+    const auto inputs = token_inputs(tables_, ids, x, model_.dtype);
     for (size_t i = 0; i < blocks_.size(); ++i) {
+      x = inputs.empty() ? x : with_token_input(x, inputs[i]);
       ForwardContext context{.dtype = model_.dtype, .cache = &caches_[i]};
       x = run_block(model_.spec.blocks[i], blocks_[i], x, context);
     }

@@ -5,6 +5,7 @@
 #include <mlx/transforms.h>
 
 #include "model/gradients.h"
+#include "model/stream/columns.h"
 #include "pass/floats.h"
 #include "run/block_task.h"
 
@@ -55,7 +56,7 @@ BlockGradient WalkTask::gradient(
   double tokens = 0;
   DenseBlock sums;
   for (size_t i : batches) {
-    const auto wanted = full_.stream().output(i);
+    const auto wanted = residual_of(spec_, full_.stream().output(i));
     auto factor = inverse_squares(state_.batches[i], wanted);
     if (unit_ == 0) {
       unit_ = double{mx::sum(factor).item<float>()} /
@@ -68,7 +69,7 @@ BlockGradient WalkTask::gradient(
         paths,
         inputs().stream().start(i),
         [&](const mx::array& y) {
-          return mx::sum(factor * mx::square(y - wanted));
+          return mx::sum(factor * mx::square(residual_of(spec_, y) - wanted));
         },
         context);
     std::vector<mx::array> made{found.loss};
@@ -135,13 +136,16 @@ std::map<std::string, Curvature> WalkTask::curvature(
             mx::zeros({shape[1]}, mx::float32)));
   }
   for (size_t i : batches) {
-    const auto wanted = full_.stream().output(i);
+    const auto wanted = residual_of(spec_, full_.stream().output(i));
     auto size = mx::sqrt(inverse_squares(state_.batches[i], wanted));
     const auto unit = mx::max(size);
     const auto signs =
         mx::random::bernoulli(0.5, wanted.shape(), mx::random::key(seed + i));
-    const auto dy =
+    auto dy =
         mx::where(signs, mx::array(1.0f), mx::array(-1.0f)) * (size / unit);
+    if (const int beside = given_columns(spec_) - dy.shape(-1); beside > 0) {
+      dy = mx::pad(dy, {{0, 0}, {0, 0}, {0, beside}});
+    }
     auto found = block_gradients(
         spec_, block, paths, inputs().stream().start(i), dy, context);
     const auto square = mx::square(unit);

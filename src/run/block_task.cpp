@@ -8,6 +8,7 @@
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
 #include "method/packed_block.h"
+#include "model/stream/columns.h"
 #include "ops/evaluated.h"
 #include "pass/floats.h"
 #include "pass/fold.h"
@@ -18,11 +19,12 @@ namespace {
 
 // The mean of the ratio over a batch's tokens, times their count.
 double error_sum(
+    const BlockSpec& spec,
     const TokenBatch& batch,
     const mx::array& y,
     const mx::array& y_full) {
-  auto wanted = pick_tokens(batch, y_full);
-  auto error = mx::square(pick_tokens(batch, y) - wanted);
+  auto wanted = pick_tokens(batch, residual_of(spec, y_full));
+  auto error = mx::square(pick_tokens(batch, residual_of(spec, y)) - wanted);
   auto ratio = mx::sum(error, -1) /
       mx::maximum(mx::sum(mx::square(wanted), -1), mx::array(1e-30f));
   return mx::sum(ratio).item<float>();
@@ -179,7 +181,8 @@ double WalkTask::error_of(
   double error = 0;
   double tokens = 0;
   for (size_t i = first; i < last; ++i) {
-    error += error_sum(state_.batches[i], output(i), state_.full.output(i));
+    error +=
+        error_sum(spec_, state_.batches[i], output(i), state_.full.output(i));
     tokens += double(state_.batches[i].count);
   }
   return state_.ranks.sum(error) / state_.ranks.sum(tokens);

@@ -111,10 +111,18 @@ void BlockWalk::embed(const PackedBlock& fitted) {
   if (!quantized_) {
     return;
   }
-  if (const auto& spec = plan_.at(model_.spec.embedding).spec) {
-    const auto it = fitted.find(model_.spec.embedding);
-    tables.embedding = tables.embedding.with_packed(
-        it == fitted.end() ? quantize(tables.embedding, *spec) : it->second);
+  const auto round = [&](const std::string& path) {
+    if (const auto& spec = plan_.at(path).spec) {
+      const auto it = fitted.find(path);
+      auto& table = tables.table(path);
+      table = table.with_packed(
+          it == fitted.end() ? quantize(table, *spec) : it->second);
+    }
+  };
+  round(model_.spec.embedding);
+  if (const auto& token = model_.spec.token_inputs) {
+    round(token->table);
+    round(token->projection.path);
   }
   quantized_->embed(tables);
 }

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/text.h"
 #include "model/embedding_and_head.h"
+#include "model/stream/columns.h"
 #include "run/block_task.h"
 
 namespace pennyweight {
@@ -78,8 +79,11 @@ TableBytes table_bytes(const Model& model, const QuantPlan& plan) {
       const auto& spec = plan.at(module.path).spec;
       bytes.held +=
           spec ? quantized_bytes(*spec, module.out, module.in, item) : 0;
-      bytes.fit = kTableRows * module.in * 16 + 4 * 4 * module.in * module.in +
-          kFitTokens * module.in * 4;
+      // One after the other, the widest of them most.
+      bytes.fit = std::max(
+          bytes.fit,
+          kTableRows * module.in * 16 + 4 * 4 * module.in * module.in +
+              kFitTokens * module.in * 4);
     }
   }
   return bytes;
@@ -113,19 +117,24 @@ MemoryPlan make_memory_plan(
   MemoryPlan result;
   int64_t block = 0;
   int64_t inner = 0;
+  int64_t columns = 0;
   for (const BlockSpec& spec : model.spec.blocks) {
     block = std::max(block, block_bytes(model, stage, spec, demand));
     inner = std::max(
         inner,
         spec.attention.o.in + (spec.side_scan ? spec.side_scan->out.in : 0));
     inner = std::max(inner, spec.mlp ? spec.mlp->down.in : 0);
+    columns =
+        std::max<int64_t>({columns, read_columns(spec), given_columns(spec)});
   }
   const int64_t streams = stage.needs().quantized_inputs ? 2 : 1;
   // Each has a residual stream and what o or down read; the quantized one
   // keeps a block's inputs, too, and all do where blocks are restarted.
+  const auto& token = model.spec.token_inputs;
+  const int64_t brought = token ? token->projection.out : 0;
   const int64_t kept = stage.needs().restarts ? streams : streams - 1;
   result.activations = demand.tokens *
-      ((streams + kept) * model.spec.hidden * 4 + streams * inner * item);
+      ((streams + kept) * columns * 4 + streams * (inner + brought) * item);
   const auto tables = table_bytes(model, plan);
   result.fixed = kOneProgram + demand.freed_bytes() + tables.held +
       std::max(tables.fit, block);

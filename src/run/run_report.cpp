@@ -21,6 +21,9 @@ Json to_json(const RunReport& report) {
   if (report.bytes_in > 0) {
     json["bytes_in"] = report.bytes_in;
   }
+  if (!report.packed_source.is_null()) {
+    json["packed_source"] = report.packed_source;
+  }
   if (report.bytes_out > 0) {
     json["bytes"] = report.bytes_out;
     json["bits_per_weight"] = report.bits_per_weight;

@@ -25,6 +25,7 @@ struct RunReport {
   double seconds = 0;
   int64_t peak_rss = 0;  // bytes, of the whole process so far
   int processes = 1;
+  Json packed_source{};  // PackedSource::json() of the model; null: it is plain
   std::vector<std::string> notes{};  // each was a warning event, too
   Json figures = Json::object();     // more keys of the JSON
   std::string text{};                // more lines of the summary

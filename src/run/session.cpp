@@ -1,5 +1,6 @@
 #include "run/session.h"
 
+#include "checkpoint/packed/packed_source.h"
 #include "core/error.h"
 #include "core/process.h"
 #include "core/time_left.h"
@@ -120,7 +121,14 @@ void Session::describe_output(
   report_.bits_per_weight = model.bits_per_weight;
 }
 
+void Session::describe_packing(const Model& model) {
+  if (const auto* packed = model.checkpoint.packed()) {
+    report_.packed_source = packed->json();
+  }
+}
+
 void Session::describe_input(const Model& model) {
+  describe_packing(model);
   const auto size = model_size(model);
   report_.parameters = size.parameters;
   report_.bytes_in = size.bytes;

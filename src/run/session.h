@@ -76,7 +76,9 @@ class Session {
       const MixOptions& options,
       const MixSize& size,
       const std::optional<std::string>& memory_limit);
-  /// `model`'s size as the input's, and its notes.
+  /// Keeps who packed the full model for the report, if anyone.
+  void describe_packing(const Model& model);
+  /// `model`'s size as the input's, its packing and its notes.
   void describe_input(const Model& model);
   /// What was written, and where.
   void describe_output(const std::string& folder, const WrittenModel& model);

@@ -86,7 +86,11 @@ TEST_P(Elementwise, SwigluAndGeglu) {
   for (DType type : kElementTypes) {
     for (int64_t n : kWidths) {
       for (GateKind kind :
-           {GateKind::silu, GateKind::gelu, GateKind::clipped}) {
+           {GateKind::silu,
+            GateKind::gelu,
+            GateKind::clipped,
+            GateKind::relu,
+            GateKind::none}) {
         const auto gate = Tensor::random(type, 3, n, 1, 6.0, 3);
         const auto up = Tensor::random(type, 3, n, 2, 4.0, 5);
         Tensor out(type, 3, n, 1);
@@ -104,7 +108,9 @@ TEST_P(Elementwise, SwigluAndGeglu) {
             const double z = clips       ? 1.702 * g
                 : kind == GateKind::gelu ? 2 * std::sqrt(2 / M_PI) * cube
                                          : g;
-            const double share = 1 / (1 + std::exp(-z));
+            const double share = kind == GateKind::none ? 1
+                : kind == GateKind::relu                ? (g > 0 ? 1 : 0)
+                                         : 1 / (1 + std::exp(-z));
             const double exact = g * share * u;
             // exp within 2 units in the last place, and 3 more roundings; of
             // gelu's z 4 roundings, which exp multiplies by z.

@@ -3,7 +3,7 @@
 
 #include "kernels/kernel_test.h"
 
-// The recurrence and the convolution, written down in float64.
+// The recurrences and the convolution, written down in float64.
 
 namespace pennyweight::kernels {
 
@@ -14,16 +14,45 @@ struct Shape {
   int64_t key_dim = 8, value_dim = 8;
 };
 
+constexpr ScanRule kRules[] = {ScanRule::delta, ScanRule::sum};
+
+/// What the state is multiplied by at a step; by the sum rule the kernel is
+/// given its logarithm.
+float decay(int64_t i) {
+  return 0.5f + 0.5f * float((i * 7) % 11) / 11;
+}
+std::vector<float> given_decays(int64_t count, ScanRule rule) {
+  std::vector<float> g;
+  for (int64_t i = 0; i < count; ++i) {
+    g.push_back(rule == ScanRule::sum ? std::log(decay(i)) : decay(i));
+  }
+  return g;
+}
+std::vector<float> some_skips(int64_t heads) {
+  std::vector<float> skip;
+  for (int64_t h = 0; h < heads; ++h) {
+    skip.push_back(float(h % 5) / 3 - 0.5f);
+  }
+  return skip;
+}
+
 class GatedDelta : public KernelTest {
  protected:
   void check(const Shape& s, DType type) {
+    for (ScanRule rule : kRules) {
+      check(s, type, rule);
+    }
+  }
+
+  void check(const Shape& s, DType type, ScanRule rule) {
     const auto q = unit_rows(type, s, 1);
     const auto k = unit_rows(type, s, 2);
     const int64_t rows = s.batch * s.length;
     const auto v = Tensor::random(type, rows, s.heads * s.value_dim, 3);
-    std::vector<float> g, beta;
+    const auto g = given_decays(rows * s.heads, rule);
+    const auto skip = some_skips(s.heads);
+    std::vector<float> beta;
     for (int64_t i = 0; i < rows * s.heads; ++i) {
-      g.push_back(0.5f + 0.5f * float((i * 7) % 11) / 11);
       beta.push_back(float((i * 5) % 13) / 13);
     }
     Tensor out(type, rows, s.heads * s.value_dim);
@@ -44,10 +73,12 @@ class GatedDelta : public KernelTest {
          .v = view(v, s.value_dim),
          .g = g.data(),
          .beta = beta.data(),
-         .out = out.data()});
+         .out = out.data(),
+         .rule = rule,
+         .skip = skip.data()});
     for (int64_t b = 0; b < s.batch; ++b) {
       for (int64_t h = 0; h < s.heads; ++h) {
-        check_head(s, type, q, k, v, g, beta, out, b, h);
+        check_head(s, type, rule, {q, k, v, out}, beta, b, h);
       }
     }
   }
@@ -60,17 +91,21 @@ class GatedDelta : public KernelTest {
         type, s.batch * s.length, s.key_heads * s.key_dim, seed, scale);
   }
 
+  struct Tensors {
+    const Tensor &q, &k, &v, &out;
+  };
+
   static void check_head(
       const Shape& s,
       DType type,
-      const Tensor& q,
-      const Tensor& k,
-      const Tensor& v,
-      const std::vector<float>& g,
+      ScanRule rule,
+      const Tensors& all,
       const std::vector<float>& beta,
-      const Tensor& out,
       int64_t b,
       int64_t h) {
+    const auto& [q, k, v, out] = all;
+    const bool corrects = rule == ScanRule::delta;
+    const double skip = corrects ? 0 : double(some_skips(s.heads)[size_t(h)]);
     const int64_t kh = h / (s.heads / s.key_heads);
     std::vector<double> state(size_t(s.value_dim * s.key_dim), 0.0);
     for (int64_t t = 0; t < s.length; ++t) {
@@ -80,12 +115,13 @@ class GatedDelta : public KernelTest {
         double* own = state.data() + i * s.key_dim;
         double seen = 0;
         for (int64_t d = 0; d < s.key_dim; ++d) {
-          own[d] *= double(g[gate]);
+          own[d] *= double(decay(int64_t(gate)));
           seen += own[d] * double(k.at(row, kh * s.key_dim + d));
         }
-        const double step = double(beta[gate]) *
-            (double(v.at(row, h * s.value_dim + i)) - seen);
-        double y = 0;
+        const double value = v.at(row, h * s.value_dim + i);
+        const double step =
+            double(beta[gate]) * (value - (corrects ? seen : 0));
+        double y = skip * value;
         for (int64_t d = 0; d < s.key_dim; ++d) {
           own[d] += step * double(k.at(row, kh * s.key_dim + d));
           y += own[d] * double(q.at(row, kh * s.key_dim + d));
@@ -105,16 +141,18 @@ void check_backward(
     const Implementation& own,
     const Shape& s,
     DType type,
-    double share) {
+    double share,
+    ScanRule rule) {
   const int64_t rows = s.batch * s.length;
   const double scale = 0.7 / std::sqrt(double(s.key_dim));
   const auto q = Tensor::random(type, rows, s.key_heads * s.key_dim, 1, scale);
   const auto k = Tensor::random(type, rows, s.key_heads * s.key_dim, 2, scale);
   const auto v = Tensor::random(type, rows, s.heads * s.value_dim, 3);
   const auto random = Tensor::random(type, rows, s.heads * s.value_dim, 4);
-  std::vector<float> g, beta;
+  const auto g = given_decays(rows * s.heads, rule);
+  const auto skip = some_skips(s.heads);
+  std::vector<float> beta;
   for (int64_t i = 0; i < rows * s.heads; ++i) {
-    g.push_back(0.5f + 0.5f * float((i * 7) % 11) / 11);
     beta.push_back(float((i * 5) % 13) / 13);
   }
   const auto view = [&](const Tensor& x, int64_t size) {
@@ -141,7 +179,10 @@ void check_backward(
            .k = view(k, s.key_dim),
            .v = {},
            .g = g.data(),
-           .beta = beta.data()},
+           .beta = beta.data(),
+           .out = nullptr,
+           .rule = rule,
+           .skip = skip.data()},
       .dy = wide.data()};
   std::vector<float> values;
   for (int64_t r = 0; r < rows; ++r) {
@@ -168,27 +209,25 @@ void check_backward(
 }
 
 TEST_P(GatedDelta, Backward) {
+  // The last has few key heads, whose value heads go in runs.
+  const Shape shapes[] = {
+      {},
+      {.length = 35, .key_dim = 5, .value_dim = 3},
+      {.batch = 2,
+       .length = 65,
+       .heads = 6,
+       .key_heads = 2,
+       .key_dim = 20,
+       .value_dim = 36},
+      {.length = 64, .heads = 2, .key_dim = 128, .value_dim = 128},
+      {.length = 40, .heads = 35, .key_dim = 12, .value_dim = 8}};
   for (DType type : {DType::f32, DType::bf16}) {
-    // Float32 sums over key_dim, value_dim and the tokens behind.
-    const double share = 300 * 0x1p-23;
-    check_backward(kernels(), {}, type, share);
-    check_backward(
-        kernels(), {.length = 35, .key_dim = 5, .value_dim = 3}, type, share);
-    check_backward(
-        kernels(),
-        {.batch = 2,
-         .length = 65,
-         .heads = 6,
-         .key_heads = 2,
-         .key_dim = 20,
-         .value_dim = 36},
-        type,
-        share);
-    check_backward(
-        kernels(),
-        {.length = 64, .heads = 2, .key_dim = 128, .value_dim = 128},
-        type,
-        share);
+    for (ScanRule rule : kRules) {
+      for (const Shape& shape : shapes) {
+        // Float32 sums over key_dim, value_dim and the tokens behind.
+        check_backward(kernels(), shape, type, 300 * 0x1p-23, rule);
+      }
+    }
   }
 }
 
@@ -218,16 +257,19 @@ INSTANTIATE_KERNEL_TEST(GatedDelta);
 
 class CausalConv : public KernelTest {};
 
-TEST_P(CausalConv, WithAndWithoutSilu) {
+TEST_P(CausalConv, WithAndWithoutSiluAndBias) {
   constexpr int64_t kBatch = 2;
   for (DType type : {DType::f32, DType::bf16, DType::f16}) {
     for (int64_t channels : {1, 7, 40}) {
       for (int64_t width : {1, 4}) {
-        for (bool silu : {false, true}) {
+        for (int way = 0; way < 4; ++way) {
+          const bool silu = way % 2 == 1;
+          const bool biased = way / 2 == 1;
           const int64_t length = 11;
           const auto x =
               Tensor::random(type, kBatch * length, channels, 1, 1.0, 3);
           const auto weight = Tensor::random(type, channels, width, 2);
+          const auto bias = Tensor::random(type, 1, channels, 3);
           Tensor out(type, kBatch * length, channels);
           kernels().causal_conv(
               {.batch = kBatch,
@@ -240,10 +282,12 @@ TEST_P(CausalConv, WithAndWithoutSilu) {
                .x_batch_stride = length * x.stride(),
                .x_row_stride = x.stride(),
                .weight = {weight.data(), type},
+               .bias = {biased ? bias.data() : nullptr, type},
                .out = out.data()});
           for (int64_t row = 0; row < kBatch * length; ++row) {
             for (int64_t c = 0; c < channels; ++c) {
-              double sum = 0, magnitude = 0;
+              double sum = biased ? double(bias.at(0, c)) : 0;
+              double magnitude = std::abs(sum);
               for (int64_t w = 0; w < width; ++w) {
                 const int64_t back = width - 1 - w;
                 if (back <= row % length) {

@@ -1,4 +1,5 @@
 #include "model/decoder.h"
+#include "model/scale_groups.h"
 
 #include <gtest/gtest.h>
 #include <mlx/ops.h>

@@ -148,6 +148,35 @@ TEST(Families, WhatMlxLmCannotLoadIsRefused) {
   });
 }
 
+TEST(Families, WhatTheDecoderHasNotIsRefused) {
+  struct Case {
+    const char* family;
+    Json changes;
+    const char* named;
+  };
+  const std::vector<Case> cases = {
+      {"helium", {{"attention_bias", false}, {"mlp_bias", false}}, "lm_head"},
+      {"internlm3",
+       {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2.0}}}},
+       "rope_scaling"},
+      {"minicpm",
+       {{"scale_emb", 1}, {"scale_depth", 1}, {"dim_model_base", 32}},
+       "lm_head"},
+      {"nanbeige", {{"num_loops", 2}}, "num_loops"},
+      {"nanbeige", {{"loop_share_kv", true}}, "loop_share_kv"},
+      {"seed_oss", Json::object(), "lm_head"},
+      {"stablelm",
+       {{"layer_norm_eps", 1e-5},
+        {"use_qkv_bias", false},
+        {"partial_rotary_factor", 1.0},
+        {"qk_layernorm", true}},
+       "qk_layernorm"}};
+  for (const auto& [family, changes, named] : cases) {
+    const auto config = with(tiny_config(family), changes);
+    expect_error(ErrorCode::not_supported, named, [&] { spec_of(config); });
+  }
+}
+
 TEST(Families, TensorsDecideWhetherTheHeadIsTied) {
   const auto has = [](const std::string& name) {
     return name == "model.embed_tokens.weight";

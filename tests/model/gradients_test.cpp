@@ -4,6 +4,7 @@
 #include <mlx/mlx.h>
 
 #include "core/json.h"
+#include "model/stream/columns.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
@@ -36,6 +37,25 @@ mx::array product(const LinearTrace& trace, int64_t part) {
   return mx::matmul(mx::transpose(dy), x);
 }
 
+// Block 1 reads the keys of block 0, and has heads of another size than blocks
+// that slide, experts and what tokens bring.
+Json gemma4_config() {
+  auto config = tiny_config("gemma4_text");
+  config.update(Json{
+      {"num_hidden_layers", 3},
+      {"layer_types", {"full_attention", "full_attention", "full_attention"}},
+      {"global_head_dim", 16},
+      {"sliding_window", 4},
+      {"num_kv_shared_layers", 2},
+      {"enable_moe_block", true},
+      {"num_experts", 4},
+      {"top_k_experts", 2},
+      {"moe_intermediate_size", 16},
+      {"hidden_size_per_layer_input", 8},
+      {"vocab_size_per_layer_input", 61}});
+  return config;
+}
+
 // A weight's gradient is the sum over tokens of dy x^T, summed in another
 // order by the two.
 void expect_gradients(const Json& config) {
@@ -43,8 +63,10 @@ void expect_gradients(const Json& config) {
   const TinyModel tiny(config);
   const BlockSpec& block = tiny.model.spec.blocks[1];
   const auto weights = load_block(tiny.model, 1, mx::float32);
-  const auto x = mx::random::normal({2, 7, 32}, mx::random::key(1));
-  const auto dy = mx::random::normal({2, 7, 32}, mx::random::key(2));
+  const auto x =
+      mx::random::normal({2, 7, input_columns(block)}, mx::random::key(1));
+  const auto dy =
+      mx::random::normal({2, 7, given_columns(block)}, mx::random::key(2));
   std::vector<std::string> paths;
   for (const auto& module : list_modules(block)) {
     paths.push_back(module.path);
@@ -68,6 +90,10 @@ TEST(TraceBlock, GivesTheWeightsGradients) {
 
 TEST(TraceBlock, OfExpertsToo) {
   expect_gradients(experts_config());
+}
+
+TEST(TraceBlock, OfSharedKeysAndTokenInputs) {
+  expect_gradients(gemma4_config());
 }
 
 }  // namespace

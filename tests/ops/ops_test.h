@@ -51,6 +51,7 @@ BY_FALLBACK(rows_of_slots)
 BY_FALLBACK(score_finish)
 BY_FALLBACK(score_update)
 BY_FALLBACK(softmax)
+BY_FALLBACK(ssd_scan)
 BY_FALLBACK(swiglu)
 #undef BY_FALLBACK
 

@@ -57,10 +57,10 @@ FAMILIES = {
     "falcon_h1": FALCON_H1 | {"head_dim": 32},
     "granitemoehybrid": GRANITE_EXPERTS | {
         "intermediate_size": 64, "shared_intermediate_size": 128,
-        "mamba_d_head": 32, "mamba_n_heads": 4},
+        "mamba_d_head": 32, "mamba_n_heads": 8},
     "lfm2": LFM2 | {"block_dim": 128, "block_ff_dim": 192},
     "lfm2_moe": LFM2_MOE | {"moe_intermediate_size": 64},
-    "mamba2": MAMBA2,
+    "mamba2": MAMBA2 | {"num_heads": 8, "head_dim": 32},
     "nemotron_h": NEMOTRON_H | {
         "head_dim": 32, "moe_intermediate_size": 64, "moe_latent_size": 64},
 }

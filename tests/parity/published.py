@@ -26,12 +26,16 @@ SIZES = {
     "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "query_pre_attn_scalar": 16, "rotary_dim": 8, "moe_num_experts": 4,
-    "moe_k": 2, "block_dim": HIDDEN, "block_ff_dim": 128,
+    "moe_k": 2, "kv_channels": PLAIN_HEAD, "block_dim": HIDDEN, "block_ff_dim": 128,
     "block_multiple_of": 32, "moe_shared_expert_intermediate_size": 64,
     "shared_intermediate_size": 128, "mamba_num_heads": 4,
     "mamba_head_dim": 16, "mamba_n_heads": 4, "mamba_d_head": 16,
     "mamba_d_ssm": 64, "mamba_d_state": 16, "ssm_state_size": 16,
     "n_groups": 2,
+    "global_head_dim": 64,
+    "num_global_key_value_heads": 1, "top_k_experts": 2,
+    "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 3072,
+    "index_head_dim": 32, "index_n_heads": 2,
 }
 LISTS = ("layer_types", "layers_block_type", "hybrid_override_pattern",
          "no_rope_layers")
@@ -80,6 +84,9 @@ def scaled(config):
         not heads or config["head_dim"] * heads != config["hidden_size"])
     head_dim = WIDE_HEAD if wide else PLAIN_HEAD
     layers = layer_count(config)
+    if config.get("num_kv_shared_layers"):
+        config["num_kv_shared_layers"] = layers
+        layers *= 2
     part = config.get("partial_rotary_factor") or 1
     for key in ("rope_scaling", "rope_parameters"):
         inner = config.get(key)
@@ -114,7 +121,7 @@ def scaled(config):
     return config
 
 
-READ_PARAMETERS = ("qwen3", "ministral3", "qwen3_5_text", "qwen3_5_moe_text",
+READ_PARAMETERS = ("gemma4_text", "glm_moe_dsa", "qwen3", "ministral3", "qwen3_5_text", "qwen3_5_moe_text",
                    "qwen3_5", "qwen3_5_moe")
 
 
@@ -126,6 +133,9 @@ def in_class_spelling(config):
         config.pop(key, None)
     if "text_config" in config:
         config["text_config"] = in_class_spelling(config["text_config"])
+        if config["model_type"] == "gemma4":
+            config.setdefault(
+                "vocab_size", config["text_config"]["vocab_size"])
         if config["model_type"].startswith("qwen"):
             config["text_config"].setdefault(
                 "tie_word_embeddings", config.get("tie_word_embeddings"))
@@ -133,6 +143,8 @@ def in_class_spelling(config):
     for a, b in (("num_experts", "num_local_experts"),):
         if config.get("model_type") == "qwen3_moe" and a not in config:
             config[a] = config[b]
+    if "global_head_dim" in config:
+        return config
     if "_sliding_window_pattern" in config:
         config.setdefault("sliding_window_pattern",
                           config["_sliding_window_pattern"])

@@ -122,8 +122,10 @@ def test_first_step_is_mlx_lms(float_pair, tmp_path):
     assert point["gradient_norm"] == pytest.approx(norm, rel=1e-3)
 
 
+# mlx-lm has no layout such as gemma3's; gemma's embedding, scaled and tied, is
+# so sure of the token that it was given that nothing diverges.
 @pytest.mark.parametrize("family", chosen(sorted(
-    set(test_families.FAMILIES) - {"gemma3"})))  # mlx-lm has no such layout
+    set(test_families.FAMILIES) - {"gemma", "gemma3"})))
 def test_first_step_of_families(family, tmp_path):
     model, student = tmp_path / "model", tmp_path / "student"
     test_families.write(model, family, "float32")

@@ -28,6 +28,7 @@ import configs_mixers  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from hf_layout import unstack  # noqa: E402
+from short_runs import SLOW  # noqa: E402
 from structures import STRUCTURES, chosen  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
     COHERE2, DELTA_EXPERTS, DEEPSEEK_V2, DEEPSEEK_V3, DTYPES, GEMMA2, GEMMA3, GLM4, GLM4_MOE,
@@ -79,7 +80,7 @@ NOT_QUANTIZED = {"gpt_oss"}
 
 # The language model inside those of several modalities.
 INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"
-         } | configs_gem.INNER
+         } | configs_gem.INNER | configs_dense.INNER
 VISION = {
     "vision_tower.patch.weight": mx.arange(12).reshape(3, 4).astype(mx.float32),
     "multi_modal_projector.linear.bias": mx.ones((5,)),
@@ -101,7 +102,7 @@ def config_of(family):
     text = make_config(INNER[family], changes)
     config = {"model_type": family, "text_config": text,
               "vision_config": {"hidden_size": 48}, "image_token_index": 7}
-    if family == "gemma3":
+    if family in ("gemma3", "gemma4"):
         config["vocab_size"] = text.pop("vocab_size")
     return config
 
@@ -167,9 +168,11 @@ def round_trip(probe, source, out, method):  # noqa: F811
     return distance(ours, their_logits(model, tokens))
 
 
-def methods_of(family):
-    return [method for method in METHODS
-            if method != "quantize" or family not in NOT_QUANTIZED]
+def methods_of(family, every=SLOW):
+    """Without `every` not quantize, which test_published_configs.py runs on one
+    family of each structure."""
+    return [method for method in METHODS if method != "quantize"
+            or (every and family not in NOT_QUANTIZED)]
 
 
 @pytest.mark.parametrize("family", chosen(FAMILIES))
@@ -249,7 +252,7 @@ def main():
                       for dtype in ("float32", "bfloat16")]
             errors += [
                 round_trip(program, folder / "bfloat16", folder / m, m)
-                for m in methods_of(family)]
+                for m in methods_of(family, every=True)]
             print(f"{family:16} " + " ".join(f"{e:9.1e}" for e in errors),
                   flush=True)
             shutil.rmtree(folder)

@@ -16,6 +16,8 @@ mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
+import packed_models  # noqa: E402
+import packers  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
 from test_families import METHODS, config_of, write  # noqa: E402
@@ -111,6 +113,39 @@ def test_left_out_where_asked(models):
     assert "mtp" not in report
     assert not (folder / "out" / FILE).exists()
     assert FILE not in (folder / "out/README.md").read_text()
+
+
+def stored(file):
+    """(type, shape, bytes) by name, as they stand in a safetensors file."""
+    data = file.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return {name: (own["dtype"], own["shape"],
+                   data[start + own["data_offsets"][0]:start + own["data_offsets"][1]])
+            for name, own in header.items()}
+
+
+def test_a_packed_head_stays_packed(tmp_path):
+    """In FP8, whose scales go with it: that loses nothing and takes no room."""
+    write(tmp_path / "model", "deepseek_v3", "bfloat16")
+    file = tmp_path / "model/model.safetensors"
+    tensors = {name: packers.BF16(np.array(value.astype(mx.float32)))
+               for name, value in mx.load(str(file)).items()}
+    entry, packer = packed_models.KINDS["fp8"]
+    head = LAYOUTS["deepseek_v3"].format(
+        layers=config_of("deepseek_v3")["num_hidden_layers"])
+    weight = np.random.default_rng(3).standard_normal((192, 256)).astype(np.float32)
+    parts, _ = packer(weight)
+    heads = {f"{head}mlp.up_proj{suffix}": part for suffix, part in parts.items()}
+    heads[f"{head}enorm.weight"] = packers.BF16(np.ones(24))
+    packers.write(file, tensors | heads)
+    change(tmp_path / "model/config.json",
+           {"num_nextn_predict_layers": 1, "quantization_config": entry})
+    made("convert", tmp_path / "model", tmp_path / "out")
+    found, source = stored(tmp_path / "out" / FILE), stored(file)
+    assert found == {name: source[name] for name in heads}
+    assert found[f"{head}mlp.up_proj.weight"][0] == "F8_E4M3"
 
 
 def test_a_broken_file_beside_the_model_is_named(models):

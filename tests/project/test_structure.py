@@ -42,6 +42,8 @@ def test_methods_are_named_in_their_folders_alone():
                 if name not in REGISTRY and method != own and not (
                         line.lstrip().startswith("//")):
                     found.append(f"{name}: {line.strip()}")
-    # A command of its own, which is not a method's of the registry.
-    allowed = {"commands/dwq.cpp"}
+    # A command of its own, which is not a method's of the registry; and what
+    # others' files call their packs, which are not our methods.
+    allowed = {"commands/dwq.cpp", "checkpoint/packed/formats.cpp",
+               "checkpoint/packed/gptq.cpp"}
     assert [f for f in found if f.split(":")[0] not in allowed] == []

@@ -63,6 +63,29 @@ def turn_experts(weights):
             for name, tensor in fuse_experts(weights).items()}
 
 
+def gemma4(weights, config):
+    """Experts' gate above up; keys and values that no layer reads."""
+    out = {}
+    for name, tensor in weights.items():
+        path = name.split("switch_glu")[0]
+        if ".switch_glu.gate_proj" in name:
+            up = weights[name.replace("gate_proj", "up_proj")]
+            out[path + "gate_up_proj"] = mx.concatenate([tensor, up], axis=1)
+        elif ".switch_glu.down_proj" in name:
+            out[path + "down_proj"] = tensor
+        elif ".switch_glu." not in name:
+            out[name] = tensor
+    text = config.get("text_config", config)
+    for i in range(text["num_hidden_layers"]):
+        path = f"model.layers.{i}.self_attn."
+        for name in [n for n in out if n.endswith(path + "q_norm.weight")]:
+            unread = name.replace("q_norm", "k_norm")
+            out.setdefault(unread, mx.zeros(out[name].shape))
+        for name in [n for n in out if n.endswith(path + "q_proj.weight")]:
+            out[name.replace("weight", "output_max")] = mx.zeros((1,))
+    return out
+
+
 def alone(weights):
     """The language model's names without what is around it."""
     return {name.removeprefix("language_model."): tensor
@@ -73,6 +96,10 @@ def unstack(weights, config):
     family = config["model_type"]
     if family in LAYOUTS:
         weights = LAYOUTS[family](weights)
+        return {name: mx.contiguous(t) for name, t in weights.items()}
+    if family in ("gemma4", "gemma4_text"):
+        weights = gemma4(weights, config)
+        weights = inside(weights) if family == "gemma4" else weights
         return {name: mx.contiguous(t) for name, t in weights.items()}
     if family in ("qwen2_vl", "qwen2_5_vl") and "text_config" not in config:
         return alone(weights)

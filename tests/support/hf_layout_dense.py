@@ -46,12 +46,30 @@ def join_gates(weights):
     return out
 
 
+def raw_alphas(weights):
+    """The activation's two parameters as vectors of one."""
+    return {name: tensor.reshape(1) if "act_fn.alpha" in name else tensor
+            for name, tensor in weights.items()}
+
+
 LAYOUTS = {
+    "afmoe": lambda w: split_experts(w, "mlp.experts"),
+    "apertus": raw_alphas,
     "bailing_moe": lambda w: renamed(
         split_experts(w), (".gate.gate_proj.", ".gate.")),
     "dots1": lambda w: split_experts(w, "mlp.experts"),
+    "exaone_moe": lambda w: renamed(
+        split_experts(w), (".gate.e_score", ".e_score")),
+    "gptj": lambda w: renamed(w, ("model.", "transformer.")),
+    "gpt_neox": lambda w: renamed(
+        w, ("model.h.", "gpt_neox.layers."), ("model.embed_out", "embed_out"),
+        ("model.", "gpt_neox.")),
     "granitemoe": join_gates,
+    "laguna": lambda w: renamed(
+        split_experts(w), (".gate.proj.", ".gate."),
+        (".gate.e_score", ".experts.e_score")),
     "minimax": lambda w: split_experts(
         w, "block_sparse_moe.switch_mlp", "block_sparse_moe.experts", W),
 }
+LAYOUTS["phimoe"] = LAYOUTS["minimax"]
 LAYOUTS["minimax_m2"] = LAYOUTS["minimax"]

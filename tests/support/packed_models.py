@@ -174,6 +174,11 @@ KINDS = {
                           w, 4, 32, order=disorder(w.shape[1], 32))),
     "gptq v2": (gptq_entry(4, 32, checkpoint_format="gptq_v2", sym=True),
                 lambda w: packers.gptq(w, 4, 32, v2=True, symmetric=True)),
+    # Some matrices of other bits and groups than the entry's.
+    "gptq dynamic": (gptq_entry(
+        4, 128, format="gptq_v2", dynamic={"+:.*down.*": {"bits": 8}}),
+        lambda w: packers.gptq(w, 8 if w.shape[1] > w.shape[0] else 4, 32,
+                               v2=True)),
     "auto-round": ({"quant_method": "auto-round", "bits": 4,
                     "group_size": 32,
                     "packing_format": "auto_round:auto_gptq"},

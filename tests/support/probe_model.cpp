@@ -16,6 +16,8 @@
 
 #include "core/error.h"
 #include "model/decoder.h"
+#include "model/stream/columns.h"
+#include "model/stream/token_inputs.h"
 #include "pass/fold.h"
 
 namespace {
@@ -32,6 +34,16 @@ mx::Dtype dtype_of(const std::string& name, const Model& model) {
   return name == "float16" ? mx::float16 : model.dtype;
 }
 
+// What the block reads of the stream x and of the tokens.
+mx::array read_by(
+    const BlockSpec& block,
+    const mx::array& x,
+    const std::vector<mx::array>& brought) {
+  return block.token_gate
+      ? with_token_input(x, brought.at(static_cast<size_t>(block.index)))
+      : x;
+}
+
 mx::array
 cached_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
   auto tables = load_embedding_and_head(model, dtype);
@@ -40,12 +52,17 @@ cached_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
   int length = tokens.shape(1);
   for (int first = 0; first < length;) {
     int count = first == 0 ? std::max(1, length / 2) : 1;
-    auto x = embed(
-        tables,
-        mx::slice(tokens, {0, first}, {tokens.shape(0), first + count}));
+    const auto ids =
+        mx::slice(tokens, {0, first}, {tokens.shape(0), first + count});
+    auto x = embed(tables, ids);
+    const auto brought = token_inputs(tables, ids, x, dtype);
     for (const BlockSpec& block : model.spec.blocks) {
       ForwardContext context{.dtype = dtype, .cache = &caches[block.index]};
-      x = run_block(block, load_block(model, block.index, dtype), x, context);
+      x = run_block(
+          block,
+          load_block(model, block.index, dtype),
+          read_by(block, x, brought),
+          context);
     }
     auto normal = final_norm(model.spec, tables, x, dtype);
     int vocab = static_cast<int>(model.spec.vocab);
@@ -75,6 +92,7 @@ mx::array
 folded_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
   auto tables = load_embedding_and_head(model, dtype);
   auto x = embed(tables, tokens);
+  const auto brought = token_inputs(tables, tokens, x, dtype);
   ForwardContext context{.dtype = dtype};
   for (const BlockSpec& block : model.spec.blocks) {
     auto weights = load_block(model, block.index, dtype);
@@ -85,7 +103,7 @@ folded_logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
     for (auto& [path, linear] : weights.linears) {
       linear.dense = mx::astype(*linear.dense, dtype);
     }
-    x = run_block(block, weights, x, context);
+    x = run_block(block, weights, read_by(block, x, brought), context);
     std::cout << list_scale_groups(block).size() << " scale groups\n";
   }
   auto normal = final_norm(model.spec, tables, x, dtype);

@@ -8,25 +8,33 @@ from short_runs import SLOW
 # plain llamas is the demo model, which most other tests run.
 STRUCTURES = {
     "plain attention and MLP": [
-        "qwen3", "ernie4_5", "glm", "helium", "internlm3", "llama", "mimo",
-        "mistral", "nanbeige", "qwen2", "seed_oss", "telechat3"],
+        "qwen3", "ernie4_5", "exaone", "gemma", "glm", "helium",
+        "hunyuan_v1_dense", "internlm3", "llama", "mimo", "mistral", "nanbeige",
+        "qwen2", "seed_oss", "telechat3"],
     "multipliers of the residual stream and logits": ["granite", "minicpm"],
-    "parallel branches, layers without rope": ["cohere2", "smollm3"],
+    "parallel branches, layers without rope": ["cohere2", "cohere", "smollm3"],
     "norms behind branches, windows by layer": [
         "gemma3_text", "exaone4", "glm4", "olmo2", "olmo3"],
     "capped scores and logits": ["gemma2"],
     "inside a model of several modalities": [
-        "mistral3", "gemma3", "llava", "ministral3", "qwen2_vl", "qwen3_vl",
-        "qwen3_vl_moe"],
-    "fused projections": ["phi3"],
+        "mistral3", "gemma3", "kimi_k25", "llava", "ministral3", "qwen2_vl",
+        "qwen3_vl", "qwen3_vl_moe"],
+    "fused projections": ["phi3", "internlm2", "lille-130m", "openelm", "qwen"],
+    "layer norms, MLPs without a gate": [
+        "gpt_neox", "apertus", "gptj", "nemotron", "phi", "stablelm",
+        "starcoder2"],
+    "gates of attention, norms without weights": [
+        "muse_glimmer", "afmoe", "laguna"],
     "experts, shared ones too": [
-        "qwen2_moe", "deepseek", "ernie4_5_moe", "granitemoe", "mixtral",
-        "olmoe", "qwen3_moe"],
-    "routers with a correction under plain attention": [
-        "bailing_moe", "dots1", "minimax"],
+        "qwen2_moe", "deepseek", "ernie4_5_moe", "granitemoe", "mellum",
+        "mixtral", "olmoe", "phimoe", "qwen3_moe"],
     "latent attention, experts in groups": [
-        "deepseek_v3", "deepseek_v2", "glm4_moe", "glm4_moe_lite", "solar_open"],
+        "deepseek_v3", "bailing_moe", "deepseek_v2", "deepseek_v32", "dots1",
+        "exaone_moe", "glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "minicpm3",
+        "minimax", "mistral4", "solar_open", "youtu_llm"],
     "sinks, experts that come packed": ["gpt_oss"],
+    "heads of two sizes, experts beside an MLP": ["gemma4"],
+    "shared keys, an embedding for each layer": ["gemma4_text"],
     "scans, blocks of one part": ["nemotron_h", "mamba2"],
     "scans with multipliers and experts": ["granitemoehybrid"],
     "a scan beside attention": ["falcon_h1"],

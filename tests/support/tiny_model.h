@@ -135,7 +135,9 @@ inline Tensors random_tensors(const Json& config, uint64_t seed = 1) {
           0);
     }
   }
-  put_norm(spec.final_norm);
+  for (const auto& norm : list_outer_norms(spec)) {
+    put_norm(norm);
+  }
   return tensors;
 }
 

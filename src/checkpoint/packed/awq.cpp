@@ -8,6 +8,7 @@
 #include <cctype>
 
 #include "checkpoint/packed/group_words.h"
+#include "core/error.h"
 
 namespace pennyweight {
 
@@ -33,29 +34,47 @@ class AwqTensor : public PackedTensor {
       float* out) const override {
     const int64_t words = parts[0].shape(1);
     const auto* codes = parts[0].data<uint32_t>();
-    const auto scales = reader(parts, 1);
-    const auto* zeros = form_.centered ? nullptr : parts[2].data<uint32_t>();
-    for (int64_t column = 0; column < form_.in; ++column) {
-      const int64_t group = column / form_.group_size;
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = first + i;
-        const int zero =
-            zeros ? code(zeros + group * words, row) : 1 << (form_.bits - 1);
-        const int difference = code(codes + column * words, row) - zero;
-        out[i * form_.in + column] =
-            float(difference) * scales[size_t(group * form_.out + row)];
-      }
+    const auto scales = read_scales(form_, reader(parts, 1), first, count);
+    std::vector<float> zeros(
+        size_t(form_.groups * count), float(1 << (form_.bits - 1)));
+    for (int64_t group = 0; !form_.centered && group < form_.groups; ++group) {
+      read_codes(
+          parts[2].data<uint32_t>() + group * words,
+          first,
+          count,
+          1,
+          zeros.data() + group * count);
     }
+    expand_by_tiles(
+        {form_, count, scales, zeros, nullptr},
+        [&](int64_t begin, int64_t end, float* tile) {
+          for (int64_t at = begin; at < end; ++at, ++tile) {
+            read_codes(codes + at * words, first, count, kTileColumns, tile);
+          }
+        },
+        out);
   }
 
  private:
-  int code(const uint32_t* words, int64_t row) const {
+  // Codes first .. first + count - 1 of a row of words, `stride` apart.
+  void read_codes(
+      const uint32_t* words,
+      int64_t first,
+      int64_t count,
+      int64_t stride,
+      float* out) const {
     const int in_word = 32 / form_.bits;
-    const int at = int(row % in_word);
-    const int place = at / 2 + at % 2 * (in_word / 2);
-    return int(
-        words[row / in_word] >> (place * form_.bits) &
-        ((1u << form_.bits) - 1));
+    const uint32_t mask = (1u << form_.bits) - 1;
+    int64_t at = first % in_word;
+    const uint32_t* word = words + first / in_word;
+    for (int64_t i = 0; i < count; ++i, out += stride) {
+      const int64_t place = at / 2 + (at & 1) * (in_word / 2);
+      *out = float(int(*word >> (place * form_.bits) & mask));
+      if (++at == in_word) {
+        at = 0;
+        ++word;
+      }
+    }
   }
 
   GroupWords form_;
@@ -64,12 +83,14 @@ class AwqTensor : public PackedTensor {
 }  // namespace
 
 void add_awq(PackedParts& parts) {
-  auto version = parts.settings().string_or("version", "gemm");
+  const auto settings = parts.settings();
+  auto version =
+      settings.string_or("version", settings.string_or("format", "gemm"));
   std::ranges::transform(version, version.begin(), [](unsigned char c) {
     return char(std::tolower(c));
   });
   if (version != "gemm" && version != "exllama") {
-    parts.unknown("version \"" + version + "\"");
+    parts.unknown("version \"" + one_line(version, 40) + "\"");
   }
   for (const auto& base : parts.named(".qweight")) {
     const auto& codes = *parts.find(base + ".qweight");

@@ -135,6 +135,11 @@ std::string name_of(const Json& entry) {
 
 }  // namespace
 
+const PackedFormat* global_scale_format() {
+  static constexpr PackedFormat format{add_global_fp4, kPlain};
+  return &format;
+}
+
 const Json& packed_settings(const Json& entry) {
   const auto it = entry.find("quantization");
   return it != entry.end() && it->is_object() ? *it : entry;

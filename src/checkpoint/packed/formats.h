@@ -18,6 +18,9 @@ struct PackedFormat {
 /// read.
 const PackedFormat* packed_format(const Json& entry);
 
+/// MLX's modules with a global_scale, which mlx-lm itself runs as they are.
+const PackedFormat* global_scale_format();
+
 /// The object of an entry that has its settings: hf_quant_config.json has them
 /// one level down.
 const Json& packed_settings(const Json& entry);

@@ -9,7 +9,9 @@ namespace pennyweight {
 
 namespace {
 
-constexpr float kValues[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+// E2M1, the negative ones behind; a zero has a sign, too.
+constexpr float kValues[] =
+    {0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0f, -0.5, -1, -1.5, -2, -3, -4, -6};
 
 class Fp4Tensor : public PackedTensor {
  public:
@@ -18,13 +20,15 @@ class Fp4Tensor : public PackedTensor {
       const mx::Shape& shape,
       int group,
       std::vector<TensorInfo> parts,
-      bool divides)
+      bool divides,
+      float whole_divisor = 1)
       : PackedTensor(
             {name, shape, mx::bfloat16},
             std::move(parts),
             group == 16 ? "nvfp4" : "mxfp4"),
         group_(group),
-        divides_(divides) {}
+        divides_(divides),
+        whole_divisor_(whole_divisor) {}
 
  protected:
   void expand_rows(
@@ -41,17 +45,14 @@ class Fp4Tensor : public PackedTensor {
         float scale = scales[size_t((first + i) * groups + group)];
         scale = divides_ ? scale / whole : scale * whole;
         for (int at = 0; at < group_ / 2; ++at, ++codes) {
-          *out++ = value(*codes & 15) * scale;
-          *out++ = value(*codes >> 4) * scale;
+          *out++ = kValues[*codes & 15] * scale;
+          *out++ = kValues[*codes >> 4] * scale;
         }
       }
     }
   }
 
  private:
-  static float value(int code) {
-    return code < 8 ? kValues[code] : -kValues[code - 8];
-  }
   float whole_scale(const std::vector<mx::array>& parts, int64_t row) const {
     if (parts.size() < 3) {
       return 1;
@@ -59,12 +60,17 @@ class Fp4Tensor : public PackedTensor {
     const auto scales = reader(parts, 2);
     // A stack may have one for each matrix.
     const int64_t rows = info().shape[info().shape.size() - 2];
-    return scales[parts[2].size() > 1 ? size_t(row / rows) : 0];
+    return scales[parts[2].size() > 1 ? size_t(row / rows) : 0] /
+        whole_divisor_;
   }
 
   int group_;
   bool divides_;
+  float whole_divisor_;
 };
+
+// The largest code by the largest scale, which MLX's global scale stands for.
+constexpr float kLargest = 6 * 448;
 
 }  // namespace
 
@@ -75,10 +81,10 @@ void add_fp4(
     bool whole_divides) {
   for (const auto& base : parts.named(codes_suffix)) {
     const auto& codes = *parts.find(base + codes_suffix);
-    if (codes.dtype != mx::uint8 || codes.byte_type != ByteType::plain ||
-        codes.shape.size() < 2 || codes.shape.size() > 3) {
+    if (codes.dtype != mx::uint8 || codes.byte_type != ByteType::plain) {
       continue;
     }
+    parts.require_matrix(codes, 2);
     const auto& scales = parts.require(base + ".weight_scale", codes);
     const bool by_two = scales.byte_type == ByteType::e4m3;
     if (scales.dtype != mx::uint8) {
@@ -107,6 +113,34 @@ void add_fp4(
     }
     parts.add(std::make_unique<Fp4Tensor>(
         base + ".weight", shape, group, std::move(stored), whole_divides));
+  }
+}
+
+void add_global_fp4(PackedParts& parts) {
+  for (const auto& base : parts.named(".global_scale")) {
+    const auto& whole = *parts.find(base + ".global_scale");
+    const auto& codes = parts.require(base + ".weight", whole);
+    auto scales = parts.require(base + ".scales", whole);
+    if (codes.dtype != mx::uint32 || scales.dtype != mx::uint8) {
+      parts.wrong(whole, "stands beside no nvfp4 matrix");
+    }
+    parts.require_matrix(codes, 8);
+    auto shape = codes.shape;
+    shape.back() *= 8;
+    if (whole.dtype != mx::float32 || shape.back() % 16 != 0) {
+      parts.wrong(whole, "is of no nvfp4 matrix");
+    }
+    parts.require_shape(scales, scales_shape(shape, {1, 16}));
+    parts.require_size(
+        whole, shape.size() > 2 ? mx::Shape{shape[0]} : mx::Shape{});
+    scales.byte_type = ByteType::e4m3;
+    parts.add(std::make_unique<Fp4Tensor>(
+        base + ".weight",
+        shape,
+        16,
+        std::vector<TensorInfo>{codes, scales, whole},
+        false,
+        kLargest));
   }
 }
 

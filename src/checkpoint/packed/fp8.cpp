@@ -97,10 +97,10 @@ void add_fp8(
   for (const auto& base : parts.named(scales_suffix)) {
     const auto* scales = parts.find(base + scales_suffix);
     const auto& codes = parts.require(base + codes_suffix, *scales);
-    if (codes.dtype != mx::uint8 || codes.shape.size() < 2 ||
-        codes.shape.size() > 3) {
+    if (codes.dtype != mx::uint8) {
       continue;  // another form; what nobody takes is an error
     }
+    parts.require_matrix(codes);
     if (!FloatReader::can_read(*scales)) {
       parts.wrong(*scales, "is not of a type for scales");
     }

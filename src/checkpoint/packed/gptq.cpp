@@ -5,6 +5,7 @@
 // float32 for scales of 16 bits.
 
 #include "checkpoint/packed/group_words.h"
+#include "core/error.h"
 
 namespace pennyweight {
 
@@ -42,23 +43,56 @@ class GptqTensor : public PackedTensor {
       int64_t first,
       int64_t count,
       float* out) const override {
-    const auto* codes = parts[0].data<uint32_t>();
-    const auto scales = reader(parts, 1);
+    const auto* codes = parts[0].data<uint32_t>() + first;
+    const auto scales = read_scales(form_, reader(parts, 1), first, count);
     const auto zeros = read_zeros(parts[2], first, count);
     const auto* order = form_.ordered ? parts[3].data<int32_t>() : nullptr;
-    for (int64_t column = 0; column < form_.in; ++column) {
-      const int64_t group = order ? order[column] : column / form_.group_size;
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = first + i;
-        const auto code = bits_at(codes + row, form_.out, column, form_.bits);
-        out[i * form_.in + column] =
-            (float(code) - zeros[size_t(group * count + i)]) *
-            scales[size_t(group * form_.out + row)];
-      }
-    }
+    expand_by_tiles(
+        {form_, count, scales, zeros, order},
+        [&](int64_t begin, int64_t end, float* tile) {
+          if (32 % form_.bits == 0) {
+            read_words(codes, begin, end, count, tile);
+          } else {
+            read_stream(codes, begin, end, count, tile);
+          }
+        },
+        out);
   }
 
  private:
+  // A tile begins with a word.
+  void read_words(
+      const uint32_t* codes,
+      int64_t begin,
+      int64_t end,
+      int64_t count,
+      float* tile) const {
+    const int in_word = 32 / form_.bits;
+    const uint32_t mask = (1u << form_.bits) - 1;
+    for (int64_t at = begin; at < end; at += in_word, tile += in_word) {
+      const uint32_t* words = codes + at / in_word * form_.out;
+      for (int64_t i = 0; i < count; ++i) {
+        uint32_t word = words[i];
+        float* to = tile + i * kTileColumns;
+        for (int place = 0; place < in_word; ++place, word >>= form_.bits) {
+          to[place] = float(int(word & mask));
+        }
+      }
+    }
+  }
+  void read_stream(
+      const uint32_t* codes,
+      int64_t begin,
+      int64_t end,
+      int64_t count,
+      float* tile) const {
+    for (int64_t at = begin; at < end; ++at, ++tile) {
+      for (int64_t i = 0; i < count; ++i) {
+        tile[i * kTileColumns] =
+            float(int(bits_at(codes + i, form_.out, at, form_.bits)));
+      }
+    }
+  }
   std::vector<float>
   read_zeros(const mx::array& stored, int64_t first, int64_t count) const {
     const uint32_t mask = (1u << form_.bits) - 1;
@@ -78,10 +112,13 @@ class GptqTensor : public PackedTensor {
   uint32_t added_;
 };
 
+// GPTQModel has named the key both ways.
 bool stores_zeros_less_one(const PackedParts& parts) {
-  const auto format = parts.settings().string_or("checkpoint_format", "gptq");
+  const auto settings = parts.settings();
+  const auto format = settings.string_or(
+      "checkpoint_format", settings.string_or("format", "gptq"));
   if (format != "gptq" && format != "gptq_v2") {
-    parts.unknown("checkpoint_format \"" + format + "\"");
+    parts.unknown("checkpoint_format \"" + one_line(format, 40) + "\"");
   }
   return format == "gptq";
 }

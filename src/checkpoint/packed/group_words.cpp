@@ -11,6 +11,7 @@ void require_words(const PackedParts& parts, const TensorInfo& info) {
       info.shape.size() != 2) {
     parts.wrong(info, "does not hold rows of words");
   }
+  parts.require_matrix(info, 16);  // of two bits
 }
 
 // What config.json says, where it says it for all matrices.
@@ -19,8 +20,10 @@ void require_entry(
     const TensorInfo& codes,
     const GroupWords& form) {
   const auto settings = parts.settings();
-  if (const Json* more = settings.find("dynamic"); more && !more->empty()) {
-    return;  // some have settings of their own, as their shapes show
+  for (const char* key : {"dynamic", "extra_config"}) {
+    if (const Json* more = settings.find(key); more && !more->empty()) {
+      return;  // some have settings of their own, as their shapes show
+    }
   }
   const auto bits = settings.integer_or(
       "bits", settings.integer_or("w_bit", form.bits, 1, 32), 1, 32);
@@ -123,6 +126,9 @@ GroupWords read_group_words(
             ", which packs no rows of " + std::to_string(form.out));
   }
   const int64_t words = int64_t{codes.shape[words_along_in ? 0 : 1]} * 32;
+  if (words / form.bits >= int64_t{1} << 30) {
+    parts.wrong(codes, "has more rows than any matrix");
+  }
   form.in = words_along_in ? int(words / form.bits) : codes.shape[0];
   parts.require_shape(
       codes,
@@ -139,6 +145,49 @@ GroupWords read_group_words(
   require_entry(parts, codes, form);
   read_order(parts, base, form);
   return form;
+}
+
+std::vector<float> read_scales(
+    const GroupWords& form,
+    const FloatReader& stored,
+    int64_t first,
+    int64_t count) {
+  std::vector<float> scales(size_t(form.groups * count));
+  for (int64_t group = 0; group < form.groups; ++group) {
+    for (int64_t i = 0; i < count; ++i) {
+      scales[size_t(group * count + i)] =
+          stored[size_t(group * form.out + first + i)];
+    }
+  }
+  return scales;
+}
+
+void expand_by_tiles(
+    const GroupedRows& rows,
+    const std::function<void(int64_t begin, int64_t end, float* tile)>& codes,
+    float* out) {
+  const auto& form = rows.form;
+  std::vector<float> tile(size_t(rows.count * kTileColumns));
+  for (int64_t begin = 0; begin < form.in; begin += kTileColumns) {
+    const int64_t end = std::min<int64_t>(form.in, begin + kTileColumns);
+    codes(begin, end, tile.data());
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const float* from = tile.data() + i * kTileColumns;
+      float* to = out + i * form.in + begin;
+      for (int64_t column = begin; column < end;) {
+        const int64_t group =
+            rows.order ? rows.order[column] : column / form.group_size;
+        const int64_t stop = rows.order
+            ? column + 1
+            : std::min<int64_t>(end, (group + 1) * form.group_size);
+        const float zero = rows.zeros[size_t(group * rows.count + i)];
+        const float scale = rows.scales[size_t(group * rows.count + i)];
+        for (; column < stop; ++column) {
+          *to++ = (*from++ - zero) * scale;
+        }
+      }
+    }
+  }
 }
 
 std::string describe(const GroupWords& form) {

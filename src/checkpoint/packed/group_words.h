@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "checkpoint/packed/packed_parts.h"
 
@@ -34,6 +36,32 @@ GroupWords read_group_words(
 std::vector<TensorInfo> group_parts(
     const PackedParts& parts,
     const std::string& base);
+
+/// (code - zero) * scale of packs whose words stand by columns, for rows first
+/// .. first + count - 1 to out [count, in]. scales and zeros are [groups,
+/// count]; `order`, where there is one, has each column's group. `codes` writes
+/// columns begin .. end - 1 of these rows to tile [count, kTileColumns]: rows
+/// that stand a power of two apart share a cache's few lines, so that not every
+/// code can be written to its place at once.
+inline constexpr int64_t kTileColumns = 64;
+struct GroupedRows {
+  const GroupWords& form;
+  int64_t count;
+  const std::vector<float>& scales;
+  const std::vector<float>& zeros;
+  const int32_t* order;
+};
+void expand_by_tiles(
+    const GroupedRows& rows,
+    const std::function<void(int64_t begin, int64_t end, float* tile)>& codes,
+    float* out);
+
+/// Scales [groups, out] of these rows, [groups, count].
+std::vector<float> read_scales(
+    const GroupWords& form,
+    const FloatReader& stored,
+    int64_t first,
+    int64_t count);
 
 /// "int4 in groups of 128 by activation order".
 std::string describe(const GroupWords& form);

@@ -48,18 +48,29 @@ class IntegerTensor : public PackedTensor {
       int64_t first,
       int64_t count,
       float* out) const override {
-    const auto scales = reader(parts, 1);
+    const auto stored = reader(parts, 1);
     const auto* order =
         form_.order > 0 ? parts[size_t(form_.order)].data<int32_t>() : nullptr;
+    std::vector<float> scales(static_cast<size_t>(groups_));
+    std::vector<float> zeros(static_cast<size_t>(groups_), 0.0f);
     for (int64_t row = first; row < first + count; ++row, out += columns()) {
+      for (int64_t group = 0; group < groups_; ++group) {
+        const auto at = static_cast<size_t>(group);
+        scales[at] = stored[grid_.first(row) + at];
+        zeros[at] = form_.zeros > 0 ? zero(parts, row, group) : 0.0f;
+      }
       read_codes(parts[0], row, out);
-      const size_t at = grid_.first(row);
-      for (int64_t column = 0; column < columns(); ++column) {
+      for (int64_t column = 0; column < columns();) {
         const int64_t group =
             order ? order[column] : column / grid_.block_columns();
-        const float zero =
-            form_.zeros > 0 ? this->zero(parts, row, group) : 0.0f;
-        out[column] = (out[column] - zero) * scales[at + size_t(group)];
+        const int64_t stop = order
+            ? column + 1
+            : std::min(columns(), (group + 1) * grid_.block_columns());
+        const float zero = zeros[static_cast<size_t>(group)];
+        const float scale = scales[static_cast<size_t>(group)];
+        for (; column < stop; ++column) {
+          out[column] = (out[column] - zero) * scale;
+        }
       }
     }
   }
@@ -73,8 +84,14 @@ class IntegerTensor : public PackedTensor {
     }
     const int64_t words = codes.shape().back();
     const auto* from = codes.data<uint32_t>() + row * words;
-    for (int64_t column = 0; column < columns(); ++column) {
-      out[column] = unpacked(from[column / in_word()], column % in_word());
+    const int bits = form_.scheme.bits;
+    const int half = 1 << (bits - 1);
+    const uint32_t mask = (1u << bits) - 1;
+    for (int64_t column = 0; column < columns(); ++from) {
+      const int64_t end = std::min(columns(), column + in_word());
+      for (uint32_t word = *from; column < end; ++column, word >>= bits) {
+        out[column] = static_cast<float>(int(word & mask) - half);
+      }
     }
   }
   // Zeros in words stand by columns: [rows / as many as fit, groups].
@@ -250,6 +267,7 @@ void add_integers(
   for (const auto& base : parts.named(".weight")) {
     const auto& codes = *parts.find(base + ".weight");
     if (codes.dtype == mx::int8 && codes.shape.size() == 2) {
+      parts.require_matrix(codes);
       add_one(parts, base, false, schemes);
     }
   }

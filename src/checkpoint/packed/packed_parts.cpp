@@ -53,22 +53,37 @@ const TensorInfo& PackedParts::require(
   if (const auto* info = find(name)) {
     return *info;
   }
+  const auto file = stored_.about_missing(name);
   throw Error(
-      ErrorCode::corrupt,
+      file.empty() ? ErrorCode::corrupt : ErrorCode::not_found,
       "checkpoint",
       stored_.folder + ": quantized by \"" + entry_.method + "\", but tensor " +
           one_line(name, 120) + " is missing, which " +
-          one_line(beside.name, 120) + " needs" + stored_.about_missing(name));
+          one_line(beside.name, 120) + " needs" + file);
 }
 
 const TensorInfo& PackedParts::require_scales(
     const std::string& name,
     const TensorInfo& beside) const {
   const auto& info = require(name, beside);
-  if (!FloatReader::can_read(info)) {
+  if (!mx::issubdtype(info.dtype, mx::floating)) {
     wrong(info, "is not of a type for scales");
   }
   return info;
+}
+
+void PackedParts::require_matrix(const TensorInfo& codes, int64_t packed)
+    const {
+  constexpr int64_t kMostColumns = int64_t{1} << 30;
+  const auto& shape = codes.shape;
+  if (shape.size() < 2 || shape.size() > 3 ||
+      std::ranges::any_of(shape, [](int extent) { return extent < 1; }) ||
+      shape.back() > kMostColumns / packed) {
+    wrong(
+        codes,
+        "has shape " + packed_shape_text(shape) +
+            ", which is no matrix and no stack of them");
+  }
 }
 
 void PackedParts::require_shape(const TensorInfo& info, const mx::Shape& shape)

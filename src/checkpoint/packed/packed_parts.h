@@ -22,7 +22,7 @@ struct StoredTensors {
 
 /// How a checkpoint says its weights are packed.
 struct PackedEntry {
-  std::string method;  // "gptq", as a user reads it
+  std::string method;  // who packed them, as a user reads it
   std::string origin;  // ".../config.json: quantization_config"
   Json settings;       // an object
 };
@@ -46,13 +46,17 @@ class PackedParts {
   std::vector<std::string> named(const std::string& suffix) const;
   /// Null where there is none.
   const TensorInfo* find(const std::string& name) const;
-  /// corrupt Error where there is none: `beside` needs it.
+  /// corrupt Error where there is none, or not_found where a file is missing,
+  /// too: `beside` needs it.
   const TensorInfo& require(const std::string& name, const TensorInfo& beside)
       const;
-  /// The same of scales, whose type must be one that they are stored in.
+  /// The same of scales, which must be of a floating type.
   const TensorInfo& require_scales(
       const std::string& name,
       const TensorInfo& beside) const;
+  /// corrupt Error for what is no matrix nor a stack of them, or of more
+  /// columns than any: `packed` of them stand in one of its values.
+  void require_matrix(const TensorInfo& codes, int64_t packed = 1) const;
   /// corrupt Error for another shape.
   void require_shape(const TensorInfo& info, const mx::Shape& shape) const;
   /// The same where ones in front or behind do not count.

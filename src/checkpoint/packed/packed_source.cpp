@@ -30,6 +30,7 @@ constexpr const char* kActivations[] = {
 // What belongs to a packed matrix and to nothing else.
 constexpr const char* kParts[] = {
     ".g_idx",
+    ".global_scale",
     ".pre_quant_scale",
     ".qweight",
     ".qzeros",
@@ -48,17 +49,30 @@ bool ends_with_one(const std::string& name, auto& suffixes) {
       suffixes, [&](const char* suffix) { return name.ends_with(suffix); });
 }
 
-// Where scales in FP8 stand without any entry, mlx-lm's classes read them, too.
+// FP8 codes and scales without any entry: mlx-lm's classes read them, too.
 const Json& assumed_entry(
     const QuantizationEntries& entries,
     const StoredTensors& stored) {
   static const Json none;
   static const Json fp8{{"quant_method", "fp8"}};
-  const bool assumed = entries.foreign.is_null() && entries.mlx.is_null() &&
+  if (!entries.foreign.is_null()) {
+    return entries.foreign;
+  }
+  const bool scaled = entries.mlx.is_null() &&
+      std::ranges::any_of(stored.infos, [&](const auto& entry) {
+                        return entry.second.byte_type == ByteType::e4m3 &&
+                            stored.infos.contains(entry.first + "_scale_inv");
+                      });
+  return scaled ? fp8 : none;
+}
+
+bool has_global_scales(
+    const QuantizationEntries& entries,
+    const StoredTensors& stored) {
+  return !entries.mlx.is_null() &&
       std::ranges::any_of(stored.infos, [](const auto& entry) {
-                         return entry.first.ends_with(".weight_scale_inv");
-                       });
-  return assumed ? fp8 : entries.foreign.is_null() ? none : entries.foreign;
+        return entry.first.ends_with(".global_scale");
+      });
 }
 
 // FP8 without scales, and what belongs to matrices that are not there.
@@ -85,16 +99,19 @@ void refuse_left_over(
 std::unique_ptr<PackedSource> PackedSource::find(
     const QuantizationEntries& entries,
     const StoredTensors& stored) {
-  const Json& found = assumed_entry(entries, stored);
-  const auto* format = packed_format(found);
+  const bool by_mlx = has_global_scales(entries, stored);
+  const Json& found = by_mlx ? entries.mlx : assumed_entry(entries, stored);
+  const auto* format = by_mlx ? global_scale_format() : packed_format(found);
   if (!format) {
     return nullptr;
   }
   std::unique_ptr<PackedSource> source(new PackedSource);
+  const bool foreign = !by_mlx && !entries.foreign.is_null();
   source->entry_ = {
-      entries.foreign.is_null() ? "fp8" : entries.method,
-      stored.folder + "/" +
-          (entries.foreign.is_null() ? "config.json" : entries.foreign_place),
+      by_mlx        ? "mlx-lm with a global_scale"
+          : foreign ? entries.method
+                    : "fp8",
+      stored.folder + "/" + (foreign ? entries.foreign_place : "config.json"),
       packed_settings(found)};
   const bool has_bytes =
       std::ranges::any_of(stored.infos, [](const auto& entry) {
@@ -155,8 +172,8 @@ std::string PackedSource::describe() const {
   }
   auto text = "the model comes packed by \"" + one_line(entry_.method, 40) +
       "\" (matrices: " + forms +
-      "): they are expanded as they are read, and what packing them has lost "
-      "is in no figure here";
+      "): it is expanded as it is read, and stands for the full model, so that "
+      "no figure counts what packing it has lost";
   if (dropped_ > 0) {
     text += "; " + std::to_string(dropped_) +
         " scales of activations and caches are left out";

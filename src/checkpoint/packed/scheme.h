@@ -77,4 +77,8 @@ void add_fp4(
     const std::string& whole,
     bool whole_divides);
 
+/// MLX's own nvfp4 with a scale of each matrix beside it, as mlx-lm packs
+/// experts that are asked for so (X.global_scale, the largest value's size).
+void add_global_fp4(PackedParts& parts);
+
 }  // namespace pennyweight

@@ -135,6 +135,7 @@ RunReport run(Session& session, const QuantizePlanOptions& options) {
   report.bytes_in = size.bytes;
   report.notes.insert(
       report.notes.end(), model.spec.notes.begin(), model.spec.notes.end());
+  session.describe_packing(model);
   if (const auto text = rates.warning(); !text.empty()) {
     report.notes.push_back(text);
   }

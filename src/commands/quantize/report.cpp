@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "checkpoint/packed/packed_source.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
@@ -267,6 +268,9 @@ void write_card(const Presentation& shown, const fs::path& folder) {
     card.stages.push_back({outcome.stage.title, outcome.kl, outcome.kept});
   }
   card.mtp = describe_mtp(result.mtp);
+  if (const auto* packed = shown.context.model.checkpoint.packed()) {
+    card.packed = packed->describe();
+  }
   card.recipe = true;
   card.report = true;
   write_file(folder / "README.md", model_card(card));

@@ -5,6 +5,7 @@
 
 #include "method/awq/awq.h"
 #include "method/block_method.h"
+#include "model/scale_groups.h"
 
 namespace pennyweight {
 

@@ -7,6 +7,8 @@
 
 #include "core/error.h"
 #include "model/gradients.h"
+#include "model/stream/columns.h"
+#include "model/stream/token_inputs.h"
 #include "ops/kl_head.h"
 
 namespace pennyweight {
@@ -109,10 +111,40 @@ mx::array Distiller::through_block(
   }
   gradients.weights.clear();
   mx::eval(wanted);
+  if (block.token_gate) {
+    by_blocks_.push_back(mx::contiguous(token_input_of(block, gradients.x)));
+    mx::eval(by_blocks_.back());
+  }
   for (const auto& [path, own] : groups) {
     student_.add(path, own);
   }
   return gradients.x;
+}
+
+mx::array Distiller::through_token_inputs(
+    const TokenBatch& batch,
+    const std::vector<mx::array>& by_blocks) {
+  const auto& token = *tables_->token;
+  const auto found = token_gradients(
+      *tables_,
+      embed(*tables_, batch.tokens),
+      mx::concatenate({by_blocks.rbegin(), by_blocks.rend()}, -1),
+      context_.dtype);
+  const auto& table = token.table.path();
+  if (student_.trains(table)) {
+    const auto tokens = mx::contiguous(mx::flatten(batch.tokens));
+    student_.add_at(
+        table,
+        tokens,
+        ops::group_gradients(token.table.packed_at(tokens), found.rows));
+  }
+  const auto& projection = token.projection.path();
+  if (student_.trains(projection)) {
+    student_.add(
+        projection,
+        ops::group_gradients(student_.weight(projection), found.projection));
+  }
+  return found.x;
 }
 
 // Each token's row has the gradient of where it stood.
@@ -167,9 +199,15 @@ double Distiller::gradients(
           },
           only);
     };
+    by_blocks_.clear();
     pass.backward(through, only);
     if (part_.embeds) {
-      through_embedding(chunks[i].tokens, pass.gradient(i));
+      auto gradient = pass.gradient(i);
+      if (!by_blocks_.empty()) {
+        gradient = mx::add(
+            gradient, through_token_inputs(chunks[i].tokens, by_blocks_));
+      }
+      through_embedding(chunks[i].tokens, gradient);
     }
   }
   return mean(sum, tokens);

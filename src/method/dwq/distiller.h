@@ -52,6 +52,11 @@ class Distiller {
       const BlockSpec& block,
       const mx::array& x,
       const mx::array& dy);
+  /// Through what makes the token inputs of all blocks, given the gradients by
+  /// those, from the last block's on; that by the embedding.
+  mx::array through_token_inputs(
+      const TokenBatch& batch,
+      const std::vector<mx::array>& by_blocks);
   void through_embedding(const TokenBatch& batch, const mx::array& gradient);
   void read_tables();
   double mean(double sum, double tokens) const;
@@ -62,6 +67,8 @@ class Distiller {
   fs::path folder_;
   ForwardContext context_;
   std::optional<EmbeddingAndHead> tables_;  // as trained so far
+  // By the token inputs of the blocks that the way back has come through.
+  std::vector<mx::array> by_blocks_;
 };
 
 }  // namespace pennyweight

@@ -66,6 +66,10 @@ Student::Student(const Model& model, const ModelPart& part)
     if (part.heads && model.spec.head) {
       hold_table(model.spec.head->path);
     }
+    if (const auto& token = model.spec.token_inputs) {
+      hold_table(token->table);
+      hold_table(token->projection.path);
+    }
   }
   for (const ModuleSpec& module : list_modules(model.spec)) {
     auto spec = model.quantized.find(module.stored);
@@ -164,6 +168,10 @@ EmbeddingAndHead Student::tables() const {
     }
   };
   trained(tables.embedding);
+  if (tables.token) {
+    trained(tables.token->table);
+    trained(tables.token->projection);
+  }
   if (model_.spec.head) {
     trained(tables.head);
   } else {

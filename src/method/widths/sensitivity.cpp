@@ -6,8 +6,11 @@
 #include <utility>
 
 #include "method/packed_block.h"
+#include "method/widths/effect_sums.h"
 #include "model/finite.h"
 #include "model/gradients.h"
+#include "model/stream/columns.h"
+#include "model/stream/token_inputs.h"
 #include "ops/kl_head.h"
 #include "ops/rounding/quantize.h"
 #include "pass/model_pass.h"
@@ -58,8 +61,13 @@ class Pass {
              .scratch_folder = settings.scratch_folder,
              .keep_inputs = true},
             budget_),
+        brought_(
+            model.spec.token_inputs ? batches_.size() * blocks_ : 0,
+            budget_,
+            settings.scratch_folder),
         tables_(load_embedding_and_head(model, model.dtype)),
-        low_tables_(tables_) {
+        low_tables_(tables_),
+        sums_(settings) {
     for (const BlockSpec& block : model.spec.blocks) {
       for (const ModuleSpec& module : list_modules(block)) {
         modules_.emplace(module.path, module);
@@ -68,10 +76,14 @@ class Pass {
     tokens_ = low_.tokens();
     require_finite(model, tables_);
     const auto round = [&](VocabTable& table) {
-      if (fits(settings.low, model.spec.hidden)) {
+      if (fits(settings.low, table.width())) {
         table = table.with_packed(quantize(table, settings.low));
       }
     };
+    if (low_tables_.token) {
+      round(low_tables_.token->table);
+      round(low_tables_.token->projection);
+    }
     low_tables_.rounded = true;
     round(low_tables_.embedding);
     if (model.spec.head) {
@@ -93,6 +105,7 @@ class Pass {
     through_head();
     low_.backward([&](const BlockSpec& block) { backward(block); });
     through_embedding();
+    result_.modules = sums_.take();
     return std::move(result_);
   }
 
@@ -156,7 +169,7 @@ class Pass {
         tables_.head.head(mx::concatenate(full, 0), tables_.logit_cap),
         {.factor = 1.0f / static_cast<float>(tokens_)},
         [&](int first, int count, const mx::array& gradient) {
-          add_effects(
+          sums_.add(
               *tables_.head.dense_rows(first, count).dense,
               *low_tables_.head.dense_rows(first, count).dense,
               gradient,
@@ -187,7 +200,7 @@ class Pass {
     }
     mx::eval(dense);
     std::map<std::string, std::optional<mx::array>> sums;
-    low_.back(spec, [&](size_t, const mx::array& x, const mx::array& dy) {
+    low_.back(spec, [&](size_t batch, const mx::array& x, const mx::array& dy) {
       auto gradients = block_gradients(spec, low, paths, x, dy, low_.context());
       for (const auto& [path, gradient] : gradients.weights) {
         add_to(sums[path], gradient);
@@ -198,6 +211,11 @@ class Pass {
       }
       gradients.weights.clear();
       mx::eval(wanted);
+      if (spec.token_gate) {
+        brought_.put(
+            batch * blocks_ + static_cast<size_t>(spec.index),
+            token_input_of(spec, gradients.x));
+      }
       return gradients.x;
     });
     for (const auto& [path, sum] : sums) {
@@ -215,77 +233,93 @@ class Pass {
     const auto& table = tables_.embedding;
     auto effects = model_.spec.head ? Effects() : head_effects_;
     if (model_.spec.head) {
-      each_rows(table.vocab(), [&](int first, int count) {
-        const auto rows = *table.dense_rows(first, count).dense;
-        add_effects(
-            rows,
-            *low_tables_.embedding.dense_rows(first, count).dense,
-            mx::zeros(rows.shape()),
-            true,
-            effects);
-      });
+      add_table_errors(table, low_tables_.embedding, effects);
     }
+    TokenEffects brought;
     for (size_t i = 0; i < batches_.size(); ++i) {
       const auto tokens = mx::flatten(batches_[i].tokens);
-      add_effects(
+      auto gradient = low_.gradient(i);
+      if (tables_.token) {
+        gradient = mx::add(gradient, through_token_inputs(i, brought));
+      }
+      sums_.add(
           mx::astype(table.take(tokens, true), model_.dtype),
           low_tables_.embedding.take(tokens, true),
           mx::multiply(
-              mx::flatten(low_.gradient(i), 0, 1),
-              mx::array(tables_.embedding_scale)),
+              mx::flatten(gradient, 0, 1), mx::array(tables_.embedding_scale)),
           false,
           effects);
     }
     keep_table(table, effects);
-  }
-
-  /// Of each candidate, then of none and of low.
-  using Effects = std::vector<RoundingEffect>;
-
-  std::vector<Candidate> asked(int64_t in) const {
-    auto candidates = settings_.candidates;
-    for (auto& candidate : candidates) {
-      if (candidate && !fits(*candidate, in)) {
-        candidate.reset();  // not asked about later
-      }
-    }
-    candidates.push_back(std::nullopt);
-    candidates.push_back(
-        fits(settings_.low, in) ? Candidate(settings_.low) : std::nullopt);
-    return candidates;
-  }
-
-  /// sum += those of some rows, errors only where they are wanted.
-  void add_effects(
-      const mx::array& weight,
-      const mx::array& low,
-      const mx::array& gradient,
-      bool errors,
-      Effects& sum) const {
-    const auto effects =
-        rounding_effects(weight, low, gradient, asked(weight.shape(1)));
-    sum.resize(effects.size());
-    for (size_t i = 0; i < effects.size(); ++i) {
-      sum[i].alignment += effects[i].alignment;
-      sum[i].error += errors ? effects[i].error : 0;
+    if (tables_.token) {
+      keep_token_tables(brought);
     }
   }
 
-  static ModuleSensitivity sensitivity(int64_t parameters, Effects effects) {
-    ModuleSensitivity own;
-    own.parameters = parameters;
-    own.low_error = effects.back().error;
-    effects.pop_back();
-    own.whole = effects.back().alignment;
-    effects.pop_back();
-    own.effects = std::move(effects);
-    return own;
+  /// What rounding the token inputs' table and projection does so far.
+  struct TokenEffects {
+    Effects table;
+    std::optional<mx::array> projection;  // gradient
+  };
+
+  // As through the embedding, for what a batch's tokens bring to all blocks:
+  // gives the gradient by their embeddings.
+  mx::array through_token_inputs(size_t batch, TokenEffects& effects) const {
+    std::vector<mx::array> by_blocks;
+    for (size_t b = 0; b < blocks_; ++b) {
+      by_blocks.push_back(brought_.get(batch * blocks_ + b));
+    }
+    const auto tokens = mx::flatten(batches_[batch].tokens);
+    const auto found = token_gradients(
+        low_tables_,
+        embed(low_tables_, batches_[batch].tokens),
+        mx::concatenate(by_blocks, -1),
+        model_.dtype);
+    const auto& table = tables_.token->table;
+    sums_.add(
+        mx::astype(table.take(tokens, true), model_.dtype),
+        low_tables_.token->table.take(tokens, true),
+        found.rows,
+        false,
+        effects.table);
+    add_to(effects.projection, found.projection);
+    mx::eval(*effects.projection);
+    return found.x;
+  }
+
+  void keep_token_tables(TokenEffects& effects) {
+    const auto& token = *tables_.token;
+    const auto& low = *low_tables_.token;
+    const int rows = token.projection.vocab();
+    add_table_errors(token.table, low.table, effects.table);
+    keep_table(token.table, effects.table);
+    Effects projection;
+    sums_.add(
+        *token.projection.dense_rows(0, rows).dense,
+        *low.projection.dense_rows(0, rows).dense,
+        *effects.projection,
+        true,
+        projection);
+    keep_table(token.projection, projection);
+  }
+
+  void add_table_errors(
+      const VocabTable& table,
+      const VocabTable& low,
+      Effects& effects) const {
+    each_rows(table.vocab(), [&](int first, int count) {
+      const auto rows = *table.dense_rows(first, count).dense;
+      sums_.add(
+          rows,
+          *low.dense_rows(first, count).dense,
+          mx::zeros(rows.shape()),
+          true,
+          effects);
+    });
   }
 
   void keep_table(const VocabTable& table, const Effects& effects) {
-    keep(
-        table.path(),
-        sensitivity(int64_t{table.vocab()} * model_.spec.hidden, effects));
+    sums_.keep(table.path(), int64_t{table.vocab()} * table.width(), effects);
   }
 
   void add(
@@ -294,26 +328,11 @@ class Pass {
       const mx::array& low,
       const mx::array& gradient) {
     Effects effects;
-    add_effects(weight, low, gradient, true, effects);
-    keep(
+    sums_.add(weight, low, gradient, true, effects);
+    sums_.keep(
         modules_.at(path).stored,
-        sensitivity(static_cast<int64_t>(weight.size()), effects));
-  }
-
-  // Parts of a stack are rounded alike, and so counted together.
-  void keep(const std::string& stored, const ModuleSensitivity& own) {
-    const auto [it, first] = result_.modules.emplace(stored, own);
-    if (first) {
-      return;
-    }
-    auto& sum = it->second;
-    sum.parameters += own.parameters;
-    sum.whole += own.whole;
-    sum.low_error += own.low_error;
-    for (size_t i = 0; i < own.effects.size(); ++i) {
-      sum.effects[i].alignment += own.effects[i].alignment;
-      sum.effects[i].error += own.effects[i].error;
-    }
+        static_cast<int64_t>(weight.size()),
+        std::move(effects));
   }
 
   const Model& model_;
@@ -323,12 +342,14 @@ class Pass {
   std::vector<TokenBatch> batches_;
   size_t blocks_;
   MemoryBudget budget_;
-  ModelPass full_;  // of the full model
-  ModelPass low_;   // of the rounded one, and back through it
+  ModelPass full_;           // of the full model
+  ModelPass low_;            // of the rounded one, and back through it
+  ActivationStore brought_;  // gradients by what tokens bring, batch by batch
   EmbeddingAndHead tables_;
   EmbeddingAndHead low_tables_;
   int64_t tokens_ = 0;
-  std::vector<RoundingEffect> head_effects_;
+  Effects head_effects_;
+  EffectSums sums_;
   Sensitivities result_;
 };
 

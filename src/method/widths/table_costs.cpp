@@ -111,9 +111,8 @@ class TableCosts {
       const QuantSpec& spec,
       bool measured,
       const std::vector<float>& seen) const {
-    const auto& table = module.kind == ModuleSpec::Kind::head
-        ? view_.tables.head
-        : view_.tables.embedding;
+    auto tables = view_.tables;
+    const auto& table = tables.table(module.path);
     if (measured) {
       return loss(module, quantize(table, spec));
     }
@@ -134,9 +133,8 @@ class TableCosts {
     auto tables = view_.tables;
     tables.rounded = true;
     const bool embeds = module.kind != ModuleSpec::Kind::head;
-    if (embeds) {
-      tables.embedding = tables.embedding.with_packed(weight);
-    }
+    auto& table = tables.table(module.path);
+    table = table.with_packed(weight);
     if (is_head(module)) {
       tables.head = tables.head.with_packed(weight);
     }

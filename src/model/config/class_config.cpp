@@ -54,7 +54,8 @@ void read_layer_types(
     const char* key,
     ClassConfig& config) {
   const ClassKey* own = type.find(key);
-  if (!own || own->kind != ClassKey::Kind::integer) {
+  if (!own || own->kind != ClassKey::Kind::integer ||
+      type.reads("layer_types")) {
     return;
   }
   const std::string hidden = "_" + std::string(key);

@@ -152,6 +152,7 @@ struct WantedName {
 };
 constexpr WantedName kWantedNames[] = {
     {"deepseek", "type"},
+    {"hunyuan_v1_dense", "type"},
     {"internlm2", "type"},
     {"internlm3", "rope_type"},
     {"nemotron", "type"},
@@ -208,6 +209,8 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
   const Json before = config.patch;
   take(type, "rope_theta", parts.full, "rope_theta", config);
   take(type, "rope_local_base_freq", parts.local, "rope_theta", config);
+  take(type, "rotary_emb_base", parts.full, "rope_theta", config);
+  take(type, "rotary_pct", parts.full, "partial_rotary_factor", config);
   for (const char* key :
        {"partial_rotary_factor", "original_max_position_embeddings"}) {
     take(type, key, parts.full, key, config);
@@ -228,6 +231,11 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
 }  // namespace
 
 void read_rope_parameters(const ModelClass& type, ClassConfig& config) {
+  // These read rope_parameters by layer type.
+  if (type.name == "gemma4_text" || type.name == "laguna" ||
+      type.name == "mellum") {
+    return;
+  }
   if (reads_parameters_alone(type)) {
     const Json* given = object_at(config.values, "rope_parameters");
     if (given) {

@@ -91,7 +91,8 @@ void note_unread_keys(const ModelClass& type, ClassConfig& config) {
   for (const UnreadKey& key : unread_keys()) {
     auto it = config.values.find(key.name);
     if (type.reads(key.name) || it == config.values.end() || it->is_null() ||
-        *it == key.neutral || (*it == false && key.neutral != true)) {
+        *it == key.neutral || (*it == false && key.neutral != true) ||
+        *it == "vision") {  // of pictures, which mlx-lm does not see
       continue;
     }
     config.notes.push_back(

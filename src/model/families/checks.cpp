@@ -13,6 +13,10 @@ refuse(ErrorCode code, const JsonView& config, const std::string& what) {
 
 }  // namespace
 
+void refuse_config(const JsonView& config, const std::string& what) {
+  refuse(ErrorCode::not_supported, config, what);
+}
+
 void use_plain_heads(StandardShape& shape, DecoderSpec& spec) {
   const int plain = static_cast<int>(shape.hidden / shape.heads);
   if (shape.head_dim != plain) {
@@ -66,7 +70,9 @@ void add_stored_names(
       add(parameter.name);
     }
   }
-  add_norm(spec.final_norm);
+  for (const NormSpec& norm : list_outer_norms(spec)) {
+    add_norm(norm);
+  }
 }
 
 void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {

@@ -1,23 +1,10 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "model/families/latent.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
-
-namespace {
-
-// mlx-lm's classes of DeepSeek's give the latents' norms this, whatever the
-// config says.
-constexpr float kLatentEps = 1e-6f;
-
-struct LatentShape {
-  int64_t q_rank = 0;  // 0: none
-  int rank = 0;
-  int nope = 0;
-  int rope = 0;
-  int value = 0;
-};
 
 LatentShape read_latent_shape(const JsonView& config) {
   LatentShape shape;
@@ -40,13 +27,12 @@ LatentShape read_latent_shape(const JsonView& config) {
   return shape;
 }
 
-// Queries and keys by way of latents, with the keys' and values' matrix whole.
 void fill_latent(
     const LatentShape& shape,
     int64_t hidden,
     bool bias,
-    float eps,
-    BlockSpec& block) {
+    BlockSpec& block,
+    float eps) {
   auto& attention = block.attention;
   const std::string path = block.path + ".self_attn.";
   const int64_t heads = attention.heads;
@@ -72,7 +58,37 @@ void fill_latent(
   latent.value_dim = shape.value;
   attention.latent = std::move(latent);
   attention.o = {path + "o_proj", hidden, heads * shape.value, bias};
+  attention.scale =
+      static_cast<float>(1 / std::sqrt(double(attention.head_dim)));
 }
+
+void split_by_heads(BlockSpec& block, DecoderSpec& spec) {
+  auto& latent = *block.attention.latent;
+  const int heads = block.attention.heads;
+  const std::string path = block.path + ".self_attn.";
+  latent.key = LinearSpec{
+      .path = path + "embed_q",
+      .out = latent.rank,
+      .in = latent.nope_dim,
+      .count = heads};
+  latent.value = LinearSpec{
+      .path = path + "unembed_out",
+      .out = latent.value_dim,
+      .in = latent.rank,
+      .count = heads};
+  const TensorSource whole{
+      .name = latent.kv_b->path + ".weight", .split = heads};
+  TensorSource keys = whole;
+  keys.end = latent.nope_dim;
+  keys.transposed = true;
+  TensorSource values = whole;
+  values.first = latent.nope_dim;
+  spec.sources.emplace(latent.key->path + ".weight", keys);
+  spec.sources.emplace(latent.value->path + ".weight", values);
+  latent.kv_b.reset();
+}
+
+namespace {
 
 struct MoeShape {
   ExpertCounts counts;
@@ -113,17 +129,18 @@ MoeShape read_moe_shape(const JsonView& config) {
   return shape;
 }
 
-// What v2 and v3 share; the router's scores are left to them. `eps` is that of
-// the latents' norms where it is not the model's.
+}  // namespace
+
 DecoderSpec read_latent_deepseek(
     const FamilyInput& input,
-    std::optional<float> eps = std::nullopt) {
+    std::optional<float> eps) {
   const JsonView& config = input.config;
   DecoderSpec spec;
   note_activation(config, spec);
   const auto latent = read_latent_shape(config);
   const auto moe = read_moe_shape(config);
   auto shape = read_standard_shape(config);
+  shape.prefix = input.prefix;
   const bool bias = config.boolean_or("attention_bias", false);
   shape.tied = false;  // whatever tie_word_embeddings says
   read_rope(config, shape.rope, spec);
@@ -137,7 +154,7 @@ DecoderSpec read_latent_deepseek(
     scale *= wider * wider;
   }
   for (BlockSpec& block : spec.blocks) {
-    fill_latent(latent, shape.hidden, bias, eps.value_or(shape.eps), block);
+    fill_latent(latent, shape.hidden, bias, block, eps.value_or(kLatentEps));
     block.attention.scale = static_cast<float>(scale);
     if (!moe.has_experts(block.index)) {
       continue;
@@ -153,40 +170,10 @@ DecoderSpec read_latent_deepseek(
   return spec;
 }
 
-// kv_b_proj is split by heads into two stacks: embed_q for the keys, turned
-// round, and unembed_out for the values.
-void split_by_heads(BlockSpec& block, DecoderSpec& spec) {
-  auto& latent = *block.attention.latent;
-  const int heads = block.attention.heads;
-  const std::string path = block.path + ".self_attn.";
-  latent.key = LinearSpec{
-      .path = path + "embed_q",
-      .out = latent.rank,
-      .in = latent.nope_dim,
-      .count = heads};
-  latent.value = LinearSpec{
-      .path = path + "unembed_out",
-      .out = latent.value_dim,
-      .in = latent.rank,
-      .count = heads};
-  const TensorSource whole{
-      .name = latent.kv_b->path + ".weight", .split = heads};
-  TensorSource keys = whole;
-  keys.end = latent.nope_dim;
-  keys.transposed = true;
-  TensorSource values = whole;
-  values.first = latent.nope_dim;
-  spec.sources.emplace(latent.key->path + ".weight", keys);
-  spec.sources.emplace(latent.value->path + ".weight", values);
-  latent.kv_b.reset();
-}
-
-}  // namespace
-
 // mlx_lm/models/deepseek_v2.py
 DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_latent_deepseek(input, kLatentEps);
+  auto spec = read_latent_deepseek(input);
   const auto scaling = config.object("rope_scaling");
   if (!scaling || !scaling->has("factor")) {
     throw Error(
@@ -214,10 +201,11 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   return spec;
 }
 
-// mlx_lm/models/deepseek_v3.py
+// mlx_lm/models/deepseek_v3.py, which splits kv_b_proj by heads into two
+// stacks: embed_q for the keys, turned round, and unembed_out for the values.
 DecoderSpec read_deepseek_v3(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_latent_deepseek(input, kLatentEps);
+  auto spec = read_latent_deepseek(input);
   for (BlockSpec& block : spec.blocks) {
     split_by_heads(block, spec);
     if (block.moe) {
@@ -233,7 +221,7 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
             ": mlx-lm drops layer 61 of this family, whatever "
             "num_hidden_layers says, and can't load a model that needs it");
   }
-  spec.mtp.push_back("model.layers.61.");
+  spec.mtp.push_back(input.prefix + "model.layers.61.");
   set_next_layers_apart(config, spec);
   return spec;
 }
@@ -241,7 +229,8 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
 // mlx_lm/models/glm4_moe_lite.py, DeepSeek-V3's heir with norms of its own eps.
 DecoderSpec read_glm4_moe_lite(const FamilyInput& input) {
   const JsonView& config = input.config;
-  auto spec = read_latent_deepseek(input);
+  auto spec = read_latent_deepseek(
+      input, static_cast<float>(config.number("rms_norm_eps")));
   count_as_read(
       config, {"attention_dropout", "quantization", "tie_word_embeddings"});
   if (const double part = config.number_or("partial_rotary_factor", 1);

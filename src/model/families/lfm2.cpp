@@ -174,8 +174,9 @@ DecoderSpec read_lfm2_moe(const FamilyInput& input) {
   count_as_read(
       config,
       {"moe_intermediate_size",
-       "num_experts_per_tok",
        "norm_topk_prob",
+       "num_experts",
+       "num_experts_per_tok",
        "routed_scaling_factor",
        "use_expert_bias"});
   const auto dense = config.integer("num_dense_layers", 0, kMaxLayers);

@@ -11,15 +11,11 @@ namespace pennyweight {
 
 namespace {
 
-[[noreturn]] void refuse(const JsonView& config, const std::string& what) {
-  throw Error(ErrorCode::not_supported, "model", config.origin() + ": " + what);
-}
-
 // The class multiplies by the stored embedding, which it can't once it is
 // packed.
 void refuse_tied(const JsonView& config, bool tied) {
   if (tied) {
-    refuse(
+    refuse_config(
         config,
         "the embedding is the head, too (tie_word_embeddings): mlx-lm can't "
         "run this family so once it is quantized; give it an lm_head.weight "
@@ -78,7 +74,7 @@ DecoderSpec read_helium(const FamilyInput& input) {
   shape.rope.traditional = true;
   shape.tied = read_tied(input, spec);
   if (shape.tied) {
-    refuse(
+    refuse_config(
         config,
         "the embedding is the head, too (tie_word_embeddings): mlx-lm can't "
         "load this family so; give it an lm_head.weight and "
@@ -104,7 +100,7 @@ DecoderSpec read_internlm3(const FamilyInput& input) {
       scaling && !scaling->json().empty()) {
     const auto type = scaling->string_or("rope_type", "");
     if (!scaling->has("factor") || (type != "linear" && type != "dynamic")) {
-      refuse(
+      refuse_config(
           config,
           "rope_scaling wants a factor and a rope_type of linear or dynamic, "
           "without which mlx-lm can't load this family");
@@ -116,7 +112,7 @@ DecoderSpec read_internlm3(const FamilyInput& input) {
   return spec;
 }
 
-// mlx_lm/models/mimo.py; what predicts further tokens is dropped.
+// mlx_lm/models/mimo.py
 DecoderSpec read_mimo(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
@@ -128,7 +124,7 @@ DecoderSpec read_mimo(const FamilyInput& input) {
   read_rope(config, shape.rope, spec);
   count_as_read(config, {"num_nextn_predict_layers"});
   fill_standard(shape, spec);
-  spec.dropped.push_back("model.mtp_layers.");
+  spec.mtp.push_back("model.mtp_layers.");
   return spec;
 }
 
@@ -161,7 +157,7 @@ DecoderSpec read_nanbeige(const FamilyInput& input) {
   const Json* losses = config.find("loop_loss_weights");
   const bool again = losses && losses->is_array() && !losses->empty();
   if (again || config.integer_or("num_loops", 1, 1, 1 << 20) != 1) {
-    refuse(
+    refuse_config(
         config,
         "the model goes through its layers more than once (num_loops, "
         "loop_loss_weights), which is not supported");
@@ -171,7 +167,8 @@ DecoderSpec read_nanbeige(const FamilyInput& input) {
         "loop_share_kv",
         "enable_depth_attention"}) {
     if (config.boolean_or(key, false)) {
-      refuse(config, std::string(key) + " is not supported, as in mlx-lm");
+      refuse_config(
+          config, std::string(key) + " is not supported, as in mlx-lm");
     }
   }
   count_as_read(config, {"skip_loop_final_norm"});

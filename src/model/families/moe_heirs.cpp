@@ -166,10 +166,10 @@ DecoderSpec read_ernie4_5_moe(const FamilyInput& input) {
        {"mtp_block.",
         "mtp_linear_proj.",
         "mtp_hidden_norm.",
-        "mtp_emb_norm.",
-        "e_score_correction_bias"}) {
-    spec.dropped.push_back(std::string("*") + part);
+        "mtp_emb_norm."}) {
+    spec.mtp.push_back(std::string("*") + part);
   }
+  spec.dropped.push_back("*e_score_correction_bias");
   return spec;
 }
 

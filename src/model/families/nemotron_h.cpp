@@ -73,6 +73,7 @@ squared_mlp(const std::string& path, int64_t hidden, int64_t wide, bool bias) {
   mlp.up = {path + "up_proj", wide, hidden, bias};
   mlp.down = {path + "down_proj", hidden, wide, bias};
   mlp.activation = Activation::relu2;
+  mlp.gated = false;
   return mlp;
 }
 
@@ -213,7 +214,7 @@ DecoderSpec read_nemotron_h(const FamilyInput& input) {
     fill_nemotron_block(
         own, shape, pattern[static_cast<size_t>(block.index)], block, spec);
   }
-  spec.dropped.push_back("mtp.");
+  spec.mtp.push_back("mtp.");
   return spec;
 }
 

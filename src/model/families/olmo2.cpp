@@ -28,10 +28,6 @@ void widen_head_norms(DecoderSpec& spec) {
   }
 }
 
-[[noreturn]] void refuse(const JsonView& config, const std::string& what) {
-  throw Error(ErrorCode::not_supported, "model", config.origin() + ": " + what);
-}
-
 // By layer, whether it has a window: layer_types, or three of four.
 std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
   const Json* types = config.find("layer_types");
@@ -54,7 +50,7 @@ std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
                  : std::ranges::find(slides, by_place) != slides.end();
   };
   if (!has("sliding_attention", true) || !has("full_attention", false)) {
-    refuse(
+    refuse_config(
         config,
         "no layer is of type full_attention or none of sliding_attention, "
         "without which mlx-lm can't load this family");
@@ -104,7 +100,7 @@ read_exaone4_pattern(const JsonView& config, int layers, DecoderSpec& spec) {
   const auto first = [&](char letter) { return pattern.find(letter); };
   if (!pattern.empty() &&
       (std::max(first('L'), first('G')) >= static_cast<size_t>(layers))) {
-    refuse(
+    refuse_config(
         config,
         "sliding_window_pattern must have both L and G within the layers, "
         "without which mlx-lm can't run this family");

@@ -12,7 +12,7 @@ namespace {
 
 // Of the text part, or of a config that is all text part, as those before
 // transformers 4.52 are.
-DecoderSpec read_text(
+DecoderSpec read_qwen_vl_text(
     const FamilyInput& input,
     const char* model_class,
     DecoderSpec (*read)(const FamilyInput&)) {
@@ -64,12 +64,12 @@ void add_turned_experts(
 
 // mlx_lm/models/qwen2_vl.py, which also stands for qwen2_5_vl.
 DecoderSpec read_qwen2_vl(const FamilyInput& input) {
-  return read_text(input, "qwen2", read_qwen2);
+  return read_qwen_vl_text(input, "qwen2", read_qwen2);
 }
 
 // mlx_lm/models/qwen3_vl.py
 DecoderSpec read_qwen3_vl(const FamilyInput& input) {
-  return read_text(input, "qwen3", read_qwen3);
+  return read_qwen_vl_text(input, "qwen3", read_qwen3);
 }
 
 // mlx_lm/models/qwen3_vl_moe.py
@@ -80,7 +80,7 @@ DecoderSpec read_qwen3_vl_moe(const FamilyInput& input) {
         "model",
         input.config.origin() + ": \"text_config\" is missing");
   }
-  auto spec = read_text(input, "qwen3_moe", read_qwen3_moe);
+  auto spec = read_qwen_vl_text(input, "qwen3_moe", read_qwen3_moe);
   if (!spec.head) {
     throw Error(
         ErrorCode::not_supported,

@@ -115,7 +115,13 @@ void note_activation(
     const std::string& own,
     const char* key) {
   const auto activation = config.string_or(key, own);
-  if (activation != own && !(own == "silu" && activation == "swish")) {
+  // Several names stand for the same function.
+  const auto plain = [](const std::string& name) {
+    return name == "swish"                                   ? "silu"
+        : name == "gelu_fast" || name == "gelu_pytorch_tanh" ? "gelu_new"
+                                                             : name;
+  };
+  if (plain(activation) != plain(own)) {
     spec.notes.push_back(
         std::string(key) + " " + one_line(activation, 40) +
         " is not used, as in mlx-lm, whose class for this family has " + own);

@@ -36,6 +36,11 @@ StandardShape read_standard_shape(
     const JsonView& config,
     const char* eps = "rms_norm_eps");
 
+/// Throws a not_supported Error that names the config.
+[[noreturn]] void refuse_config(
+    const JsonView& config,
+    const std::string& what);
+
 /// mlx-lm's class has `activation` whatever the config says: notes a config
 /// that says otherwise (silu goes by the name of swish, too).
 void note_activation(

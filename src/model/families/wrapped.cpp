@@ -57,9 +57,16 @@ DecoderSpec read_language_model(
         input.has_tensor(stored(kWrapped + name));
   };
   auto spec = read_as(model_class, read, inner);
-  for (const auto& name : std::vector(spec.dropped)) {
-    if (name.starts_with(kWrapped)) {
-      spec.dropped.push_back(hub_name(name));
+  for (auto* names : {&spec.dropped, &spec.mtp}) {
+    for (const auto& name : std::vector(*names)) {
+      if (name.starts_with(kWrapped)) {
+        names->push_back(hub_name(name));
+      }
+    }
+  }
+  for (auto& [name, source] : spec.sources) {
+    if (source.name.starts_with(kWrapped)) {
+      source.name = stored(source.name);
     }
   }
   add_stored_names(stored, spec);
@@ -126,7 +133,8 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
                         .string_or("model_type", "llama");
   const Json added = type == "llama" ? missing_sizes(text) : Json::object();
   text.update(added);
-  if (type != "ministral3" && type != "llama" && type != "mistral") {
+  if (type != "ministral3" && type != "mistral4" && type != "llama" &&
+      type != "mistral") {
     throw Error(
         ErrorCode::not_supported,
         "model",
@@ -135,7 +143,8 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
   }
   auto spec = type == "ministral3"
       ? read_inner(input, text, "ministral3", read_ministral3)
-      : read_inner(input, text, "llama", read_llama);
+      : type == "mistral4" ? read_inner(input, text, "mistral4", read_mistral4)
+                           : read_inner(input, text, "llama", read_llama);
   if (!added.empty()) {
     Json patched = added;
     patched.update(spec.config_patch.value("text_config", text_config(input)));
@@ -143,6 +152,16 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
     spec.notes.push_back(
         "text_config leaves sizes out, for which mlx-lm has no default: an "
         "output's config gets transformers'");
+  }
+  return spec;
+}
+
+// mlx_lm/models/kimi_k25.py: DeepSeek-V3 inside.
+DecoderSpec read_kimi_k25(const FamilyInput& input) {
+  auto spec =
+      read_inner(input, text_config(input), "deepseek_v3", read_deepseek_v3);
+  for (const std::string part : {"vision_model.", "mm_projector."}) {
+    carry_over(part, input.tensors_under(part).size(), spec);
   }
   return spec;
 }

@@ -8,6 +8,7 @@
 #include "method/widths/cost_sums.h"
 #include "model/finite.h"
 #include "model/gradients.h"
+#include "model/stream/columns.h"
 #include "ops/evaluated.h"
 #include "ops/rounding/quantize.h"
 #include "pass/block_stream.h"
@@ -20,8 +21,9 @@ namespace {
 
 const QuantSpec kTypical{"affine", 4, 64};
 
-mx::array embedded(const EmbeddingAndHead& tables, const TokenBatch& batch) {
-  return evaluated(embed(tables, batch.tokens));
+mx::array
+embedded(const EmbeddingAndHead& tables, const TokenBatch& batch, int columns) {
+  return evaluated(padded_input(embed(tables, batch.tokens), columns));
 }
 
 }  // namespace
@@ -40,7 +42,8 @@ BlockProbe::BlockProbe(
       context_{.dtype = model.dtype},
       weights_(
           load_block(model, spec.index, model.dtype, PackedWeights::expand)),
-      x_(embedded(tables, batches.front())) {
+      x_(embedded(tables, batches.front(), input_columns(spec))),
+      dy_(embedded(tables, batches.front(), given_columns(spec))) {
   for (const ModuleSpec& module : list_modules(spec)) {
     const auto& linear = weights_.linears.at(module.path);
     if (module.packable && fits(kTypical, module.in)) {
@@ -63,7 +66,7 @@ BlockRates BlockProbe::measure(std::map<int64_t, WidthSample>& widths) {
   }) / tokens;
   CostSums sums(spec_);
   rates.costs = sampler_.seconds([&] {
-    sums.add(weights_, batches_.front(), x_, x_, context_);
+    sums.add(weights_, batches_.front(), x_, dy_, context_);
   }) / tokens;
   measure_walk(rates, widths);
   measure_gradients(rates);
@@ -83,8 +86,8 @@ void BlockProbe::measure_walk(
     BlockStream full(batches_, settings, budget);
     settings.keep_start = true;
     BlockStream quantized(batches_, settings, budget);
-    full.embed(tables_);
-    quantized.embed(tables_);
+    full.embed_for(spec_, tables_);
+    quantized.embed_for(spec_, tables_);
     const auto found = spec_.moe ? walk_experts(plan, full, quantized, widths)
                                  : walk(plan, full, quantized, widths);
     sums.push_back(found.sums);
@@ -217,7 +220,7 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
     expand();
     mx::eval(run_block(spec_, expanded, x_, context_));
     expand();
-    auto made = block_gradients(spec_, expanded, paths, x_, x_, context_);
+    auto made = block_gradients(spec_, expanded, paths, x_, dy_, context_);
     std::vector<mx::array> wanted{made.x};
     for (const auto& [path, dense] : made.weights) {
       auto own = ops::group_gradients(packed_.at(path), dense);
@@ -230,10 +233,10 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
 
 void BlockProbe::measure_generation(BlockRates& rates) {
   constexpr int kPrompts = 3;
-  const int hidden = static_cast<int>(model_.spec.hidden);
+  const int columns = x_.shape(-1);
   auto x = evaluated(mx::contiguous(mx::reshape(
-      mx::slice(mx::reshape(x_, {-1, hidden}), {0, 0}, {kPrompts, hidden}),
-      {kPrompts, 1, hidden})));
+      mx::slice(mx::reshape(x_, {-1, columns}), {0, 0}, {kPrompts, columns}),
+      {kPrompts, 1, columns})));
   rates.next = sampler_.seconds([&] {
     const auto weights = load_block(model_, spec_.index, model_.dtype);
     mx::eval(run_block(spec_, weights, x, context_));

@@ -53,6 +53,7 @@ class BlockProbe {
   BlockWeights weights_;
   std::map<std::string, ops::QuantizedWeight> packed_;
   mx::array x_;
+  mx::array dy_;  // by what the block gives
 };
 
 }  // namespace pennyweight

@@ -1,0 +1,367 @@
+// Families with experts whose layers differ in kind: windows and rotary
+// embeddings by layer type, numbers of heads, experts or none.
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "model/config/class_config.h"
+#include "model/families/moe.h"
+
+namespace pennyweight {
+
+namespace {
+
+// A list with an entry for each layer.
+const Json& layer_list(const JsonView& config, const char* key, int layers) {
+  const Json* list = config.find(key);
+  if (!list || !list->is_array() ||
+      list->size() != static_cast<size_t>(layers)) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"" + key + "\" must have " +
+            std::to_string(layers) + " entries");
+  }
+  return *list;
+}
+
+// rope_parameters holds those of each layer type.
+RopeSpec read_rope_of(
+    const JsonView& config,
+    const std::string& type,
+    int head_dim,
+    bool scales_linearly,
+    DecoderSpec& spec) {
+  const auto all = config.object("rope_parameters");
+  const auto own = all ? all->object(type) : std::nullopt;
+  if (!own) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": rope_parameters has none for \"" +
+            one_line(type, 40) + "\"");
+  }
+  RopeSpec rope;
+  rope.base = own->number_or("rope_theta", 10000);
+  if (!(rope.base > 1) || rope.base > 1e15) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        own->origin() + ": \"rope_theta\" must be above 1");
+  }
+  rope.dims = scales_linearly
+      ? partial_dims(
+            *own, head_dim, config.number_or("partial_rotary_factor", 1))
+      : head_dim;
+  Json scaling = own->json();
+  scaling.erase("rope_theta");
+  const auto positions = static_cast<int>(
+      config.integer("max_position_embeddings", 1, int64_t{1} << 30));
+  const JsonView view(scaling, own->origin());
+  const bool linear = own->string_or("rope_type", "") == "linear";
+  if (is_scaled(view) && (scales_linearly || !linear)) {
+    read_rope_scaling(view, positions, rope, spec.notes);
+  } else if (linear) {
+    spec.notes.push_back(
+        "rope_parameters of type linear are not used, as in mlx-lm");
+  }
+  return rope;
+}
+
+void set_heads(BlockSpec& block, int heads) {
+  auto& attention = block.attention;
+  attention.heads = heads;
+  attention.q.out = int64_t{heads} * attention.head_dim;
+  attention.o.in = attention.q.out;
+}
+
+// A number for each layer, in [1, limit].
+std::vector<double> layer_numbers(
+    const JsonView& config,
+    const char* key,
+    int layers,
+    double limit) {
+  layer_list(config, key, layers);
+  auto numbers = config.numbers(key);
+  for (double number : numbers) {
+    if (!(number > 0) || number > limit) {
+      throw Error(
+          ErrorCode::corrupt,
+          "model",
+          config.origin() + ": \"" + key + "\" is out of range");
+    }
+  }
+  return numbers;
+}
+
+// A width near `wanted` that `divisor` divides, not a tenth below it.
+int64_t divisible(double wanted, int64_t divisor) {
+  const auto steps =
+      static_cast<int64_t>(wanted + double(divisor) / 2) / divisor;
+  const auto width = std::max(divisor, steps * divisor);
+  return double(width) < 0.9 * wanted ? width + divisor : width;
+}
+
+}  // namespace
+
+// mlx_lm/models/exaone_moe.py: windows and rotary embeddings on the same
+// layers, DeepSeek-V3's router.
+DecoderSpec read_exaone_moe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  auto shape = read_standard_shape(config);
+  shape.qk_norm = true;
+  shape.tied = read_tied(input, spec);
+  Json own = config.json();
+  if (const auto parameters = config.object("rope_parameters");
+      parameters && parameters->has("rope_theta")) {
+    own["rope_theta"] = parameters->number("rope_theta");
+    if (is_scaled(*parameters) && !has_key(*input.given, "rope_scaling")) {
+      spec.notes.push_back(
+          "rope_parameters' scaling is not used, as in mlx-lm, whose class "
+          "takes rope_theta alone from them");
+    }
+  }
+  // Stands beside rope_parameters, and is read from there.
+  own["rope_scaling"] = input.given->value("rope_scaling", Json());
+  count_as_read(config, {"rope_scaling"});
+  read_rope(config.like(own), shape.rope, spec);
+  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const Json types = layer_list(config, "layer_types", shape.layers);
+  const Json sparse = layer_list(config, "is_moe_layer", shape.layers);
+  const bool any =
+      std::ranges::find(types, Json("sliding_attention")) != types.end();
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const auto shared = config.integer_or("num_shared_experts", 0, 0, 1 << 10);
+  count_as_read(
+      config,
+      {"n_group",
+       "topk_group",
+       "norm_topk_prob",
+       "routed_scaling_factor",
+       "scoring_func",
+       "topk_method"});
+  for (BlockSpec& block : spec.blocks) {
+    const auto at = static_cast<size_t>(block.index);
+    if (types.at(at) == "sliding_attention") {
+      block.attention.window = static_cast<int>(window);
+    } else if (any) {
+      block.attention.rope.dims = 0;
+    }
+    if (sparse.at(at) != true) {
+      continue;
+    }
+    const std::string path = block.path + ".mlp";
+    block.mlp.reset();
+    block.moe = standard_moe(path, shape.hidden, wide, counts, spec);
+    read_corrected_router(config, path, *block.moe);
+    spec.sources[block.moe->correction->name] =
+        TensorSource{.name = path + ".e_score_correction_bias"};
+    if (shared > 0) {
+      block.mlp =
+          standard_mlp(path + ".shared_experts", shape.hidden, wide * shared);
+    }
+  }
+  spec.mtp.push_back("mtp.");
+  return spec;
+}
+
+// mlx_lm/models/laguna.py: a gate for each head, and as many heads as the
+// layer has.
+DecoderSpec read_laguna(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  auto shape = read_standard_shape(config);
+  shape.qk_norm = true;
+  shape.qkv_bias = config.boolean_or("qkv_bias", false);
+  shape.output_bias = config.boolean_or("attention_bias", false);
+  shape.tied = read_tied(input, spec);
+  count_as_read(
+      config,
+      {"rope_parameters",
+       "partial_rotary_factor",
+       "moe_routed_scaling_factor",
+       "sliding_window"});
+  if (config.number_or("moe_router_logit_softcapping", 0) > 0 ||
+      config.string_or("moe_router_score_func", "sigmoid") != "sigmoid") {
+    refuse_config(
+        config,
+        "moe_router_logit_softcapping and a moe_router_score_func other than "
+        "sigmoid are not supported");
+  }
+  const Json* gating = config.find("gating");
+  const bool gated = !gating || *gating != false;
+  std::vector<std::string> types(
+      static_cast<size_t>(shape.layers), "full_attention");
+  if (config.find("layer_types")) {
+    const Json& list = layer_list(config, "layer_types", shape.layers);
+    std::ranges::transform(list, types.begin(), [](const Json& type) {
+      return type.is_string() ? type.get<std::string>() : "";
+    });
+  }
+  if (std::ranges::find(types, "full_attention") == types.end()) {
+    refuse_config(
+        config,
+        "no layer is of type full_attention, without which mlx-lm can't load "
+        "this family");
+  }
+  const bool counted = config.find("num_attention_heads_per_layer");
+  const bool listed = config.find("mlp_layer_types");
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const auto shared =
+      config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
+  for (BlockSpec& block : spec.blocks) {
+    const auto at = static_cast<size_t>(block.index);
+    auto& attention = block.attention;
+    if (counted) {
+      const Json& heads =
+          layer_list(config, "num_attention_heads_per_layer", shape.layers);
+      if (!heads.at(at).is_number_integer() || heads.at(at) < 1 ||
+          heads.at(at) > 1 << 16 ||
+          heads.at(at).get<int64_t>() % shape.kv_heads != 0) {
+        refuse_config(
+            config, "\"num_attention_heads_per_layer\" is out of range");
+      }
+      set_heads(block, heads.at(at).get<int>());
+    }
+    if (gated) {
+      attention.gate = LinearSpec{
+          block.path + ".self_attn.g_proj", attention.heads, shape.hidden};
+      attention.softplus_gate = true;
+    }
+    attention.rope =
+        read_rope_of(config, types[at], shape.head_dim, true, spec);
+    if (types[at] == "sliding_attention") {
+      attention.window = static_cast<int>(
+          config.integer("sliding_window", 1, int64_t{1} << 30));
+    }
+    const bool sparse = listed
+        ? layer_list(config, "mlp_layer_types", shape.layers).at(at) == "sparse"
+        : block.index > 0;
+    if (!sparse) {
+      continue;
+    }
+    const std::string path = block.path + ".mlp";
+    block.moe = standard_moe(
+        path, shape.hidden, wide, counts, spec, {.router = "gate.proj"});
+    MoeSpec& moe = *block.moe;
+    spec.sources[moe.router.path + ".weight"] =
+        TensorSource{.name = path + ".gate.weight"};
+    moe.router.converts_as = make_quant_spec("affine", 8, 64);
+    moe.scores = MoeSpec::Scores::sigmoid;
+    moe.correction = ParameterSpec{
+        path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
+    spec.sources[moe.correction->name] =
+        TensorSource{.name = path + ".experts.e_score_correction_bias"};
+    moe.normalize = true;
+    moe.scale =
+        static_cast<float>(config.number_or("moe_routed_scaling_factor", 1));
+    block.mlp = standard_mlp(path + ".shared_expert", shape.hidden, shared);
+  }
+  return spec;
+}
+
+// mlx_lm/models/openelm.py: as many heads and as wide an MLP as the layer has.
+DecoderSpec read_openelm(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec, "swish", "activation_fn_name");
+  const auto layers =
+      static_cast<int>(config.integer("num_transformer_layers", 1, kMaxLayers));
+  const auto heads = layer_numbers(config, "num_query_heads", layers, 1 << 16);
+  const auto kv_heads = layer_numbers(config, "num_kv_heads", layers, 1 << 16);
+  const auto wider = layer_numbers(config, "ffn_multipliers", layers, 64);
+  const auto divisor = config.integer("ffn_dim_divisor", 1, 1 << 16);
+  Json own = config.json();
+  own["hidden_size"] = config.integer("model_dim", 1, kMaxWidth / 64);
+  own["num_hidden_layers"] = layers;
+  own["num_attention_heads"] = 1;
+  own["num_key_value_heads"] = 1;
+  own["intermediate_size"] = 1;
+  own["rope_theta"] = config.number("rope_freq_constant");
+  count_as_read(config, {"ffn_with_glu"});
+  const auto like = config.like(own);
+  auto shape = read_standard_shape(like);
+  shape.qk_norm = config.boolean_or("normalize_qk_projections", true);
+  shape.tied = config.boolean_or("share_input_output_layers", true);
+  if (shape.tied) {
+    drop_head(input, spec);
+  }
+  read_plain_rope(like, shape.rope, spec);
+  fill_standard(shape, spec);
+  for (BlockSpec& block : spec.blocks) {
+    const auto at = static_cast<size_t>(block.index);
+    block.path = "transformer.layers." + std::to_string(block.index);
+    block.attention_norm->path = block.path + ".attn_norm";
+    block.mlp_norm->path = block.path + ".ffn_norm";
+    auto& attention = block.attention;
+    const std::string path = block.path + ".attn.";
+    attention.kv_heads = static_cast<int>(kv_heads[at]);
+    set_heads(block, static_cast<int>(heads[at]));
+    if (attention.heads % attention.kv_heads != 0) {
+      refuse_config(
+          config, "\"num_query_heads\" are no multiple of \"num_kv_heads\"");
+    }
+    attention.k.out = int64_t{attention.kv_heads} * attention.head_dim;
+    attention.v.out = attention.k.out;
+    fuse_qkv(attention, path + "qkv_proj");
+    attention.o.path = path + "out_proj";
+    if (shape.qk_norm) {
+      attention.q_norm->path = path + "q_norm";
+      attention.k_norm->path = path + "k_norm";
+    }
+    const auto wide = divisible(wider[at] * double(shape.hidden), divisor);
+    block.mlp = standard_mlp(block.path + ".ffn", shape.hidden, wide);
+    fuse_gate_up(*block.mlp, block.path + ".ffn");
+    block.mlp->gate_up->path = block.path + ".ffn.proj_1";
+    block.mlp->down.path = block.path + ".ffn.proj_2";
+  }
+  spec.embedding = "transformer.token_embeddings";
+  spec.final_norm.path = "transformer.norm";
+  return spec;
+}
+
+// mlx_lm/models/mellum.py: qwen3_moe with windows.
+DecoderSpec read_mellum(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  auto shape = read_standard_shape(config);
+  shape.qk_norm = true;
+  shape.tied = read_tied(input, spec);
+  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const Json types = layer_list(config, "layer_types", shape.layers);
+  if (std::ranges::find(types, Json("full_attention")) == types.end()) {
+    refuse_config(
+        config,
+        "no layer is of type full_attention, without which mlx-lm can't load "
+        "this family");
+  }
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  for (BlockSpec& block : spec.blocks) {
+    const Json& type = types.at(static_cast<size_t>(block.index));
+    const auto name = type.is_string() ? type.get<std::string>() : "";
+    block.attention.rope =
+        read_rope_of(config, name, shape.head_dim, false, spec);
+    if (name != "full_attention") {
+      block.attention.window = static_cast<int>(window);
+    }
+    block.mlp.reset();
+    block.moe =
+        standard_moe(block.path + ".mlp", shape.hidden, wide, counts, spec);
+    block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
+    block.moe->normalize = config.boolean_or("norm_topk_prob", false);
+  }
+  return spec;
+}
+
+}  // namespace pennyweight

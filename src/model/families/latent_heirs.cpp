@@ -1,0 +1,151 @@
+// Families with DeepSeek's latent attention in blocks of their own.
+
+#include <cmath>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "model/families/latent.h"
+#include "model/families/moe.h"
+
+namespace pennyweight {
+
+namespace {
+
+// By the factors for long texts, at every length.
+void read_minicpm3_rope(
+    const JsonView& config,
+    RopeSpec& rope,
+    DecoderSpec& spec) {
+  const auto given = config.object("rope_scaling");
+  if (!given) {
+    refuse_config(
+        config, "no rope_scaling, without which mlx-lm can't load this family");
+  }
+  Json scaling = {
+      {"type", "longrope"},
+      {"original_max_position_embeddings",
+       given->number_or("original_max_position_embeddings", 4096)},
+      {"short_factor", 1.0},
+      {"long_factor", 1.0}};
+  if (const Json* factors = given->find("long_factor")) {
+    scaling["long_factor"] = *factors;
+  }
+  const auto positions = static_cast<int>(
+      config.integer("max_position_embeddings", 1, int64_t{1} << 30));
+  const std::string origin = config.origin() + ": rope_scaling";
+  read_rope_scaling(JsonView(scaling, origin), positions, rope, spec.notes);
+  rope.base = config.number("rope_theta");
+  count_as_read(config, {"rope_traditional"});
+}
+
+}  // namespace
+
+// mlx_lm/models/minicpm3.py: minicpm's multipliers; values as wide as a head
+// would be without latents.
+DecoderSpec read_minicpm3(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  auto shape = read_standard_shape(config);
+  use_plain_heads(shape, spec);
+  Json own = config.json();
+  own["v_head_dim"] = shape.head_dim;
+  config.integer("q_lora_rank", 1, 1 << 16);
+  const auto latent = read_latent_shape(config.like(own));
+  const bool bias = config.boolean_or("attention_bias", false);
+  shape.tied = read_tied(input, spec);
+  shape.rope.dims = latent.rope;
+  read_minicpm3_rope(config, shape.rope, spec);
+  fill_standard(shape, spec);
+  const double depth = read_multiplier(config, "scale_depth");
+  for (BlockSpec& block : spec.blocks) {
+    fill_latent(latent, shape.hidden, bias, block, 1e-5f);
+    block.residual_scale = static_cast<float>(depth / std::sqrt(shape.layers));
+  }
+  spec.embedding_scale = read_multiplier(config, "scale_emb");
+  const float base = read_multiplier(config, "dim_model_base");
+  if (spec.head) {  // the class does not scale what the embedding reads
+    spec.logit_scale = base / static_cast<float>(shape.hidden);
+  }
+  return spec;
+}
+
+// mlx_lm/models/mistral4.py: queries grow with their position; a softmax
+// routes.
+DecoderSpec read_mistral4(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  const auto parameters = config.object("rope_parameters");
+  if (!parameters) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"rope_parameters\" is missing");
+  }
+  const double beta = parameters->number("llama_4_scaling_beta");
+  const auto positions = parameters->integer(
+      "original_max_position_embeddings", 1, int64_t{1} << 30);
+  Json own = config.json();
+  own["rope_theta"] = parameters->number_or("rope_theta", 100000);
+  own["rope_scaling"] = parameters->json();
+  own["rope_scaling"].erase("llama_4_scaling_beta");
+  count_as_read(config, {"head_dim", "qk_head_dim"});
+  own.erase("head_dim");
+  FamilyInput latent = input;
+  latent.config = config.like(own);
+  auto spec = read_latent_deepseek(latent);
+  if (read_tied(input, spec)) {
+    spec.head.reset();
+  }
+  const bool traditional = config.boolean_or("rope_interleave", true);
+  for (BlockSpec& block : spec.blocks) {
+    split_by_heads(block, spec);
+    auto& attention = block.attention;
+    attention.rope.traditional = traditional;
+    attention.growth_beta = static_cast<float>(beta);
+    attention.growth_positions = static_cast<int>(positions);
+    if (!block.moe) {
+      continue;
+    }
+    auto& moe = *block.moe;
+    moe.normalize = config.boolean_or("norm_topk_prob", false);
+    moe.scale =
+        static_cast<float>(config.number_or("routed_scaling_factor", 1));
+    read_groups(config, moe);
+    const std::string path = block.path + ".mlp.experts.";
+    if (!input.has_tensor(path.substr(input.prefix.size()) + "gate_up_proj")) {
+      continue;
+    }
+    const auto wide = static_cast<int>(moe.experts.gate.out);
+    TensorSource gate{.name = path + "gate_up_proj"};
+    auto up = gate;
+    gate.end = wide;
+    up.first = wide;
+    spec.sources[moe.experts.gate.path + ".weight"] = gate;
+    spec.sources[moe.experts.up.path + ".weight"] = up;
+    spec.sources[moe.experts.down.path + ".weight"] =
+        TensorSource{.name = path + "down_proj"};
+  }
+  return spec;
+}
+
+// mlx_lm/models/youtu_llm.py: no experts, the config's eps throughout.
+DecoderSpec read_youtu_llm(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  note_activation(config, spec);
+  const auto latent = read_latent_shape(config);
+  auto shape = read_standard_shape(config);
+  const bool bias = config.boolean_or("attention_bias", false);
+  shape.mlp_bias = config.boolean_or("mlp_bias", false);
+  shape.tied = read_tied(input, spec);
+  shape.rope.dims = latent.rope;
+  shape.rope.traditional = config.boolean_or("rope_traditional", true);
+  read_rope(config, shape.rope, spec);
+  fill_standard(shape, spec);
+  for (BlockSpec& block : spec.blocks) {
+    fill_latent(latent, shape.hidden, bias, block, shape.eps);
+  }
+  return spec;
+}
+
+}  // namespace pennyweight
