@@ -16,13 +16,13 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	-n 2 --dist loadfile
 
 .PHONY: quickstart check check-all test-slow setup setup-tests setup-macos setup-aarch64 build sanitize lint format \
-	test-cpp test-rust test-sanitize test-python bench clean help program \
+	test-cpp test-sanitize test-python bench clean help program \
 	includes wheel try-wheel setup-wheel python-api check-macos check-aarch64
 
 quickstart: program ## set up, build, quantize the demo model, print the table
 	@tools/quickstart.sh $(BIN)
 
-check: lint build test-cpp test-rust test-sanitize test-python check-macos ## everything CI checks
+check: lint build test-cpp test-sanitize test-python check-macos ## everything CI checks
 	@echo "make check: all passed"
 
 check-all: check includes check-aarch64 test-slow try-wheel ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
@@ -86,10 +86,6 @@ format: ## rewrite our sources with clang-format
 test-cpp: build setup-tests
 	@ctest -j 2 --test-dir $(BUILD) -L hot \
 		--output-on-failure --no-tests=error
-
-test-rust: build
-	@PATH="$$PATH:$$HOME/.cargo/bin" cargo test --quiet --release --locked \
-		--manifest-path rust/Cargo.toml --target-dir build/rust
 
 test-sanitize: sanitize
 	@UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/json_text.h"
+#include "core/time_left.h"
 #include "run/kernel_report.h"
 
 namespace pennyweight::cli {
@@ -60,10 +61,6 @@ std::string rate_and_eta(const ProgressEvent& event, double seconds) {
     text += ", " + human_time(event.left.value_or(counted)) + " left";
   }
   return text;
-}
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 std::string counts(const ProgressEvent& event) {
@@ -155,8 +152,7 @@ std::optional<OutputFile> Console::output_file(
   OutputFile file(path, force, option);
   for (const auto& [other, taken] : files_) {
     if (taken.is(file)) {
-      throw Error(
-          ErrorCode::invalid_argument,
+      throw argument_error(
           "output",
           other + " and " + option + " name the same file, " + path +
               "; give each its own");

@@ -193,7 +193,7 @@ class CommandLine {
         return entry;
       }
     }
-    throw Error(ErrorCode::invalid_argument, "usage", "no command is named");
+    throw argument_error("usage", "no command is named");
   }
 
   bool asks_names() const {

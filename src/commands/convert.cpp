@@ -9,7 +9,6 @@
 #include "export/conversion.h"
 #include "export/write_model.h"
 #include "method/plan_modules.h"
-#include "run/check_output.h"
 #include "run/pins/pinned_widths.h"
 
 namespace pennyweight {
@@ -18,22 +17,16 @@ namespace {
 
 void check_options(const ConvertOptions& options) {
   if (options.quantize && options.dequantize) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "convert",
-        "choose either --quantize or --dequantize");
+    throw argument_error("convert", "choose either --quantize or --dequantize");
   }
   if (options.quant_predicate && options.q_mode != "affine") {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "convert",
-        "--quant-predicate works with --q-mode affine only");
+    throw argument_error(
+        "convert", "--quant-predicate works with --q-mode affine only");
   }
   bool shaped = options.q_bits || options.q_group_size ||
       options.quant_predicate || options.q_mode != "affine";
   if (shaped && !options.quantize) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "convert",
         "--q-bits, --q-group-size, --q-mode and --quant-predicate do nothing "
         "without -q");
@@ -45,10 +38,8 @@ void check_options(const ConvertOptions& options) {
         "--pin, --at-least and --keep do nothing without -q");
   }
   if (options.quant_predicate && options.q_bits) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "convert",
-        "--quant-predicate chooses the bits; leave out --q-bits");
+    throw argument_error(
+        "convert", "--quant-predicate chooses the bits; leave out --q-bits");
   }
 }
 
@@ -83,8 +74,7 @@ QuantPlan plan_modules(
     const ConvertOptions& options,
     const PinnedWidths& pins) {
   if (!model.quantized.empty() && !model.published_packed) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "convert",
         model.checkpoint.folder().string() +
             " is quantized already; start from the full-precision model, or "
@@ -113,8 +103,7 @@ std::optional<OutputType> output_type(
   }
   const auto dtype = float_by_name(*options.dtype);
   if (!dtype) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "convert",
         "--dtype " + one_line(*options.dtype, 40) +
             " is none of float16, bfloat16, float32");
@@ -128,8 +117,7 @@ ConversionSettings settings_of(
     const PinnedWidths& pins,
     const std::optional<OutputType>& type) {
   if (options.dequantize && model.quantized.empty()) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "convert",
         model.checkpoint.folder().string() +
             " is not quantized; leave out --dequantize");
@@ -236,18 +224,11 @@ void convert(
   const auto pins = settle_pins(session, model, options);
   auto settings = settings_of(model, options, pins, type);
   Conversion conversion(model, settings);
-  check_folders(
-      session.command(),
-      model_folder,
-      options.mlx_path,
-      options.force,
-      true,
-      session.progress());
+  session.check_folders(model_folder, options);
   AtomicFolder output(options.mlx_path, options.force);
 
   session.describe_input(model);
   auto& report = session.report();
-  report.output = options.mlx_path;
   report.figures["dtype"] = float_name(settings.dtype.value_or(model.dtype));
   report.figures["dtype_from"] = type ? type->from : "";
   report.figures["stored_dtype"] = float_name(model.dtype);
@@ -265,10 +246,8 @@ void convert(
       session.progress());
   report.figures["side_files"] = written.side_files;
   report.figures["fetched_bytes"] = model.checkpoint.fetched_bytes();
-  report.bytes_out = written.bytes;
-  report.mtp = written.mtp;
-  report.bits_per_weight = written.bits_per_weight;
   output.commit();
+  session.describe_output(options.mlx_path, written);
 }
 
 Command convert_command() {

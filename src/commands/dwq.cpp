@@ -96,13 +96,7 @@ class Distillation {
       if (student_folder) {
         check_output(session.command(), *student_folder, options.mlx_path);
       }
-      check_folders(
-          session.command(),
-          student_folder.value_or(folder_),
-          options.mlx_path,
-          options.force,
-          ranks_.first(),
-          session.progress());
+      session.check_folders(student_folder.value_or(folder_), options);
     }
   }
 
@@ -383,12 +377,8 @@ class Distillation {
       write_file(output.path() / "dwq_log.csv", log_csv(training_));
     }
     output.commit();
-    auto& report = session_.report();
-    report.output = options_.mlx_path;
-    report.parameters = model_size(*student_).parameters;
-    report.bytes_out = written.bytes;
-    report.mtp = written.mtp;
-    report.bits_per_weight = written.bits_per_weight;
+    session_.describe_output(options_.mlx_path, written);
+    session_.report().parameters = model_size(*student_).parameters;
   }
 
   Session& session_;

@@ -12,13 +12,10 @@
 #include "export/write_model.h"
 #include "method/registry.h"
 #include "method/widths/sensitivity_file.h"
-#include "pass/sample.h"
 #include "run/active_options.h"
-#include "run/check_output.h"
 #include "run/method_run.h"
 #include "run/pins/options.h"
 #include "run/width_plan.h"
-#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -175,13 +172,7 @@ class DynamicQuant {
           model_.checkpoint.folder().string() +
           " is quantized already; start from the full-precision model");
     }
-    check_folders(
-        session.command(),
-        folder_,
-        options.mlx_path,
-        options.force,
-        true,
-        session.progress());
+    session.check_folders(folder_, options);
     check_target();
     if (options.sensitivities_out) {
       if (options.sensitivities) {
@@ -257,19 +248,8 @@ class DynamicQuant {
   }
 
   TokenData load() {
-    TextReader reader(folder_);
-    auto data = load_data(
-        reader,
-        options_.data,
-        self_sampler(model_, reader.facts(), session_.progress()),
-        session_.fetch_dataset(),
-        session_.progress());
-    auto& report = session_.report();
-    report.data = data.source;
-    report.data_use = data.use;
-    report.figures["tokens"] = data.tokens;
-    report.notes.insert(
-        report.notes.end(), data.warnings.begin(), data.warnings.end());
+    auto data = session_.read_text(folder_, model_, options_.data);
+    session_.report().figures["tokens"] = data.tokens;
     return data;
   }
 
@@ -392,11 +372,7 @@ class DynamicQuant {
       write_file(output.path() / kSensitivities, *measured_);
     }
     output.commit();
-    auto& report = session_.report();
-    report.output = options_.mlx_path;
-    report.bytes_out = written.bytes;
-    report.mtp = written.mtp;
-    report.bits_per_weight = written.bits_per_weight;
+    session_.describe_output(options_.mlx_path, written);
   }
 
   // A run of its own, with a work folder that it may be gone on with from.

@@ -10,10 +10,9 @@
 #include "core/text.h"
 #include "eval/float16_range.h"
 #include "export/conversion.h"
+#include "export/output_type.h"
 #include "model/model.h"
-#include "pass/sample.h"
 #include "run/options.h"
-#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -52,24 +51,6 @@ struct EvaluateOptions : SourceOptions {
   }
 };
 
-std::optional<mx::Dtype> dtype_by_name(const std::optional<std::string>& name) {
-  if (!name) {
-    return std::nullopt;
-  }
-  for (auto [known, dtype] :
-       {std::pair{"float32", mx::float32},
-        {"bfloat16", mx::bfloat16},
-        {"float16", mx::float16}}) {
-    if (*name == known) {
-      return dtype;
-    }
-  }
-  throw Error(
-      ErrorCode::invalid_argument,
-      "evaluate",
-      "unknown dtype \"" + one_line(*name, 40) + "\"");
-}
-
 std::vector<ScoredSequence> as_scored(const TokenData& data) {
   std::vector<ScoredSequence> sequences;
   for (size_t i = 0; i < data.sequences.size(); ++i) {
@@ -88,7 +69,9 @@ Json to_json(const Mean& mean) {
 
 EvalSettings settings_of(const EvaluateOptions& options, Model& model) {
   EvalSettings settings;
-  settings.dtype = dtype_by_name(options.dtype);
+  if (options.dtype) {
+    settings.dtype = float_by_name(*options.dtype).value();
+  }
   settings.batch_tokens =
       int64_t{options.batch_size} * options.data.sequence_length;
   // Asked for by the user, or as mlx-lm runs it.
@@ -159,17 +142,15 @@ RunReport run(Session& session, const EvaluateOptions& options) {
     figures["reference"] = {
         {"model", other.string()}, {"bytes", model_size(*reference).bytes}};
   }
-  const auto data = [&] {
-    TextReader reader(folder);
-    return load_data(
-        reader,
-        options.data,
-        // From the better of the models.
-        self_sampler(
-            reference ? *reference : model, reader.facts(), session.progress()),
-        session.fetch_dataset(),
-        session.progress());
-  }();
+  report.notes = model.spec.notes;
+  session.describe_packing(reference ? *reference : model);
+  if (reference && reference->checkpoint.packed()) {
+    report.notes.push_back(
+        "of the reference: " + reference->checkpoint.packed()->describe());
+  }
+  // `self` is sampled from the better of the models.
+  const auto data =
+      session.read_text(folder, reference ? *reference : model, options.data);
   const double start = session.seconds();
   const auto found = evaluate(
       model,
@@ -180,17 +161,7 @@ RunReport run(Session& session, const EvaluateOptions& options) {
   const double took = session.seconds() - start;
   const auto size = model_size(model);
   const auto dtype = float_name(settings.dtype.value_or(model.dtype));
-  report.data = data.source;
-  report.data_use = data.use;
   report.parameters = size.parameters;
-  report.notes = model.spec.notes;
-  session.describe_packing(reference ? *reference : model);
-  if (reference && reference->checkpoint.packed()) {
-    report.notes.push_back(
-        "of the reference: " + reference->checkpoint.packed()->describe());
-  }
-  report.notes.insert(
-      report.notes.end(), data.warnings.begin(), data.warnings.end());
   figures["model"] = folder.string();
   figures["dtype"] = dtype;
   figures["sources"] = data.sources;
@@ -203,10 +174,8 @@ RunReport run(Session& session, const EvaluateOptions& options) {
       "\ndata: " + shown(data.source) + "; " + std::to_string(found.sequences) +
       " sequences, " + std::to_string(found.tokens) + " tokens scored in " +
       dtype + "\n\n" + describe(found) + "\n";
-  for (const auto& note : report.notes) {
-    report.text += "note: " + shown(note) + "\n";
-  }
-  report.text += fixed(double(found.tokens) / took, 0) + " tokens/s, ";
+  report.text += notes_text(report) + fixed(double(found.tokens) / took, 0) +
+      " tokens/s, ";
   session.finish();
   report.seconds = took;  // without loading the text
   return report;

@@ -242,9 +242,7 @@ RunReport run(Session& session, const InspectOptions& options) {
     report.figures["shapes"] = to_json(kernels);
     report.text += "\n" + describe(kernels);
   }
-  for (const auto& note : report.notes) {
-    report.text += "note: " + shown(note) + "\n";
-  }
+  report.text += notes_text(report);
   return report;
 }
 

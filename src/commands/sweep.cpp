@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 
 #include "commands/command.h"
 #include "commands/quantize/report.h"
@@ -13,7 +12,6 @@
 #include "core/text.h"
 #include "core/version.h"
 #include "export/report_page.h"
-#include "run/check_output.h"
 #include "run/work/fingerprint.h"
 #include "run/work/staged_work.h"
 
@@ -79,9 +77,7 @@ std::vector<double> split_numbers(const std::string& text, char separator) {
 }
 
 std::string size_name(double bpw) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.3f-bpw", bpw);
-  return text;
+  return fixed(bpw, 3) + "-bpw";
 }
 
 /// "2.5:6:0.25" or "3,4,4.5" to sizes; invalid_argument for anything else,
@@ -125,13 +121,7 @@ class Sweep {
     // Points are of GPTQ; what comes after it takes too long for each.
     stages_.learn_steps = 0;
     stages_.dwq_sequences = 0;
-    check_folders(
-        session.command(),
-        folder_,
-        options.mlx_path,
-        options.force,
-        true,
-        session.progress());
+    session.check_folders(folder_, options);
     session.describe_packing(model_);
     session.note(model_.spec.notes);
     check_sizes();
@@ -182,18 +172,12 @@ class Sweep {
   }
 
   void load() {
-    TextReader reader(folder_, options_.plan.memory_limit);
-    mix_ = load_mix(
+    mix_ = session_.read_mix(
+        folder_,
         model_,
-        reader,
         options_.plan.mix,
         {.fit = stages_.fit_sequences()},
-        session_.fetch_dataset(),
-        session_.progress());
-    auto& report = session_.report();
-    report.data = mix_.source;
-    report.notes.insert(
-        report.notes.end(), mix_.notes.begin(), mix_.notes.end());
+        options_.plan.memory_limit);
   }
 
   void add_point(const WidthChooser& widths, double size) {
@@ -283,21 +267,9 @@ class Sweep {
   std::string csv() const {
     std::string text = "asked,bits_per_weight,bytes,estimated_kl,kl\n";
     for (const auto& point : points_) {
-      char line[160];
-      std::snprintf(
-          line,
-          sizeof(line),
-          "%g,%.6f,%lld,%.6g,",
-          point.asked,
-          point.bits_per_weight,
-          static_cast<long long>(point.bytes),
-          point.estimated);
-      text += line;
-      if (point.kl) {
-        std::snprintf(line, sizeof(line), "%.6g", *point.kl);
-        text += line;
-      }
-      text += "\n";
+      text += formatted("%g,%.6f,", point.asked, point.bits_per_weight) +
+          std::to_string(point.bytes) + formatted(",%.6g,", point.estimated) +
+          (point.kl ? formatted("%.6g", *point.kl) : "") + "\n";
     }
     return text;
   }

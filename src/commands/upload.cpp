@@ -41,8 +41,7 @@ struct UploadOptions {
 // The command is Python's (python/pennyweight/upload.py); here stands what the
 // program says of it.
 RunReport run(Session& session, const UploadOptions&) {
-  throw Error(
-      ErrorCode::not_supported,
+  throw not_supported_error(
       session.command(),
       "this program reads and writes folders; the pennyweight that `pip "
       "install` gives can upload, and so can `hf upload`");

@@ -44,8 +44,7 @@ int64_t parse_bytes(const std::string& text, const std::string& option) {
   unit = std::min(text.find_first_not_of(' ', unit), text.size());
   double bytes = read ? number * unit_bytes(text.substr(unit)) : 0;
   if (!(bytes >= 1 && bytes < 9e18)) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "options",
         option + " " + one_line(text, 40) +
             ": give a size such as 4GB or "

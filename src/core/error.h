@@ -51,6 +51,25 @@ std::string one_line(std::string_view text, size_t limit = 300);
 /// they like.
 std::string shown(std::string_view text);
 
+// An Error of the code that the name says.
+inline Error argument_error(std::string_view where, std::string_view what) {
+  return {ErrorCode::invalid_argument, where, what};
+}
+inline Error corrupt_error(std::string_view where, std::string_view what) {
+  return {ErrorCode::corrupt, where, what};
+}
+inline Error not_found_error(std::string_view where, std::string_view what) {
+  return {ErrorCode::not_found, where, what};
+}
+inline Error not_supported_error(
+    std::string_view where,
+    std::string_view what) {
+  return {ErrorCode::not_supported, where, what};
+}
+inline Error numeric_error(std::string_view where, std::string_view what) {
+  return {ErrorCode::numeric, where, what};
+}
+
 /// io Error for a failed system call on `path`, with errno's text and, for a
 /// full disk or missing permission, what to do about it.
 Error io_error(

@@ -3,7 +3,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <cstdio>
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -24,14 +24,10 @@ void Hash::add(const void* data, size_t bytes) {
 
 std::string Hash::text() const {
   const auto digest = XXH3_128bits_digest(&state_->xxh);
-  char digits[33];
-  std::snprintf(
-      digits,
-      sizeof(digits),
+  return formatted(
       "%016llx%016llx",
       static_cast<unsigned long long>(digest.high64),
       static_cast<unsigned long long>(digest.low64));
-  return digits;
 }
 
 }  // namespace pennyweight

@@ -162,7 +162,7 @@ parse_guarded(std::string_view text, const std::string& name, size_t max_keys) {
   const std::string_view read = changed ? std::string_view(*changed) : text;
   Builder<AnyJson> builder(max_keys, changed.has_value());
   const auto corrupt = [&](const std::string& what) {
-    return Error(ErrorCode::corrupt, "json", name + " " + what);
+    return corrupt_error("json", name + " " + what);
   };
   std::string place;
   try {
@@ -240,7 +240,7 @@ Json read_json(const std::filesystem::path& path, size_t limit) {
 JsonView::JsonView(const Json& object, std::string origin)
     : object_(&object), origin_(std::move(origin)) {
   if (!object.is_object()) {
-    throw Error(ErrorCode::corrupt, "json", origin_ + " is not a JSON object");
+    throw corrupt_error("json", origin_ + " is not a JSON object");
   }
 }
 
@@ -269,17 +269,14 @@ bool JsonView::has(const std::string& key) const {
 }
 
 void JsonView::wrong(const std::string& key, const char* expected) const {
-  throw Error(
-      ErrorCode::corrupt,
-      "json",
-      origin_ + ": \"" + key + "\" must be " + expected);
+  throw corrupt_error(
+      "json", origin_ + ": \"" + key + "\" must be " + expected);
 }
 
 const Json& JsonView::require(const std::string& key) const {
   const Json* value = find(key);
   if (!value) {
-    throw Error(
-        ErrorCode::corrupt, "json", origin_ + ": \"" + key + "\" is missing");
+    throw corrupt_error("json", origin_ + ": \"" + key + "\" is missing");
   }
   return *value;
 }

@@ -1,11 +1,11 @@
 #include "core/machine_load.h"
+#include "core/text.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 
@@ -93,26 +93,19 @@ double slowdown(const MachineLoad& load, int threads) {
 }
 
 std::string describe_load(const MachineLoad& load, int threads, double spread) {
-  char text[200];
   const double free = load.cores - load.others;
   if (load.others > kIdle && free < threads) {
-    std::snprintf(
-        text,
-        sizeof(text),
+    return formatted(
         "the machine is busy: other programs keep %.1f of its %d cores; "
         "estimates are of what is left",
         load.others,
         load.cores);
-    return text;
   }
   if (spread > kSteady) {
-    std::snprintf(
-        text,
-        sizeof(text),
+    return formatted(
         "the machine is not steady: the same work took %.0f %% more or less "
         "from one moment to the next",
         100 * spread);
-    return text;
   }
   return {};
 }

@@ -118,10 +118,8 @@ struct FromJson {
     try {
       value = from.get<T>();
     } catch (const nlohmann::json::exception&) {
-      throw Error(
-          ErrorCode::corrupt,
-          "options",
-          origin + ": \"" + info.name + "\" has the wrong type");
+      throw corrupt_error(
+          "options", origin + ": \"" + info.name + "\" has the wrong type");
     }
   }
 };

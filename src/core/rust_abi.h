@@ -39,8 +39,9 @@ class RustBytes {
   ~RustBytes() {
     pw_bytes_free(bytes_);
   }
-  RustBytes(const RustBytes&) = delete;
-  RustBytes& operator=(const RustBytes&) = delete;
+  RustBytes(RustBytes&& other) noexcept
+      : bytes_(std::exchange(other.bytes_, PwBytes{nullptr, 0, 0})) {}
+  RustBytes& operator=(RustBytes&&) = delete;
 
   PwBytes* out() {
     pw_bytes_free(std::exchange(bytes_, PwBytes{nullptr, 0, 0}));
@@ -48,9 +49,6 @@ class RustBytes {
   }
   std::string_view view() const {
     return {reinterpret_cast<const char*>(bytes_.data), bytes_.size};
-  }
-  const uint8_t* data() const {
-    return bytes_.data;
   }
   size_t size() const {
     return bytes_.size;
@@ -80,6 +78,17 @@ inline void check_rust(
   }
   text += one_line(error.view(), 600);
   throw Error(static_cast<ErrorCode>(status - 1), where, text);
+}
+
+/// What `call(out, error)`, an entry that gives bytes, answers; Errors as
+/// check_rust's.
+template <class Call>
+RustBytes
+ask_rust(std::string_view where, std::string_view context, const Call& call) {
+  RustBytes out;
+  RustBytes error;
+  check_rust(call(out.out(), error.out()), error, where, context);
+  return out;
 }
 
 }  // namespace pennyweight

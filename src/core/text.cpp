@@ -2,23 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
+#include <cstdarg>
 #include <cstdio>
 
 #include "core/error.h"
 
 namespace pennyweight {
 
+std::string formatted(const char* format, ...) {
+  char text[256];
+  va_list values;
+  va_start(values, format);
+  std::vsnprintf(text, sizeof(text), format, values);
+  va_end(values);
+  return text;
+}
+
 std::string fixed(double value, int decimals) {
-  char buffer[64];
-  std::snprintf(buffer, sizeof(buffer), "%.*f", decimals, value);
-  return buffer;
+  return formatted("%.*f", decimals, value);
 }
 
 std::string three_digits(double value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof(buffer), "%.3g", value);
-  return buffer;
+  return formatted("%.3g", value);
 }
 
 std::string human_bytes(double bytes) {
@@ -32,25 +37,11 @@ std::string human_bytes(double bytes) {
 }
 
 std::string human_time(double seconds) {
-  auto whole = static_cast<int64_t>(std::llround(std::min(seconds, 1e7)));
-  char buffer[32];
-  if (whole >= 3600) {
-    std::snprintf(
-        buffer,
-        sizeof(buffer),
-        "%d:%02d:%02d",
-        static_cast<int>(whole / 3600),
-        static_cast<int>(whole / 60 % 60),
-        static_cast<int>(whole % 60));
-  } else {
-    std::snprintf(
-        buffer,
-        sizeof(buffer),
-        "%d:%02d",
-        static_cast<int>(whole / 60),
-        static_cast<int>(whole % 60));
-  }
-  return buffer;
+  const auto whole = static_cast<int>(std::lround(std::min(seconds, 1e7)));
+  const int minutes = whole / 60;
+  return whole >= 3600
+      ? formatted("%d:%02d:%02d", minutes / 60, minutes % 60, whole % 60)
+      : formatted("%d:%02d", minutes, whole % 60);
 }
 
 std::string table(const std::vector<std::vector<std::string>>& cells) {

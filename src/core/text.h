@@ -13,7 +13,13 @@ std::string human_time(double seconds);
 /// Columns padded to their widest cell; the first is left-aligned, the rest
 /// right-aligned. cells[0] is the header. Names are shown().
 std::string table(const std::vector<std::vector<std::string>>& cells);
-/// printf-style number.
+/// As printf writes it, 255 characters at most.
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+std::string
+formatted(const char* format, ...);
+/// A number with so many decimals.
 std::string fixed(double value, int decimals);
 /// With three digits that count, such as "6.55e+04".
 std::string three_digits(double value);

@@ -25,21 +25,10 @@ bool has_scored(const ScoredSequence& sequence) {
 void check(const ScoredSequence& sequence, int64_t vocab) {
   if (!sequence.scored.empty() &&
       sequence.scored.size() != sequence.tokens.size()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "evaluate",
-        "a sequence and its mask differ in length");
+    throw argument_error(
+        "evaluate", "a sequence and its mask differ in length");
   }
-  for (int32_t token : sequence.tokens) {
-    if (token < 0 || token >= vocab) {
-      throw Error(
-          ErrorCode::invalid_argument,
-          "evaluate",
-          "token id " + std::to_string(token) + " is outside the model's " +
-              std::to_string(vocab) +
-              " entries; the tokenizer belongs to another model");
-    }
-  }
+  require_in_vocabulary(sequence.tokens, vocab, "evaluate");
 }
 
 EvalBatch pad(const std::vector<const ScoredSequence*>& group) {

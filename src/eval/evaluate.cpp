@@ -210,17 +210,14 @@ void check_states(
     const ReferenceStates& states,
     const std::vector<EvalBatch>& batches) {
   if (!states.hidden.empty() && states.hidden.size() != batches.size()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "evaluate",
-        "the reference's states are of another text");
+    throw argument_error(
+        "evaluate", "the reference's states are of another text");
   }
 }
 
 void check_pair(const Model& model, const Model& reference) {
   if (model.spec.vocab != reference.spec.vocab) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "evaluate",
         "the model has " + std::to_string(model.spec.vocab) +
             " vocabulary entries and the reference " +

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/time_left.h"
 #include "text/text_reader.h"
 
 namespace pennyweight {
@@ -70,9 +71,7 @@ Float16Check check_float16(
           remedy);
     }
   }
-  check.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
+  check.seconds = seconds_since(start);
   return check;
 }
 

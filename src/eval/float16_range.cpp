@@ -30,8 +30,7 @@ void refuse(const ActivationPeak* peak) {
   const auto reached = std::isfinite(peak->largest)
       ? " reaches " + three_digits(peak->largest) + ", float16 ends at 65504"
       : " passes 65504, where float16 ends";
-  throw Error(
-      ErrorCode::numeric,
+  throw numeric_error(
       "evaluate",
       "float16 overflows: " + peak->place + reached +
           ", so mlx-lm's logits are not finite; convert the model to "

@@ -15,8 +15,7 @@ void require_finite_scores(
   auto bad = std::ranges::count_if(
       values, [](float value) { return !std::isfinite(value); });
   if (bad > 0) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "evaluate",
         what + " is not finite for " + std::to_string(bad) + " of " +
             std::to_string(values.size()) +
@@ -80,8 +79,7 @@ KlSummary summarize_kl(std::vector<float> kl) {
 
 Evaluation summarize(TokenScores scores, int64_t sequences) {
   if (scores.nll.empty()) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "evaluate",
         "the data holds no token to predict; give longer sequences");
   }

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "method/plan_modules.h"
+#include "ops/evaluated.h"
 #include "ops/rounding/packed_rows.h"
 #include "ops/rounding/quantize.h"
 
@@ -24,10 +25,8 @@ bool is_float(mx::Dtype dtype) {
   return mx::issubdtype(dtype, mx::floating);
 }
 
-mx::array evaluated(const mx::array& array) {
-  auto dense = mx::contiguous(array);
-  mx::eval(dense);
-  return dense;
+mx::array dense(const mx::array& array) {
+  return evaluated(mx::contiguous(array));
 }
 
 // mlx-lm hands group sizes and bits to MLX, which takes no 64.0.
@@ -52,7 +51,7 @@ ops::QuantizedWeight stack_packed(
     for (const auto& part : parts) {
       arrays.push_back(of(part));
     }
-    return evaluated(mx::stack(arrays));
+    return dense(mx::stack(arrays));
   };
   ops::QuantizedWeight whole = parts.front();
   whole.codes = stacked([](const auto& part) { return part.codes; });
@@ -133,7 +132,7 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
   if (!spec) {
     if (auto changed =
             settings_.floats ? settings_.floats(name) : std::nullopt) {
-      writer.write(name, checked_cast(evaluated(*changed), name));
+      writer.write(name, checked_cast(dense(*changed), name));
       return;
     }
     writer.begin(name);
@@ -142,10 +141,10 @@ void Conversion::run(const std::string& name, ModelWriter& writer) const {
   }
   auto packed = settings_.source ? settings_.source(module)
                                  : round_to_nearest(name, *spec);
-  writer.write(name, evaluated(packed.codes));
-  writer.write(module + ".scales", evaluated(packed.scales));
+  writer.write(name, dense(packed.codes));
+  writer.write(module + ".scales", dense(packed.scales));
   if (packed.biases) {
-    writer.write(module + ".biases", evaluated(*packed.biases));
+    writer.write(module + ".biases", dense(*packed.biases));
   }
 }
 
@@ -171,7 +170,7 @@ mx::Dtype Conversion::cast(const std::string& name, mx::Dtype stored) const {
 }
 
 mx::array Conversion::load_cast(const std::string& name) const {
-  return checked_cast(evaluated(model_.load(name)), name);
+  return checked_cast(dense(model_.load(name)), name);
 }
 
 // The tensor, cast, some rows at a time.
@@ -191,8 +190,7 @@ void Conversion::each_piece(
   for (int first = 0; first < rows; first += step) {
     const int count = std::min(step, rows - first);
     take(
-        first,
-        checked_cast(evaluated(model_.load_rows(name, first, count)), name));
+        first, checked_cast(dense(model_.load_rows(name, first, count)), name));
   }
 }
 
@@ -223,7 +221,7 @@ ops::QuantizedWeight Conversion::round_to_nearest(
   }
   std::vector<ops::QuantizedWeight> parts;
   for (int64_t i = 0; i < count; ++i) {
-    auto part = checked_cast(evaluated(model_.load_part(name, i)), name);
+    auto part = checked_cast(dense(model_.load_part(name, i)), name);
     parts.push_back(pennyweight::quantize(part, spec));
     mx::eval(parts.back().codes, parts.back().scales);
     if (parts.back().biases) {
@@ -241,12 +239,11 @@ mx::array Conversion::checked_cast(
   if (stored.dtype() == to) {
     return stored;
   }
-  auto tensor = evaluated(mx::astype(stored, to));
+  auto tensor = dense(mx::astype(stored, to));
   try {
     require_finite(tensor, name);
   } catch (const Error&) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "convert",
         "tensor " + one_line(name, 120) + " holds values too large for " +
             float_name(to) + "; choose --dtype bfloat16");
@@ -274,7 +271,7 @@ void Conversion::expand(const std::string& module, ModelWriter& writer) const {
   writer.begin(name);
   for (int begin = 0; begin < shape[0]; begin += step) {
     const int end = std::min(begin + step, shape[0]);
-    const auto part = evaluated(mx::dequantize(
+    const auto part = dense(mx::dequantize(
         codes ? ops::slice_rows(*codes, begin, end - begin)
               : model_.load_rows(name, begin, end - begin),
         ops::slice_rows(scales, begin, end - begin),

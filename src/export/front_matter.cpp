@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cctype>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <optional>
 #include <set>
 
+#include "core/files/wrong_file.h"
 #include "core/json.h"
 
 namespace pennyweight {
@@ -243,11 +243,7 @@ FrontMatter read_front_matter(const std::filesystem::path& readme) {
   if (!std::filesystem::is_regular_file(readme, ignored)) {
     return {};
   }
-  std::ifstream file(readme, std::ios::binary);
-  std::string text(kMaxFrontMatter, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  return parse_front_matter(text);
+  return parse_front_matter(beginning_of(readme, kMaxFrontMatter));
 }
 
 std::string yaml_scalar(const std::string& text) {

@@ -1,11 +1,11 @@
 #include "export/model_card.h"
 
-#include <cstdio>
 #include <filesystem>
 
 #include "core/error.h"
 #include "core/hub_name.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "export/front_matter.h"
 
 namespace pennyweight {
@@ -97,12 +97,6 @@ std::string front_matter(const ModelCard& card, const std::string& hub_id) {
   return text + (quantized ? "- quantized\n---\n" : "---\n");
 }
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.4g", value);
-  return text;
-}
-
 std::string tables(const ModelCard& card) {
   std::string text;
   if (!card.fidelity.empty()) {
@@ -116,7 +110,7 @@ std::string tables(const ModelCard& card) {
   }
   for (const auto& stage : card.stages) {
     text += "| " + plain(stage.name) + " | " +
-        (stage.kl ? number(*stage.kl) : "-") + " | " +
+        (stage.kl ? formatted("%.4g", *stage.kl) : "-") + " | " +
         (stage.kept ? "yes" : "no") + " |\n";
   }
   return text;
@@ -157,8 +151,8 @@ std::string model_card(const ModelCard& card) {
       (card.packed.empty()
            ? ""
            : "\nOf the source: " + plain(card.packed, 2000) + ".\n") +
-      (card.mtp.empty() ? "" : "\n" + card.mtp + "\n") +
-      tables(card) + origin(card) +
+      (card.mtp.empty() ? "" : "\n" + card.mtp + "\n") + tables(card) +
+      origin(card) +
       "\n## Use\n\nWritten by pennyweight, for mlx-lm:\n\n"
       "    pip install mlx-lm\n"
       "    mlx_lm.generate --model <this folder> --prompt \"Hello\"\n";

@@ -3,11 +3,10 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
-#include <cstdio>
-
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -17,17 +16,11 @@ std::string shard_name(size_t shard, size_t count) {
   if (count == 1) {
     return "model.safetensors";
   }
-  char name[64];
-  std::snprintf(
-      name, sizeof(name), "model-%05zu-of-%05zu.safetensors", shard + 1, count);
-  return name;
+  return formatted("model-%05zu-of-%05zu.safetensors", shard + 1, count);
 }
 
 [[noreturn]] void refuse(const std::string& name, const std::string& why) {
-  throw Error(
-      ErrorCode::invalid_argument,
-      "export",
-      "tensor " + one_line(name, 120) + " " + why);
+  throw argument_error("export", "tensor " + one_line(name, 120) + " " + why);
 }
 
 void require_ready(const std::string& name, const mx::array& value) {
@@ -134,10 +127,8 @@ void ModelWriter::append(const mx::array& rows) {
 void ModelWriter::finish(int64_t parameters) {
   for (size_t i = 0; i < plan_.size(); ++i) {
     if (!written_[i]) {
-      throw Error(
-          ErrorCode::invalid_argument,
-          "export",
-          "tensor " + plan_[i].name + " was never written");
+      throw argument_error(
+          "export", "tensor " + plan_[i].name + " was never written");
     }
   }
   std::map<std::string, std::string> weight_map;

@@ -6,7 +6,6 @@
 #include <cctype>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <optional>
 #include <set>
 
@@ -98,10 +97,7 @@ std::optional<std::string> oddity(const fs::path& path) {
     const auto wrong = wrong_file(text);
     return wrong ? *wrong : "is not valid JSON";
   }
-  std::ifstream file(path, std::ios::binary);
-  std::string start(kBeginning, '\0');
-  file.read(start.data(), static_cast<std::streamsize>(start.size()));
-  start.resize(static_cast<size_t>(file.gcount()));
+  const auto start = beginning_of(path, kBeginning);
   // Empty texts and code (__init__.py) are common, and as they should be.
   return start.empty() ? std::nullopt : wrong_file(start);
 }
@@ -143,8 +139,7 @@ void add(SideFiles& files, const fs::path& folder, const std::string& name) {
     const auto what = shown + " is a link that leads out of the folder, to " +
         target->string();
     if (is_needed(name)) {
-      throw Error(
-          ErrorCode::invalid_argument,
+      throw argument_error(
           "export",
           folder.string() + ": " + what + "; copy that file into the folder");
     }

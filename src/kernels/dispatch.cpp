@@ -73,8 +73,7 @@ Choice requested_choice() {
       return choice;
     }
   }
-  throw Error(
-      ErrorCode::invalid_argument,
+  throw argument_error(
       "kernels",
       "PENNYWEIGHT_KERNEL is '" + one_line(name, 40) +
           "'; set it to reference, simd, blas, onednn, onednn_f32 or mlx, or "
@@ -135,8 +134,7 @@ const Implementation& implementation(Choice choice) {
     return implementation(best_choice());
   }
   if (choice != Choice::reference && !simd::available()) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "kernels",
         "this processor lacks AVX2; set PENNYWEIGHT_KERNEL to reference");
   }
@@ -147,8 +145,7 @@ const Implementation& implementation(Choice choice) {
       return kSimd;
     case Choice::blas:
       if (!blas::available()) {
-        throw Error(
-            ErrorCode::not_supported,
+        throw not_supported_error(
             "kernels",
             "PENNYWEIGHT_KERNEL is blas, and there is no BLAS here; install "
             "OpenBLAS (libopenblas.so.0), or unset it");
@@ -158,8 +155,7 @@ const Implementation& implementation(Choice choice) {
 #ifdef PENNYWEIGHT_HAVE_ONEDNN
       return choice == Choice::onednn ? kOneDnn : kOneDnnF32;
 #else
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "kernels",
           "this build has no oneDNN; set PENNYWEIGHT_KERNEL to simd");
 #endif

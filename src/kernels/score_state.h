@@ -21,4 +21,14 @@ enum ScoreColumn {
   kScoreColumns,
 };
 
+/// A sum as the two columns from `column` on.
+inline void store_sum(float* state, int column, double sum) {
+  state[column] = float(sum);
+  state[column + 1] = float(sum - double(state[column]));
+}
+
+inline double load_sum(const float* state, int column) {
+  return double(state[column]) + double(state[column + 1]);
+}
+
 }  // namespace pennyweight::kernels

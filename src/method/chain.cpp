@@ -11,7 +11,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void refuse(const std::string& origin, const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, "stages", origin + ": " + what);
+  throw argument_error("stages", origin + ": " + what);
 }
 
 ChainStage find_stage(const std::string& name, const std::string& origin) {

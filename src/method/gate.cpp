@@ -1,16 +1,15 @@
 #include "method/gate.h"
 
 #include <algorithm>
-#include <cstdio>
+
+#include "core/text.h"
 
 namespace pennyweight {
 
 namespace {
 
 std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.2f %%", 100 * share);
-  return text;
+  return fixed(100 * share, 2) + " %";
 }
 
 }  // namespace

@@ -54,8 +54,7 @@ FinishedBlock finished_block(
       auto find = [&](const char* part) {
         auto it = tensors.find(module.path + part);
         if (it == tensors.end()) {
-          throw Error(
-              ErrorCode::corrupt,
+          throw corrupt_error(
               "walk",
               "the finished block has no " + module.path + part +
                   "; start anew with --force");

@@ -25,8 +25,7 @@ const MethodEntry& find_method(const std::string& name) {
     }
     names += (names.empty() ? "" : ", ") + entry.name;
   }
-  throw Error(
-      ErrorCode::invalid_argument,
+  throw argument_error(
       "method",
       "there is no method " + shown(name) + "; choose one of " + names);
 }

@@ -60,10 +60,9 @@ mx::array head_of(const mx::array& x, int batch, int head) {
 mx::array visible(const AttentionSpec& attention, int length, int keys) {
   const auto query = mx::expand_dims(mx::arange(keys - length, keys), 1);
   const auto key = mx::expand_dims(mx::arange(0, keys), 0);
-  auto seen = mx::less_equal(key, query);
+  auto seen = key <= query;
   if (attention.window > 0) {
-    seen = mx::logical_and(
-        seen, mx::less(mx::subtract(query, key), mx::array(attention.window)));
+    seen = seen && query - key < mx::array(attention.window);
   }
   return seen;
 }
@@ -129,7 +128,7 @@ void see_scores(
   }
   weights.see(
       "the attention scores before " + attention.o.path,
-      mx::multiply(most, mx::array(attention.scale)));
+      most * mx::array(attention.scale));
 }
 
 }  // namespace pennyweight

@@ -7,6 +7,7 @@
 #include "model/block_parts.h"
 #include "model/stream/columns.h"
 #include "model/stream/token_inputs.h"
+#include "ops/evaluated.h"
 
 namespace pennyweight {
 
@@ -116,9 +117,7 @@ mx::array head_tile(
     parts.push_back(some(first + begin, rows));
     mx::eval(parts.back());
   });
-  auto all = mx::concatenate(std::move(parts), -1);
-  mx::eval(all);
-  return all;
+  return evaluated(mx::concatenate(std::move(parts), -1));
 }
 
 mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/evaluated.h"
 #include "ops/rounding/packed_rows.h"
 
 namespace pennyweight {
@@ -24,8 +25,7 @@ class Picked {
   void add(
       const mx::array& piece,
       const std::vector<std::pair<size_t, size_t>>& rows) {
-    auto from = mx::contiguous(piece);
-    mx::eval(from);
+    auto from = evaluated(mx::contiguous(piece));
     if (!all_) {
       auto shape = from.shape();
       shape[0] = static_cast<int>(count_);
@@ -60,8 +60,7 @@ float in_type(float scale, mx::Dtype dtype) {
 /// where pieces are of one row, each is given back before the next.
 template <class F>
 void each_piece(const mx::array& tokens, int vocab, int most, F&& f) {
-  auto at = mx::contiguous(tokens);
-  mx::eval(at);
+  auto at = evaluated(mx::contiguous(tokens));
   std::map<int, std::vector<std::pair<size_t, size_t>>> pieces;
   for (size_t i = 0; i < at.size(); ++i) {
     const int token = at.data<int32_t>()[i];

@@ -4,6 +4,7 @@
 #include <mlx/transforms.h>
 
 #include "core/error.h"
+#include "ops/evaluated.h"
 #include "ops/rounding/packed_rows.h"
 #include "ops/rounding/quantize.h"
 
@@ -12,8 +13,7 @@ namespace pennyweight {
 namespace {
 
 void require(const mx::array& tensor, const std::string& name) {
-  auto whole = mx::contiguous(tensor);
-  mx::eval(whole);
+  auto whole = evaluated(mx::contiguous(tensor));
   require_finite(whole, name);
 }
 
@@ -32,16 +32,14 @@ void require(const LinearWeights& linear, const std::string& path) {
 }  // namespace
 
 mx::array finite_dense(const LinearWeights& linear, const std::string& path) {
-  auto dense = mx::contiguous(*linear.dense);
-  mx::eval(dense);
+  auto dense = evaluated(mx::contiguous(*linear.dense));
   try {
     require_finite(dense, path + ".weight");
   } catch (const Error&) {
     if (dense.dtype() != mx::float16) {
       throw;
     }
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "model",
         "tensor " + one_line(path, 120) +
             ".weight holds values that are not finite in float16; if the "

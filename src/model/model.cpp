@@ -121,10 +121,7 @@ class Claims {
   }
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        checkpoint_.folder().string() + ": " + what);
+    throw corrupt_error("model", checkpoint_.folder().string() + ": " + what);
   }
 
  private:
@@ -158,8 +155,7 @@ QuantSpec stored_spec(
   try {
     return make_quant_spec(mode, bits, group);
   } catch (const Error&) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         module.path + ".weight and .scales have shapes " +
             shape_text(weight.shape) + " and " + shape_text(scales.shape) +
@@ -367,8 +363,7 @@ std::string listed(const std::vector<std::string>& names) {
   for (const Family& family : families()) {
     known.push_back(family.model_type);
   }
-  throw Error(
-      ErrorCode::not_supported,
+  throw not_supported_error(
       "model",
       (checkpoint.folder() / "config.json").string() + ": model_type \"" +
           one_line(type, 60) + "\" is not supported; " +

@@ -64,8 +64,7 @@ void refuse_foreign(
       }
     }
     if (foreign) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "model",
           checkpoint.folder().string() + ": quantized by \"" + method +
               "\" (tensor " + one_line(name, 120) + "), " + what_to_do(method));

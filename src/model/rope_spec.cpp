@@ -19,7 +19,7 @@ namespace {
 using Scaling = RopeSpec::Scaling;
 
 [[noreturn]] void wrong(const JsonView& view, const std::string& what) {
-  throw Error(ErrorCode::corrupt, "model", view.origin() + ": " + what);
+  throw corrupt_error("model", view.origin() + ": " + what);
 }
 
 double positive(const JsonView& view, const std::string& key, double value) {
@@ -63,8 +63,7 @@ void check_keys(const JsonView& view) {
       "short_mscale"};
   for (const auto& [key, value] : view.json().items()) {
     if (is_rope_key(key) && !known.contains(key) && !value.is_null()) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "model",
           view.origin() + ": the key \"" + key +
               "\" changes the rotary embedding in mlx-lm and is not known "
@@ -94,8 +93,7 @@ Scaling scaling_type(const JsonView& view) {
       {"proportional", Scaling::proportional}};
   auto it = types.find(type);
   if (it == types.end()) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         view.origin() + ": unknown rope type \"" + one_line(type, 60) + "\"");
   }
@@ -195,9 +193,9 @@ void read_scaled(
 
 // base ** (2 i / dims), i = 0 .. dims / 2 - 1: the wavelengths over 2 pi.
 mx::array wavelengths(const RopeSpec& rope) {
-  auto exponents = mx::divide(
-      mx::arange(0.0, static_cast<double>(rope.dims), 2.0, mx::float32),
-      mx::array(static_cast<float>(rope.dims)));
+  auto exponents =
+      mx::arange(0.0, static_cast<double>(rope.dims), 2.0, mx::float32) /
+      mx::array(static_cast<float>(rope.dims));
   return mx::power(mx::array(static_cast<float>(rope.base)), exponents);
 }
 
@@ -210,29 +208,23 @@ mx::array plain_frequencies(double base, int dims) {
   int half = dims / 2;
   float step = std::log(static_cast<float>(base)) / half;
   auto index = mx::arange(0.0, -static_cast<double>(half), -1.0, mx::float32);
-  return mx::exp(mx::multiply(index, mx::array(step)));
+  return mx::exp(index * mx::array(step));
 }
 
 mx::array llama3_wavelengths(const RopeSpec& rope) {
   double low = rope.low_frequency_factor;
   double high = rope.high_frequency_factor;
   auto waves = wavelengths(rope);
-  auto lengths = mx::multiply(scalar(2 * std::numbers::pi), waves);
+  auto lengths = scalar(2 * std::numbers::pi) * waves;
   auto low_length = scalar(rope.original_positions / low);
   auto high_length = scalar(rope.original_positions / high);
-  auto stretched = mx::where(
-      mx::greater(lengths, low_length),
-      mx::multiply(waves, scalar(rope.factor)),
-      waves);
-  auto medium = mx::logical_and(
-      mx::greater(lengths, high_length), mx::less(lengths, low_length));
-  auto smooth = mx::divide(
-      mx::subtract(
-          mx::divide(scalar(rope.original_positions), lengths), scalar(low)),
-      scalar(high - low));
-  auto blend = mx::add(
-      mx::divide(mx::subtract(scalar(1), smooth), scalar(rope.factor)), smooth);
-  return mx::where(medium, mx::divide(stretched, blend), stretched);
+  auto stretched =
+      mx::where(lengths > low_length, waves * scalar(rope.factor), waves);
+  auto medium = lengths > high_length && lengths < low_length;
+  auto smooth = (scalar(rope.original_positions) / lengths - scalar(low)) /
+      scalar(high - low);
+  auto blend = (scalar(1) - smooth) / scalar(rope.factor) + smooth;
+  return mx::where(medium, stretched / blend, stretched);
 }
 
 mx::array yarn_wavelengths(const RopeSpec& rope) {
@@ -246,27 +238,21 @@ mx::array yarn_wavelengths(const RopeSpec& rope) {
       std::min(std::ceil(correction(rope.beta_slow)), rope.dims - 1.0);
   double span = high == low ? 0.001 : high - low;
   auto extra = wavelengths(rope);
-  auto inter = mx::multiply(scalar(rope.factor), extra);
+  auto inter = scalar(rope.factor) * extra;
   auto index =
       mx::arange(0.0, static_cast<double>(rope.dims / 2), 1.0, mx::float32);
-  auto ramp = mx::clip(
-      mx::divide(mx::subtract(index, scalar(low)), scalar(span)),
-      scalar(0),
-      scalar(1));
-  auto mask = mx::subtract(scalar(1), ramp);
-  return mx::divide(
-      mx::multiply(inter, extra),
-      mx::add(
-          mx::multiply(inter, mask),
-          mx::multiply(extra, mx::subtract(scalar(1), mask))));
+  auto ramp =
+      mx::clip((index - scalar(low)) / scalar(span), scalar(0), scalar(1));
+  auto mask = scalar(1) - ramp;
+  return inter * extra / (inter * mask + extra * (scalar(1) - mask));
 }
 
 mx::array proportional_wavelengths(const RopeSpec& rope) {
-  auto exponents = mx::divide(
-      mx::arange(0.0, static_cast<double>(rope.rotated_dims), 2.0, mx::float32),
-      scalar(rope.dims));
-  auto rotated = mx::multiply(
-      scalar(rope.factor), mx::power(scalar(rope.base), exponents));
+  auto exponents =
+      mx::arange(
+          0.0, static_cast<double>(rope.rotated_dims), 2.0, mx::float32) /
+      scalar(rope.dims);
+  auto rotated = scalar(rope.factor) * mx::power(scalar(rope.base), exponents);
   int rest = rope.dims / 2 - static_cast<int>(rotated.size());
   return mx::concatenate({rotated, mx::full({rest}, INFINITY, mx::float32)}, 0);
 }
@@ -280,8 +266,7 @@ mx::array frequencies(const RopeSpec& rope, int positions) {
     case Scaling::none:
       return plain_frequencies(rope.base, rope.dims);
     case Scaling::linear:
-      return mx::multiply(
-          plain_frequencies(rope.base, rope.dims), scalar(1 / rope.factor));
+      return plain_frequencies(rope.base, rope.dims) * scalar(1 / rope.factor);
     case Scaling::dynamic: {
       double length = std::max(positions, rope.max_positions);
       double stretch =
@@ -299,12 +284,12 @@ mx::array frequencies(const RopeSpec& rope, int positions) {
           rope.long_factor.begin(), rope.long_factor.end());
       mx::Shape shape{static_cast<int>(factors.size())};
       return mx::reciprocal(
-          mx::multiply(mx::array(factors.begin(), shape), wavelengths(rope)));
+          mx::array(factors.begin(), shape) * wavelengths(rope));
     }
     case Scaling::proportional:
       return mx::reciprocal(proportional_wavelengths(rope));
   }
-  throw Error(ErrorCode::not_supported, "model", "unknown rope scaling");
+  throw not_supported_error("model", "unknown rope scaling");
 }
 
 double input_scale(const RopeSpec& rope) {

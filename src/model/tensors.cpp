@@ -122,10 +122,7 @@ ModelTensors::ModelTensors(
     std::map<std::string, TensorSource> sources)
     : infos_(checkpoint.tensors()) {
   const auto corrupt = [&](const std::string& what) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        checkpoint.folder().string() + ": " + what);
+    throw corrupt_error("model", checkpoint.folder().string() + ": " + what);
   };
   std::set<std::string> used;
   for (auto& [name, source] : sources) {
@@ -225,7 +222,7 @@ uint64_t ModelTensors::stored_bytes(
 const TensorInfo& ModelTensors::info(const std::string& name) const {
   auto it = infos_.find(name);
   if (it == infos_.end()) {
-    throw Error(ErrorCode::not_found, "model", "there is no tensor " + name);
+    throw not_found_error("model", "there is no tensor " + name);
   }
   return it->second;
 }

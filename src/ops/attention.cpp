@@ -40,12 +40,12 @@ mx::array window_mask(int queries, int keys, const AttentionOptions& options) {
   const auto row =
       mx::expand_dims(mx::arange(keys - queries, keys, mx::int32), 1);
   const auto column = mx::expand_dims(mx::arange(0, keys, mx::int32), 0);
-  const auto distance = mx::subtract(row, column);
+  const auto distance = row - column;
   const auto window = mx::array(options.window, mx::int32);
-  auto mask = mx::less(mx::abs(distance), window);
+  auto mask = mx::abs(distance) < window;
   if (options.causal) {
     const auto zero = mx::array(0, mx::int32);
-    mask = mx::logical_and(mask, mx::greater_equal(distance, zero));
+    mask = mask && distance >= zero;
   }
   return mask;
 }
@@ -62,11 +62,11 @@ mx::array capped_attention(
     return repeat == 1 ? wide : mx::repeat(wide, repeat, 1);
   };
   const auto cap = mx::array(options.cap);
-  auto scores = mx::multiply(
+  auto scores =
       mx::matmul(
-          heads_first(q, 1), mx::swapaxes(heads_first(k, group), -1, -2)),
-      mx::array(options.scale / options.cap));
-  scores = mx::multiply(cap, mx::tanh(scores));
+          heads_first(q, 1), mx::swapaxes(heads_first(k, group), -1, -2)) *
+      mx::array(options.scale / options.cap);
+  scores = cap * mx::tanh(scores);
   if (options.causal || options.window > 0) {
     auto seen = options;
     seen.window = options.window > 0 ? options.window : k.shape(1);

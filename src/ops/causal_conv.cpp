@@ -25,7 +25,7 @@ mx::array by_mlx(const Arrays& in, bool silu) {
     sums = mx::add(sums, as_float32(in[2]));
   }
   if (silu) {
-    sums = mx::multiply(sums, mx::sigmoid(sums));
+    sums = sums * mx::sigmoid(sums);
   }
   return mx::astype(sums, x.dtype());
 }

@@ -40,7 +40,7 @@ std::string describe(const mx::array& x) {
 
 void require(bool holds, const char* where, const std::string& what) {
   if (!holds) {
-    throw Error(ErrorCode::invalid_argument, where, what);
+    throw argument_error(where, what);
   }
 }
 
@@ -130,8 +130,7 @@ void check_quantized(const QuantizedWeight& weight, const char* where) {
 
 void check_affine(const QuantizedWeight& weight) {
   if (weight.mode != "affine") {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "quantized_linear",
         "scales of mode " + weight.mode +
             " are not floats and have no gradient");

@@ -131,7 +131,7 @@ mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
           in[1]),
       1);
   if (form.bias) {
-    result = mx::add(result, mx::take(mx::stack(biases), in[1], 0));
+    result = result + mx::take(mx::stack(biases), in[1], 0);
   }
   return mx::astype(result, dtype);
 }
@@ -233,7 +233,7 @@ mx::array by_x(const Arrays& in, const mx::array& dy, const Form& form) {
 }
 
 mx::array by_bias(const mx::array& dy, const mx::array& expert, uint32_t own) {
-  const auto chosen = mx::expand_dims(mx::equal(expert, mx::array(own)), 1);
+  const auto chosen = mx::expand_dims(expert == mx::array(own), 1);
   return mx::sum(mx::where(chosen, as_float32(dy), mx::array(0.0f)), 0);
 }
 

@@ -132,8 +132,7 @@ mix_slots(const mx::array& y, const RowOrder& order, const mx::array& scores) {
                 as_float32(mx::take(in[0], mx::flatten(in[1]), 0));
             const auto by_token = mx::reshape(
                 rows, {in[1].shape(0), in[1].shape(1), in[0].shape(1)});
-            return mx::sum(
-                mx::multiply(by_token, mx::expand_dims(in[2], -1)), 1);
+            return mx::sum(by_token * mx::expand_dims(in[2], -1), 1);
           },
       .cpu = [](CpuWork& work) { return mix_rows_task(work, 1, true); },
       .vjp = [](const Arrays& in, const mx::array& by_result) -> GradientOf {

@@ -24,17 +24,15 @@ mx::array by_mlx(const Arrays& in, GateKind kind) {
   }
   auto z = gate;
   if (kind == GateKind::gelu) {
-    const auto cube = mx::multiply(
-        mx::array(kernels::kGeluCubic),
-        mx::multiply(gate, mx::multiply(gate, gate)));
-    z = mx::multiply(mx::array(kernels::kGeluLinear), mx::add(gate, cube));
+    const auto cube = mx::array(kernels::kGeluCubic) * (gate * (gate * gate));
+    z = mx::array(kernels::kGeluLinear) * (gate + cube);
   } else if (kind == GateKind::clipped) {
     const mx::array limit(kernels::kClippedAt);
     gate = mx::minimum(gate, limit);
-    up = mx::add(mx::clip(up, mx::negative(limit), limit), mx::array(1.0f));
-    z = mx::multiply(gate, mx::array(kernels::kClippedSlope));
+    up = mx::clip(up, mx::negative(limit), limit) + mx::array(1.0f);
+    z = gate * mx::array(kernels::kClippedSlope);
   }
-  const auto product = mx::multiply(mx::multiply(gate, mx::sigmoid(z)), up);
+  const auto product = gate * mx::sigmoid(z) * up;
   return mx::astype(product, in[0].dtype());
 }
 

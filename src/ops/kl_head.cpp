@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ops/check.h"
+#include "ops/evaluated.h"
 #include "ops/head/tile_ops.h"
 #include "ops/linear.h"
 
@@ -98,8 +99,7 @@ TopKl see_top(
 template <class F>
 mx::array
 go_back(const Head& head, F&& by_logits, const TileGradientFn& gradient) {
-  auto dx = mx::zeros(head.x.shape());
-  mx::eval(dx);
+  auto dx = evaluated(mx::zeros(head.x.shape()));
   each_tile(head, [&](int first, int count) {
     const auto tile = tile_of(head, first, count);
     const auto own = by_logits(tile, first);
@@ -154,8 +154,7 @@ KlHead kl_head(
   const auto& other = std::get<Head>(reference);
   check(head, other);
   const auto state = see_all(head, other, options);
-  auto loss = score_finish(state).kl;
-  mx::eval(loss);
+  auto loss = evaluated(score_finish(state).kl);
   auto dx = go_back(
       head,
       [&](const HeadRows& tile, int first) {

@@ -61,10 +61,10 @@ mx::array LinearExtras::add_to(
     const Arrays& inputs,
     mx::Dtype out) const {
   if (bias_) {
-    product = mx::add(product, inputs[first_]);
+    product = product + inputs[first_];
   }
   if (residual_) {
-    product = mx::add(inputs[at_residual()], as_float32(product));
+    product = inputs[at_residual()] + as_float32(product);
   }
   return mx::astype(product, out);
 }

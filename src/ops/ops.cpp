@@ -26,7 +26,7 @@ mx::array cap_logits(const mx::array& logits, float cap) {
     return logits;
   }
   const mx::array limit(cap);
-  return mx::multiply(limit, mx::tanh(mx::divide(logits, limit)));
+  return limit * mx::tanh(logits / limit);
 }
 
 }  // namespace pennyweight::ops

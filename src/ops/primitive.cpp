@@ -133,8 +133,7 @@ class CpuPrimitive : public mx::UnaryPrimitive {
   }
 
   void eval_gpu(const Arrays&, mx::array&) override {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         name_,
         "this op was made for the CPU; make it under the GPU as default "
         "device");
@@ -294,7 +293,7 @@ GradientOf gradient_through(
 }
 
 void no_gradient(const char* op, const std::string& what) {
-  throw Error(ErrorCode::not_supported, op, what);
+  throw not_supported_error(op, what);
 }
 
 bool uses_kernels() {

@@ -176,7 +176,7 @@ GroupGradients group_gradients(
             const auto sums = [&](const mx::array& x) {
               return mx::sum(mx::reshape(x, {rows, groups, group}), -1);
             };
-            return mx::stack({sums(mx::multiply(in[1], codes)), sums(in[1])});
+            return mx::stack({sums(in[1] * codes), sums(in[1])});
           },
       .cpu = [bits = weight.bits,
               group = weight.group_size](CpuWork& work) -> Task {

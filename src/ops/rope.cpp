@@ -21,7 +21,7 @@ mx::array by_mlx(const Arrays& in, const Rotation& how) {
   if (how.input_scale != 1.0f) {
     auto parts = mx::split(rows, mx::Shape{how.dims}, -1);
     const mx::array scale(how.input_scale, rows.dtype());
-    parts[0] = mx::multiply(parts[0], scale);
+    parts[0] = parts[0] * scale;
     rows = mx::concatenate(std::move(parts), -1);
   }
   const auto rotated = mx::fast::rope(

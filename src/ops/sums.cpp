@@ -69,7 +69,7 @@ mx::array gram_add(
               const auto turned = mx::transpose(flat(in[i]));
               products.push_back(mx::matmul(turned, flat(in[1])));
             }
-            return mx::add(in[0], mx::concatenate(products, 0));
+            return in[0] + mx::concatenate(products, 0);
           },
       .cpu = [](CpuWork& work) -> Task {
         kernels::GramArgs args{
@@ -96,7 +96,7 @@ mx::array accumulate(const mx::array& sum, const mx::array& x) {
       .shape = sum.shape(),
       .dtype = mx::float32,
       .inputs = {sum, x},
-      .fallback = [](const Arrays& in) { return mx::add(in[0], in[1]); },
+      .fallback = [](const Arrays& in) { return in[0] + in[1]; },
       .cpu = [](CpuWork& work) -> Task {
         const kernels::AccumulateArgs args{
             .count = work.out_size(),
@@ -121,7 +121,7 @@ mx::array magnitudes_add(const mx::array& sum, const mx::array& x) {
       .inputs = {sum, x},
       .fallback =
           [](const Arrays& in) {
-            return mx::add(in[0], mx::sum(mx::abs(flat(in[1])), 0));
+            return in[0] + mx::sum(mx::abs(flat(in[1])), 0);
           },
       .cpu = [](CpuWork& work) -> Task {
         const kernels::AddMagnitudesArgs args{
@@ -144,7 +144,7 @@ mx::array difference(const mx::array& a, const mx::array& b, mx::Dtype dtype) {
       .inputs = {a, b},
       .fallback =
           [dtype](const Arrays& in) {
-            return mx::astype(mx::subtract(in[0], in[1]), dtype);
+            return mx::astype(in[0] - in[1], dtype);
           },
       .cpu = [](CpuWork& work) -> Task {
         const kernels::SubtractArgs args{

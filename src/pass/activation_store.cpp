@@ -1,67 +1,22 @@
 #include "pass/activation_store.h"
 
-#include <fcntl.h>
 #include <mlx/allocator.h>
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdlib>
 
 #include "core/error.h"
+#include "ops/evaluated.h"
 
 namespace pennyweight {
-
-namespace {
-
-// All of `bytes` at `offset`, by `call` (pread or pwrite).
-template <class Call, class Pointer>
-void transfer(
-    Call call,
-    int fd,
-    Pointer data,
-    size_t bytes,
-    int64_t offset,
-    const std::filesystem::path& folder) {
-  while (bytes > 0) {
-    size_t chunk = std::min(bytes, size_t{1} << 30);
-    ssize_t done = call(fd, data, chunk, static_cast<off_t>(offset));
-    if (done < 0 && errno == EINTR) {
-      continue;
-    }
-    if (done <= 0) {
-      throw io_error(
-          "scratch",
-          "can't use the scratch file in",
-          folder.string(),
-          done ? errno : ENOSPC);
-    }
-    data += done;
-    bytes -= static_cast<size_t>(done);
-    offset += done;
-  }
-}
-
-}  // namespace
 
 ActivationStore::ActivationStore(
     size_t slots,
     MemoryBudget& budget,
     std::filesystem::path folder)
-    : slots_(slots), budget_(&budget), folder_(std::move(folder)) {}
+    : slots_(slots), budget_(&budget), file_(std::move(folder)) {}
 
 ActivationStore::~ActivationStore() {
   clear();
-}
-
-void ActivationStore::open_scratch() {
-  std::string name = (folder_ / ".scratch-XXXXXX").string();
-  fd_ = ::mkstemp(name.data());
-  if (fd_ < 0) {
-    throw io_error("scratch", "can't create", name, errno);
-  }
-  ::unlink(name.c_str());
 }
 
 // In memory while there is some left. A place in the file that is too small for
@@ -87,8 +42,7 @@ void ActivationStore::make_room(Slot& slot, int64_t bytes) {
 }
 
 void ActivationStore::put(size_t index, const mx::array& value) {
-  auto dense = mx::contiguous(value);
-  mx::eval(dense);
+  auto dense = evaluated(mx::contiguous(value));
   Slot& slot = slots_.at(index);
   auto bytes = static_cast<int64_t>(dense.nbytes());
   if (!slot.shape.empty() && slot.dtype != dense.dtype()) {
@@ -104,12 +58,8 @@ void ActivationStore::put(size_t index, const mx::array& value) {
     slot.memory = dense;
     return;
   }
-  if (fd_ < 0) {
-    open_scratch();
-  }
-  const char* data = dense.data<char>();
-  transfer(
-      ::pwrite, fd_, data, static_cast<size_t>(bytes), slot.offset, folder_);
+  file_.write(
+      static_cast<uint64_t>(slot.offset), dense.data<char>(), dense.nbytes());
 }
 
 mx::array ActivationStore::get(size_t index) const {
@@ -118,8 +68,7 @@ mx::array ActivationStore::get(size_t index) const {
     return *slot.memory;
   }
   if (slot.offset < 0) {
-    throw Error(
-        ErrorCode::invalid_argument, "scratch", "an empty slot was read");
+    throw argument_error("scratch", "an empty slot was read");
   }
   size_t count = 1;
   for (auto extent : slot.shape) {
@@ -127,21 +76,13 @@ mx::array ActivationStore::get(size_t index) const {
   }
   size_t bytes = count * mx::size_of(slot.dtype);
   auto buffer = mx::allocator::malloc(bytes);
-  transfer(
-      ::pread,
-      fd_,
-      static_cast<char*>(buffer.buffer().raw_ptr()),
-      bytes,
-      slot.offset,
-      folder_);
+  file_.read(
+      static_cast<uint64_t>(slot.offset), buffer.buffer().raw_ptr(), bytes);
   return mx::array(std::move(buffer), slot.shape, slot.dtype);
 }
 
 void ActivationStore::clear() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-    fd_ = -1;
-  }
+  file_.clear();
   for (Slot& slot : slots_) {
     slot = Slot{};
   }

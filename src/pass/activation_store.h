@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/files/descriptor.h"
 #include "ops/ops.h"
 
 namespace pennyweight {
@@ -22,8 +23,7 @@ struct MemoryBudget {
 };
 
 /// Activations of calibration batches between two steps of the block walk. In
-/// memory up to a budget; the slots past it live in a scratch file, which is
-/// unlinked as soon as it is made, so that a killed process leaves nothing.
+/// memory up to a budget; the slots past it live in a scratch file.
 class ActivationStore {
  public:
   /// `budget` must outlive this; `folder` takes the scratch file, which is
@@ -60,13 +60,11 @@ class ActivationStore {
     int64_t room = 0;     // bytes there
   };
 
-  void open_scratch();
   void make_room(Slot& slot, int64_t bytes);
 
   std::vector<Slot> slots_;
   MemoryBudget* budget_;
-  std::filesystem::path folder_;
-  int fd_ = -1;
+  ScratchFile file_;
   int64_t memory_bytes_ = 0;
   int64_t scratch_bytes_ = 0;
 };

@@ -17,7 +17,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, "mix", what);
+  throw argument_error("mix", what);
 }
 
 std::map<std::string, double> parse_weights(const std::string& list) {

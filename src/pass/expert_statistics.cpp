@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include "ops/evaluated.h"
+
 namespace pennyweight {
 
 namespace {
@@ -18,8 +20,7 @@ std::vector<uint32_t> positions(const TokenBatch& batch) {
     }
     return all;
   }
-  auto picks = mx::astype(*batch.picks, mx::uint32);
-  mx::eval(picks);
+  auto picks = evaluated(mx::astype(*batch.picks, mx::uint32));
   all.assign(picks.data<uint32_t>(), picks.data<uint32_t>() + picks.size());
   return all;
 }
@@ -39,7 +40,7 @@ mx::array expert_rows(
   };
   const auto read_borrowed = [&] {
     auto x = read(borrowed);
-    return mx::multiply(x, mx::array(std::sqrt(kBorrowedShare), x.dtype()));
+    return x * mx::array(std::sqrt(kBorrowedShare), x.dtype());
   };
   if (borrowed.empty()) {
     return read(own);
@@ -78,8 +79,7 @@ void ExpertTokens::choose(
     const BlockStream& stream,
     const std::vector<TokenBatch>& batches) {
   for (size_t i = 0; i < own_.size(); ++i) {
-    auto experts = mx::contiguous(stream.routing(i).experts);
-    mx::eval(experts);
+    auto experts = evaluated(mx::contiguous(stream.routing(i).experts));
     const int chosen = experts.shape(1);
     const auto* data = experts.data<uint32_t>();
     for (uint32_t position : positions(batches[i])) {
@@ -129,9 +129,7 @@ std::vector<InputStatistics> collect_expert_statistics(
   for (size_t batch = 0; batch < tokens.batches(); ++batch) {
     // Of all experts; made once.
     const auto inputs = [&](const BlockStream& from) {
-      auto x = mx::flatten(from.input(experts.front(), batch), 0, 1);
-      mx::eval(x);
-      return x;
+      return evaluated(mx::flatten(from.input(experts.front(), batch), 0, 1));
     };
     const auto x = inputs(stream);
     const auto x_full = full ? inputs(*full) : x;

@@ -3,6 +3,8 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
+#include "ops/evaluated.h"
+
 namespace pennyweight {
 
 mx::array to_array(const std::vector<float>& values) {
@@ -10,8 +12,7 @@ mx::array to_array(const std::vector<float>& values) {
 }
 
 std::vector<float> to_vector(const mx::array& array) {
-  auto dense = mx::contiguous(array);
-  mx::eval(dense);
+  auto dense = evaluated(mx::contiguous(array));
   return {dense.data<float>(), dense.data<float>() + dense.size()};
 }
 

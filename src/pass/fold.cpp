@@ -21,8 +21,8 @@ namespace {
 mx::array
 divided(const mx::array& x, const mx::array& scales, float offset = 0) {
   const mx::array shift(offset);
-  auto whole = mx::add(mx::astype(x, mx::float32), shift);
-  return mx::astype(mx::subtract(mx::divide(whole, scales), shift), x.dtype());
+  auto whole = mx::astype(x, mx::float32) + shift;
+  return mx::astype(whole / scales - shift, x.dtype());
 }
 
 void check_scales(const ScaleGroup& group, const std::vector<float>& scales) {
@@ -31,8 +31,7 @@ void check_scales(const ScaleGroup& group, const std::vector<float>& scales) {
     fits = fits && std::isfinite(scale) && scale > 0;
   }
   if (!fits) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "fold",
         "scales of the inputs of " + group.linears.front() +
             " are not finite and positive, or not " +
@@ -67,14 +66,13 @@ std::vector<float> foldable_scales(
   const auto& norm = weights.norms.at(group.previous);
   auto wanted = to_array(scales);
   const auto whole = [&](const mx::array& weight) {
-    return mx::add(mx::astype(weight, mx::float32), mx::array(group.offset));
+    return mx::astype(weight, mx::float32) + mx::array(group.offset);
   };
   auto before = whole(norm);
   auto after = whole(divided(norm, wanted, group.offset));
-  auto ratio = mx::divide(before, after);
+  auto ratio = before / after;
   // A channel that the norm shuts, or shuts now, has no ratio.
-  auto open =
-      mx::logical_and(mx::isfinite(ratio), mx::greater(ratio, mx::array(0.0f)));
+  auto open = mx::isfinite(ratio) && ratio > mx::array(0.0f);
   return to_vector(mx::where(open, ratio, wanted));
 }
 
@@ -98,8 +96,8 @@ std::vector<std::string> fold_scales(
   } else {
     auto& previous = weights.linears.at(group.previous);
     auto rows = to_array(previous_scales(group, scales));
-    previous.dense = mx::divide(
-        mx::astype(*previous.dense, mx::float32), mx::expand_dims(rows, 1));
+    previous.dense =
+        mx::astype(*previous.dense, mx::float32) / mx::expand_dims(rows, 1);
     mx::eval(*previous.dense);
     changed.push_back(group.previous + ".weight");
     if (previous.bias) {
@@ -110,7 +108,7 @@ std::vector<std::string> fold_scales(
   }
   for (const auto& path : group.linears) {
     auto& dense = *weights.linears.at(path).dense;
-    dense = mx::multiply(mx::astype(dense, mx::float32), to_array(scales));
+    dense = mx::astype(dense, mx::float32) * to_array(scales);
     mx::eval(dense);
     changed.push_back(path + ".weight");
   }

@@ -15,6 +15,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "ops/evaluated.h"
 
 namespace pennyweight {
 
@@ -75,8 +76,7 @@ mx::distributed::Group make_group(const Launch& launch) {
     why = one_line(error.what());
   }
   bool mpi = launch.backend == std::string("mpi");
-  throw Error(
-      ErrorCode::not_supported,
+  throw not_supported_error(
       "ranks",
       "several processes were launched but can't be connected by MLX's " +
           std::string(launch.backend) + " backend (" + why + "); " +
@@ -118,9 +118,7 @@ mx::array ProcessGroup::sum(const mx::array& x) const {
   if (!group_) {
     return x;
   }
-  auto total = mx::distributed::all_sum(mx::contiguous(x), group_->mlx);
-  mx::eval(total);
-  return total;
+  return evaluated(mx::distributed::all_sum(mx::contiguous(x), group_->mlx));
 }
 
 std::vector<double> ProcessGroup::sum(std::vector<double> values) const {
@@ -137,9 +135,8 @@ double ProcessGroup::sum(double x) const {
   // As bits, since not every backend has float64; each rank then adds in the
   // same order.
   const auto bits = std::bit_cast<std::array<uint32_t, 2>>(x);
-  auto all =
-      mx::distributed::all_gather(mx::array({bits[0], bits[1]}), group_->mlx);
-  mx::eval(all);
+  auto all = evaluated(
+      mx::distributed::all_gather(mx::array({bits[0], bits[1]}), group_->mlx));
   double total = 0;
   for (int i = 0; i < size_; ++i) {
     const uint32_t* pair = all.data<uint32_t>() + 2 * i;
@@ -149,15 +146,12 @@ double ProcessGroup::sum(double x) const {
 }
 
 void ProcessGroup::send(const mx::array& x, int to) const {
-  auto sent = mx::distributed::send(mx::contiguous(x), to, group_->mlx);
-  mx::eval(sent);
+  mx::eval(mx::distributed::send(mx::contiguous(x), to, group_->mlx));
 }
 
 mx::array
 ProcessGroup::receive(const mx::Shape& shape, mx::Dtype dtype, int from) const {
-  auto x = mx::distributed::recv(shape, dtype, from, group_->mlx);
-  mx::eval(x);
-  return x;
+  return evaluated(mx::distributed::recv(shape, dtype, from, group_->mlx));
 }
 
 void ProcessGroup::barrier() const {

@@ -58,7 +58,7 @@ class Generator {
     auto logits =
         head_tile(tables_, normal, 0, static_cast<int>(model_.spec.vocab));
     if (temperature_ > 0) {
-      logits = mx::divide(logits, mx::array(temperature_));
+      logits = logits / mx::array(temperature_);
     }
     auto chances = ops::softmax(logits);
     std::vector<mx::array> outputs{chances};
@@ -91,8 +91,7 @@ int32_t pick(const float* chances, int vocab, bool greedy, double u) {
     total += chances[i];
   }
   if (!std::isfinite(total) || total <= 0) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "sample",
         "the model gives no finite probabilities; its weights are damaged");
   }
@@ -120,10 +119,8 @@ Sequences sample_sequences(
     const SampleSettings& settings,
     const ProgressFn& progress) {
   if (num_samples < 1 || sequence_length < 1 || settings.batch < 1) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "sample",
-        "the number of samples and their length must be positive");
+    throw argument_error(
+        "sample", "the number of samples and their length must be positive");
   }
   std::mt19937_64 random(seed);
   int vocab = static_cast<int>(model.spec.vocab);
@@ -171,10 +168,8 @@ Sequences continue_sequences(
   const size_t length = prompts.empty() ? 0 : prompts.front().size();
   for (const auto& prompt : prompts) {
     if (prompt.empty() || prompt.size() != length) {
-      throw Error(
-          ErrorCode::invalid_argument,
-          "sample",
-          "prompts have to be of one length, and not empty");
+      throw argument_error(
+          "sample", "prompts have to be of one length, and not empty");
     }
   }
   Sequences fresh(prompts.size());

@@ -42,9 +42,9 @@ InputStatistics StatisticsSum::finish(
   if (shifted_ > 0) {
     auto cross = rows(in_, in_);
     if (divisors) {
-      cross = mx::divide(cross, mx::expand_dims(*divisors, 1));
+      cross = cross / mx::expand_dims(*divisors, 1);
     }
-    sums.input_shift = mx::subtract(cross, rows(0, in_));
+    sums.input_shift = cross - rows(0, in_);
     mx::eval(*sums.input_shift);
   }
   if (hidden_ > 0) {
@@ -58,10 +58,10 @@ mx::array limit_rows(const mx::array& lost) {
   constexpr float kMost = 4;
   const auto norms =
       mx::sqrt(mx::sum(mx::square(mx::astype(lost, mx::float32)), -1, true));
-  const auto most = mx::multiply(mx::median(norms, 0), mx::array(kMost));
+  const auto most = mx::median(norms, 0) * mx::array(kMost);
   const auto factor = mx::minimum(
-      mx::array(1.0f), mx::divide(most, mx::maximum(norms, mx::array(1e-30f))));
-  return mx::multiply(lost, mx::astype(factor, lost.dtype()));
+      mx::array(1.0f), most / mx::maximum(norms, mx::array(1e-30f)));
+  return lost * mx::astype(factor, lost.dtype());
 }
 
 namespace {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <span>
 
 #include "core/error.h"
 
@@ -17,19 +16,9 @@ using Sequences = std::vector<std::vector<int32_t>>;
 void check(const Sequences& sequences, int64_t vocab) {
   for (const auto& sequence : sequences) {
     if (sequence.empty()) {
-      throw Error(
-          ErrorCode::invalid_argument, "calibration", "a sequence is empty");
+      throw argument_error("calibration", "a sequence is empty");
     }
-    for (int32_t token : sequence) {
-      if (token < 0 || token >= vocab) {
-        throw Error(
-            ErrorCode::invalid_argument,
-            "calibration",
-            "token " + std::to_string(token) +
-                " is outside the vocabulary of " + std::to_string(vocab) +
-                "; the tokenizer does not belong to the model");
-      }
-    }
+    require_in_vocabulary(sequence, vocab, "calibration");
   }
 }
 
@@ -51,6 +40,21 @@ TokenBatch make_batch(const Sequences& sequences, std::span<size_t> chosen) {
 }
 
 }  // namespace
+
+void require_in_vocabulary(
+    std::span<const int32_t> tokens,
+    int64_t vocab,
+    const char* where) {
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= vocab) {
+      throw argument_error(
+          where,
+          "token " + std::to_string(token) + " is outside the vocabulary of " +
+              std::to_string(vocab) +
+              "; the tokenizer does not belong to the model");
+    }
+  }
+}
 
 TokenBatch batch_of(
     const std::vector<int32_t>& tokens,

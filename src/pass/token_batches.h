@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "ops/ops.h"
@@ -25,6 +26,12 @@ TokenBatch batch_of(
     const std::vector<int32_t>& tokens,
     const std::vector<int32_t>& picks,
     size_t rows);
+
+/// invalid_argument Error, by `where`, for a token outside [0, vocab).
+void require_in_vocabulary(
+    std::span<const int32_t> tokens,
+    int64_t vocab,
+    const char* where);
 
 /// Groups sequences of like length into batches of at most `batch_tokens`
 /// positions (one sequence at least). invalid_argument for token ids outside

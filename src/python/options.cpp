@@ -73,7 +73,7 @@ nb::dict describe(const OptionInfo& info, const T& field) {
 }
 
 [[noreturn]] void refuse(const std::string& command, const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, command, what);
+  throw argument_error(command, what);
 }
 
 std::string joined(const std::vector<std::string>& texts) {

@@ -36,8 +36,7 @@ class OneRun {
  public:
   explicit OneRun(const std::string& name) {
     if (running_.exchange(true)) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           name,
           "another command is running in this process; wait for it, or start "
           "another process");
@@ -67,10 +66,8 @@ std::unique_ptr<Call> find_call(const std::string& name) {
       return command.call();
     }
   }
-  throw Error(
-      ErrorCode::invalid_argument,
-      "pennyweight",
-      "there is no command " + one_line(name, 60));
+  throw argument_error(
+      "pennyweight", "there is no command " + one_line(name, 60));
 }
 
 // The report as the command line writes it.

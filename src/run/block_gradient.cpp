@@ -15,9 +15,8 @@ namespace {
 
 /// 1 / |y|^2 of each token, [rows, length, 1]; 0 of padding.
 mx::array inverse_squares(const TokenBatch& batch, const mx::array& y) {
-  auto inverse = mx::divide(
-      mx::array(1.0f),
-      mx::maximum(mx::sum(mx::square(y), -1, true), mx::array(1e-30f)));
+  auto inverse = mx::array(1.0f) /
+      mx::maximum(mx::sum(mx::square(y), -1, true), mx::array(1e-30f));
   if (batch.picks) {
     const auto flat = mx::reshape(inverse, {-1});
     const auto picked = mx::take(flat, *batch.picks);
@@ -63,15 +62,14 @@ BlockGradient WalkTask::gradient(
       unit_ = double{mx::sum(factor).item<float>()} /
           double(state_.batches[i].count);
     }
-    factor = mx::multiply(factor, mx::array(static_cast<float>(1 / unit_)));
+    factor = factor * mx::array(static_cast<float>(1 / unit_));
     auto found = loss_gradients(
         spec_,
         block,
         paths,
         inputs().stream().start(i),
         [&](const mx::array& y) {
-          return mx::sum(mx::multiply(
-              factor, mx::square(mx::subtract(residual_of(spec_, y), wanted))));
+          return mx::sum(factor * mx::square(residual_of(spec_, y) - wanted));
         },
         context);
     std::vector<mx::array> made{found.loss};
@@ -109,7 +107,7 @@ BlockGradient WalkTask::summed(
         ? sum.mapped()
         : mx::zeros(source_.linears.at(path).dense->shape(), mx::float32);
     if (!alone) {
-      own = ranks.sum(mx::multiply(own, mx::array(static_cast<float>(unit_))));
+      own = ranks.sum(own * mx::array(static_cast<float>(unit_)));
     }
     found.gradients.emplace(path, own);
   }
@@ -143,9 +141,8 @@ std::map<std::string, Curvature> WalkTask::curvature(
     const auto unit = mx::max(size);
     const auto signs =
         mx::random::bernoulli(0.5, wanted.shape(), mx::random::key(seed + i));
-    auto dy = mx::multiply(
-        mx::where(signs, mx::array(1.0f), mx::array(-1.0f)),
-        mx::divide(size, unit));
+    auto dy =
+        mx::where(signs, mx::array(1.0f), mx::array(-1.0f)) * (size / unit);
     if (const int beside = given_columns(spec_) - dy.shape(-1); beside > 0) {
       dy = mx::pad(dy, {{0, 0}, {0, 0}, {0, beside}});
     }
@@ -156,8 +153,8 @@ std::map<std::string, Curvature> WalkTask::curvature(
     for (auto& [path, sum] : sums) {
       const auto own = mx::square(found.weights.at(path));
       found.weights.erase(path);
-      sum.first = mx::add(sum.first, mx::multiply(mx::sum(own, 1), square));
-      sum.second = mx::add(sum.second, mx::multiply(mx::sum(own, 0), square));
+      sum.first = sum.first + mx::sum(own, 1) * square;
+      sum.second = sum.second + mx::sum(own, 0) * square;
       made.insert(made.end(), {sum.first, sum.second});
     }
     mx::eval(made);

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "method/packed_block.h"
 #include "model/stream/columns.h"
+#include "ops/evaluated.h"
 #include "pass/floats.h"
 #include "pass/fold.h"
 
@@ -23,11 +24,9 @@ double error_sum(
     const mx::array& y,
     const mx::array& y_full) {
   auto wanted = pick_tokens(batch, residual_of(spec, y_full));
-  auto error = mx::square(
-      mx::subtract(pick_tokens(batch, residual_of(spec, y)), wanted));
-  auto ratio = mx::divide(
-      mx::sum(error, -1),
-      mx::maximum(mx::sum(mx::square(wanted), -1), mx::array(1e-30f)));
+  auto error = mx::square(pick_tokens(batch, residual_of(spec, y)) - wanted);
+  auto ratio = mx::sum(error, -1) /
+      mx::maximum(mx::sum(mx::square(wanted), -1), mx::array(1e-30f));
   return mx::sum(ratio).item<float>();
 }
 
@@ -91,10 +90,8 @@ const QuantSpec& WalkTask::quant_spec(const ModuleSpec& module) const {
 }
 
 mx::array WalkTask::weight(const std::string& path) const {
-  auto dense =
-      mx::contiguous(mx::astype(*source_.linears.at(path).dense, mx::float32));
-  mx::eval(dense);
-  return dense;
+  return evaluated(
+      mx::contiguous(mx::astype(*source_.linears.at(path).dense, mx::float32)));
 }
 
 InputStatistics WalkTask::statistics(
@@ -219,9 +216,7 @@ double WalkTask::fit_error(const DenseBlock& weights) {
 }
 
 mx::array WalkTask::expand(const ops::QuantizedWeight& weight) const {
-  auto dense = ops::dequantize(weight, dtype());
-  mx::eval(dense);
-  return dense;
+  return evaluated(ops::dequantize(weight, dtype()));
 }
 
 std::vector<float> WalkTask::foldable(
@@ -250,7 +245,7 @@ void WalkTask::fold(const ScaleGroup& group, const std::vector<float>& scales) {
       auto [it, first] =
           divisors_.try_emplace(own.modules.front().input_id, now);
       if (!first) {
-        it->second = mx::multiply(it->second, now);
+        it->second = it->second * now;
       }
     }
   }
@@ -304,8 +299,7 @@ const LinearGroup& WalkTask::group_of(const std::string& path) const {
       }
     }
   }
-  throw Error(
-      ErrorCode::invalid_argument, "walk", path + " is not to be quantized");
+  throw argument_error("walk", path + " is not to be quantized");
 }
 
 void WalkTask::set(
@@ -321,10 +315,8 @@ void WalkTask::finish() {
   for (const LinearGroup& group : groups_) {
     for (const ModuleSpec& module : group.modules) {
       if (!packed_.contains(module.path)) {
-        throw Error(
-            ErrorCode::invalid_argument,
-            "walk",
-            module.path + " was left unquantized by its method");
+        throw argument_error(
+            "walk", module.path + " was left unquantized by its method");
       }
     }
   }

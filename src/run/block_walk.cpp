@@ -208,9 +208,7 @@ void BlockWalk::run_new(
   for (const auto& warning : figures.warnings) {
     warn(progress, stage_.name(), warning);
   }
-  figures.details["seconds"] =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
+  figures.details["seconds"] = seconds_since(start);
   model_.checkpoint.require_unchanged();
   if (ranks_.first()) {
     work.save_block(spec.index, task.result(), to_json(figures));

@@ -1,7 +1,6 @@
 #include "run/check_output.h"
 
 #include <algorithm>
-#include <fstream>
 #include <system_error>
 
 #include "checkpoint/weight_index.h"
@@ -43,13 +42,8 @@ void check_tokenizer(
     return;
   }
   for (const auto& name : names) {
-    std::ifstream file(folder / name, std::ios::binary);
-    std::string start(512, '\0');
-    file.read(start.data(), static_cast<std::streamsize>(start.size()));
-    start.resize(static_cast<size_t>(file.gcount()));
-    if (const auto wrong = wrong_file(start)) {
-      throw Error(
-          ErrorCode::corrupt, where, (folder / name).string() + " " + *wrong);
+    if (const auto wrong = wrong_file(beginning_of(folder / name, 512))) {
+      throw corrupt_error(where, (folder / name).string() + " " + *wrong);
     }
   }
   warn(
@@ -110,8 +104,7 @@ void check_output(
   auto [end, unused] =
       std::mismatch(to.begin(), to.end(), from.begin(), from.end());
   if (end == to.end()) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         where,
         "the output " + output.string() +
             " is the model itself or holds it; choose another --mlx-path");

@@ -42,16 +42,14 @@ fs::path resolve(
   }
   const auto name = parse_hub_name(text);
   if (!name || exists(text)) {
-    throw Error(
-        ErrorCode::not_found,
+    throw not_found_error(
         kWhere,
         one_line(text, 200) +
             " is neither a folder nor a hub id such as org/name[@revision]");
   }
   const auto path = Json::json_pointer() / kind / text;
   if (!fetched.contains(path)) {
-    throw Error(
-        ErrorCode::not_found,
+    throw not_found_error(
         kWhere,
         text + " is no folder here; get one by `" + how_to_fetch(kind, *name) +
             "`, or take the pennyweight that `pip install` gives, which "

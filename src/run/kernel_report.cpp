@@ -12,6 +12,7 @@
 #include "core/json.h"
 #include "kernels/dispatch.h"
 #include "kernels/threads.h"
+#include "ops/evaluated.h"
 #include "run/time/rate_sampler.h"
 
 namespace pennyweight {
@@ -76,9 +77,8 @@ class Trial {
   using Make = std::function<mx::array()>;
 
   mx::array random(mx::Shape shape) const {
-    auto x = mx::astype(mx::random::normal(std::move(shape)), model_.dtype);
-    mx::eval(x);
-    return x;
+    return evaluated(
+        mx::astype(mx::random::normal(std::move(shape)), model_.dtype));
   }
 
   void add(
@@ -92,10 +92,7 @@ class Trial {
     const auto before = kernels::products_served();
     auto first = make();
     mx::eval(first);  // oneDNN compiles what it has not met
-    const double seconds = sampler_.seconds([&] {
-      auto made = make();
-      mx::eval(made);
-    });
+    const double seconds = sampler_.seconds([&] { mx::eval(make()); });
     rows_.push_back(
         {what,
          shape,
@@ -118,8 +115,8 @@ class Trial {
 
   void sums(int64_t width) {
     const auto x = random({kTriedTokens, int(width)});
-    const auto sum = mx::zeros({int(width), int(width)}, mx::float32);
-    mx::eval(sum);
+    const auto sum =
+        evaluated(mx::zeros({int(width), int(width)}, mx::float32));
     add("sum of x x^T",
         std::to_string(width),
         double(kTriedTokens) * double(width) * double(width),
@@ -153,8 +150,7 @@ class Trial {
         return std::vector{ops::attention(at[0], at[1], at[2], options)};
       };
       const auto made = mx::vjp(loss, {q, k, v}, {q}).second;
-      return mx::add(
-          mx::sum(made[0]), mx::add(mx::sum(made[1]), mx::sum(made[2])));
+      return mx::sum(made[0]) + (mx::sum(made[1]) + mx::sum(made[2]));
     });
   }
 

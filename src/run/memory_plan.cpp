@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "model/embedding_and_head.h"
 #include "model/stream/columns.h"
 #include "run/block_task.h"
@@ -15,19 +15,8 @@ namespace pennyweight {
 
 namespace {
 
-constexpr int64_t kMega = 1'000'000;
 // Program, libraries, tokenizer, kernels' scratch.
-constexpr int64_t kOneProgram = 150 * kMega;
-
-std::string size_text(int64_t bytes) {
-  char text[32];
-  if (bytes >= 1000 * kMega) {
-    std::snprintf(text, sizeof(text), "%.2f GB", double(bytes) * 1e-9);
-  } else {
-    std::snprintf(text, sizeof(text), "%.0f MB", double(bytes) * 1e-6);
-  }
-  return text;
-}
+constexpr int64_t kOneProgram = 150'000'000;
 
 int64_t machine_memory() {
   return int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
@@ -152,11 +141,10 @@ MemoryPlan make_memory_plan(
   const int64_t limit = demand.limit.value_or(machine_memory() / 2);
   const int64_t room = limit - result.fixed;
   if (room < 0 && demand.limit) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "plan",
-        "--memory-limit " + size_text(limit) + " is too little: about " +
-            size_text(result.fixed) +
+        "--memory-limit " + human_bytes(double(limit)) +
+            " is too little: about " + human_bytes(double(result.fixed)) +
             " are needed for the largest block, its statistics and the "
             "embedding; raise it, or lower --batch-size");
   }
@@ -176,22 +164,22 @@ void require_disk(const MemoryPlan& plan, const std::string& folder) {
   throw Error(
       ErrorCode::io,
       "plan",
-      folder + " has " + size_text(static_cast<int64_t>(space.available)) +
-          " free and about " + size_text(plan.disk) +
+      folder + " has " + human_bytes(double(space.available)) +
+          " free and about " + human_bytes(double(plan.disk)) +
           " are needed (output, finished blocks" +
           (plan.scratch > 0 ? ", scratch file" : "") +
           "); make room or choose another --mlx-path");
 }
 
 std::string describe(const MemoryPlan& plan) {
-  std::string text = "plan: memory up to " + size_text(plan.peak()) +
-      ", of which activations " + size_text(plan.in_memory);
+  std::string text = "plan: memory up to " + human_bytes(double(plan.peak())) +
+      ", of which activations " + human_bytes(double(plan.in_memory));
   if (plan.scratch > 0) {
-    text +=
-        "; " + size_text(plan.scratch) + " of activations in a scratch file";
+    text += "; " + human_bytes(double(plan.scratch)) +
+        " of activations in a scratch file";
   }
-  return text + "; disk " + size_text(plan.disk) + ", output " +
-      size_text(plan.output);
+  return text + "; disk " + human_bytes(double(plan.disk)) + ", output " +
+      human_bytes(double(plan.output));
 }
 
 }  // namespace pennyweight

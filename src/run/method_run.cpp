@@ -15,11 +15,8 @@
 #include "method/gptq/table_fit.h"
 #include "method/packed_block.h"
 #include "ops/rounding/quantize.h"
-#include "pass/sample.h"
-#include "run/check_output.h"
 #include "run/memory_plan.h"
 #include "run/work/fingerprint.h"
-#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -169,27 +166,12 @@ MethodRun::MethodRun(
   if (options_.batch_size < 0) {
     session_.refuse("--batch-size is negative");
   }
-  check_folders(
-      session_.command(),
-      folder_,
-      options_.mlx_path,
-      options_.force,
-      ranks_.first(),
-      session_.progress());
+  session_.check_folders(folder_, options_);
 }
 
 void MethodRun::calibrate(QuantPlan plan, bool hold_out) {
-  TextReader reader(folder_, options_.memory_limit);
-  auto data = load_data(
-      reader,
-      options_.data,
-      self_sampler(model_, reader.facts(), session_.progress()),
-      session_.fetch_dataset(),
-      session_.progress());
-  auto& report = session_.report();
-  report.notes.insert(
-      report.notes.end(), data.warnings.begin(), data.warnings.end());
-  report.data_use = data.use;
+  auto data =
+      session_.read_text(folder_, model_, options_.data, options_.memory_limit);
   calibrate(
       std::move(plan),
       split_held_out(std::move(data.sequences), hold_out),

@@ -15,10 +15,8 @@ constexpr int64_t kMostSequences = 1 << 20;
 Candidate parse_width(const std::string& text, const std::string& origin) {
   const auto found = parse_candidates(text);
   if (found.size() != 1) {
-    throw Error(
-        ErrorCode::corrupt,
-        "recipe",
-        origin + ": '" + one_line(text, 40) + "' is not one width");
+    throw corrupt_error(
+        "recipe", origin + ": '" + one_line(text, 40) + "' is not one width");
   }
   return found.front();
 }
@@ -37,13 +35,12 @@ std::vector<std::string> read_stages(const JsonView& view) {
     const auto chain = make_chain(stages, view.origin() + ": \"stages\"");
     const bool distills = chain.back().kind == ChainStage::Kind::distill;
     if (chain.size() > (distills ? 2u : 1u)) {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "recipe",
           view.origin() + ": \"stages\" has more than one that rounds");
     }
   } catch (const Error& error) {
-    throw Error(ErrorCode::corrupt, "recipe", reason_of(error));
+    throw corrupt_error("recipe", reason_of(error));
   }
   return stages;
 }
@@ -94,8 +91,7 @@ Recipe read_recipe(const std::filesystem::path& file) {
   const auto sizes = view.object("sizes");
   const auto widths = view.object("widths");
   if (!model || !data || !sizes || !widths) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "recipe",
         origin +
             " is no recipe of pennyweight: it lacks model, data, sizes or "
@@ -135,8 +131,7 @@ Recipe read_recipe(const std::filesystem::path& file) {
   }
   for (const auto& [path, width] : widths->json().items()) {
     if (!width.is_string()) {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "recipe",
           origin + ": the width of " + one_line(path, 80) + " is no text");
     }
@@ -177,10 +172,8 @@ WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {
   for (const ModuleSpec& module : stored) {
     const auto it = recipe.widths.find(module.path);
     if (it == recipe.widths.end()) {
-      throw Error(
-          ErrorCode::invalid_argument,
-          "recipe",
-          "the recipe has no width for " + module.path);
+      throw argument_error(
+          "recipe", "the recipe has no width for " + module.path);
     }
     wanted.push_back(it->second);
     if (std::ranges::count(candidates, it->second) == 0) {
@@ -188,8 +181,7 @@ WidthPlan recipe_widths(const Model& model, const Recipe& recipe) {
     }
   }
   if (stored.size() != recipe.widths.size()) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "recipe",
         "the recipe has widths of " + std::to_string(recipe.widths.size()) +
             " modules, the model has " + std::to_string(stored.size()));

@@ -41,6 +41,14 @@ Json to_json(const RunReport& report) {
   return json;
 }
 
+std::string notes_text(const RunReport& report) {
+  std::string text;
+  for (const auto& note : report.notes) {
+    text += "note: " + shown(note) + "\n";
+  }
+  return text;
+}
+
 std::string summary(const RunReport& report) {
   std::string text = report.text;
   std::string size;

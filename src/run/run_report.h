@@ -35,6 +35,9 @@ struct RunReport {
 /// left out.
 Json to_json(const RunReport& report);
 
+/// A line for each note, for a report's text.
+std::string notes_text(const RunReport& report);
+
 /// For a reader: report.text, then size, time and place.
 std::string summary(const RunReport& report);
 

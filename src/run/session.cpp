@@ -3,8 +3,12 @@
 #include "checkpoint/packed/packed_source.h"
 #include "core/error.h"
 #include "core/process.h"
+#include "core/time_left.h"
+#include "pass/sample.h"
+#include "run/check_output.h"
 #include "run/fetched.h"
 #include "run/streamed.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -33,22 +37,18 @@ void Session::say(const std::string& text) const {
 }
 
 void Session::refuse(const std::string& what) const {
-  throw Error(ErrorCode::invalid_argument, command_, what);
+  throw argument_error(command_, what);
 }
 
 void Session::require_one_process() const {
   if (group_.size() > 1) {
-    throw Error(
-        ErrorCode::not_supported,
-        command_,
-        "it runs as one process; leave out the launcher");
+    throw not_supported_error(
+        command_, "it runs as one process; leave out the launcher");
   }
 }
 
 double Session::seconds() const {
-  return std::chrono::duration<double>(
-             std::chrono::steady_clock::now() - start_)
-      .count();
+  return seconds_since(start_);
 }
 
 Json Session::hub_folders() const {
@@ -63,6 +63,63 @@ FetchDatasetFn Session::fetch_dataset() const {
   return [this](const std::string& id) {
     return resolve_dataset(id, hub_folders(), progress_);
   };
+}
+
+void Session::check_folders(const fs::path& model, const OutputOptions& output)
+    const {
+  pennyweight::check_folders(
+      command_,
+      model,
+      output.mlx_path,
+      output.force,
+      group_.first(),
+      progress_);
+}
+
+TokenData Session::read_text(
+    const fs::path& folder,
+    const Model& model,
+    const LoadDataOptions& options,
+    const std::optional<std::string>& memory_limit) {
+  TextReader reader(folder, memory_limit);
+  auto data = load_data(
+      reader,
+      options,
+      self_sampler(model, reader.facts(), progress_),
+      fetch_dataset(),
+      progress_);
+  describe_data(data.source, data.use, data.warnings);
+  return data;
+}
+
+CalibrationMix Session::read_mix(
+    const fs::path& folder,
+    const Model& model,
+    const MixOptions& options,
+    const MixSize& size,
+    const std::optional<std::string>& memory_limit) {
+  TextReader reader(folder, memory_limit);
+  auto mix = load_mix(model, reader, options, size, fetch_dataset(), progress_);
+  describe_data(mix.source, mix.use, mix.notes);
+  return mix;
+}
+
+void Session::describe_data(
+    const std::string& source,
+    const DataUse& use,
+    const std::vector<std::string>& notes) {
+  report_.data = source;
+  report_.data_use = use;
+  report_.notes.insert(report_.notes.end(), notes.begin(), notes.end());
+}
+
+void Session::describe_output(
+    const std::string& folder,
+    const WrittenModel& model) {
+  report_.output = folder;
+  report_.bytes_out = model.bytes;
+  report_.mtp = model.mtp;
+  report_.bits_per_weight = model.bits_per_weight;
 }
 
 void Session::describe_packing(const Model& model) {

@@ -10,8 +10,11 @@
 #include "core/files/output_file.h"
 #include "core/json.h"
 #include "core/progress.h"
+#include "export/write_model.h"
 #include "model/model.h"
+#include "pass/calibration_mix.h"
 #include "pass/process_group.h"
+#include "run/options.h"
 #include "run/run_report.h"
 #include "text/load_data.h"
 
@@ -60,10 +63,28 @@ class Session {
   FetchDatasetFn fetch_dataset() const;
   /// Who brings a model's files, of one that is streamed (run/streamed.h).
   std::shared_ptr<ShardProvider> shards_of(const std::string& name) const;
+  /// check_folders() of the model's folder and the one to write.
+  void check_folders(const fs::path& model, const OutputOptions& output) const;
+  /// load_data() by the tokenizer of `folder`, `self` sampled from `model`.
+  /// The report says where the text is from and what was left out.
+  TokenData read_text(
+      const fs::path& folder,
+      const Model& model,
+      const LoadDataOptions& options,
+      const std::optional<std::string>& memory_limit = {});
+  /// load_mix() likewise.
+  CalibrationMix read_mix(
+      const fs::path& folder,
+      const Model& model,
+      const MixOptions& options,
+      const MixSize& size,
+      const std::optional<std::string>& memory_limit);
   /// Keeps who packed the full model for the report, if anyone.
   void describe_packing(const Model& model);
   /// `model`'s size as the input's, its packing and its notes.
   void describe_input(const Model& model);
+  /// What was written, and where.
+  void describe_output(const std::string& folder, const WrittenModel& model);
   /// The report with its time and memory.
   const RunReport& finish();
 
@@ -77,6 +98,10 @@ class Session {
 
  private:
   Json hub_folders() const;
+  void describe_data(
+      const std::string& source,
+      const DataUse& use,
+      const std::vector<std::string>& notes);
 
   std::string command_;
   ProgressFn progress_;

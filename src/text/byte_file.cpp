@@ -1,13 +1,9 @@
 #include "text/byte_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 
 #include "core/error.h"
+#include "core/files/dir_handle.h"
 #include "text/rows/rows.h"
 
 namespace pennyweight {
@@ -19,45 +15,14 @@ constexpr std::string_view kMark = "\xEF\xBB\xBF";
 
 }  // namespace
 
-ByteFile::ByteFile(const std::filesystem::path& path) : name_(path.string()) {
-  // Not to wait where the name is a pipe's.
-  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd_ < 0) {
-    throw io_error("read", "can't open", name_, errno);
-  }
-  struct stat info {};
-  if (::fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
-    ::close(fd_);
-    throw Error(ErrorCode::corrupt, "read", name_ + " is not a regular file");
-  }
-  size_ = static_cast<uint64_t>(info.st_size);
-}
-
-ByteFile::~ByteFile() {
-  ::close(fd_);
-}
+ByteFile::ByteFile(const std::filesystem::path& path)
+    : name_(path.string()),
+      fd_(open_to_read(path)),
+      size_(static_cast<uint64_t>(FileStamp::of(fd_.get()).bytes)) {}
 
 void ByteFile::read(uint64_t offset, size_t bytes, std::string& into) const {
   into.resize(bytes);
-  size_t done = 0;
-  while (done < bytes) {
-    const ssize_t got = ::pread(
-        fd_,
-        into.data() + done,
-        bytes - done,
-        static_cast<off_t>(offset + done));
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      throw io_error("read", "can't read", name_, errno);
-    }
-    if (got == 0) {
-      break;
-    }
-    done += static_cast<size_t>(got);
-  }
-  into.resize(done);
+  into.resize(read_at(fd_.get(), offset, into.data(), bytes, name_));
 }
 
 std::string ByteFile::read(uint64_t offset, size_t bytes) const {
@@ -153,12 +118,22 @@ void require_utf8(const ByteFile& file) {
     }
   }
   if (const auto at = check.broken(true)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "data",
         file.name() + " is not valid UTF-8 at byte " + std::to_string(*at) +
             "; convert it to UTF-8");
   }
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  const ByteFile file(path);
+  require_utf8(file);
+  TextPieces pieces(file, 0, file.size());
+  std::string text;
+  for (std::string piece; pieces.next(piece);) {
+    text += piece;
+  }
+  return text;
 }
 
 }  // namespace pennyweight

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/files/descriptor.h"
+
 namespace pennyweight {
 
 /// A regular file that is read by pieces. not_found and io Errors; corrupt for
@@ -13,9 +15,6 @@ namespace pennyweight {
 class ByteFile {
  public:
   explicit ByteFile(const std::filesystem::path& path);
-  ~ByteFile();
-  ByteFile(const ByteFile&) = delete;
-  ByteFile& operator=(const ByteFile&) = delete;
 
   /// As it was when the file was opened.
   uint64_t size() const {
@@ -30,7 +29,7 @@ class ByteFile {
 
  private:
   std::string name_;
-  int fd_ = -1;
+  Descriptor fd_;
   uint64_t size_ = 0;
 };
 
@@ -67,6 +66,9 @@ class TextPieces {
 
 /// Reads the whole file to see that it is UTF-8: else corrupt, with the byte.
 void require_utf8(const ByteFile& file);
+
+/// A whole file as text: as TextPieces give it, once require_utf8 has passed.
+std::string read_text(const std::filesystem::path& path);
 
 /// The bytes at the end of `text` that begin a character and don't end it.
 size_t cut_character(std::string_view text);

@@ -53,18 +53,15 @@ DataSource path_source(
     return {Kind::file, path, "", path, {}};
   }
   if (!is_dataset_id(path)) {
-    throw Error(
-        ErrorCode::not_found,
+    throw not_found_error(
         "data",
         path +
             " does not exist; --data-path is a file, a folder, a hub data "
             "set org/name, or self");
   }
   if (!fetch_dataset) {
-    throw Error(
-        ErrorCode::not_supported,
-        "data",
-        path + " is no file, and hub data sets can't be fetched here");
+    throw not_supported_error(
+        "data", path + " is no file, and hub data sets can't be fetched here");
   }
   const auto folder = fetch_dataset(path).string();
   return {Kind::dataset, folder, "", "data set " + path, {}};
@@ -72,17 +69,14 @@ DataSource path_source(
 
 void check(const LoadDataOptions& options) {
   if (options.sequence_length < 2 || options.sequence_length > kMaxLength) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "data",
         "--sequence-length must lie between 2 and " +
             std::to_string(kMaxLength));
   }
   if (options.num_samples == 0 || options.num_samples < -1) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "data",
-        "--num-samples must be at least 1, or -1 for all");
+    throw argument_error(
+        "data", "--num-samples must be at least 1, or -1 for all");
   }
 }
 
@@ -104,10 +98,8 @@ DataSource find_source(
     return path_source(options.data_path, fetch_dataset);
   }
   if (!self) {
-    throw Error(
-        ErrorCode::not_supported,
-        "data",
-        "text can't be sampled from the model here; give --data-path");
+    throw not_supported_error(
+        "data", "text can't be sampled from the model here; give --data-path");
   }
   return self_source();
 }

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "core/error.h"
-#include "text/rows/rows.h"
+#include "text/byte_file.h"
 
 namespace pennyweight {
 
@@ -24,8 +24,7 @@ std::string read_default_text() {
     return read_text(cached);
   }
   const char* why = std::getenv("PENNYWEIGHT_NO_TEXT");
-  throw Error(
-      ErrorCode::not_found,
+  throw not_found_error(
       "data",
       "it is not in " + cached.string() +
           (why ? ", and fetching it failed: " + one_line(why)

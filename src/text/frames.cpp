@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/json.h"
+#include "core/json_text.h"
 
 namespace pennyweight {
 
@@ -57,10 +58,6 @@ bool receive_all(
   return true;
 }
 
-std::string dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 }  // namespace
 
 bool send_frame(int socket, char kind, std::string_view text) {
@@ -93,7 +90,7 @@ std::string frame_text(const ProgressEvent& event) {
   if (event.left) {
     json["left"] = *event.left;
   }
-  return dump(json);
+  return to_text(json);
 }
 
 ProgressEvent event_of(const std::string& text) {
@@ -112,7 +109,7 @@ ProgressEvent event_of(const std::string& text) {
 }
 
 std::string frame_text(ErrorCode code, const std::string& what) {
-  return dump({{"code", static_cast<int>(code)}, {"text", what}});
+  return to_text({{"code", static_cast<int>(code)}, {"text", what}});
 }
 
 void throw_failure(const std::string& text) {

@@ -71,8 +71,7 @@ TokenData sampled(
     const SourceSummary& summary,
     const DataSource& source,
     const LoadDataOptions& options) {
-  throw Error(
-      ErrorCode::invalid_argument,
+  throw argument_error(
       "data",
       summary.tokens == 0
           ? source.name + " holds no text"
@@ -128,7 +127,7 @@ TokenData load_data(
     data.tokens += static_cast<int64_t>(sequence.size());
   }
   if (source.kind == DataSource::Kind::self && data.tokens == 0) {
-    throw Error(ErrorCode::invalid_argument, "data", "the model gave no text");
+    throw argument_error("data", "the model gave no text");
   }
   for (const std::string& warning : data.warnings) {
     warn(progress, "data", warning);

@@ -99,8 +99,7 @@ class Reader {
   void require_some_rows(const fs::path& path, int64_t left_out) const {
     constexpr int64_t kEnough = 100000;
     if (left_out == kEnough && summary_.use.rows == 0) {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "data",
           path.string() + ": none of the first " + std::to_string(kEnough) +
               " rows can be used; " + summary_.use.warnings().front());
@@ -202,8 +201,7 @@ class Reader {
     summary_.tokens = pool_->tokens();
     summary_.count = pool_->count();
     if (summary_.tokens == 0 && options_.judged && !left_out.empty()) {
-      throw Error(
-          ErrorCode::invalid_argument,
+      throw argument_error(
           "data",
           source_.name + " holds no text that can be used; " + left_out.back() +
               (left_out.size() > 1 ? "; " + left_out.front() : ""));

@@ -183,8 +183,7 @@ const StreamEncoder::Special& StreamEncoder::special() {
   const auto at =
       std::search(all.begin(), all.end(), plain.begin(), plain.end());
   if (at == all.end() && !plain.empty()) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "tokenizer",
         "what the tokenizer puts around a text depends on the text, so a text "
         "of over 256 KiB can't be tokenized; give it as rows");

@@ -5,6 +5,7 @@
 
 #include "core/bytes.h"
 #include "core/json.h"
+#include "core/json_text.h"
 #include "text/read_source.h"
 
 namespace pennyweight {
@@ -21,33 +22,17 @@ constexpr char kTake = 'T';
 constexpr char kEncode = 'E';
 constexpr char kDecode = 'D';
 
-template <class T>
-std::string bytes_of(std::span<const T> values) {
-  return {
-      reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
-}
-
-template <class T>
-std::vector<T> values_of(std::string_view bytes) {
-  std::vector<T> values(bytes.size() / sizeof(T));
-  if (!values.empty()) {
-    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
-  }
-  return values;
-}
-
 /// The source's text or path stands behind the JSON, as its own bytes: there
 /// may be much of it, and a path need not be UTF-8.
 std::string pack_request(
     const DataSource& source,
     const LoadDataOptions& options) {
-  const auto json = Json{
-      {"kind", static_cast<int>(source.kind)},
-      {"name", source.name},
-      {"warnings", source.warnings},
-      {"sequence_length", options.sequence_length},
-      {"judged",
-       options.judged}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+  const auto json = to_text(
+      {{"kind", static_cast<int>(source.kind)},
+       {"name", source.name},
+       {"warnings", source.warnings},
+       {"sequence_length", options.sequence_length},
+       {"judged", options.judged}});
   const uint64_t size = json.size();
   return kRead + bytes_of(std::span(&size, 1)) + json +
       (source.kind == DataSource::Kind::text ? source.text : source.path);
@@ -126,12 +111,11 @@ class Server {
     read_ = {};
     read_ = read_source(*tokenizer_, source, options, progress);
     const auto& summary = read_.summary;
-    return Json{
-        {"count", summary.count},
-        {"tokens", summary.tokens},
-        {"use", pack_use(summary.use)},
-        {"warnings", summary.warnings}}
-        .dump(-1, ' ', false, Json::error_handler_t::replace);
+    return to_text(
+        {{"count", summary.count},
+         {"tokens", summary.tokens},
+         {"use", pack_use(summary.use)},
+         {"warnings", summary.warnings}});
   }
 
   std::string take(std::string_view request) {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "text/load_data.h"
-#include "text/scratch_file.h"
+#include "text/spilled_list.h"
 #include "text/stream_encoder.h"
 
 namespace pennyweight {

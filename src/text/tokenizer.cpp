@@ -1,7 +1,6 @@
 #include "text/tokenizer.h"
 
-#include <cstring>
-
+#include "core/bytes.h"
 #include "core/files/atomic_file.h"
 #include "core/files/wrong_file.h"
 #include "core/json.h"
@@ -19,28 +18,24 @@ std::string read_tokenizer_json(const fs::path& folder) {
   if (fs::exists(file)) {
     std::string json = read_file(file, kTokenizerLimit);
     if (const auto wrong = wrong_file(json)) {
-      throw Error(
-          ErrorCode::corrupt, "tokenizer", file.string() + " " + *wrong);
+      throw corrupt_error("tokenizer", file.string() + " " + *wrong);
     }
     return json;
   }
   if (!fs::is_directory(folder)) {
-    throw Error(
-        ErrorCode::not_found, "tokenizer", folder.string() + " is no folder");
+    throw not_found_error("tokenizer", folder.string() + " is no folder");
   }
   for (const char* name :
        {"tokenizer.model", "tekken.json", "vocab.json", "tiktoken.model"}) {
     if (fs::exists(folder / name)) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "tokenizer",
           folder.string() + " has " + name +
               " but no tokenizer.json; make one with transformers: "
               "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)");
     }
   }
-  throw Error(
-      ErrorCode::not_found,
+  throw not_found_error(
       "tokenizer",
       folder.string() +
           " has no tokenizer.json; copy it from the model's "
@@ -52,10 +47,8 @@ std::string dump_checked(const Json& json) {
   try {
     return json.dump();
   } catch (const Json::exception& error) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "tokenizer",
-        "a message is not valid UTF-8: " + one_line(error.what()));
+    throw argument_error(
+        "tokenizer", "a message is not valid UTF-8: " + one_line(error.what()));
   }
 }
 
@@ -96,54 +89,39 @@ Tokenizer Tokenizer::load(const fs::path& folder) {
 std::vector<int32_t> Tokenizer::encode(
     std::string_view text,
     bool add_special_tokens) const {
-  RustBytes out;
-  RustBytes error;
-  int32_t status = pw_tokenizer_encode(
-      parts_->handle.get(),
-      rust_data(text),
-      text.size(),
-      add_special_tokens ? 1 : 0,
-      out.out(),
-      error.out());
-  check_rust(status, error, "tokenizer");
-  std::vector<int32_t> ids(out.size() / sizeof(int32_t));
-  if (!ids.empty()) {
-    std::memcpy(ids.data(), out.data(), out.size());
-  }
-  return ids;
+  const auto out = ask_rust("tokenizer", "", [&](auto* ids, auto* error) {
+    return pw_tokenizer_encode(
+        parts_->handle.get(),
+        rust_data(text),
+        text.size(),
+        add_special_tokens ? 1 : 0,
+        ids,
+        error);
+  });
+  return values_of<int32_t>(out.view());
 }
 
 std::vector<PlacedToken> Tokenizer::encode_places(std::string_view text) const {
-  RustBytes out;
-  RustBytes error;
-  const int32_t status = pw_tokenizer_encode_places(
-      parts_->handle.get(),
-      rust_data(text),
-      text.size(),
-      out.out(),
-      error.out());
-  check_rust(status, error, "tokenizer");
+  const auto out = ask_rust("tokenizer", "", [&](auto* tokens, auto* error) {
+    return pw_tokenizer_encode_places(
+        parts_->handle.get(), rust_data(text), text.size(), tokens, error);
+  });
   static_assert(sizeof(PlacedToken) == 12);
-  std::vector<PlacedToken> tokens(out.size() / sizeof(PlacedToken));
-  if (!tokens.empty()) {
-    std::memcpy(tokens.data(), out.data(), out.size());
-  }
-  return tokens;
+  return values_of<PlacedToken>(out.view());
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special)
     const {
   std::vector<uint32_t> unsigned_ids(ids.begin(), ids.end());
-  RustBytes out;
-  RustBytes error;
-  int32_t status = pw_tokenizer_decode(
-      parts_->handle.get(),
-      unsigned_ids.data(),
-      unsigned_ids.size(),
-      skip_special ? 1 : 0,
-      out.out(),
-      error.out());
-  check_rust(status, error, "tokenizer");
+  const auto out = ask_rust("tokenizer", "", [&](auto* text, auto* error) {
+    return pw_tokenizer_decode(
+        parts_->handle.get(),
+        unsigned_ids.data(),
+        unsigned_ids.size(),
+        skip_special ? 1 : 0,
+        text,
+        error);
+  });
   return std::string(out.view());
 }
 
@@ -183,13 +161,10 @@ std::string Tokenizer::render_chat(
     bool add_generation_prompt) const {
   const TokenizerConfig& config = parts_->config;
   if (!config.chat_template) {
-    throw Error(
-        ErrorCode::not_supported,
-        "tokenizer",
-        "the model has no chat template");
+    throw not_supported_error("tokenizer", "the model has no chat template");
   }
-  RustBytes error;
   if (!parts_->chat_template) {
+    RustBytes error;
     PwTemplate* handle = nullptr;
     int32_t status = pw_template_load(
         rust_data(*config.chat_template),
@@ -205,14 +180,17 @@ std::string Tokenizer::render_chat(
   variables["documents"] = nullptr;
   variables["add_generation_prompt"] = add_generation_prompt;
   std::string text = dump_checked(variables);
-  RustBytes out;
-  int32_t status = pw_template_render(
-      parts_->chat_template.get(),
-      rust_data(text),
-      text.size(),
-      out.out(),
-      error.out());
-  check_rust(status, error, "chat template", config.chat_template_file);
+  const auto out = ask_rust(
+      "chat template",
+      config.chat_template_file,
+      [&](auto* rendered, auto* wrong) {
+        return pw_template_render(
+            parts_->chat_template.get(),
+            rust_data(text),
+            text.size(),
+            rendered,
+            wrong);
+      });
   return std::string(out.view());
 }
 

@@ -56,10 +56,7 @@ Json read_object(const fs::path& path) {
   }
   Json json = read_json(path);
   if (!json.is_object()) {
-    throw Error(
-        ErrorCode::corrupt,
-        "tokenizer",
-        path.string() + " holds no JSON object");
+    throw corrupt_error("tokenizer", path.string() + " holds no JSON object");
   }
   return json;
 }
@@ -183,8 +180,7 @@ void add_decoder(TokenizerConfig& result, const Json& config) {
         std::all_of(
             id.begin(), id.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (!digits || !token.is_object() || text_of(token, "content").empty()) {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "tokenizer",
           "tokenizer_config.json: \"added_tokens_decoder\" has the odd entry " +
               one_line(id, 40));

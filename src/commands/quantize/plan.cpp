@@ -160,9 +160,7 @@ RunReport run(Session& session, const QuantizePlanOptions& options) {
       "times are of samples of this work, taken here in " +
       fixed(rates.seconds, 1) + " s on " + std::to_string(rates.threads) +
       " threads; reading the text comes on top\n";
-  for (const auto& note : report.notes) {
-    report.text += "note: " + shown(note) + "\n";
-  }
+  report.text += notes_text(report);
   return report;
 }
 

@@ -21,7 +21,6 @@
 #include "export/mtp.h"
 #include "export/report_page.h"
 #include "kernels/dispatch.h"
-#include "run/check_output.h"
 #include "run/recipe.h"
 #include "run/time/stage_budget.h"
 #include "run/work/fingerprint.h"
@@ -70,13 +69,7 @@ class Quantization {
     if (options.time_limit) {
       parse_seconds(*options.time_limit, "--time-limit");
     }
-    check_folders(
-        session.command(),
-        folder_,
-        options.mlx_path,
-        options.force,
-        true,
-        session.progress());
+    session.check_folders(folder_, options);
     session.describe_input(model_);
     if (options.stream) {
       adapt_to_stream();
@@ -183,24 +176,17 @@ class Quantization {
   }
 
   void load() {
-    TextReader reader(folder_, options_.plan.memory_limit);
     mix_size_ = recipe_ ? recipe_->mix_size
                         : MixSize{
                               .fit = sizes_.fit_sequences(),
                               .gate = sizes_.gate_sequences,
                               .report = sizes_.report_sequences};
-    mix_ = load_mix(
+    mix_ = session_.read_mix(
+        folder_,
         model_,
-        reader,
         options_.plan.mix,
         mix_size_,
-        session_.fetch_dataset(),
-        session_.progress());
-    auto& report = session_.report();
-    report.data = mix_.source;
-    report.data_use = mix_.use;
-    report.notes.insert(
-        report.notes.end(), mix_.notes.begin(), mix_.notes.end());
+        options_.plan.memory_limit);
     if (recipe_ && is_comparable(recipe_->model_fingerprint) &&
         recipe_->mix_fingerprint != mix_fingerprint()) {
       session_.note(
@@ -310,8 +296,7 @@ class Quantization {
       });
     }
     if (best_.empty()) {
-      throw Error(
-          ErrorCode::numeric,
+      throw numeric_error(
           session_.command(),
           "no stage leaves a model of finite probabilities at this size; give "
           "a larger one");

@@ -115,8 +115,7 @@ void copy_folder(const fs::path& from, const fs::path& to) {
     } else if (kind == fs::file_type::regular) {
       copy_whole_file(entry.path(), target);
     } else {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "work",
           entry.path().string() +
               " is neither a file nor a folder, and no stage made it; run "

@@ -2,10 +2,8 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <vector>
 
@@ -37,30 +35,6 @@ DirHandle folder_of(const fs::path& target) {
     return DirHandle::open(target.parent_path());
   } catch (const Error& error) {
     throw about("write", "can't create " + target.string(), error);
-  }
-}
-
-void write_all(
-    int fd,
-    const void* data,
-    size_t bytes,
-    uint64_t offset,
-    const std::string& target) {
-  auto* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    // Linux writes at most 2 GiB at a time.
-    const size_t chunk = std::min(bytes, size_t{1} << 30);
-    const ssize_t written =
-        ::pwrite(fd, from, chunk, static_cast<off_t>(offset));
-    if (written < 0 && errno == EINTR) {
-      continue;
-    }
-    if (written <= 0) {
-      throw io_error("write", "can't write", target, written ? errno : ENOSPC);
-    }
-    from += written;
-    bytes -= static_cast<size_t>(written);
-    offset += static_cast<uint64_t>(written);
   }
 }
 
@@ -106,8 +80,7 @@ void AtomicFile::create() {
 void AtomicFile::require_replaceable() const {
   const auto kind = folder_.kind(name_);
   if (kind && *kind != DirHandle::Kind::file) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "write",
         target() + " is " + kind_name(*kind) +
             " and is not replaced by a file; choose another path");
@@ -121,18 +94,15 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
-  write_all(fd_.get(), data, bytes, size_, target());
+  pennyweight::write_at(fd_.get(), size_, data, bytes, target());
   size_ += bytes;
 }
 
 void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
   if (!fd_ || offset + bytes > size_) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "write",
-        "write past the end of " + target());
+    throw argument_error("write", "write past the end of " + target());
   }
-  write_all(fd_.get(), data, bytes, offset, target());
+  pennyweight::write_at(fd_.get(), offset, data, bytes, target());
 }
 
 void AtomicFile::extend(uint64_t size) {
@@ -177,40 +147,19 @@ void write_file(
 }
 
 void copy_whole_file(const fs::path& from, const fs::path& to) {
-  const Descriptor fd(::open(from.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) {
-    throw io_error("read", "can't open", from.string(), errno);
-  }
-  struct stat info {};
-  if (::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
-    throw Error(
-        ErrorCode::corrupt, "read", from.string() + " is not a regular file");
-  }
+  const auto fd = open_to_read(from);
   std::vector<char> buffer(size_t{1} << 20);
   AtomicFile file(to);
-  for (;;) {
-    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      throw io_error("read", "can't read", from.string(), errno);
-    }
-    if (got == 0) {
-      break;
-    }
-    file.write(buffer.data(), static_cast<size_t>(got));
+  while (
+      const size_t got = read_at(
+          fd.get(), file.size(), buffer.data(), buffer.size(), from.string())) {
+    file.write(buffer.data(), got);
   }
   file.commit();
 }
 
 std::string read_file(const fs::path& path, size_t limit) {
-  // Not to wait where the name is a pipe's.
-  const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) {
-    throw io_error("read", "can't open", path.string(), errno);
-  }
-  return read_whole(fd.get(), path.string(), limit);
+  return read_whole(open_to_read(path).get(), path.string(), limit);
 }
 
 }  // namespace pennyweight

@@ -130,15 +130,13 @@ void AtomicFolder::check_target() const {
     return;
   }
   if (!force_) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "output",
         target_.string() +
             " already exists; choose another path or pass --force");
   }
   if (fs::is_symlink(fs::symlink_status(target_, failed))) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "output",
         target_.string() +
             " is a link, which --force won't replace; name the folder itself, "
@@ -149,8 +147,7 @@ void AtomicFolder::check_target() const {
        fs::exists(target_ / "config.json", failed) ||
        fs::exists(target_ / "sweep.json", failed));
   if (!replaceable) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "output",
         target_.string() +
             " is not a model folder, so --force won't replace it");

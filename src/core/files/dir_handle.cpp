@@ -39,8 +39,7 @@ fail(const char* action, const fs::path& path, int error_number) {
   const auto kind = folder.kind(name);
   const auto path = folder.path() / name;
   if (kind && *kind != wanted) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "files",
         path.string() + " is " + kind_name(*kind) + ", not " +
             kind_name(wanted));
@@ -72,13 +71,6 @@ std::optional<FileStamp> FileStamp::of(const fs::path& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 ? std::optional(stamp_of(info))
                                           : std::nullopt;
-}
-
-void Descriptor::reset() {
-  if (fd_ >= 0) {
-    ::close(fd_);
-    fd_ = -1;
-  }
 }
 
 std::string kind_name(DirHandle::Kind kind) {
@@ -236,38 +228,6 @@ void DirHandle::remove(const std::string& name) const {
 
 void DirHandle::sync() const {
   ::fsync(fd_.get());  // best effort: some file systems refuse it
-}
-
-std::string read_whole(int fd, const std::string& name, size_t limit) {
-  struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    throw Error(ErrorCode::corrupt, "read", name + " is not a regular file");
-  }
-  if (static_cast<uint64_t>(info.st_size) > limit) {
-    throw Error(
-        ErrorCode::corrupt,
-        "read",
-        name + " is larger than the " + std::to_string(limit) +
-            " bytes expected of such a file");
-  }
-  std::string text(static_cast<size_t>(info.st_size), '\0');
-  size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t got = ::pread(
-        fd, text.data() + done, text.size() - done, static_cast<off_t>(done));
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      throw io_error("read", "can't read", name, errno);
-    }
-    if (got == 0) {
-      break;  // shrunk meanwhile
-    }
-    done += static_cast<size_t>(got);
-  }
-  text.resize(done);
-  return text;
 }
 
 }  // namespace pennyweight

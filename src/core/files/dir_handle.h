@@ -4,42 +4,13 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
+
+#include "core/files/descriptor.h"
 
 namespace pennyweight {
 
 namespace fs = std::filesystem;
-
-/// A file descriptor that is closed with its owner; -1: none.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    reset();
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    reset();
-    fd_ = other.release();
-    return *this;
-  }
-
-  int get() const {
-    return fd_;
-  }
-  explicit operator bool() const {
-    return fd_ >= 0;
-  }
-  int release() {
-    return std::exchange(fd_, -1);
-  }
-  void reset();
-
- private:
-  int fd_ = -1;
-};
 
 /// Which file a descriptor or path leads to, and when it was last written to.
 struct FileStamp {
@@ -120,9 +91,5 @@ class DirHandle {
 
 /// In words, with its article: "a link", "a folder".
 std::string kind_name(DirHandle::Kind kind);
-
-/// Reads an open regular file of at most `limit` bytes, called `name` in
-/// errors: corrupt for what is no regular file or larger.
-std::string read_whole(int fd, const std::string& name, size_t limit);
 
 }  // namespace pennyweight

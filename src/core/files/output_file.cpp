@@ -63,8 +63,7 @@ OutputFile::OutputFile(
       force_(force),
       option_(option) {
   if (path.empty()) {
-    throw Error(
-        ErrorCode::invalid_argument, "output", option + " names no file");
+    throw argument_error("output", option + " names no file");
   }
   std::error_code ignored;
   if (descriptor_ < 0 && fs::is_symlink(path, ignored)) {
@@ -82,10 +81,8 @@ OutputFile::OutputFile(
 
 OutputFile::Kind OutputFile::look() const {
   const auto refuse = [this](const std::string& what) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "output",
-        option_ + ": " + path_.string() + " " + what);
+    throw argument_error(
+        "output", option_ + ": " + path_.string() + " " + what);
   };
   if (descriptor_ >= 0) {
     return Kind::descriptor;

@@ -1,6 +1,7 @@
 #include "core/files/wrong_file.h"
 
 #include <algorithm>
+#include <fstream>
 
 namespace pennyweight {
 
@@ -40,6 +41,14 @@ std::optional<std::string> wrong_file(std::string_view text) {
     }
   }
   return std::nullopt;
+}
+
+std::string beginning_of(const std::filesystem::path& path, size_t most) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(most, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  return text;
 }
 
 }  // namespace pennyweight

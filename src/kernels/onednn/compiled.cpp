@@ -128,8 +128,7 @@ class ProductCache {
       if (error.status == dnnl_out_of_memory) {
         throw std::bad_alloc();
       }
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "kernels",
           "oneDNN has no product of this shape (" + std::string(error.what()) +
               "); set PENNYWEIGHT_KERNEL to simd");

@@ -202,8 +202,7 @@ void packed_product(const MatmulArgs& args) {
   dense.residual = {};
   const auto apart = compiled(shape_of(dense, true));
   if (apart->is_slow()) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "kernels",
         "oneDNN has no fast product of a packed weight here; set "
         "PENNYWEIGHT_KERNEL to simd");

@@ -9,15 +9,6 @@ namespace pennyweight::kernels::reference {
 
 namespace {
 
-void store_sum(float* state, int column, double sum) {
-  state[column] = float(sum);
-  state[column + 1] = float(sum - double(state[column]));
-}
-
-double load_sum(const float* state, int column) {
-  return double(state[column]) + double(state[column + 1]);
-}
-
 /// Brings one side of a row's state, which begins at column `side`, up to date.
 /// Returns what older sums relative to its maximum have to be multiplied by.
 double advance_side(

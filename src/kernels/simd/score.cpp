@@ -32,15 +32,6 @@ struct Peak {
   float argmax;
 };
 
-void store_sum(float* state, int column, double sum) {
-  state[column] = float(sum);
-  state[column + 1] = float(sum - double(state[column]));
-}
-
-double load_sum(const float* state, int column) {
-  return double(state[column]) + double(state[column + 1]);
-}
-
 template <class T>
 int64_t find_value(const T* x, int64_t n, float value) {
   const Vec wanted = hn::Set(Floats(), value);

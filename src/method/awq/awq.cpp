@@ -77,8 +77,7 @@ class AwqTile {
       }
       for (int64_t r = 0; r < rows_; ++r) {
         if (!std::isfinite(best_[size_t(r)])) {
-          throw Error(
-              ErrorCode::numeric,
+          throw numeric_error(
               "awq",
               "the weight, its inputs or a scale holds values that are not "
               "finite or too large for the output type");
@@ -128,7 +127,7 @@ class AwqTile {
   void shrink(int64_t g, const float* weight) {
     const int steps = std::max(1, int(kLeastRange * options_.n_grid));
     Lanes low, high;
-    gptq::extremes(weight, size_, low.data(), high.data());
+    gptq::extremes({weight, size_}, low.data(), high.data());
     Lanes kept_low = low, kept_high = high;
     const auto attempt = [&](const Lanes& from, const Lanes& to) {
       for (int64_t i = 0; i < size_; ++i) {
@@ -177,15 +176,14 @@ class AwqTile {
   /// loses less than what they have.
   std::array<bool, kLanes> offer(int64_t g, const float* shrunk) {
     Lanes scale, bias, loss;
-    gptq::nearest_grid(format_, shrunk, size_, scale.data(), bias.data());
-    gptq::round_grids(format_, scale.data(), bias.data(), kLanes);
+    const gptq::LaneGrid grid{scale.data(), bias.data()};
+    gptq::nearest_grid(format_, {shrunk, size_}, grid);
+    gptq::round_grids(format_, grid);
     const float* columns = input_.column_scales;
     gptq::round_group(
         format_,
-        scale.data(),
-        bias.data(),
-        weight_.data() + g * size_ * kLanes,
-        size_,
+        grid,
+        {weight_.data() + g * size_ * kLanes, size_},
         trial_codes_.data(),
         trial_error_.data());
     for (int64_t i = 0; columns && i < size_; ++i) {
@@ -250,7 +248,7 @@ class AwqTile {
 
 void check_options(const AwqOptions& options) {
   auto refuse = [](const std::string& what) {
-    throw Error(ErrorCode::invalid_argument, "awq", what);
+    throw argument_error("awq", what);
   };
   if (options.n_grid < 1 || options.n_grid > 1000) {
     refuse("--n-grid must be between 1 and 1000");
@@ -281,11 +279,10 @@ GptqResult awq_round(
     kernels::DType dtype,
     const AwqOptions& options) {
   if (spec.mode != "affine") {
-    throw Error(ErrorCode::not_supported, "awq", "mode " + spec.mode);
+    throw not_supported_error("awq", "mode " + spec.mode);
   }
   if (input.rows <= 0 || input.columns % spec.group_size != 0) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "awq",
         "weights don't divide into groups of " +
             std::to_string(spec.group_size));

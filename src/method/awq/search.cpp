@@ -150,10 +150,10 @@ mx::array unscaled(
   }
   dense = mx::astype(dense, mx::float32);
   if (!columns.empty()) {
-    dense = mx::divide(dense, to_array(columns));
+    dense = dense / to_array(columns);
   }
   if (!rows.empty()) {
-    dense = mx::multiply(dense, mx::expand_dims(to_array(rows), 1));
+    dense = dense * mx::expand_dims(to_array(rows), 1);
   }
   dense = mx::astype(dense, task.dtype());
   mx::eval(dense);

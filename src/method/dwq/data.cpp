@@ -15,7 +15,7 @@ constexpr size_t kHeldOut = 32;  // as mlx_lm
 using Sequences = std::vector<std::vector<int32_t>>;
 
 [[noreturn]] void refuse_data(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, "dwq", what);
+  throw argument_error("dwq", what);
 }
 
 class Loader {
@@ -135,14 +135,7 @@ size_t make_dwq_batches(
   std::vector<size_t> lengths;
   for (const auto& sequence : split.sequences) {
     lengths.push_back(sequence.size());
-    for (int32_t token : sequence) {
-      if (token < 0 || token >= vocab) {
-        refuse_data(
-            "token " + std::to_string(token) +
-            " is outside the vocabulary of " + std::to_string(vocab) +
-            "; the tokenizer does not belong to the model");
-      }
-    }
+    require_in_vocabulary(sequence, vocab, "dwq");
   }
   const size_t size = std::min(batch_size, lengths.size());
   split.batches = distill_batches(lengths, size, max_length, seed);

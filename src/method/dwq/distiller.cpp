@@ -38,8 +38,7 @@ int64_t Distiller::count_tokens(std::span<const DistillChunk> chunks) const {
 double Distiller::mean(double sum, double tokens) const {
   const double value = part_.ranks->sum(sum) / tokens;
   if (!std::isfinite(value)) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "dwq",
         "the student's divergence from the full model is not finite; check "
         "both with `pennyweight evaluate`");
@@ -157,8 +156,8 @@ void Distiller::through_embedding(
     return;
   }
   const auto tokens = mx::contiguous(mx::flatten(batch.tokens));
-  const auto by_token = mx::multiply(
-      mx::flatten(gradient, 0, 1), mx::array(tables_->embedding_scale));
+  const auto by_token =
+      mx::flatten(gradient, 0, 1) * mx::array(tables_->embedding_scale);
   student_.add_at(
       path,
       tokens,

@@ -10,6 +10,7 @@
 #include <numbers>
 
 #include "kernels/threads.h"
+#include "ops/evaluated.h"
 #include "ops/rounding/packed_rows.h"
 
 namespace pennyweight {
@@ -25,8 +26,7 @@ constexpr double kEps = 1e-8;
 
 // In memory of its own, since masters are written in place.
 mx::array copied(const mx::array& x) {
-  auto dense = mx::contiguous(mx::astype(x, mx::float32));
-  mx::eval(dense);
+  auto dense = evaluated(mx::contiguous(mx::astype(x, mx::float32)));
   return mx::array(dense.data<float>(), dense.shape(), mx::float32);
 }
 
@@ -67,9 +67,8 @@ TrainedGroups::TrainedGroups(const ops::QuantizedWeight& start)
 
 void TrainedGroups::reset() {
   const auto scales = mx::astype(start_.scales, mx::float32);
-  const auto centres = mx::add(
-      mx::astype(*start_.biases, mx::float32),
-      mx::multiply(scales, mx::array(middle_)));
+  const auto centres =
+      mx::astype(*start_.biases, mx::float32) + scales * mx::array(middle_);
   scale_ = {copied(scales), blank(scales), blank(scales)};
   centre_ = {copied(centres), blank(scales), blank(scales)};
 }
@@ -95,9 +94,8 @@ ops::QuantizedWeight TrainedGroups::weight() const {
     const auto scales = mx::astype(part(scale_.value), weight.scales.dtype());
     // Of the scale as it was rounded, so that the centre stays where it is.
     const auto biases = mx::astype(
-        mx::subtract(
-            part(centre_.value),
-            mx::multiply(mx::astype(scales, mx::float32), mx::array(middle_))),
+        part(centre_.value) -
+            mx::astype(scales, mx::float32) * mx::array(middle_),
         weight.biases->dtype());
     copy_rows(scales, first, weight.scales);
     copy_rows(biases, first, *weight.biases);

@@ -4,13 +4,14 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_writer.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "method/packed_block.h"
 #include "model/decoder.h"
+#include "ops/evaluated.h"
 #include "pass/model_pass.h"
 
 namespace pennyweight {
@@ -20,8 +21,7 @@ namespace {
 constexpr int kTopLogits = 1024;
 
 [[noreturn]] void refuse(const fs::path& file, const std::string& what) {
-  throw Error(
-      ErrorCode::corrupt,
+  throw corrupt_error(
       "dwq",
       file.string() + " " + what +
           "; give the flags and data that it was made with, or another "
@@ -148,17 +148,14 @@ Targets::Rows TeacherTargets::of(size_t i) const {
 
 fs::path
 target_file(const fs::path& folder, const std::string& split, size_t batch) {
-  char name[40];
-  std::snprintf(name, sizeof(name), "%010zu.safetensors", batch);
-  return folder / split / name;
+  return folder / split / formatted("%010zu.safetensors", batch);
 }
 
 void check_targets(const fs::path& folder, const DistillSplit& split) {
   for (size_t i = 0; i < split.batches.size(); ++i) {
     const auto path = target_file(folder, split.name, i);
     if (!fs::exists(path)) {
-      throw Error(
-          ErrorCode::not_found,
+      throw not_found_error(
           "dwq",
           path.string() +
               " is missing: the targets are of fewer batches than "
@@ -241,9 +238,8 @@ Targets::Rows StoredTargets::of(size_t i) const {
   const mx::array taken(
       rows.data(), {static_cast<int>(rows.size())}, mx::int32);
   const auto of_rows = [&](const char* name) {
-    auto part = pick_tokens(chunk.tokens, mx::take(tensors.at(name), taken, 0));
-    mx::eval(part);
-    return part;
+    return evaluated(
+        pick_tokens(chunk.tokens, mx::take(tensors.at(name), taken, 0)));
   };
   ops::TopLogits top{of_rows("logits"), of_rows("indices")};
   if (!mx::all(mx::isfinite(top.values)).item<bool>()) {

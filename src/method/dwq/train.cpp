@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/text.h"
+#include "core/time_left.h"
 
 namespace pennyweight {
 
@@ -122,8 +123,7 @@ class Trainer {
           progress_,
           {"dwq", i + 1, steps, "steps", "loss " + three_digits(point.loss)});
     }
-    result_.seconds +=
-        std::chrono::duration<double>(Clock::now() - start).count();
+    result_.seconds += seconds_since(start);
     return end;
   }
 
@@ -302,25 +302,11 @@ TrainResult train_dwq(
 std::string log_csv(const TrainResult& training) {
   std::string text =
       "step,tokens,learning_rate,loss,gradient_norm,held_out_kl\n";
-  char line[160];
-  std::snprintf(line, sizeof(line), "0,0,,,,%.6g\n", training.start);
-  text += line;
+  text += formatted("0,0,,,,%.6g\n", training.start);
   for (const auto& point : training.curve) {
-    std::snprintf(
-        line,
-        sizeof(line),
-        "%lld,%lld,%.6g,%.6g,%.6g,",
-        static_cast<long long>(point.step),
-        static_cast<long long>(point.tokens),
-        point.rate,
-        point.loss,
-        point.norm);
-    text += line;
-    if (point.held_out) {
-      std::snprintf(line, sizeof(line), "%.6g", *point.held_out);
-      text += line;
-    }
-    text += "\n";
+    text += std::to_string(point.step) + "," + std::to_string(point.tokens) +
+        formatted(",%.6g,%.6g,%.6g,", point.rate, point.loss, point.norm) +
+        (point.held_out ? formatted("%.6g", *point.held_out) : "") + "\n";
   }
   return text;
 }

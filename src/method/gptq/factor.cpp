@@ -229,8 +229,7 @@ double check_hessian(std::vector<float>& hessian, int64_t n) {
     sum += hessian[size_t(i * n + i)];
   }
   if (!finite || !std::isfinite(sum)) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "gptq",
         "the Hessian is not finite; the model's activations overflow on the "
         "calibration data");
@@ -261,8 +260,7 @@ GptqHessian::GptqHessian(
     const GptqOptions& options)
     : factor_(std::make_unique<Factor>()) {
   if (columns <= 0 || int64_t(hessian.size()) != columns * columns) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "gptq",
         "a Hessian of " + std::to_string(hessian.size()) +
             " values for a linear of " + std::to_string(columns) + " inputs");
@@ -303,8 +301,7 @@ GptqHessian::GptqHessian(
       return;
     }
   }
-  throw Error(
-      ErrorCode::numeric,
+  throw numeric_error(
       "gptq",
       "the Hessian is not positive definite at any damping; the calibration "
       "data may hold too few tokens");

@@ -30,8 +30,7 @@ kernels::QuantMode mode_of(const QuantSpec& spec) {
     return QuantMode::mxfp8;
   }
   if (spec.mode != "affine" || spec.bits < 1 || spec.bits > 8) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "gptq",
         "mode " + spec.mode + " at " + std::to_string(spec.bits) + " bits");
   }
@@ -41,8 +40,7 @@ kernels::QuantMode mode_of(const QuantSpec& spec) {
 void check(const GptqHessian& hessian, const QuantSpec& spec, int64_t rows) {
   if (rows <= 0 || spec.group_size <= 0 ||
       hessian.columns() % spec.group_size != 0) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "gptq",
         std::to_string(rows) + " x " + std::to_string(hessian.columns()) +
             " weights don't divide into groups of " +
@@ -103,8 +101,7 @@ void check_finite(const GptqResult& result) {
   const auto bad = [](float value) { return !std::isfinite(value); };
   if (std::any_of(result.scales.begin(), result.scales.end(), bad) ||
       std::any_of(result.biases.begin(), result.biases.end(), bad)) {
-    throw Error(
-        ErrorCode::numeric,
+    throw numeric_error(
         "gptq",
         "a scale or bias is not finite in the output type; the weight holds "
         "values that are not finite or too large for it");
@@ -194,7 +191,7 @@ void round_tiles(
 
 void check_options(const GptqOptions& options) {
   auto refuse = [](const std::string& what) {
-    throw Error(ErrorCode::invalid_argument, "gptq", what);
+    throw argument_error("gptq", what);
   };
   if (options.damp <= 0 || options.damp > 10) {
     refuse("--damp must be above 0 and at most 10");

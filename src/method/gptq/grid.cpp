@@ -44,48 +44,38 @@ class Search {
  public:
   Search(
       const GridFormat& format,
-      const float* weight,
-      const float* importance,
-      int64_t size,
-      float* scale,
-      float* bias)
-      : format_(format),
-        weight_(weight),
-        importance_(importance),
-        size_(size),
-        scale_(scale),
-        bias_(bias) {
+      const GroupWeights& weights,
+      const LaneGrid& best)
+      : format_(format), weights_(weights), best_(best) {
     std::fill_n(loss_, kLanes, INFINITY);
   }
 
   /// Overwrites scale and bias by what the dtype makes of them.
-  void offer(float* scale, float* bias) {
-    round_grids(format_, scale, bias, kLanes);
-    GridSums sums;
-    sum(scale, bias, sums);
+  void offer(const LaneGrid& grid) {
+    round_grids(format_, grid);
+    const auto sums = sum(grid);
     for (int64_t l = 0; l < kLanes; ++l) {
       if (sums.loss[l] < loss_[l]) {
         loss_[l] = sums.loss[l];
-        scale_[l] = scale[l];
-        bias_[l] = bias[l];
+        best_.scale[l] = grid.scale[l];
+        best_.bias[l] = grid.bias[l];
       }
     }
   }
 
   /// Offers the least squares fit to the best grid's codes.
   void fit() {
-    GridSums sums;
-    sum(scale_, bias_, sums);
+    const auto sums = sum(best_);
     double total = 0;
-    for (int64_t i = 0; i < size_; ++i) {
-      total += importance_[i];
+    for (int64_t i = 0; i < weights_.size; ++i) {
+      total += weights_.importance[i];
     }
     float scale[kLanes];
     float bias[kLanes];
     for (int64_t l = 0; l < kLanes; ++l) {
       const double qq = sums.qq[l], q = sums.q[l];
       const double determinant = qq * total - q * q;
-      scale[l] = scale_[l];
+      scale[l] = best_.scale[l];
       if (determinant > 1e-6 * qq * total) {
         scale[l] = float((sums.qw[l] * total - sums.w[l] * q) / determinant);
       }
@@ -95,57 +85,45 @@ class Search {
       // The bias makes up for the rounding of the scale.
       bias[l] = total > 0
           ? float((double(sums.w[l]) - scale[l] * double(sums.q[l])) / total)
-          : bias_[l];
+          : best_.bias[l];
     }
-    offer(scale, bias);
+    offer({scale, bias});
   }
 
  private:
-  void sum(const float* scale, const float* bias, GridSums& sums) const {
-    grid_sums(
-        weight_,
-        importance_,
-        size_,
-        {scale, bias, format_.top, format_.levels},
-        sums);
+  GridSums sum(const LaneGrid& grid) const {
+    return grid_sums(
+        weights_, {grid.scale, grid.bias, format_.top, format_.levels});
   }
 
   const GridFormat& format_;
-  const float* weight_;
-  const float* importance_;
-  int64_t size_;
-  float* scale_;
-  float* bias_;
+  const GroupWeights& weights_;
+  LaneGrid best_;
   float loss_[kLanes];
 };
 
 void nearest_affine(
-    const float* weight,
-    int64_t size,
+    const GroupWeights& weights,
     float top,
-    float* scale,
-    float* bias) {
+    const LaneGrid& grid) {
   float low[kLanes];
   float high[kLanes];
-  extremes(weight, size, low, high);
+  extremes(weights, low, high);
   for (int64_t l = 0; l < kLanes; ++l) {
     const bool low_is_edge = std::fabs(low[l]) > std::fabs(high[l]);
     const float span = std::max((high[l] - low[l]) / top, kLeastScale);
     const float edge = low_is_edge ? low[l] : high[l];
     const float step = low_is_edge ? span : -span;
     const float codes = std::nearbyint(edge / step);
-    scale[l] = codes != 0 ? edge / codes : step;
-    bias[l] = codes != 0 ? edge : 0.0f;
+    grid.scale[l] = codes != 0 ? edge / codes : step;
+    grid.bias[l] = codes != 0 ? edge : 0.0f;
   }
 }
 
 void search_affine(
     const GridFormat& format,
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    float* scale,
-    float* bias) {
+    const GroupWeights& weights,
+    const LaneGrid& grid) {
   // Shares of half the range cut off at either end. Few levels gain by deeper
   // cuts, many levels by none.
   static constexpr float kCuts[] = {0, 0.05f, 0.1f, 0.15f, 0.2f, 0.3f, 0.4f};
@@ -153,14 +131,14 @@ void search_affine(
   const int64_t cuts = top > 40 ? 3 : top > 10 ? 6 : 7;
   float low[kLanes];
   float high[kLanes];
-  extremes(weight, size, low, high);
-  Search search(format, weight, importance, size, scale, bias);
+  extremes(weights, low, high);
+  Search search(format, weights, grid);
   float s[kLanes];
   float b[kLanes];
-  nearest_affine(weight, size, top, s, b);
-  std::copy_n(s, kLanes, scale);
-  std::copy_n(b, kLanes, bias);
-  search.offer(s, b);
+  nearest_affine(weights, top, {s, b});
+  std::copy_n(s, kLanes, grid.scale);
+  std::copy_n(b, kLanes, grid.bias);
+  search.offer({s, b});
   for (int64_t lower = 0; lower < cuts; ++lower) {
     for (int64_t upper = 0; upper < cuts; ++upper) {
       for (int64_t l = 0; l < kLanes; ++l) {
@@ -169,7 +147,7 @@ void search_affine(
         s[l] = range * kept / top;
         b[l] = low[l] + 0.5f * kCuts[lower] * range;
       }
-      search.offer(s, b);
+      search.offer({s, b});
     }
   }
   for (int fits = 0; fits < 4; ++fits) {
@@ -181,12 +159,11 @@ void search_affine(
 /// or the e4m3 number nearest to it.
 void nearest_codes(
     const GridFormat& format,
-    const float* weight,
-    int64_t size,
+    const GroupWeights& weights,
     int* codes) {
   float low[kLanes];
   float high[kLanes];
-  extremes(weight, size, low, high);
+  extremes(weights, low, high);
   for (int64_t l = 0; l < kLanes; ++l) {
     const float ratio = std::max(-low[l], high[l]) / format.top;
     if (format.mode == kernels::QuantMode::nvfp4) {
@@ -201,17 +178,14 @@ void nearest_codes(
 
 void search_fp(
     const GridFormat& format,
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    float* scale,
-    float* bias) {
+    const GroupWeights& weights,
+    const LaneGrid& grid) {
   int codes[kLanes];
-  nearest_codes(format, weight, size, codes);
+  nearest_codes(format, weights, codes);
   const bool fine = format.mode == kernels::QuantMode::nvfp4;
   const float* values = scale_values(format.mode);
   const int top_code = fine ? 0x7e : 254;
-  Search search(format, weight, importance, size, scale, bias);
+  Search search(format, weights, grid);
   // MLX's own first, which wins ties; then down, which clips, and up.
   const int down = fine ? -10 : -3;
   const int up = fine ? 4 : 1;
@@ -222,19 +196,19 @@ void search_fp(
     for (int64_t l = 0; l < kLanes; ++l) {
       s[l] = values[std::clamp(codes[l] + offset, 0, top_code)];
     }
-    search.offer(s, b);
+    search.offer({s, b});
   }
 }
 
 }  // namespace
 
-void extremes(const float* weight, int64_t size, float* low, float* high) {
-  std::copy_n(weight, kLanes, low);
-  std::copy_n(weight, kLanes, high);
-  for (int64_t i = 1; i < size; ++i) {
+void extremes(const GroupWeights& weights, float* low, float* high) {
+  std::copy_n(weights.values, kLanes, low);
+  std::copy_n(weights.values, kLanes, high);
+  for (int64_t i = 1; i < weights.size; ++i) {
     for (int64_t l = 0; l < kLanes; ++l) {
-      low[l] = std::min(low[l], weight[i * kLanes + l]);
-      high[l] = std::max(high[l], weight[i * kLanes + l]);
+      low[l] = std::min(low[l], weights.values[i * kLanes + l]);
+      high[l] = std::max(high[l], weights.values[i * kLanes + l]);
     }
   }
 }
@@ -264,42 +238,39 @@ make_grid_format(kernels::QuantMode mode, int bits, kernels::DType dtype) {
 
 void nearest_grid(
     const GridFormat& format,
-    const float* weight,
-    int64_t size,
-    float* scale,
-    float* bias) {
+    const GroupWeights& weights,
+    const LaneGrid& grid) {
   if (format.levels == Levels::affine) {
-    nearest_affine(weight, size, format.top, scale, bias);
+    nearest_affine(weights, format.top, grid);
     return;
   }
   int codes[kLanes];
-  nearest_codes(format, weight, size, codes);
+  nearest_codes(format, weights, codes);
   for (int64_t l = 0; l < kLanes; ++l) {
-    scale[l] = scale_values(format.mode)[codes[l]];
-    bias[l] = 0;
+    grid.scale[l] = scale_values(format.mode)[codes[l]];
+    grid.bias[l] = 0;
   }
 }
 
 void round_group(
     const GridFormat& format,
-    const float* scale,
-    const float* bias,
-    const float* weight,
-    int64_t size,
+    const LaneGrid& grid,
+    const GroupWeights& weights,
     float* codes,
     float* error) {
   const int64_t group = 0;
   float moved[kLanes];
   // Without feedback every column is its own block.
-  for (int64_t i = 0; i < size; ++i) {
-    std::copy_n(weight + i * kLanes, kLanes, moved);
+  for (int64_t i = 0; i < weights.size; ++i) {
+    const float* target = weights.values + i * kLanes;
+    std::copy_n(target, kLanes, moved);
     round_block(
         {.columns = 1,
          .feedback = nullptr,
          .feedback_stride = 0,
          .groups = &group,
-         .grids = {scale, bias, format.top, format.levels},
-         .target = weight + i * kLanes,
+         .grids = {grid.scale, grid.bias, format.top, format.levels},
+         .target = target,
          .moved = moved,
          .codes = codes + i * kLanes,
          .error = error + i * kLanes});
@@ -308,24 +279,19 @@ void round_group(
 
 void search_grid(
     const GridFormat& format,
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    float* scale,
-    float* bias) {
-  const auto search =
-      format.levels == Levels::affine ? search_affine : search_fp;
-  search(format, weight, importance, size, scale, bias);
+    const GroupWeights& weights,
+    const LaneGrid& grid) {
+  const bool affine = format.levels == Levels::affine;
+  (affine ? search_affine : search_fp)(format, weights, grid);
 }
 
 void round_grids(
     const GridFormat& format,
-    float* scales,
-    float* biases,
+    const LaneGrid& grids,
     int64_t count) {
   if (format.levels == Levels::affine) {
-    round_to(format.dtype, scales, count);
-    round_to(format.dtype, biases, count);
+    round_to(format.dtype, grids.scale, count);
+    round_to(format.dtype, grids.bias, count);
   }
 }
 

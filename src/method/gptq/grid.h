@@ -20,51 +20,49 @@ struct GridFormat {
 GridFormat
 make_grid_format(kernels::QuantMode mode, int bits, kernels::DType dtype);
 
-/// Smallest and largest value of a group weight [size][kLanes], each [kLanes].
-void extremes(const float* weight, int64_t size, float* low, float* high);
+/// Scale and bias of each lane, both [kLanes].
+struct LaneGrid {
+  float* scale;
+  float* bias;
+};
 
-/// The grid that MLX makes of a group weight [size][kLanes]. Affine: from the
-/// smallest to the largest, shifted so that the end with the larger magnitude
-/// is hit exactly and 0 is a code; float32, not rounded to the output type.
-/// Fp modes: the scale that brings the largest magnitude to the largest level.
+/// Smallest and largest value of a group, each [kLanes].
+void extremes(const GroupWeights& weights, float* low, float* high);
+
+/// The grid that MLX makes of a group. Affine: from the smallest to the
+/// largest, shifted so that the end with the larger magnitude is hit exactly
+/// and 0 is a code; float32, not rounded to the output type. Fp modes: the
+/// scale that brings the largest magnitude to the largest level.
 void nearest_grid(
     const GridFormat& format,
-    const float* weight,
-    int64_t size,
-    float* scale,
-    float* bias);
+    const GroupWeights& weights,
+    const LaneGrid& grid);
 
-/// Rounds affine scales and biases to the output type; the fp modes' scales
-/// are ones that can be stored already.
+/// Rounds affine scales and biases, `count` of each, to the output type; the fp
+/// modes' scales are ones that can be stored already.
 void round_grids(
     const GridFormat& format,
-    float* scales,
-    float* biases,
-    int64_t count);
+    const LaneGrid& grids,
+    int64_t count = kLanes);
 
-/// Rounds a group weight [size][kLanes] to nearest on its grid: codes, and
-/// weight less what they stand for, likewise.
+/// Rounds a group to nearest on its grid: codes, and the values less what they
+/// stand for, likewise.
 void round_group(
     const GridFormat& format,
-    const float* scale,
-    const float* bias,
-    const float* weight,
-    int64_t size,
+    const LaneGrid& grid,
+    const GroupWeights& weights,
     float* codes,
     float* error);
 
-/// The grid with the least sum h (w - s q - b)^2 of those tried, h [size]
-/// being `importance`. Affine: MLX's, and its range cut by shares at either
-/// end, the best then fitted to its codes by least squares a few times; all
-/// rounded to the output type before their loss is taken. Fp modes: MLX's
-/// scale and its neighbours among the scales that can be stored.
+/// The grid with the least sum h (w - s q - b)^2 of those tried. Affine: MLX's,
+/// and its range cut by shares at either end, the best then fitted to its codes
+/// by least squares a few times; all rounded to the output type before their
+/// loss is taken. Fp modes: MLX's scale and its neighbours among the scales
+/// that can be stored.
 void search_grid(
     const GridFormat& format,
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    float* scale,
-    float* bias);
+    const GroupWeights& weights,
+    const LaneGrid& grid);
 
 /// Codes of the fp modes: of a level, and of a scale.
 uint8_t level_code(Levels levels, float level);

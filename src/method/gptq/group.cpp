@@ -4,10 +4,10 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
 #include "ops/rounding/quantize.h"
@@ -121,11 +121,9 @@ void note_inputs(
   json["damp"] = damping.damp;
   json["dead_inputs"] = damping.dead_inputs;
   if (damping.damp > options.damp * 1.5) {
-    char text[64];
-    std::snprintf(
-        text, sizeof(text), "raised from %g to %g", options.damp, damping.damp);
     figures.warnings.push_back(
-        path + ": the Hessian was not positive definite; damping " + text);
+        path + ": the Hessian was not positive definite; damping raised " +
+        formatted("from %g to %g", options.damp, damping.damp));
   }
 }
 

@@ -7,7 +7,7 @@
 
 #include "method/gptq/block.h"
 
-/// What gptq_block.cpp does with one group of linears that read one input.
+/// What block.cpp does with one group of linears that read one input.
 namespace pennyweight::gptq {
 
 /// One group's statistics as plain numbers.

@@ -7,27 +7,15 @@
 // clang-format keeps the order: the targets come first.
 #include <hwy/highway.h>
 
+#include "kernels/simd/export.h"
+#include "kernels/simd/vec_inl.h"
+
 HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::gptq::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-/// Sixteen lanes at most: the loops below step through kLanes by vectors.
-using Floats = hn::CappedTag<float, 16>;
-using Vec = hn::Vec<Floats>;
-
-HWY_INLINE Vec load(const float* p) {
-  return hn::LoadU(Floats(), p);
-}
-
-HWY_INLINE void store(Vec v, float* p) {
-  hn::StoreU(v, Floats(), p);
-}
-
-HWY_INLINE int64_t step() {
-  return int64_t(hn::Lanes(Floats()));
-}
+// The loops below step through kLanes by vectors.
+using namespace kernels::HWY_NAMESPACE;
 
 /// The level nearest to x, ties to the even code; x is within the levels.
 template <Levels levels>
@@ -68,7 +56,7 @@ HWY_INLINE Vec nearest_code(Vec u, Vec scale, Vec bias, Vec top) {
 /// y += a * x on all lanes.
 HWY_INLINE void add_scaled(float a, const float* x, float* y) {
   const Vec factor = hn::Set(Floats(), a);
-  for (int64_t l = 0; l < kLanes; l += step()) {
+  for (int64_t l = 0; l < kLanes; l += lanes()) {
     store(hn::MulAdd(factor, load(x + l), load(y + l)), y + l);
   }
 }
@@ -80,7 +68,7 @@ void round_levels(const RoundBlock& b) {
     const float* scales = b.grids.scales + b.groups[i] * kLanes;
     const float* biases = b.grids.biases + b.groups[i] * kLanes;
     const int64_t at = i * kLanes;
-    for (int64_t l = 0; l < kLanes; l += step()) {
+    for (int64_t l = 0; l < kLanes; l += lanes()) {
       const Vec scale = load(scales + l);
       const Vec bias = load(biases + l);
       const Vec code =
@@ -109,7 +97,7 @@ int64_t descend_levels(const DescendBlock& b) {
     const int64_t at = i * kLanes;
     const Vec inverse = hn::Set(Floats(), 1.0f / row[i]);
     int64_t moved = 0;
-    for (int64_t l = 0; l < kLanes; l += step()) {
+    for (int64_t l = 0; l < kLanes; l += lanes()) {
       const Vec scale = load(scales + l);
       const Vec bias = load(biases + l);
       const Vec old = load(b.codes + at + l);
@@ -131,21 +119,17 @@ int64_t descend_levels(const DescendBlock& b) {
 }
 
 template <Levels levels>
-void sum_levels(
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    const Grids& grid,
-    GridSums& sums) {
+GridSums sum_levels(const GroupWeights& weights, const Grids& grid) {
+  GridSums sums;
   const Vec most = hn::Set(Floats(), grid.top);
-  for (int64_t l = 0; l < kLanes; l += step()) {
+  for (int64_t l = 0; l < kLanes; l += lanes()) {
     const Vec scale = load(grid.scales + l);
     const Vec bias = load(grid.biases + l);
     Vec loss = hn::Zero(Floats());
     Vec qq = loss, q = loss, qw = loss, w = loss;
-    for (int64_t i = 0; i < size; ++i) {
-      const Vec h = hn::Set(Floats(), importance[i]);
-      const Vec x = load(weight + i * kLanes + l);
+    for (int64_t i = 0; i < weights.size; ++i) {
+      const Vec h = hn::Set(Floats(), weights.importance[i]);
+      const Vec x = load(weights.values + i * kLanes + l);
       const Vec code = nearest_code<levels>(x, scale, bias, most);
       const Vec error = hn::Sub(x, hn::MulAdd(code, scale, bias));
       const Vec weighted = hn::Mul(h, code);
@@ -161,48 +145,42 @@ void sum_levels(
     store(qw, sums.qw + l);
     store(w, sums.w + l);
   }
+  return sums;
+}
+
+/// Calls one(levels) with the levels as a constant's type.
+template <class One>
+auto for_levels(Levels levels, const One& one) {
+  switch (levels) {
+    case Levels::e2m1:
+      return one.template operator()<Levels::e2m1>();
+    case Levels::e4m3:
+      return one.template operator()<Levels::e4m3>();
+    default:
+      return one.template operator()<Levels::affine>();
+  }
 }
 
 void round_block(const RoundBlock& block) {
-  switch (block.grids.levels) {
-    case Levels::e2m1:
-      return round_levels<Levels::e2m1>(block);
-    case Levels::e4m3:
-      return round_levels<Levels::e4m3>(block);
-    default:
-      return round_levels<Levels::affine>(block);
-  }
+  for_levels(block.grids.levels, [&]<Levels kLevels>() {
+    round_levels<kLevels>(block);
+  });
 }
 
 int64_t descend_block(const DescendBlock& block) {
-  switch (block.grids.levels) {
-    case Levels::e2m1:
-      return descend_levels<Levels::e2m1>(block);
-    case Levels::e4m3:
-      return descend_levels<Levels::e4m3>(block);
-    default:
-      return descend_levels<Levels::affine>(block);
-  }
+  return for_levels(block.grids.levels, [&]<Levels kLevels>() {
+    return descend_levels<kLevels>(block);
+  });
 }
 
-void grid_sums(
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    const Grids& grid,
-    GridSums& sums) {
-  switch (grid.levels) {
-    case Levels::e2m1:
-      return sum_levels<Levels::e2m1>(weight, importance, size, grid, sums);
-    case Levels::e4m3:
-      return sum_levels<Levels::e4m3>(weight, importance, size, grid, sums);
-    default:
-      return sum_levels<Levels::affine>(weight, importance, size, grid, sums);
-  }
+GridSums grid_sums(const GroupWeights& weights, const Grids& grid) {
+  return for_levels(grid.levels, [&]<Levels kLevels>() {
+    return sum_levels<kLevels>(weights, grid);
+  });
 }
 
 void lane_sums(const float* x, int64_t count, float* out) {
-  for (int64_t l = 0; l < kLanes; l += step()) {
+  for (int64_t l = 0; l < kLanes; l += lanes()) {
     Vec sum = hn::Zero(Floats());
     for (int64_t i = 0; i < count; ++i) {
       sum = hn::Add(sum, load(x + i * kLanes + l));
@@ -212,7 +190,7 @@ void lane_sums(const float* x, int64_t count, float* out) {
 }
 
 void lane_dots(const float* x, const float* y, int64_t count, float* out) {
-  for (int64_t l = 0; l < kLanes; l += step()) {
+  for (int64_t l = 0; l < kLanes; l += lanes()) {
     Vec sum = hn::Zero(Floats());
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at = i * kLanes + l;
@@ -251,46 +229,32 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::gptq {
 
-HWY_EXPORT(round_block);
-HWY_EXPORT(descend_block);
-HWY_EXPORT(grid_sums);
-HWY_EXPORT(lane_sums);
-HWY_EXPORT(lane_dots);
-HWY_EXPORT(solve_block);
-
-void round_block(const RoundBlock& block) {
-  HWY_DYNAMIC_DISPATCH(round_block)(block);
-}
-
-int64_t descend_block(const DescendBlock& block) {
-  return HWY_DYNAMIC_DISPATCH(descend_block)(block);
-}
-
-void grid_sums(
-    const float* weight,
-    const float* importance,
-    int64_t size,
-    const Grids& grid,
-    GridSums& sums) {
-  HWY_DYNAMIC_DISPATCH(grid_sums)(weight, importance, size, grid, sums);
-}
-
-void lane_sums(const float* x, int64_t count, float* out) {
-  HWY_DYNAMIC_DISPATCH(lane_sums)(x, count, out);
-}
-
-void lane_dots(const float* x, const float* y, int64_t count, float* out) {
-  HWY_DYNAMIC_DISPATCH(lane_dots)(x, y, count, out);
-}
-
-void solve_block(
-    const float* feedback,
-    int64_t stride,
-    int64_t columns,
-    bool transposed,
-    float* x) {
-  HWY_DYNAMIC_DISPATCH(solve_block)(feedback, stride, columns, transposed, x);
-}
+SIMD_FORWARD(void, round_block, (const RoundBlock& block), (block))
+SIMD_FORWARD(int64_t, descend_block, (const DescendBlock& block), (block))
+SIMD_FORWARD(
+    GridSums,
+    grid_sums,
+    (const GroupWeights& weights, const Grids& grid),
+    (weights, grid))
+SIMD_FORWARD(
+    void,
+    lane_sums,
+    (const float* x, int64_t count, float* out),
+    (x, count, out))
+SIMD_FORWARD(
+    void,
+    lane_dots,
+    (const float* x, const float* y, int64_t count, float* out),
+    (x, y, count, out))
+SIMD_FORWARD(
+    void,
+    solve_block,
+    (const float* feedback,
+     int64_t stride,
+     int64_t columns,
+     bool transposed,
+     float* x),
+    (feedback, stride, columns, transposed, x))
 
 }  // namespace pennyweight::gptq
 

@@ -13,6 +13,14 @@ inline constexpr int64_t kLanes = 64;
 /// The numbers that codes stand for.
 enum class Levels : uint8_t { affine, e2m1, e4m3 };
 
+/// The values of one group [size][kLanes], and what an error of each weighs
+/// [size] where that is asked for.
+struct GroupWeights {
+  const float* values;
+  int64_t size;
+  const float* importance = nullptr;  // h
+};
+
 /// The grids of a tile's rows, [groups][kLanes] each.
 struct Grids {
   const float* scales;
@@ -61,12 +69,7 @@ struct GridSums {
   float qq[kLanes], q[kLanes];  // sum h q^2, sum h q
   float qw[kLanes], w[kLanes];  // sum h q w, sum h w
 };
-void grid_sums(
-    const float* weight,
-    const float* importance,  // h [size]
-    int64_t size,
-    const Grids& grid,
-    GridSums& sums);
+GridSums grid_sums(const GroupWeights& weights, const Grids& grid);
 
 /// out[lane] = sum_i x[i][lane] and sum_i x[i][lane] y[i][lane].
 void lane_sums(const float* x, int64_t count, float* out);

@@ -33,13 +33,10 @@ void RowTile::take_grids(
     weight[i] += target[i];
   }
   for (int64_t c = 0; c < columns; c += size) {
-    const int64_t at = (first + c) / size * kLanes;
     nearest_grid(
         setup_.format,
-        weight.data() + c * kLanes,
-        size,
-        scales_.data() + at,
-        biases_.data() + at);
+        {weight.data() + c * kLanes, size},
+        grid_of((first + c) / size));
   }
 }
 
@@ -78,7 +75,7 @@ void RowTile::round_all() {
     }
   }
   // Only now: plain GPTQ rounds with float32 grids, as mlx-lm does.
-  round_grids(setup_.format, scales_.data(), biases_.data(), groups_ * kLanes);
+  round_grids(setup_.format, grid_of(0), groups_ * kLanes);
 }
 
 /// Columns first .. last - 1 in the order of rounding, `moved` being their u

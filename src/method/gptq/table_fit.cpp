@@ -9,6 +9,7 @@
 #include "method/gptq/gptq.h"
 #include "method/pack_result.h"
 #include "model/decoder.h"
+#include "ops/evaluated.h"
 #include "ops/primitive.h"
 #include "ops/rounding/packed_rows.h"
 #include "pass/floats.h"
@@ -86,8 +87,7 @@ TableRounding::Rounded TableRounding::round(const QuantSpec& spec) const {
   each_rows(table.vocab(), [&](int first, int count) {
     const auto stored =
         finite_dense(table.dense_rows(first, count), module_.path);
-    auto dense = mx::contiguous(mx::astype(stored, mx::float32));
-    mx::eval(dense);
+    auto dense = evaluated(mx::contiguous(mx::astype(stored, mx::float32)));
     auto result = gptq_quantize(
         dense.data<float>(),
         count,

@@ -1,7 +1,7 @@
 // One tile of rows, each row w [n] on its own; H is damped throughout.
 //   T   = W + C H^-1, C = sum (y - W x) x^T           (the shift, GptqShift)
-//   q   = GPTQ's pass over T                           (gptq_pass.cpp)
-//   s,b = argmin |T - s q - b|_H, rounded              (gptq_refit.cpp)
+//   q   = GPTQ's pass over T                           (pass.cpp)
+//   s,b = argmin |T - s q - b|_H, rounded              (refit.cpp)
 //   q   = coordinate descent on |T - s q - b|_H        (descend_block)
 // The last two repeat. G = (T - Q) H is kept in step with the codes.
 
@@ -72,33 +72,40 @@ Grids RowTile::grids() {
       scales_.data(), biases_.data(), setup_.format.top, setup_.format.levels};
 }
 
+LaneGrid RowTile::grid_of(int64_t group) {
+  return {scales_.data() + group * kLanes, biases_.data() + group * kLanes};
+}
+
+GroupWeights RowTile::target_of(int64_t group) const {
+  const int64_t size = setup_.group_size;
+  return {
+      target_.data() + group * size * kLanes,
+      size,
+      setup_.importance.data() + group * size};
+}
+
 /// Round to nearest on MLX's grids: the yardstick.
 void RowTile::nearest() {
-  const int64_t size = setup_.group_size;
   for (int64_t g = 0; g < groups_; ++g) {
-    float* s = scales_.data() + g * kLanes;
-    float* b = biases_.data() + g * kLanes;
-    const float* t = target_.data() + g * size * kLanes;
-    nearest_grid(setup_.format, t, size, s, b);
-    round_grids(setup_.format, s, b, kLanes);
-    const int64_t at = g * size * kLanes;
+    nearest_grid(setup_.format, target_of(g), grid_of(g));
+    round_grids(setup_.format, grid_of(g));
+    const int64_t at = g * setup_.group_size * kLanes;
     round_group(
-        setup_.format, s, b, t, size, codes_.data() + at, error_.data() + at);
+        setup_.format,
+        grid_of(g),
+        target_of(g),
+        codes_.data() + at,
+        error_.data() + at);
   }
 }
 
 void RowTile::fit_grids() {
-  const int64_t size = setup_.group_size;
   for (int64_t g = 0; g < groups_; ++g) {
-    float* s = scales_.data() + g * kLanes;
-    float* b = biases_.data() + g * kLanes;
-    const float* t = target_.data() + g * size * kLanes;
     if (setup_.options->grid_search) {
-      search_grid(
-          setup_.format, t, setup_.importance.data() + g * size, size, s, b);
+      search_grid(setup_.format, target_of(g), grid_of(g));
     } else {
-      nearest_grid(setup_.format, t, size, s, b);
-      round_grids(setup_.format, s, b, kLanes);
+      nearest_grid(setup_.format, target_of(g), grid_of(g));
+      round_grids(setup_.format, grid_of(g));
     }
   }
 }

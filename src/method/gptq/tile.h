@@ -73,6 +73,8 @@ class RowTile {
   /// tr over the undamped Hessian; needs error_ and gradient_ in step.
   double loss() const;
   Grids grids();
+  LaneGrid grid_of(int64_t group);
+  GroupWeights target_of(int64_t group) const;
 
   const TileSetup& setup_;
   const GptqHessian::Factor& factor_;

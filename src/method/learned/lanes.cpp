@@ -7,29 +7,17 @@
 // clang-format keeps the order: the targets come first.
 #include <hwy/highway.h>
 
+#include "kernels/simd/export.h"
+#include "kernels/simd/vec_inl.h"
+
 HWY_BEFORE_NAMESPACE();
 
 namespace pennyweight::learned::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-using Floats = hn::CappedTag<float, 16>;
-using Vec = hn::Vec<Floats>;
-
-HWY_INLINE Vec load(const float* p) {
-  return hn::LoadU(Floats(), p);
-}
-
-HWY_INLINE void store(Vec v, float* p) {
-  hn::StoreU(v, Floats(), p);
-}
+using namespace kernels::HWY_NAMESPACE;
 
 HWY_INLINE Vec all(float x) {
   return hn::Set(Floats(), x);
-}
-
-HWY_INLINE int64_t step() {
-  return int64_t(hn::Lanes(Floats()));
 }
 
 HWY_INLINE Vec code_of(Vec latent, Vec top) {
@@ -38,14 +26,14 @@ HWY_INLINE Vec code_of(Vec latent, Vec top) {
 
 void expand_group(const ExpandGroup& g) {
   const Vec top = all(g.top);
-  for (int64_t i = 0; i < g.size; i += step()) {
+  for (int64_t i = 0; i < g.size; i += lanes()) {
     const Vec code = code_of(load(g.latent + i), top);
     store(hn::MulAdd(code, all(g.scale), all(g.bias)), g.out + i);
   }
 }
 
 void round_group(const float* latent, int64_t size, float top, float* codes) {
-  for (int64_t i = 0; i < size; i += step()) {
+  for (int64_t i = 0; i < size; i += lanes()) {
     store(code_of(load(latent + i), all(top)), codes + i);
   }
 }
@@ -62,7 +50,7 @@ void learn_group(LearnGroup& g, const AdamFactors& adam) {
   const Vec most = all(g.top + 0.5f);
   Vec by_scale = hn::Zero(Floats());
   Vec by_centre = hn::Zero(Floats());
-  for (int64_t i = 0; i < g.size; i += step()) {
+  for (int64_t i = 0; i < g.size; i += lanes()) {
     const Vec dw = hn::Mul(factor, load(g.dw + i));
     const Vec latent = load(g.latent + i);
     const Vec code = code_of(latent, top);
@@ -81,8 +69,8 @@ void learn_group(LearnGroup& g, const AdamFactors& adam) {
     const Vec move = hn::Div(hn::Mul(m, all(adam.rate * adam.mean)), size);
     store(hn::Min(hn::Max(hn::Sub(latent, move), least), most), g.latent + i);
   }
-  g.by_scale = hn::GetLane(hn::SumOfLanes(Floats(), by_scale));
-  g.by_centre = hn::GetLane(hn::SumOfLanes(Floats(), by_centre));
+  g.by_scale = sum_of(by_scale);
+  g.by_centre = sum_of(by_centre);
 }
 
 }  // namespace pennyweight::learned::HWY_NAMESPACE
@@ -93,21 +81,17 @@ HWY_AFTER_NAMESPACE();
 
 namespace pennyweight::learned {
 
-HWY_EXPORT(expand_group);
-HWY_EXPORT(round_group);
-HWY_EXPORT(learn_group);
-
-void expand_group(const ExpandGroup& group) {
-  HWY_DYNAMIC_DISPATCH(expand_group)(group);
-}
-
-void round_group(const float* latent, int64_t size, float top, float* codes) {
-  HWY_DYNAMIC_DISPATCH(round_group)(latent, size, top, codes);
-}
-
-void learn_group(LearnGroup& group, const AdamFactors& adam) {
-  HWY_DYNAMIC_DISPATCH(learn_group)(group, adam);
-}
+SIMD_FORWARD(void, expand_group, (const ExpandGroup& group), (group))
+SIMD_FORWARD(
+    void,
+    round_group,
+    (const float* latent, int64_t size, float top, float* codes),
+    (latent, size, top, codes))
+SIMD_FORWARD(
+    void,
+    learn_group,
+    (LearnGroup & group, const AdamFactors& adam),
+    (group, adam))
 
 }  // namespace pennyweight::learned
 

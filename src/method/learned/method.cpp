@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 #include <random>
 
 #include "core/json.h"
+#include "core/text.h"
 #include "method/dwq/optimizer.h"
 
 namespace pennyweight {
@@ -217,15 +217,9 @@ std::string describe_left(const BlockSpec& block, const Training& training) {
         (training.better() ? "; the best state before that was kept"
                            : " and was dropped");
   }
-  char text[96];
-  std::snprintf(
-      text,
-      sizeof(text),
-      "(%.2f %% against %.2f %%)",
-      100 * training.trained(),
-      100 * training.start());
-  return block.path + ": learned rounding has not lowered the error " + text +
-      " and was dropped";
+  return block.path + ": learned rounding has not lowered the error (" +
+      fixed(100 * training.trained(), 2) + " % against " +
+      fixed(100 * training.start(), 2) + " %) and was dropped";
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 namespace pennyweight {
 
 /// Another method, and then the block's codes, scales and biases trained
-/// together (see learned_rounding.h) towards the full-precision block's output
+/// together (see rounding.h) towards the full-precision block's output
 /// on text that statistics are made of. What is kept is the state with the
 /// least error on held-out text (where there is none, on a part of the text):
 /// the first method's own where no later one has less.

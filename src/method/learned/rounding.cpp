@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "kernels/threads.h"
 #include "method/learned/lanes.h"
+#include "ops/evaluated.h"
 #include "ops/rounding/pack.h"
 #include "pass/floats.h"
 
@@ -27,7 +28,7 @@ constexpr float kWithin = 0.3f;
 
 void require(bool holds, const char* text) {
   if (!holds) {
-    throw Error(ErrorCode::invalid_argument, "learn", text);
+    throw argument_error("learn", text);
   }
 }
 
@@ -92,8 +93,7 @@ LearnedWeight::LearnedWeight(
   latent_ = floats_of(full);
   m_.resize(count);
   v_.resize(count);
-  const auto stored = mx::contiguous(start.codes);
-  mx::eval(stored);
+  const auto stored = evaluated(mx::contiguous(start.codes));
   start_codes_.resize(count);
   unpack_codes(
       stored.data<uint8_t>(),
@@ -140,9 +140,7 @@ mx::array LearnedWeight::weight() const {
   if (out.dtype() == dtype) {
     return out;
   }
-  auto narrow = mx::astype(out, dtype);
-  mx::eval(narrow);
-  return narrow;
+  return evaluated(mx::astype(out, dtype));
 }
 
 std::vector<uint8_t> LearnedWeight::codes() const {
@@ -178,11 +176,9 @@ ops::QuantizedWeight LearnedWeight::packed() const {
 
 void LearnedWeight::update(const mx::array& gradient, const LearnStep& step) {
   if (gradient.dtype() != mx::float32) {
-    throw Error(
-        ErrorCode::invalid_argument, "learned", "the gradient is not float32");
+    throw argument_error("learned", "the gradient is not float32");
   }
-  const auto dense = mx::contiguous(gradient);
-  mx::eval(dense);
+  const auto dense = evaluated(mx::contiguous(gradient));
   const double t = static_cast<double>(step.step);
   learned::AdamFactors adam{
       static_cast<float>(step.rate),

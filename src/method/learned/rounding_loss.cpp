@@ -12,6 +12,7 @@
 #include "kernels/access.h"
 #include "kernels/threads.h"
 #include "method/pack_result.h"
+#include "ops/evaluated.h"
 #include "ops/primitive.h"
 #include "ops/rounding/quantize.h"
 #include "pass/floats.h"
@@ -46,13 +47,6 @@ double add_squares(const float* x, int64_t count, float* sums) {
   return sum;
 }
 
-template <class T>
-void widen(const T* from, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    to[i] = kernels::to_float(from[i]);
-  }
-}
-
 /// A row as floats, in `buffer` where it is not.
 const float* float_row(
     const kernels::ConstMatrix& x,
@@ -60,22 +54,21 @@ const float* float_row(
     int64_t columns,
     float* buffer) {
   const void* at = kernels::from_row(x, row).data;
-  switch (x.type) {
-    case kernels::DType::bf16:
-      widen(static_cast<const kernels::BFloat16*>(at), columns, buffer);
-      return buffer;
-    case kernels::DType::f16:
-      widen(static_cast<const kernels::Float16*>(at), columns, buffer);
-      return buffer;
-    default:
-      return static_cast<const float*>(at);
+  if (x.type == kernels::DType::f32) {
+    return static_cast<const float*>(at);
   }
+  kernels::visit_type(x.type, [&]<class T>(T*) {
+    std::transform(
+        static_cast<const T*>(at),
+        static_cast<const T*>(at) + columns,
+        buffer,
+        [](T value) { return kernels::to_float(value); });
+  });
+  return buffer;
 }
 
 mx::array floats(const mx::array& x) {
-  auto result = mx::contiguous(mx::astype(x, mx::float32));
-  mx::eval(result);
-  return result;
+  return evaluated(mx::contiguous(mx::astype(x, mx::float32)));
 }
 
 /// 1/2 sum_r weights[r] f(r), the rows on all threads and added up in order.
@@ -131,7 +124,7 @@ double by_gptq(
       options);
   const auto packed = pack_result(result, spec, linear.weight.dtype());
   return rounding_loss(
-      mx::subtract(ops::dequantize(packed, mx::float32), dense),
+      ops::dequantize(packed, mx::float32) - dense,
       linear.metric,
       linear.row_weights);
 }
@@ -150,8 +143,7 @@ mx::array GradientSums::add(
   const auto* owner = part ? owners.data<uint32_t>() : nullptr;
   const int64_t count = rows.shape(0);
   const kernels::ConstMatrix x = ops::matrix_of(std::as_const(rows));
-  auto means = mx::zeros({int(count), 1});
-  mx::eval(means);
+  auto means = evaluated(mx::zeros({int(count), 1}));
   // Chunks end where the owner changes, and are added up in order.
   std::vector<int64_t> starts;
   for (int64_t i = 0, in_chunk = 0; i < count; ++i, ++in_chunk) {

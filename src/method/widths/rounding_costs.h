@@ -49,9 +49,9 @@ RoundingCosts costs_from_json(const Json& json, const std::string& origin);
 
 /// What rounding each module by GPTQ to each candidate costs. Of a block's
 /// linears by the Fisher information at the full-precision weights (see
-/// method/rounding_loss.h): one pass forward and one backward, block by block.
-/// Embedding and head, which are measured: the model is run with one of them
-/// rounded. Matrices of a stack are counted together; experts share the
+/// method/learned/rounding_loss.h): one pass forward and one backward, block by
+/// block. Embedding and head, which are measured: the model is run with one of
+/// them rounded. Matrices of a stack are counted together; experts share the
 /// statistics of all their stack's tokens. Memory: a block with its traces of
 /// a batch and two Gram matrices for each linear, embedding or head
 /// rounded, and activation_bytes. The same for any number of threads. numeric

@@ -176,8 +176,7 @@ void check_reads(
     // Of text_config: where there is none, the config itself is it.
     if (it == config.values.end() && !key.fallback &&
         !patch.contains(key.name) && key.name != std::string("text_config")) {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "model",
           origin + ": \"" + key.name +
               "\" is missing, without which mlx-lm can't load the model");
@@ -186,8 +185,7 @@ void check_reads(
         (key.fallback && *it == Json::parse(key.fallback));
     if (!by_default && !reads.contains(key.name) &&
         key.name != std::string("model_type")) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "model",
           origin + ": the key \"" + key.name +
               "\" changes what mlx-lm computes (its class " + type.name +

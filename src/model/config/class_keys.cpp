@@ -22,8 +22,7 @@ const ClassKey* ModelClass::find(std::string_view key) const {
 const ModelClass& model_class(const std::string& name) {
   auto it = std::ranges::find(kModelClasses, name, &ModelClass::name);
   if (it == kModelClasses.end()) {
-    throw Error(
-        ErrorCode::invalid_argument, "model", "there is no class " + name);
+    throw argument_error("model", "there is no class " + name);
   }
   return *it;
 }

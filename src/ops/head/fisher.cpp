@@ -27,35 +27,29 @@ struct MlxDraw {
         mx::random::bernoulli(mx::array(0.5f), p.shape(), key),
         mx::array(1.0f),
         mx::array(-1.0f));
-    roots = mx::multiply(mx::sqrt(p), signs);
+    roots = mx::sqrt(p) * signs;
   }
 };
 
 mx::array half_exp(const mx::array& x) {
-  return mx::exp(mx::multiply(x, mx::array(0.5f)));
+  return mx::exp(x * mx::array(0.5f));
 }
 
 mx::array update_by_mlx(const mx::array& state, const MlxDraw& tile) {
   const auto before = state_column(state, kernels::kFisherLogSum);
   const auto after = mx::logaddexp(before, tile.log_sum);
-  const auto dot = mx::add(
-      mx::multiply(
-          state_column(state, kernels::kFisherDot),
-          half_exp(mx::subtract(before, after))),
-      mx::multiply(
-          mx::sum(tile.roots, -1, true),
-          half_exp(mx::subtract(tile.log_sum, after))));
+  const auto dot =
+      state_column(state, kernels::kFisherDot) * half_exp(before - after) +
+      mx::sum(tile.roots, -1, true) * half_exp(tile.log_sum - after);
   return mx::concatenate({after, dot}, 1);
 }
 
 mx::array
 gradient_by_mlx(const mx::array& state, const MlxDraw& tile, float cap) {
-  const auto away =
-      mx::subtract(tile.log_sum, state_column(state, kernels::kFisherLogSum));
-  const auto p = mx::multiply(tile.p, mx::exp(away));
-  const auto v = mx::subtract(
-      mx::multiply(tile.roots, half_exp(away)),
-      mx::multiply(p, state_column(state, kernels::kFisherDot)));
+  const auto away = tile.log_sum - state_column(state, kernels::kFisherLogSum);
+  const auto p = tile.p * mx::exp(away);
+  const auto v = tile.roots * half_exp(away) -
+      p * state_column(state, kernels::kFisherDot);
   return gradient_before_cap(v, tile.logits, cap);
 }
 

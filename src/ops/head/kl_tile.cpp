@@ -15,9 +15,8 @@ mx::array gradient_before_cap(
   if (cap <= 0) {
     return gradient;
   }
-  const auto part = mx::divide(logits, mx::array(cap));
-  return mx::multiply(
-      gradient, mx::subtract(mx::array(1.0f), mx::square(part)));
+  const auto part = logits / mx::array(cap);
+  return gradient * (mx::array(1.0f) - mx::square(part));
 }
 
 namespace {
@@ -27,10 +26,9 @@ namespace {
 mx::array
 chance(const mx::array& logits, const mx::array& state, int side, float scale) {
   const auto sum =
-      mx::add(state_column(state, side + 1), state_column(state, side + 2));
-  const auto scaled = mx::multiply(logits, mx::array(scale));
-  return mx::divide(
-      mx::exp(mx::subtract(scaled, state_column(state, side))), sum);
+      state_column(state, side + 1) + state_column(state, side + 2);
+  const auto scaled = logits * mx::array(scale);
+  return mx::exp(scaled - state_column(state, side)) / sum;
 }
 
 }  // namespace
@@ -55,11 +53,11 @@ mx::array kl_gradient(
           [=, cap = head.cap](const Arrays& in) {
             const float scale = 1 / options.temperature;
             const auto logits = own.logits(in);
-            const auto difference = mx::subtract(
-                chance(logits, in[0], kernels::kScoreMax, scale),
-                chance(other.logits(in), in[0], kernels::kScoreRefMax, scale));
-            const auto capped = mx::multiply(
-                difference, mx::array(options.factor / options.temperature));
+            const auto difference =
+                chance(logits, in[0], kernels::kScoreMax, scale) -
+                chance(other.logits(in), in[0], kernels::kScoreRefMax, scale);
+            const auto capped =
+                difference * mx::array(options.factor / options.temperature);
             return mx::astype(gradient_before_cap(capped, logits, cap), type);
           },
       .cpu = [=](CpuWork& work) -> Task {
@@ -89,8 +87,7 @@ mx::array add_transposed(
       .inputs = {sum, gradient, weight},
       .fallback =
           [](const Arrays& in) {
-            return mx::add(
-                in[0], mx::matmul(as_float32(in[1]), as_float32(in[2])));
+            return in[0] + mx::matmul(as_float32(in[1]), as_float32(in[2]));
           },
       .cpu = [](CpuWork& work) -> Task {
         kernels::MatmulArgs args{

@@ -40,24 +40,20 @@ Side advance(
   const auto old_max = column(state, first_column);
   const auto tile_max = mx::max(logits, -1, true);
   const auto max = mx::maximum(old_max, tile_max);
-  const auto rescale = mx::exp(mx::subtract(old_max, max));
-  const auto weights = mx::exp(mx::subtract(logits, max));
-  const auto sum = mx::add(
-      mx::multiply(column(state, first_column + 1), rescale),
-      mx::sum(weights, -1, true));
-  const auto tile_argmax = mx::add(
-      mx::astype(mx::argmax(logits, -1, true), mx::float32), constant(first));
+  const auto rescale = mx::exp(old_max - max);
+  const auto weights = mx::exp(logits - max);
+  const auto sum =
+      column(state, first_column + 1) * rescale + mx::sum(weights, -1, true);
+  const auto tile_argmax =
+      mx::astype(mx::argmax(logits, -1, true), mx::float32) + constant(first);
   const auto argmax = mx::where(
-      mx::greater(tile_max, old_max),
-      tile_argmax,
-      column(state, first_column + 3));
+      tile_max > old_max, tile_argmax, column(state, first_column + 3));
   const int n = logits.shape(1);
-  const auto local =
-      mx::expand_dims(mx::subtract(targets, mx::array(first, mx::int32)), 1);
+  const auto local = mx::expand_dims(targets - mx::array(first, mx::int32), 1);
   const auto clipped =
       mx::clip(local, mx::array(0, mx::int32), mx::array(n - 1, mx::int32));
   const auto target = mx::where(
-      mx::equal(local, clipped),
+      local == clipped,
       mx::take_along_axis(logits, clipped, -1),
       column(state, first_column + 4));
   return {max, rescale, weights, sum, argmax, target};
@@ -78,12 +74,9 @@ mx::array update_by_mlx(
     const auto r = as_float32(*reference);
     const auto ref = advance(state, kScoreRefMax, r, targets, first);
     const auto terms = mx::where(
-        mx::greater(ref.weights, constant(0)),
-        mx::multiply(ref.weights, mx::subtract(r, c)),
-        constant(0));
-    const auto difference = mx::add(
-        mx::multiply(column(state, kScoreDifference), ref.rescale),
-        mx::sum(terms, -1, true));
+        ref.weights > constant(0), ref.weights * (r - c), constant(0));
+    const auto difference = column(state, kScoreDifference) * ref.rescale +
+        mx::sum(terms, -1, true);
     columns.insert(
         columns.end(),
         {ref.max,
@@ -108,25 +101,18 @@ mx::array finish_by_mlx(const Arrays& in) {
   const auto at = [&](int index) {
     return mx::squeeze(column(state, index), 1);
   };
-  const auto log_sum = mx::log(mx::add(at(kScoreSum), at(kScoreSumLow)));
-  const auto ref_sum = mx::add(at(kScoreRefSum), at(kScoreRefSumLow));
+  const auto log_sum = mx::log(at(kScoreSum) + at(kScoreSumLow));
+  const auto ref_sum = at(kScoreRefSum) + at(kScoreRefSumLow);
   const auto ref_log_sum = mx::log(ref_sum);
-  const auto has_reference = mx::greater(at(kScoreHasReference), constant(0));
-  const auto nll =
-      mx::add(mx::subtract(at(kScoreMax), at(kScoreTarget)), log_sum);
-  const auto ref_nll =
-      mx::add(mx::subtract(at(kScoreRefMax), at(kScoreRefTarget)), ref_log_sum);
-  const auto difference =
-      mx::add(at(kScoreDifference), at(kScoreDifferenceLow));
-  const auto kl = mx::add(
-      mx::add(
-          mx::divide(difference, ref_sum),
-          mx::subtract(at(kScoreMax), at(kScoreRefMax))),
-      mx::subtract(log_sum, ref_log_sum));
+  const auto has_reference = at(kScoreHasReference) > constant(0);
+  const auto nll = at(kScoreMax) - at(kScoreTarget) + log_sum;
+  const auto ref_nll = at(kScoreRefMax) - at(kScoreRefTarget) + ref_log_sum;
+  const auto difference = at(kScoreDifference) + at(kScoreDifferenceLow);
+  const auto kl = difference / ref_sum + (at(kScoreMax) - at(kScoreRefMax)) +
+      (log_sum - ref_log_sum);
   const auto none = constant(0);
-  const auto agrees = mx::logical_or(
-      mx::logical_not(has_reference),
-      mx::equal(at(kScoreArgmax), at(kScoreRefArgmax)));
+  const auto agrees =
+      mx::logical_not(has_reference) || at(kScoreArgmax) == at(kScoreRefArgmax);
   return mx::stack(
       {nll,
        mx::where(has_reference, kl, none),
@@ -275,7 +261,7 @@ mx::array score_linear(
       .fallback =
           [=](const Arrays& in) {
             const auto logits_of = [&](const HeadInputs& side) {
-              return mx::multiply(side.logits(in), mx::array(scale));
+              return side.logits(in) * mx::array(scale);
             };
             std::optional<mx::array> beside;
             if (other.present()) {

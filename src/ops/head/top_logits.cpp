@@ -16,10 +16,8 @@ struct PlacesInTile {
   mx::array at, here;
 
   PlacesInTile(const mx::array& columns, int first, int n)
-      : at(mx::subtract(mx::astype(columns, mx::int32), mx::array(first))),
-        here(mx::logical_and(
-            mx::greater_equal(at, mx::array(0)),
-            mx::less(at, mx::array(n)))) {}
+      : at(mx::astype(columns, mx::int32) - mx::array(first)),
+        here(at >= mx::array(0) && at < mx::array(n)) {}
 };
 
 /// The columns that input `i` holds, and the tile's.
@@ -45,17 +43,14 @@ mx::array largest_by_mlx(const mx::array& logits, int count) {
 /// [1 + count, rows] in one flat array: the losses, then the gradient by row.
 mx::array kl_top_by_mlx(const Arrays& in, float cap, const KlOptions& options) {
   const auto log_softmax = [&](const mx::array& x) {
-    const auto z =
-        mx::multiply(as_float32(x), mx::array(1 / options.temperature));
-    return mx::subtract(z, mx::logsumexp(z, -1, true));
+    const auto z = as_float32(x) * mx::array(1 / options.temperature);
+    return z - mx::logsumexp(z, -1, true);
   };
   const auto own = log_softmax(in[0]);
   const auto target = log_softmax(in[1]);
-  const auto loss =
-      mx::sum(mx::multiply(mx::exp(target), mx::subtract(target, own)), -1);
-  const auto capped = mx::multiply(
-      mx::subtract(mx::exp(own), mx::exp(target)),
-      mx::array(options.factor / options.temperature));
+  const auto loss = mx::sum(mx::exp(target) * (target - own), -1);
+  const auto capped = (mx::exp(own) - mx::exp(target)) *
+      mx::array(options.factor / options.temperature);
   return mx::concatenate(
       {loss, mx::flatten(gradient_before_cap(capped, in[0], cap))});
 }

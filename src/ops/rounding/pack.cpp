@@ -18,17 +18,14 @@ constexpr int64_t kGrain = 1 << 13;  // runs of eight codes a thread
 
 void check_bits(int bits) {
   if (bits < 1 || bits > 8) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "pack",
-        "codes of " + std::to_string(bits) + " bits can't be packed");
+    throw argument_error(
+        "pack", "codes of " + std::to_string(bits) + " bits can't be packed");
   }
 }
 
 void check_array(const mx::array& array, mx::Dtype dtype) {
   if (array.ndim() < 1 || array.dtype() != dtype) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "pack",
         "codes are uint8 and packed codes uint32, of at least one dimension");
   }
@@ -76,8 +73,7 @@ mx::array pack_codes(const mx::array& codes, int bits) {
   check_bits(bits);
   check_array(codes, mx::uint8);
   if (int64_t{codes.shape(-1)} * bits % 32 != 0) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "pack",
         std::to_string(codes.shape(-1)) + " codes of " + std::to_string(bits) +
             " bits don't fill whole words");
@@ -99,8 +95,7 @@ mx::array unpack_codes(const mx::array& packed, int bits) {
   check_array(packed, mx::uint32);
   int64_t row_bits = int64_t{packed.shape(-1)} * 32;
   if (row_bits % bits != 0 || row_bits / bits % 8 != 0) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "pack",
         std::to_string(packed.shape(-1)) + " words hold no whole number of " +
             std::to_string(bits) + "-bit codes");

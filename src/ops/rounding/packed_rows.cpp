@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "ops/evaluated.h"
+
 namespace pennyweight {
 
 mx::array unset(mx::Shape shape, mx::Dtype dtype) {
@@ -18,8 +20,7 @@ mx::array unset(mx::Shape shape, mx::Dtype dtype) {
 }
 
 void copy_rows(const mx::array& part, int first, mx::array& whole) {
-  auto dense = mx::contiguous(part);
-  mx::eval(dense);
+  auto dense = evaluated(mx::contiguous(part));
   const size_t row = whole.nbytes() / static_cast<size_t>(whole.shape(0));
   std::memcpy(
       whole.data<char>() + static_cast<size_t>(first) * row,

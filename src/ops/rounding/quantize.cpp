@@ -11,7 +11,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void invalid(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, "quantization", what);
+  throw argument_error("quantization", what);
 }
 
 // mx::quantize runs affine on one thread, and the fp modes by way of copies

@@ -319,10 +319,8 @@ void round_to_nearest(
   } else if (dtype == mx::float32) {
     round_typed(static_cast<const float*>(weights), groups, spec, out);
   } else {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "quantization",
-        "only floating weights can be quantized");
+    throw argument_error(
+        "quantization", "only floating weights can be quantized");
   }
 }
 

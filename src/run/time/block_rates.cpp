@@ -9,6 +9,7 @@
 #include "model/finite.h"
 #include "model/gradients.h"
 #include "model/stream/columns.h"
+#include "ops/evaluated.h"
 #include "ops/rounding/quantize.h"
 #include "pass/block_stream.h"
 #include "run/block_task.h"
@@ -22,9 +23,7 @@ const QuantSpec kTypical{"affine", 4, 64};
 
 mx::array
 embedded(const EmbeddingAndHead& tables, const TokenBatch& batch, int columns) {
-  auto x = padded_input(embed(tables, batch.tokens), columns);
-  mx::eval(x);
-  return x;
+  return evaluated(padded_input(embed(tables, batch.tokens), columns));
 }
 
 }  // namespace
@@ -63,8 +62,7 @@ BlockRates BlockProbe::measure(std::map<int64_t, WidthSample>& widths) {
         load_block(model_, spec_.index, model_.dtype, PackedWeights::expand));
   });
   rates.forward = sampler_.seconds([&] {
-    auto y = run_block(spec_, weights_, x_, context_);
-    mx::eval(y);
+    mx::eval(run_block(spec_, weights_, x_, context_));
   }) / tokens;
   CostSums sums(spec_);
   rates.costs = sampler_.seconds([&] {
@@ -196,8 +194,7 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
   const auto expand = [&] {
     paths.clear();
     for (const auto& [path, packed] : packed_) {
-      auto dense = ops::dequantize(packed, model_.dtype);
-      mx::eval(dense);
+      auto dense = evaluated(ops::dequantize(packed, model_.dtype));
       expanded.linears.at(path).dense = std::move(dense);
       paths.push_back(path);
     }
@@ -221,8 +218,7 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
   // As Distiller does it: forward and back, from packed weights both times.
   rates.distil = sampler_.seconds([&] {
     expand();
-    auto y = run_block(spec_, expanded, x_, context_);
-    mx::eval(y);
+    mx::eval(run_block(spec_, expanded, x_, context_));
     expand();
     auto made = block_gradients(spec_, expanded, paths, x_, dy_, context_);
     std::vector<mx::array> wanted{made.x};
@@ -238,24 +234,20 @@ void BlockProbe::measure_gradients(BlockRates& rates) {
 void BlockProbe::measure_generation(BlockRates& rates) {
   constexpr int kPrompts = 3;
   const int columns = x_.shape(-1);
-  auto x = mx::contiguous(mx::reshape(
+  auto x = evaluated(mx::contiguous(mx::reshape(
       mx::slice(mx::reshape(x_, {-1, columns}), {0, 0}, {kPrompts, columns}),
-      {kPrompts, 1, columns}));
-  mx::eval(x);
+      {kPrompts, 1, columns})));
   rates.next = sampler_.seconds([&] {
     const auto weights = load_block(model_, spec_.index, model_.dtype);
-    auto y = run_block(spec_, weights, x, context_);
-    mx::eval(y);
+    mx::eval(run_block(spec_, weights, x, context_));
   });
   auto packed = weights_;
   for (const auto& [path, own] : packed_) {
     packed.linears.at(path).dense.reset();
     packed.linears.at(path).packed = own;
   }
-  rates.next_packed = sampler_.seconds([&] {
-    auto y = run_block(spec_, packed, x, context_);
-    mx::eval(y);
-  });
+  rates.next_packed = sampler_.seconds(
+      [&] { mx::eval(run_block(spec_, packed, x, context_)); });
 }
 
 }  // namespace pennyweight

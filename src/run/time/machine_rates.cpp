@@ -13,6 +13,7 @@
 #include "core/json.h"
 #include "kernels/threads.h"
 #include "model/finite.h"
+#include "ops/evaluated.h"
 #include "ops/kl_head.h"
 #include "run/time/block_rates.h"
 #include "text/text_reader.h"
@@ -65,8 +66,7 @@ bare_sample(const Model& model, const ModuleSpec& module, int64_t rows) {
   const int count = static_cast<int>(std::min(rows, module.out));
   const auto linear = load_linear(
       model, module.stored, model.dtype, PackedWeights::expand, module.part);
-  auto weight = mx::contiguous(*linear.rows(0, count).dense);
-  mx::eval(weight);
+  auto weight = evaluated(mx::contiguous(*linear.rows(0, count).dense));
   return {
       weight,
       {1,
@@ -125,16 +125,12 @@ class HeadProbe {
     rates.fisher = a_token([&] { ops::fisher_head(head, 1, 0); });
     rates.distil = a_token([&] {
       ops::kl_head(head, head, {}, [](int, int, const mx::array& gradient) {
-        auto made = gradient;
-        mx::eval(made);
+        mx::eval(gradient);
       });
     });
     const auto few = mx::slice(x_, {0, 0}, {3, x_.shape(1)});
-    rates.next = a_token([&] {
-                   auto y = head_(few, mx::float32);
-                   mx::eval(y);
-                 }) *
-        x_.shape(0);
+    rates.next =
+        a_token([&] { mx::eval(head_(few, mx::float32)); }) * x_.shape(0);
     return rates;
   }
 
@@ -157,9 +153,7 @@ class HeadProbe {
   void score(const ops::HeadRows& head) const {
     const int rows = x_.shape(0);
     const auto targets = mx::zeros({rows}, mx::int32);
-    auto next =
-        ops::score_linear(ops::score_start(rows), head, head, targets, 0);
-    mx::eval(next);
+    mx::eval(ops::score_linear(ops::score_start(rows), head, head, targets, 0));
   }
 
   template <class F>

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/machine_load.h"
+#include "core/time_left.h"
 
 namespace pennyweight {
 
@@ -45,9 +46,7 @@ class RateSampler {
   static double once(F&& f) {
     const auto start = std::chrono::steady_clock::now();
     f();
-    return std::chrono::duration<double>(
-               std::chrono::steady_clock::now() - start)
-        .count();
+    return seconds_since(start);
   }
 
   /// The median of all samples'.

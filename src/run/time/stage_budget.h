@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 
+#include "core/time_left.h"
 #include "run/time/time_limit.h"
 #include "run/work/staged_work.h"
 
@@ -34,7 +35,7 @@ class StageBudget {
 
  private:
   double passed() const {
-    return std::chrono::duration<double>(Clock::now() - start_).count();
+    return seconds_since(start_);
   }
   void tell(const std::string& text) const;
 

@@ -22,7 +22,7 @@ constexpr double kTableTokens = 8192;
 // Widths that nearest's loss is measured at: quantize's candidates of one
 // group and another.
 constexpr double kNearestSpecs = 13;
-// See quantize_report.cpp.
+// See commands/quantize/report.cpp.
 constexpr double kContinued = 48;
 
 }  // namespace

@@ -154,8 +154,7 @@ double parse_seconds(const std::string& text, const std::string& option) {
       : unit == "h"                                 ? 3600
                                                     : 0;
   if (failed != std::errc() || !(value * factor > 0) || !std::isfinite(value)) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "options",
         option + " '" + one_line(text, 40) +
             "' is no time such as 90s, 30m or 2h");

@@ -14,7 +14,8 @@ namespace {
 // share of the plan (docs/performance.md).
 constexpr double kUncertain = 0.15;
 // Learned rounding measures itself five times and gives up after two that are
-// no better (learned_stage.cpp); a rate is found by three trials to six.
+// no better (method/learned/method.cpp); a rate is found by three trials to
+// six.
 constexpr double kFewestSteps = 0.4;
 constexpr double kFewestTrials = 0.75;
 constexpr double kMostTrials = 1.5;

@@ -10,6 +10,7 @@
 #include "method/learned/rounding.h"
 #include "method/learned/rounding_loss.h"
 #include "method/pack_result.h"
+#include "ops/evaluated.h"
 #include "ops/primitive.h"
 #include "ops/rounding/quantize.h"
 #include "pass/floats.h"
@@ -34,10 +35,8 @@ int64_t timed_rows(const WidthSample& sample) {
 }
 
 mx::array corner(const mx::array& x, int64_t rows, int64_t columns) {
-  auto part = mx::contiguous(mx::slice(
-      x, {0, 0}, {static_cast<int>(rows), static_cast<int>(columns)}));
-  mx::eval(part);
-  return part;
+  return evaluated(mx::contiguous(mx::slice(
+      x, {0, 0}, {static_cast<int>(rows), static_cast<int>(columns)})));
 }
 
 /// The part of the sample with the first inputs only.
@@ -95,25 +94,20 @@ class WidthProbe {
       packed = quantize(weight_, *spec);
       mx::eval(packed->codes, packed->scales, *packed->biases);
     });
-    rates.expand = a_row([&] {
-      auto dense = ops::dequantize(*packed, dtype_);
-      mx::eval(dense);
-    });
+    rates.expand = a_row([&] { mx::eval(ops::dequantize(*packed, dtype_)); });
     if (tables) {
       return rates;
     }
     rates.loss =
         a_row([&] { rounding_loss(dense_, sample_.sums.hessian, ones); });
     LearnedWeight learned(*packed, dense_, {ones, diagonal});
-    const auto gradient = mx::multiply(dense_, mx::array(1e-3f));
-    mx::eval(gradient);
+    const auto gradient = evaluated(dense_ * mx::array(1e-3f));
     int64_t step = 0;
     rates.learn = a_row([&] {
       learned.update(
           gradient,
           {.rate = 1e-3, .grid_rate = 1e-3, .factor = 1, .step = ++step});
-      auto dense = learned.weight();
-      mx::eval(dense);
+      mx::eval(learned.weight());
     });
     return rates;
   }

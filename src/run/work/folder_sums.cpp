@@ -1,12 +1,9 @@
 #include "run/work/folder_sums.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <vector>
 
-#include "core/error.h"
 #include "core/hash.h"
 #include "core/json.h"
 
@@ -16,22 +13,16 @@ namespace {
 
 std::string sum_of(const DirHandle& folder, const std::string& name) {
   const auto fd = folder.open_file(name, O_RDONLY);
+  const auto path = (folder.path() / name).string();
   std::vector<char> buffer(size_t{1} << 20);
   Hash hash;
-  for (;;) {
-    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) {
-      continue;
-    }
-    if (got < 0) {
-      throw io_error(
-          "read", "can't read", (folder.path() / name).string(), errno);
-    }
-    if (got == 0) {
-      return hash.text();
-    }
-    hash.add(buffer.data(), static_cast<size_t>(got));
+  uint64_t at = 0;
+  while (const size_t got =
+             read_at(fd.get(), at, buffer.data(), buffer.size(), path)) {
+    hash.add(buffer.data(), got);
+    at += got;
   }
+  return hash.text();
 }
 
 void add(const DirHandle& folder, const std::string& prefix, Json& sums) {

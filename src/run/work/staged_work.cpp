@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/time_left.h"
 #include "run/work/folder_sums.h"
 
 namespace pennyweight {
@@ -64,9 +65,7 @@ RoundingCosts StagedWork::costs(
        .row_step = sizes.cost_row_step},
       progress);
   state_["costs"] = to_json(found);
-  state_["cost_seconds"] =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
+  state_["cost_seconds"] = seconds_since(start);
   save();
   return found;
 }

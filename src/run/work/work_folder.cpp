@@ -98,8 +98,7 @@ void WorkFolder::enter(const ResumePolicy& policy) {
   const auto kind = parent_->kind(name);
   if (kind && *kind != DirHandle::Kind::folder) {
     if (!writer_ || !(policy.part || (policy.force && !policy.resume))) {
-      throw Error(
-          ErrorCode::invalid_argument,
+      throw argument_error(
           "resume",
           path_.string() + " is " + kind_name(*kind) +
               " where an unfinished run is kept; it is not followed: remove "
@@ -119,8 +118,7 @@ void WorkFolder::open(
   const auto before = read_settings();
   const bool readable = before && !before->is_null();
   if (policy.resume && !readable) {
-    throw Error(
-        ErrorCode::not_found,
+    throw not_found_error(
         "resume",
         (before ? (path_ / kSettings).string() + " is damaged, so that "
                 : std::string()) +
@@ -155,8 +153,7 @@ void WorkFolder::require_own(const ResumePolicy& policy) const {
     return;
   }
   if (const auto name = foreign_entry(*folder_)) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "resume",
         path_.string() + " holds " + shown(*name) +
             ", which no unfinished run left there; move the folder away, or "
@@ -249,8 +246,7 @@ void WorkFolder::lock() {
   if (!locked && failed != EWOULDBLOCK) {
     throw io_error("resume", "can't lock", file, failed);
   }
-  throw Error(
-      ErrorCode::invalid_argument,
+  throw argument_error(
       "resume",
       "another process is writing " + target_.string() +
           "; wait for it or choose another output");
@@ -357,10 +353,8 @@ void WorkFolder::save_block(
     const std::map<std::string, mx::array>& tensors,
     const Json& figures) {
   if (index != finished_) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "resume",
-        "block " + std::to_string(index) + " is not the next");
+    throw argument_error(
+        "resume", "block " + std::to_string(index) + " is not the next");
   }
   save_work_part(
       block(index),

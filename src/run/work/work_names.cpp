@@ -2,21 +2,18 @@
 
 #include <algorithm>
 #include <cinttypes>
-#include <cstdio>
 #include <functional>
+
+#include "core/text.h"
 
 namespace pennyweight {
 
 std::string block_name(int index) {
-  char name[32];
-  std::snprintf(name, sizeof(name), "block-%05d", index);
-  return name;
+  return formatted("block-%05d", index);
 }
 
 std::string state_name(int64_t step) {
-  char name[40];
-  std::snprintf(name, sizeof(name), "state-%010" PRId64, step);
-  return name;
+  return formatted("state-%010" PRId64, step);
 }
 
 std::optional<std::string> foreign_entry(const DirHandle& folder) {

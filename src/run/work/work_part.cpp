@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/json_text.h"
 #include "export/model_writer.h"
+#include "ops/evaluated.h"
 
 namespace pennyweight {
 
@@ -42,7 +43,7 @@ std::string checksum_of(const Json& json, const std::string& salt) {
 }
 
 [[noreturn]] void throw_damaged(const fs::path& path) {
-  throw Error(ErrorCode::corrupt, "resume", path.string() + " is damaged");
+  throw corrupt_error("resume", path.string() + " is damaged");
 }
 
 Json read_report(const DirHandle& folder, const WorkPart& part) {
@@ -97,8 +98,7 @@ void save_work_part(
     const std::string& so_far) {
   std::map<std::string, mx::array> dense;
   for (const auto& [name, tensor] : tensors) {
-    auto copy = mx::contiguous(tensor);
-    mx::eval(copy);
+    auto copy = evaluated(mx::contiguous(tensor));
     dense.emplace(name, std::move(copy));
   }
   const auto unfinished = kUnfinished + part.name;

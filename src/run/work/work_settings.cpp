@@ -92,8 +92,7 @@ void compare_settings(
   for (const auto& text : found) {
     names += (names.empty() ? "" : ", ") + text;
   }
-  throw Error(
-      ErrorCode::invalid_argument,
+  throw argument_error(
       "resume",
       "an unfinished run for " + target.string() + " has other settings: " +
           names + "; use those, or drop its work with --force");

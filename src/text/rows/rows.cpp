@@ -194,7 +194,7 @@ RowError::RowError(
     const std::string& where,
     const std::string& reason,
     const std::string& detail)
-    : Error(ErrorCode::corrupt, "data", described(where, reason, detail)),
+    : Error(corrupt_error("data", described(where, reason, detail))),
       where_(where),
       reason_(reason),
       detail_(detail) {}

@@ -81,11 +81,6 @@ void read_rows(
     const RowFn& each,
     const BadRowFn& bad = {});
 
-/// A whole file of at most 256 MiB as UTF-8 text, a byte order mark dropped and
-/// line ends made "\n", as Python's text mode reads it. corrupt with the byte
-/// where it isn't UTF-8.
-std::string read_text(const std::filesystem::path& path);
-
 /// The first byte at which `text` isn't UTF-8, npos where it all is.
 size_t find_invalid_utf8(std::string_view text);
 

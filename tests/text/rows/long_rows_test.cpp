@@ -7,7 +7,7 @@
 #include "text/byte_file.h"
 #include "text/rows/json_scan.h"
 #include "text/rows/rows.h"
-#include "text/scratch_file.h"
+#include "text/spilled_list.h"
 #include "text/tiny_tokenizer.h"
 
 namespace pennyweight {

@@ -5,27 +5,9 @@
 #include <span>
 #include <vector>
 
+#include "core/files/descriptor.h"
+
 namespace pennyweight {
-
-/// A file without a name in the system's temporary folder, made at the first
-/// write and gone with its owner. io Error where it can't be written or read.
-class ScratchFile {
- public:
-  ScratchFile() = default;
-  ~ScratchFile();
-  ScratchFile(ScratchFile&& other) noexcept;
-  ScratchFile& operator=(ScratchFile&&) = delete;
-
-  void append(const void* data, size_t bytes);
-  /// `offset` and `bytes` lie within what was written.
-  void read(uint64_t offset, void* data, size_t bytes) const;
-
- private:
-  void open();
-
-  int fd_ = -1;
-  uint64_t size_ = 0;
-};
 
 /// A list that grows at its end without growing in memory: full blocks of
 /// 1 MiB go to a scratch file. A list of less than a block makes no file.
@@ -42,7 +24,7 @@ class SpilledList {
   void push(const T& value) {
     tail_.push_back(value);
     if (tail_.size() == kBlock) {
-      file_.append(tail_.data(), tail_.size() * sizeof(T));
+      file_.write(written_ * sizeof(T), tail_.data(), tail_.size() * sizeof(T));
       written_ += tail_.size();
       tail_.clear();
     }

@@ -1,7 +1,8 @@
-#include "text/rows/long_rows.h"
+#include "text/rows/json_rows.h"
 
-#include <algorithm>
+#include <optional>
 
+#include "core/json.h"
 #include "text/rows/json_scan.h"
 
 namespace pennyweight {
@@ -20,6 +21,10 @@ const JsonExtent* find(const Members& members, const char* key) {
     }
   }
   return nullptr;
+}
+
+std::string text_at(const ByteFile& file, const JsonExtent& extent) {
+  return file.read(extent.begin, static_cast<size_t>(extent.size()));
 }
 
 /// A row whose text is this JSON string.
@@ -74,11 +79,11 @@ bool give(
   if (extent.size() > kLongRow) {
     return sink.give_made([&] { return long_row(file, extent, where); });
   }
-  const auto size = static_cast<size_t>(extent.size());
-  return sink.give_line(file.read(extent.begin, size), where);
+  return sink.give_line(text_at(file, extent), where);
 }
 
-/// The lines of [begin, end), ended by \n, \r\n or \r.
+/// The lines from `begin` on, ended by \n, \r\n or \r, without the blanks
+/// before their first byte.
 class Lines {
  public:
   Lines(const ByteFile& file, uint64_t begin) : file_(file), next_(begin) {}
@@ -97,6 +102,7 @@ class Lines {
       }
       if (line.first == '\0' && c != ' ' && c != '\t') {
         line.first = c;
+        line.begin = at;
       }
     }
     line.end = at;
@@ -123,14 +129,6 @@ class Lines {
   std::string window_;
 };
 
-/// Without blanks before and behind it.
-JsonExtent trimmed(const ByteFile& file, JsonExtent line) {
-  JsonScan scan(file, line.begin, line.end);
-  scan.skip_blanks();
-  line.begin = scan.at();
-  return line;
-}
-
 void read_lines(const ByteFile& file, uint64_t begin, const RowSink& sink) {
   Lines lines(file, begin);
   JsonExtent line;
@@ -138,7 +136,7 @@ void read_lines(const ByteFile& file, uint64_t begin, const RowSink& sink) {
     if (line.first != '\0' &&
         !give(
             file,
-            trimmed(file, line),
+            line,
             file.name() + ", line " + std::to_string(number),
             sink)) {
       return;
@@ -151,11 +149,6 @@ uint64_t first_byte(const ByteFile& file) {
   return file.read(0, 3) == "\xEF\xBB\xBF" ? 3 : 0;
 }
 
-bool nothing_after(JsonScan& scan, const ByteFile& file) {
-  scan.skip_blanks();
-  return scan.at() >= file.size();
-}
-
 void read_list(const ByteFile& file, uint64_t begin, const RowSink& sink) {
   JsonScan scan(file, begin, file.size());
   size_t row = 0;
@@ -164,8 +157,7 @@ void read_list(const ByteFile& file, uint64_t begin, const RowSink& sink) {
     return give(file, extent, where, sink);
   });
   if (!whole) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "data",
         file.name() + ": the list is broken at byte " +
             std::to_string(scan.at()));
@@ -177,8 +169,7 @@ bool is_usable(const ByteFile& file, const JsonExtent& extent) {
     if (extent.size() > kLongRow) {
       long_row(file, extent, "");
     } else {
-      const auto size = static_cast<size_t>(extent.size());
-      to_row(parse_json(file.read(extent.begin, size), ""), "");
+      to_row(parse_json(text_at(file, extent), ""), "");
     }
     return true;
   } catch (const Error&) {
@@ -205,7 +196,9 @@ ListLook look(const ByteFile& file, const JsonExtent& list) {
   return seen;
 }
 
-/// As read_rows.cpp's find_list, by places instead of values.
+/// The list of rows in an object: {"data": [...]}, what the hub's viewer gives
+/// under "rows", the training split, the column "text", or a list of objects
+/// under a key of any name. Null where there is none.
 const JsonExtent* find_list(const ByteFile& file, const Members& members) {
   for (const char* key : {"rows", "data", "train", "text"}) {
     const JsonExtent* list = find(members, key);
@@ -230,57 +223,101 @@ const JsonExtent* find_list(const ByteFile& file, const Members& members) {
   return found;
 }
 
-void read_object(
+/// Whether what is short enough to be parsed is JSON, and not only has its
+/// brackets closed.
+bool is_json(const ByteFile& file, const JsonExtent& extent) {
+  try {
+    if (extent.size() <= kLongRow) {
+      parse_json(text_at(file, extent), "");
+    }
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+/// A whole file's value: a row, a list of rows, or an object that holds one.
+void read_value(
     const ByteFile& file,
-    const Members& members,
+    const JsonExtent& value,
     const RowSink& sink) {
-  const JsonExtent* list = find_list(file, members);
+  if (value.size() <= kLongRow && is_usable(file, value)) {
+    give(file, value, file.name(), sink);
+    return;
+  }
+  std::optional<Members> members;
+  const JsonExtent* list = value.first == '[' ? &value : nullptr;
+  if (value.first == '{') {
+    JsonScan scan(file, value.begin, value.end);
+    members = scan_object(scan);
+    list = members ? find_list(file, *members) : nullptr;
+  } else if (!list) {
+    throw RowError(file.name(), "that is no list of rows");
+  }
   if (list) {
     read_list(file, list->begin, sink);
     return;
   }
-  sink.give_made([&] { return members_row(file, members, file.name()); });
+  if (value.size() <= kLongRow) {
+    // Throws, and says what is missing.
+    to_row(parse_json(text_at(file, value), ""), file.name());
+    return;
+  }
+  sink.give_made([&] { return long_row(file, value, file.name()); });
+}
+
+/// The value that begins a file behind blanks; its end is 0 where it is broken
+/// or not all that the file holds.
+JsonExtent only_value(const ByteFile& file) {
+  JsonScan scan(file, first_byte(file), file.size());
+  scan.skip_blanks();
+  JsonExtent value{scan.at(), 0, scan.peek()};
+  const bool whole = scan.skip_value();
+  const uint64_t end = scan.at();
+  scan.skip_blanks();
+  value.end = whole && scan.at() >= file.size() ? end : 0;
+  return value;
+}
+
+/// Whether a whole object stands first, with more behind it.
+bool begins_with_a_row(const ByteFile& file, const JsonExtent& value) {
+  JsonScan scan(file, value.begin, file.size());
+  if (!scan_object(scan)) {
+    return false;
+  }
+  const uint64_t end = scan.at();
+  scan.skip_blanks();
+  return scan.at() < file.size() && is_json(file, {value.begin, end, '{'});
 }
 
 }  // namespace
 
-void read_long_lines(const ByteFile& file, const RowSink& sink) {
-  const uint64_t begin = first_byte(file);
-  JsonScan scan(file, begin, file.size());
-  scan.skip_blanks();
-  const uint64_t start = scan.at();
-  if (scan.peek() == '[' && scan.skip_value() && nothing_after(scan, file)) {
-    read_list(file, start, sink);
-    return;
+void read_json_lines(const ByteFile& file, const RowSink& sink) {
+  const auto value = only_value(file);
+  if (value.first == '[' && value.end > 0 && is_json(file, value)) {
+    read_value(file, value, sink);
+  } else {
+    read_lines(file, first_byte(file), sink);
   }
-  read_lines(file, begin, sink);
 }
 
-void read_long_document(const ByteFile& file, const RowSink& sink) {
+void read_json_document(const ByteFile& file, const RowSink& sink) {
   require_utf8(file);
-  const uint64_t begin = first_byte(file);
-  JsonScan scan(file, begin, file.size());
-  scan.skip_blanks();
-  const uint64_t start = scan.at();
-  if (scan.peek() == '[') {
-    read_list(file, start, sink);
+  const auto value = only_value(file);
+  if (value.begin >= file.size()) {
     return;
   }
-  const auto members = scan_object(scan);
-  if (members && nothing_after(scan, file)) {
-    read_object(file, *members, sink);
-    return;
+  if (value.end > 0 && is_json(file, value)) {
+    read_value(file, value, sink);
+  } else if (begins_with_a_row(file, value)) {
+    read_lines(file, first_byte(file), sink);  // JSON lines by another name
+  } else if (file.size() <= kLongRow) {
+    parse_json(file.read(0, kLongRow), file.name());  // throws, and says more
+  } else if (value.first == '[') {
+    read_list(file, value.begin, sink);  // throws where it is broken
+  } else {
+    throw corrupt_error("data", file.name() + " is not valid JSON");
   }
-  // JSON lines may be called .json.
-  if (members) {
-    read_lines(file, begin, sink);
-    return;
-  }
-  throw Error(
-      ErrorCode::corrupt,
-      "data",
-      file.name() + " is not valid JSON near byte " +
-          std::to_string(scan.at()));
 }
 
 }  // namespace pennyweight
