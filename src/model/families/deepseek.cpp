@@ -201,6 +201,66 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   return spec;
 }
 
+namespace {
+
+// Layers behind the last predict further tokens, which the class leaves out.
+void set_later_layers_apart(const FamilyInput& input, DecoderSpec& spec) {
+  const std::string prefix = "model.layers.";
+  for (const auto& name : input.tensors_under(prefix)) {
+    const auto rest = name.substr(prefix.size());
+    const auto number = rest.substr(0, rest.find('.'));
+    if (std::stoll(number.empty() ? "0" : number) >=
+        int64_t(spec.blocks.size())) {
+      spec.mtp.push_back(name);
+    }
+  }
+}
+
+void add_indexer(const JsonView& config, BlockSpec& block) {
+  auto& latent = *block.attention.latent;
+  const auto heads = config.integer("index_n_heads", 1, 1 << 16);
+  const auto size = config.integer("index_head_dim", 2, 1 << 16);
+  const auto most = config.integer("index_topk", 1, 1 << 30);
+  const std::string path = block.path + ".self_attn.indexer.";
+  const int64_t hidden = block.attention.o.out;
+  latent.indexer = IndexerSpec{
+      {path + "wq_b", heads * size, latent.q_b->in},
+      {path + "wk", size, hidden},
+      {path + "weights_proj", heads, hidden},
+      {.path = path + "k_norm",
+       .size = size,
+       .eps = 1e-5f,
+       .centered = true,
+       .bias = true},
+      static_cast<int>(most)};
+}
+
+}  // namespace
+
+// mlx_lm/models/deepseek_v32.py and, by its rope_parameters, glm_moe_dsa.py
+DecoderSpec read_deepseek_v32(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  auto spec = read_latent_deepseek(input);
+  count_as_read(config, {"indexer_rope_interleave", "rope_parameters"});
+  for (BlockSpec& block : spec.blocks) {
+    if (!block.attention.latent->q_b) {
+      throw Error(
+          ErrorCode::not_supported,
+          "model",
+          config.origin() +
+              ": no \"q_lora_rank\", without which mlx-lm cannot load this "
+              "family");
+    }
+    add_indexer(config, block);
+    split_by_heads(block, spec);
+    if (block.moe) {
+      read_corrected_router(config, block.path + ".mlp", *block.moe);
+    }
+  }
+  set_later_layers_apart(input, spec);
+  return spec;
+}
+
 // mlx_lm/models/deepseek_v3.py, which splits kv_b_proj by heads into two
 // stacks: embed_q for the keys, turned round, and unembed_out for the values.
 DecoderSpec read_deepseek_v3(const FamilyInput& input) {
