@@ -103,6 +103,96 @@ int64_t divisible(double wanted, int64_t divisor) {
   return double(width) < 0.9 * wanted ? width + divisor : width;
 }
 
+std::vector<std::string> laguna_types(const JsonView& config, int layers) {
+  std::vector<std::string> types(static_cast<size_t>(layers), "full_attention");
+  if (config.find("layer_types")) {
+    const Json& list = layer_list(config, "layer_types", layers);
+    std::ranges::transform(list, types.begin(), [](const Json& type) {
+      return type.is_string() ? type.get<std::string>() : "";
+    });
+  }
+  if (std::ranges::find(types, "full_attention") == types.end()) {
+    refuse_config(
+        config,
+        "no layer is of type full_attention, without which mlx-lm can't load "
+        "this family");
+  }
+  return types;
+}
+
+void add_laguna_experts(const JsonView& config, DecoderSpec& spec) {
+  count_as_read(config, {"moe_routed_scaling_factor"});
+  if (config.number_or("moe_router_logit_softcapping", 0) > 0 ||
+      config.string_or("moe_router_score_func", "sigmoid") != "sigmoid") {
+    refuse_config(
+        config,
+        "moe_router_logit_softcapping and a moe_router_score_func other than "
+        "sigmoid are not supported");
+  }
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const auto shared =
+      config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
+  const bool listed = config.find("mlp_layer_types");
+  const auto layers = static_cast<int>(spec.blocks.size());
+  for (BlockSpec& block : spec.blocks) {
+    const bool sparse = listed
+        ? layer_list(config, "mlp_layer_types", layers)
+                .at(static_cast<size_t>(block.index)) == "sparse"
+        : block.index > 0;
+    if (!sparse) {
+      continue;
+    }
+    const std::string path = block.path + ".mlp";
+    block.moe = standard_moe(
+        path, spec.hidden, wide, counts, spec, {.router = "gate.proj"});
+    MoeSpec& moe = *block.moe;
+    spec.sources[moe.router.path + ".weight"] =
+        TensorSource{.name = path + ".gate.weight"};
+    moe.router.converts_as = make_quant_spec("affine", 8, 64);
+    moe.scores = MoeSpec::Scores::sigmoid;
+    moe.correction = ParameterSpec{
+        path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
+    spec.sources[moe.correction->name] =
+        TensorSource{.name = path + ".experts.e_score_correction_bias"};
+    moe.normalize = true;
+    moe.scale =
+        static_cast<float>(config.number_or("moe_routed_scaling_factor", 1));
+    block.mlp = standard_mlp(path + ".shared_expert", spec.hidden, shared);
+  }
+}
+
+void add_exaone_experts(const JsonView& config, DecoderSpec& spec) {
+  const Json sparse =
+      layer_list(config, "is_moe_layer", static_cast<int>(spec.blocks.size()));
+  const auto counts = read_expert_counts(config, "num_experts");
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const auto shared = config.integer_or("num_shared_experts", 0, 0, 1 << 10);
+  count_as_read(
+      config,
+      {"n_group",
+       "topk_group",
+       "norm_topk_prob",
+       "routed_scaling_factor",
+       "scoring_func",
+       "topk_method"});
+  for (BlockSpec& block : spec.blocks) {
+    if (sparse.at(static_cast<size_t>(block.index)) != true) {
+      continue;
+    }
+    const std::string path = block.path + ".mlp";
+    block.mlp.reset();
+    block.moe = standard_moe(path, spec.hidden, wide, counts, spec);
+    read_corrected_router(config, path, *block.moe);
+    spec.sources[block.moe->correction->name] =
+        TensorSource{.name = path + ".e_score_correction_bias"};
+    if (shared > 0) {
+      block.mlp =
+          standard_mlp(path + ".shared_experts", spec.hidden, wide * shared);
+    }
+  }
+}
+
 }  // namespace
 
 // mlx_lm/models/exaone_moe.py: windows and rotary embeddings on the same
@@ -130,42 +220,17 @@ DecoderSpec read_exaone_moe(const FamilyInput& input) {
   read_rope(config.like(own), shape.rope, spec);
   const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
   const Json types = layer_list(config, "layer_types", shape.layers);
-  const Json sparse = layer_list(config, "is_moe_layer", shape.layers);
   const bool any =
       std::ranges::find(types, Json("sliding_attention")) != types.end();
   fill_standard(shape, spec);
-  const auto counts = read_expert_counts(config, "num_experts");
-  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
-  const auto shared = config.integer_or("num_shared_experts", 0, 0, 1 << 10);
-  count_as_read(
-      config,
-      {"n_group",
-       "topk_group",
-       "norm_topk_prob",
-       "routed_scaling_factor",
-       "scoring_func",
-       "topk_method"});
   for (BlockSpec& block : spec.blocks) {
-    const auto at = static_cast<size_t>(block.index);
-    if (types.at(at) == "sliding_attention") {
+    if (types.at(static_cast<size_t>(block.index)) == "sliding_attention") {
       block.attention.window = static_cast<int>(window);
     } else if (any) {
       block.attention.rope.dims = 0;
     }
-    if (sparse.at(at) != true) {
-      continue;
-    }
-    const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(path, shape.hidden, wide, counts, spec);
-    read_corrected_router(config, path, *block.moe);
-    spec.sources[block.moe->correction->name] =
-        TensorSource{.name = path + ".e_score_correction_bias"};
-    if (shared > 0) {
-      block.mlp =
-          standard_mlp(path + ".shared_experts", shape.hidden, wide * shared);
-    }
   }
+  add_exaone_experts(config, spec);
   spec.mtp.push_back("mtp.");
   return spec;
 }
@@ -182,54 +247,23 @@ DecoderSpec read_laguna(const FamilyInput& input) {
   shape.output_bias = config.boolean_or("attention_bias", false);
   shape.tied = read_tied(input, spec);
   count_as_read(
-      config,
-      {"rope_parameters",
-       "partial_rotary_factor",
-       "moe_routed_scaling_factor",
-       "sliding_window"});
-  if (config.number_or("moe_router_logit_softcapping", 0) > 0 ||
-      config.string_or("moe_router_score_func", "sigmoid") != "sigmoid") {
-    refuse_config(
-        config,
-        "moe_router_logit_softcapping and a moe_router_score_func other than "
-        "sigmoid are not supported");
-  }
+      config, {"rope_parameters", "partial_rotary_factor", "sliding_window"});
+  const auto types = laguna_types(config, shape.layers);
   const Json* gating = config.find("gating");
   const bool gated = !gating || *gating != false;
-  std::vector<std::string> types(
-      static_cast<size_t>(shape.layers), "full_attention");
-  if (config.find("layer_types")) {
-    const Json& list = layer_list(config, "layer_types", shape.layers);
-    std::ranges::transform(list, types.begin(), [](const Json& type) {
-      return type.is_string() ? type.get<std::string>() : "";
-    });
+  std::vector<double> heads(types.size(), shape.heads);
+  if (config.find("num_attention_heads_per_layer")) {
+    heads = layer_numbers(
+        config, "num_attention_heads_per_layer", shape.layers, 1 << 16);
   }
-  if (std::ranges::find(types, "full_attention") == types.end()) {
-    refuse_config(
-        config,
-        "no layer is of type full_attention, without which mlx-lm can't load "
-        "this family");
-  }
-  const bool counted = config.find("num_attention_heads_per_layer");
-  const bool listed = config.find("mlp_layer_types");
   fill_standard(shape, spec);
-  const auto counts = read_expert_counts(config, "num_experts");
-  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
-  const auto shared =
-      config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
   for (BlockSpec& block : spec.blocks) {
     const auto at = static_cast<size_t>(block.index);
     auto& attention = block.attention;
-    if (counted) {
-      const Json& heads =
-          layer_list(config, "num_attention_heads_per_layer", shape.layers);
-      if (!heads.at(at).is_number_integer() || heads.at(at) < 1 ||
-          heads.at(at) > 1 << 16 ||
-          heads.at(at).get<int64_t>() % shape.kv_heads != 0) {
-        refuse_config(
-            config, "\"num_attention_heads_per_layer\" is out of range");
-      }
-      set_heads(block, heads.at(at).get<int>());
+    set_heads(block, static_cast<int>(heads[at]));
+    if (attention.heads < 1 || attention.heads % attention.kv_heads != 0) {
+      refuse_config(
+          config, "\"num_attention_heads_per_layer\" is out of range");
     }
     if (gated) {
       attention.gate = LinearSpec{
@@ -242,29 +276,8 @@ DecoderSpec read_laguna(const FamilyInput& input) {
       attention.window = static_cast<int>(
           config.integer("sliding_window", 1, int64_t{1} << 30));
     }
-    const bool sparse = listed
-        ? layer_list(config, "mlp_layer_types", shape.layers).at(at) == "sparse"
-        : block.index > 0;
-    if (!sparse) {
-      continue;
-    }
-    const std::string path = block.path + ".mlp";
-    block.moe = standard_moe(
-        path, shape.hidden, wide, counts, spec, {.router = "gate.proj"});
-    MoeSpec& moe = *block.moe;
-    spec.sources[moe.router.path + ".weight"] =
-        TensorSource{.name = path + ".gate.weight"};
-    moe.router.converts_as = make_quant_spec("affine", 8, 64);
-    moe.scores = MoeSpec::Scores::sigmoid;
-    moe.correction = ParameterSpec{
-        path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
-    spec.sources[moe.correction->name] =
-        TensorSource{.name = path + ".experts.e_score_correction_bias"};
-    moe.normalize = true;
-    moe.scale =
-        static_cast<float>(config.number_or("moe_routed_scaling_factor", 1));
-    block.mlp = standard_mlp(path + ".shared_expert", shape.hidden, shared);
   }
+  add_laguna_experts(config, spec);
   return spec;
 }
 

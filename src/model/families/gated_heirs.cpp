@@ -73,6 +73,61 @@ void add_afmoe_experts(const JsonView& config, DecoderSpec& spec) {
   }
 }
 
+struct MuseLayer {
+  bool slides = false;
+  bool rotates = false;
+};
+
+// Three of four slide; those that slide rotate, unless bases are listed.
+std::vector<MuseLayer> read_muse_layers(const JsonView& config, int count) {
+  Json types = Json::array();
+  if (const Json* listed = config.find("layer_types")) {
+    types = *listed;
+  } else {
+    for (int i = 0; i < count; ++i) {
+      types.push_back(i % 4 == 3 ? "full_attention" : "sliding_attention");
+    }
+  }
+  const auto slides = read_sliding(config, types, count);
+  std::vector<double> bases;
+  if (config.find("layer_rope_theta")) {
+    bases = config.numbers("layer_rope_theta");
+  }
+  if (!bases.empty() && bases.size() != slides.size()) {
+    refuse_config(config, "\"layer_rope_theta\" is not one for each layer");
+  }
+  std::vector<MuseLayer> layers;
+  for (size_t i = 0; i < slides.size(); ++i) {
+    // mlx-lm rotates what is of neither type, without a window.
+    const bool plain = types.at(i) != "full_attention";
+    layers.push_back({slides[i], bases.empty() ? plain : bases[i] != 0});
+  }
+  return layers;
+}
+
+void carry_muse_vision(const FamilyInput& input, DecoderSpec& spec) {
+  for (const std::string part :
+       {"vision_tower.", "vision_adapter.", "vision_projection."}) {
+    carry_over(part, input.tensors_under(part).size(), spec);
+  }
+  const std::string wrapped =
+      input.has_tensor("model.language_model.embed_tokens.weight")
+      ? "model.language_model."
+      : "language_model.model.";
+  if (input.has_tensor(wrapped + "embed_tokens.weight")) {
+    add_stored_names(
+        [&](const std::string& name) -> std::string {
+          if (name.starts_with("model.")) {
+            return wrapped + name.substr(6);
+          }
+          return input.has_tensor("language_model." + name)
+              ? "language_model." + name
+              : name;
+        },
+        spec);
+  }
+}
+
 }  // namespace
 
 // mlx_lm/models/afmoe.py: windows and rotary embeddings on the same layers.
@@ -186,21 +241,7 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
   if (const auto parameters = config.object("rope_parameters")) {
     shape.rope.base = parameters->number_or("rope_theta", shape.rope.base);
   }
-  Json types =
-      config.find("layer_types") ? *config.find("layer_types") : Json();
-  if (types.is_null()) {
-    for (int i = 0; i < shape.layers; ++i) {
-      types.push_back(i % 4 == 3 ? "full_attention" : "sliding_attention");
-    }
-  }
-  const auto slides = read_sliding(config, types, shape.layers);
-  std::vector<double> bases;
-  if (config.find("layer_rope_theta")) {
-    bases = config.numbers("layer_rope_theta");
-  }
-  if (!bases.empty() && bases.size() != slides.size()) {
-    refuse_config(config, "\"layer_rope_theta\" is not one for each layer");
-  }
+  const auto layers = read_muse_layers(config, shape.layers);
   const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
   const double post_eps = config.number_or("post_norm_eps", 1e-8);
   fill_standard(shape, spec);
@@ -222,35 +263,15 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
     attention.k_norm = bare;
     attention.scale *= read_multiplier(config, "qk_scale_factor");
     add_gate(block);
-    attention.window = slides[at] ? static_cast<int>(window) : 0;
-    const bool rotates = bases.empty() ? bool(slides[at]) : bases[at] != 0;
-    if (!rotates) {
+    attention.window = layers[at].slides ? static_cast<int>(window) : 0;
+    if (!layers[at].rotates) {
       attention.rope.dims = 0;
     }
   }
   spec.embedding_eps = shape.eps;
   spec.logit_scale = read_multiplier(config, "output_multiplier");
   spec.logit_cap = read_multiplier(config, "final_logit_softcapping");
-  for (const std::string part :
-       {"vision_tower.", "vision_adapter.", "vision_projection."}) {
-    carry_over(part, input.tensors_under(part).size(), spec);
-  }
-  const std::string wrapped =
-      input.has_tensor("model.language_model.embed_tokens.weight")
-      ? "model.language_model."
-      : "language_model.model.";
-  if (input.has_tensor(wrapped + "embed_tokens.weight")) {
-    add_stored_names(
-        [&](const std::string& name) -> std::string {
-          if (name.starts_with("model.")) {
-            return wrapped + name.substr(6);
-          }
-          return input.has_tensor("language_model." + name)
-              ? "language_model." + name
-              : name;
-        },
-        spec);
-  }
+  carry_muse_vision(input, spec);
   return spec;
 }
 

@@ -47,6 +47,25 @@ MlpSpec ungated_mlp(
   return mlp;
 }
 
+void name_gpt_neox(DecoderSpec& spec) {
+  spec.embedding = "model.embed_in";
+  spec.head->path = "model.embed_out";
+  spec.final_norm.path = "model.final_layer_norm";
+  for (const char* part_name : {".attention.bias", ".attention.masked_bias"}) {
+    spec.dropped.push_back(std::string("*") + part_name);
+  }
+  add_stored_names(
+      [](const std::string& name) -> std::string {
+        if (name.starts_with("model.h.")) {
+          return "gpt_neox.layers." + name.substr(8);
+        }
+        return name.starts_with("model.embed_out")
+            ? name.substr(6)
+            : "gpt_neox." + name.substr(6);
+      },
+      spec);
+}
+
 }  // namespace
 
 // mlx_lm/models/cohere.py: cohere2 without windows; a norm for each head.
@@ -124,22 +143,7 @@ DecoderSpec read_gpt_neox(const FamilyInput& input) {
         *block.mlp,
         Activation::gelu);
   }
-  spec.embedding = "model.embed_in";
-  spec.head->path = "model.embed_out";
-  spec.final_norm.path = "model.final_layer_norm";
-  for (const char* part_name : {".attention.bias", ".attention.masked_bias"}) {
-    spec.dropped.push_back(std::string("*") + part_name);
-  }
-  add_stored_names(
-      [](const std::string& name) -> std::string {
-        if (name.starts_with("model.h.")) {
-          return "gpt_neox.layers." + name.substr(8);
-        }
-        return name.starts_with("model.embed_out")
-            ? name.substr(6)
-            : "gpt_neox." + name.substr(6);
-      },
-      spec);
+  name_gpt_neox(spec);
   return spec;
 }
 
