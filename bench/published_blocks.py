@@ -4,10 +4,11 @@ goes through `gptq --bits 4`, and stock mlx-lm loads the output.
     .venv/bin/python bench/published_blocks.py [--names glm-4.7-flash,...]
         [--samples 16] [--length 512] [--folder FOLDER]
 
-prints a row for each: parameters of the blocks, seconds a block, peak memory.
-Each kind of layer stands in it once, so that some have three blocks. The
-configurations are those of tests/parity/published_configs.json or, where that
-has only a smaller or larger sister, its own with the widths given here.
+prints a row for each: parameters, seconds a block, peak memory. Each kind of layer
+stands in it once, so that some have three blocks, and of the largest there are 64
+experts, so that disk and memory of a small machine hold them. The configurations
+are those that the parity tests have or, where there is only a sister of another
+size, hers with the widths given here.
 """
 
 import argparse
@@ -31,9 +32,11 @@ PROGRAM = ROOT / "build/release/src/pennyweight"
 SIDE_FILES = ["tokenizer.json", "tokenizer_config.json"]
 SHARD = 2_000_000_000
 DENSE_THEN_EXPERTS = {"first_k_dense_replace": 1, "num_nextn_predict_layers": 0}
+FEW_EXPERTS = DENSE_THEN_EXPERTS | {
+    "n_routed_experts": 64, "n_group": 1, "topk_group": 1}
 # The published configuration, and what makes few blocks of it.
 MODELS = {
-    "gemma-4-26b-a4b": ("google/gemma-4-26B-A4B-it", {
+    "gemma-4-26b-a4b": ("google/gemma-4-26B-A4B", {
         "layer_types": ["sliding_attention", "full_attention"]}),
     "glm-4.7-flash": ("zai-org/GLM-4.7-Flash", DENSE_THEN_EXPERTS),
     "qwen3-vl-8b": ("Qwen/Qwen3-VL-2B-Instruct", {
@@ -47,24 +50,26 @@ MODELS = {
     "gpt-oss-20b": ("openai/gpt-oss-120b", {
         "num_local_experts": 32,
         "layer_types": ["sliding_attention", "full_attention"]}),
-    "deepseek-v3.2": ("deepseek-ai/DeepSeek-V3.2", DENSE_THEN_EXPERTS),
-    "minimax-m2": ("MiniMaxAI/MiniMax-M2", {"num_mtp_modules": 0}),
+    "deepseek-v3.2": ("deepseek-ai/DeepSeek-V3.2", FEW_EXPERTS),
+    "minimax-m2": ("MiniMaxAI/MiniMax-M2.5", {
+        "num_mtp_modules": 0, "num_local_experts": 64}),
     "nemotron-3-nano": ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", {
         "hybrid_override_pattern": "ME*", "num_hidden_layers": 3}),
-    "lfm2-8b-a1b": ("LiquidAI/LFM2-8B-A1B", {
-        "num_dense_layers": 1, "layer_types": ["conv", "full_attention"]}),
-    "kimi-k2.5": ("moonshotai/Kimi-K2.5", DENSE_THEN_EXPERTS),
+    "lfm2-8b-a1b": ("LiquidAI/LFM2-1.2B", {
+        "model_type": "lfm2_moe", "num_dense_layers": 1,
+        "intermediate_size": 7168, "moe_intermediate_size": 1792,
+        "num_experts": 32, "num_experts_per_tok": 4, "norm_topk_prob": True,
+        "use_expert_bias": True, "routed_scaling_factor": 1.0,
+        "layer_types": ["conv", "full_attention"]}),
+    "kimi-k2.5": ("moonshotai/Kimi-K2.5", FEW_EXPERTS),
 }
 
 
 def config_of(name):
     published, changes = MODELS[name]
-    known = json.loads(
-        (ROOT / "tests/parity/published_configs.json").read_text())
-    found = next((own["config"] for own in known if own["name"] == published), None)
-    if found is None:
-        return None
-    config = json.loads(json.dumps(found))
+    known = [own for file in ("published_configs.json", "published_dense.json")
+             for own in json.loads((ROOT / "tests/parity" / file).read_text())]
+    config = next(own["config"] for own in known if own["name"] == published)
     text = config.get("text_config", config)
     text |= {"num_hidden_layers": 2} | changes
     config.pop("quantization_config", None)
@@ -98,8 +103,6 @@ def write(folder, config):
 
 def measure(name, args, folder):
     config = config_of(name)
-    if config is None:
-        return [name, "no configuration"]
     source, out = folder / "model", folder / "out"
     source.mkdir()
     parameters = write(source, config)

@@ -101,14 +101,7 @@ std::optional<OutputType> output_type(
   if (!options.dtype) {
     return default_dtype(model);
   }
-  const auto dtype = float_by_name(*options.dtype);
-  if (!dtype) {
-    throw argument_error(
-        "convert",
-        "--dtype " + one_line(*options.dtype, 40) +
-            " is none of float16, bfloat16, float32");
-  }
-  return OutputType{*dtype, "--dtype"};
+  return OutputType{asked_dtype("convert", *options.dtype), "--dtype"};
 }
 
 ConversionSettings settings_of(

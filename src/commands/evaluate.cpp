@@ -70,7 +70,7 @@ Json to_json(const Mean& mean) {
 EvalSettings settings_of(const EvaluateOptions& options, Model& model) {
   EvalSettings settings;
   if (options.dtype) {
-    settings.dtype = float_by_name(*options.dtype).value();
+    settings.dtype = asked_dtype("evaluate", *options.dtype);
   }
   settings.batch_tokens =
       int64_t{options.batch_size} * options.data.sequence_length;

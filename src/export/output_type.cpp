@@ -53,6 +53,17 @@ std::optional<mx::Dtype> float_by_name(const std::string& name) {
   return std::nullopt;
 }
 
+mx::Dtype asked_dtype(const std::string& where, const std::string& name) {
+  const auto dtype = float_by_name(name);
+  if (!dtype) {
+    throw argument_error(
+        where,
+        "--dtype " + one_line(name, 40) +
+            " is none of float16, bfloat16, float32");
+  }
+  return *dtype;
+}
+
 std::optional<OutputType> default_dtype(const Model& model) {
   const Json& config = model.checkpoint.config();
   if (const Json* value = value_of(config, "torch_dtype")) {

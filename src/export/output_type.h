@@ -56,5 +56,7 @@ std::set<std::string> list_kept_types(const DecoderSpec& spec);
 /// "float32", "bfloat16" or "float16", and back.
 std::string float_name(mx::Dtype dtype);
 std::optional<mx::Dtype> float_by_name(const std::string& name);
+/// The same of what a user gave as --dtype; invalid_argument for another name.
+mx::Dtype asked_dtype(const std::string& where, const std::string& name);
 
 }  // namespace pennyweight

@@ -302,6 +302,9 @@ std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {
   const auto add_mlp = [&] {
     const bool latent = block.moe && block.moe->latent_in;
     steps.push_back({BlockInput::mlp});
+    if (block.moe && block.moe->router_scale) {
+      steps.back().push_back(BlockInput::router);
+    }
     if (latent) {
       steps.push_back({BlockInput::latent});
     }

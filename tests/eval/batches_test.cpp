@@ -49,7 +49,7 @@ TEST(Batches, ForeignTokensAreRefused) {
   Ids high = {1, 10};
   Ids low = {-1, 1};
   for (const Ids& ids : {high, low}) {
-    testing::expect_error(ErrorCode::invalid_argument, "token id", [&] {
+    testing::expect_error(ErrorCode::invalid_argument, "outside the vocabulary", [&] {
       make_batches({{ids}}, 10, 8);
     });
   }

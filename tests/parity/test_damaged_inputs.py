@@ -25,7 +25,7 @@ NORMAL = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 SANITIZED = os.environ.get("PENNYWEIGHT_SANITIZE_BIN", "")
 BIN = SANITIZED or NORMAL
-COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "200" if SLOW else "60"))
+COUNT = int(os.environ.get("PENNYWEIGHT_FUZZ_COUNT", "200" if SLOW else "90"))
 SEED = int(os.environ.get("PENNYWEIGHT_FUZZ_SEED", "1"))
 REFUSED = {2, 3, 4, 5, 6, 7}
 SECONDS = 60

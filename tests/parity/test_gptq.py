@@ -261,7 +261,7 @@ def test_memory_limit_is_kept(tmp_path):
     assert same_files(tmp_path / "free", tmp_path / "out")
     errors = gptq(
         model, tmp_path / "less", "--memory-limit", "50MB", code=2, text=text)
-    assert "--memory-limit 50 MB is too little" in errors
+    assert "--memory-limit 50.00 MB is too little" in errors
     assert not leftovers(tmp_path)
 
 

@@ -95,8 +95,8 @@ def test_published_config(probe, tmp_path, entry):  # noqa: F811
 # Families of which no public copy of a config.json was found.
 UNPUBLISHED = {
     "afmoe", "apertus", "deepseek", "dots1", "ernie4_5", "ernie4_5_moe",
-    "exaone4", "exaone_moe", "glm", "gpt_neox", "gptj", "granitemoe",
-    "helium", "internlm3", "laguna", "lille-130m", "mellum", "mistral4",
+    "exaone4", "exaone_moe", "falcon_h1", "glm", "gpt_neox", "gptj", "granitemoe",
+    "helium", "internlm3", "laguna", "lfm2_moe", "lille-130m", "mamba2", "mellum", "mistral4",
     "muse_glimmer", "nanbeige", "nemotron", "olmo3", "openelm",
     "solar_open", "starcoder2", "telechat3", "youtu_llm"}
 

@@ -11,7 +11,11 @@ namespace pennyweight {
 namespace {
 
 int residual_columns(const BlockSpec& spec) {
-  return static_cast<int>(spec.attention.o.out);
+  const LinearSpec& last = spec.attends ? spec.attention.o
+      : spec.mlp                        ? spec.mlp->down
+      : spec.moe->latent_out            ? *spec.moe->latent_out
+                                        : spec.moe->experts.down;
+  return static_cast<int>(last.out);
 }
 
 int columns_of(const std::vector<SharedKeys>& beside) {
