@@ -54,15 +54,21 @@ MAMBA2 = {
     "time_step_rank": "auto", "tie_word_embeddings": False}
 
 FAMILIES = {
-    "falcon_h1": FALCON_H1 | {"head_dim": 32},
+    "falcon_h1": FALCON_H1 | {
+        "head_dim": 32, "mamba_d_ssm": 128, "mamba_d_head": 32,
+        "mamba_n_heads": 4},
     "granitemoehybrid": GRANITE_EXPERTS | {
         "intermediate_size": 64, "shared_intermediate_size": 128,
-        "mamba_d_head": 32, "mamba_n_heads": 8},
+        "mamba_d_head": 32, "mamba_n_heads": 8,
+        # Tied, each token is so sure of itself that gradients are roundings.
+        "tie_word_embeddings": False},
     "lfm2": LFM2 | {"block_dim": 128, "block_ff_dim": 192},
     "lfm2_moe": LFM2_MOE | {"moe_intermediate_size": 64},
     "mamba2": MAMBA2 | {"num_heads": 8, "head_dim": 32},
     "nemotron_h": NEMOTRON_H | {
-        "head_dim": 32, "moe_intermediate_size": 64, "moe_latent_size": 64},
+        "head_dim": 32, "moe_intermediate_size": 64, "moe_latent_size": 64,
+        "mamba_num_heads": 4, "mamba_head_dim": 32,
+        "moe_shared_expert_intermediate_size": 128},
 }
 
 # Name, family, length and changes of cases of logits.

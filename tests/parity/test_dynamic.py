@@ -83,7 +83,7 @@ def compare_sensitivities(tmp_path, model):
                 if len(rows_of(tokenizer, words[:n])) == 16)
     text = tmp_path / "text.txt"
     text.write_text(words[:size])
-    report = run(model, tmp_path / "out", "--target-bpw", 6, cwd=tmp_path,
+    report = run(model, tmp_path / "out", "--target-bpw", 7, cwd=tmp_path,
                  data=text)
     assert report["tokens"] == 16 * 64
     ours = dict(json.loads((tmp_path / report["sensitivities"]).read_text()))

@@ -21,7 +21,7 @@ from test_families import (  # noqa: E402, F401
 REFUSED = [
     ("nemotron_h", {"hybrid_override_pattern": "MX*"}, 4, "others than M"),
     ("nemotron_h", {"hybrid_override_pattern": None}, 4, "layers_block_type"),
-    ("nemotron_h", {"n_groups": 4}, 4, "groups do not divide"),
+    ("nemotron_h", {"n_groups": 3}, 4, "groups do not divide"),
     ("nemotron_h", {"time_step_limit": [0.1]}, 4, "time_step_limit"),
     ("granitemoehybrid", {"layer_types": ["mamba", "conv", "mamba"]}, 6,
      "layer type conv"),
