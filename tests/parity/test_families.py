@@ -255,19 +255,23 @@ def main():
     families = sys.argv[1:] or list(FAMILIES)
     print(f"{'family':16} {'float32':>9} {'bfloat16':>9} "
           + " ".join(f"{method:>9}" for method in METHODS))
+    off = 0
     with tempfile.TemporaryDirectory() as name:
         for family in families:
             folder = Path(name) / family
             folder.mkdir()
-            errors = [parity(program, folder / dtype, family, dtype)[0]
-                      for dtype in ("float32", "bfloat16")]
-            errors += [
-                round_trip(program, folder / "bfloat16", folder / m, m)
+            found = [parity(program, folder / dtype, family, dtype)
+                     for dtype in ("float32", "bfloat16")]
+            found += [
+                (round_trip(program, folder / "bfloat16", folder / m, m), 1e-4)
                 for m in methods_of(family, every=True)]
-            print(f"{family:16} " + " ".join(f"{e:9.1e}" for e in errors),
-                  flush=True)
+            ok = all(error < allowed for error, allowed in found)
+            off += not ok
+            print(f"{family:16} " + " ".join(f"{e:9.1e}" for e, _ in found)
+                  + ("  ok" if ok else "  OFF"), flush=True)
             shutil.rmtree(folder)
-    print(f"{len(families)} families")
+    print(f"{len(families)} families, {off} of them off")
+    sys.exit(off > 0)
 
 
 if __name__ == "__main__":
