@@ -1,5 +1,6 @@
 #include "run/streamed.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -37,7 +38,8 @@ class SocketProvider : public ShardProvider {
       ProgressFn progress)
       : model_(std::move(model)),
         progress_(std::move(progress)),
-        socket_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        socket_(::socket(AF_UNIX, SOCK_STREAM, 0)) {
+    ::fcntl(socket_.get(), F_SETFD, FD_CLOEXEC);
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof(address.sun_path)) {
