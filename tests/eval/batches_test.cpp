@@ -49,9 +49,10 @@ TEST(Batches, ForeignTokensAreRefused) {
   Ids high = {1, 10};
   Ids low = {-1, 1};
   for (const Ids& ids : {high, low}) {
-    testing::expect_error(ErrorCode::invalid_argument, "outside the vocabulary", [&] {
-      make_batches({{ids}}, 10, 8);
-    });
+    testing::expect_error(
+        ErrorCode::invalid_argument, "outside the vocabulary", [&] {
+          make_batches({{ids}}, 10, 8);
+        });
   }
   Ids fine = {1, 2};
   std::vector<uint8_t> mask = {1};
