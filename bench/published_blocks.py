@@ -60,6 +60,7 @@ MODELS = {
         "intermediate_size": 7168, "moe_intermediate_size": 1792,
         "num_experts": 32, "num_experts_per_tok": 4, "norm_topk_prob": True,
         "use_expert_bias": True, "routed_scaling_factor": 1.0,
+        "full_attn_idxs": [1],
         "layer_types": ["conv", "full_attention"]}),
     "kimi-k2.5": ("moonshotai/Kimi-K2.5", FEW_EXPERTS),
 }
