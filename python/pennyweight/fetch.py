@@ -218,6 +218,8 @@ def hand_over(names: "dict[str, Any]") -> "Streams | None":
         os.environ[FETCHED] = json.dumps(answers)
 
     def stop():
+        # Threads that can open nothing any more may fail as they clean up.
+        sys.unraisablehook = lambda _: None
         remove_parts()
         if sys.stderr.isatty():
             print(file=sys.stderr)  # after a bar

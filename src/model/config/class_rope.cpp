@@ -159,6 +159,9 @@ constexpr WantedName kWantedNames[] = {
     {"phi3", "type"},
     {"qwen2_moe", "type"}};
 
+// Classes that read rope_parameters by layer type.
+constexpr const char* kByLayer[] = {"gemma4_text", "laguna", "mellum"};
+
 void name_type(const ModelClass& type, ClassConfig& config) {
   const Json* scaling = object_at(config.values, "rope_scaling");
   const auto* wanted =
@@ -231,9 +234,7 @@ void spread_parameters(const ModelClass& type, ClassConfig& config) {
 }  // namespace
 
 void read_rope_parameters(const ModelClass& type, ClassConfig& config) {
-  // These read rope_parameters by layer type.
-  if (type.name == "gemma4_text" || type.name == "laguna" ||
-      type.name == "mellum") {
+  if (std::ranges::find(kByLayer, type.name) != std::end(kByLayer)) {
     return;
   }
   if (reads_parameters_alone(type)) {
