@@ -148,6 +148,16 @@ def test_a_packed_head_stays_packed(tmp_path):
     assert found[f"{head}mlp.up_proj.weight"][0] == "F8_E4M3"
 
 
+def test_a_layer_by_no_number_is_no_head(tmp_path):
+    write(tmp_path / "model", "deepseek_v32", "bfloat16")
+    file = tmp_path / "model/model.safetensors"
+    odd = {"model.layers.x.weight": mx.ones((3,))}
+    mx.save_safetensors(str(file), mx.load(str(file)) | odd, {"format": "mlx"})
+    done = subprocess.run([walks.BIN, "inspect", tmp_path / "model"],
+                          capture_output=True, text=True)
+    assert done.returncode == 4 and "model.layers.x.weight" in done.stderr, done
+
+
 def test_a_broken_file_beside_the_model_is_named(models):
     folder, _ = models
     (folder / "plain" / FILE).write_bytes(b"no tensors")

@@ -110,6 +110,28 @@ void set_next_layers_apart(const JsonView& config, DecoderSpec& spec) {
   }
 }
 
+QueryGrowth read_query_growth(
+    const JsonView& config,
+    std::optional<double> theta) {
+  const auto parameters = config.object("rope_parameters");
+  if (!parameters) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"rope_parameters\" is missing");
+  }
+  const double beta = parameters->number("llama_4_scaling_beta");
+  const auto positions = parameters->integer(
+      "original_max_position_embeddings", 1, int64_t{1} << 30);
+  Json own = config.json();
+  own["rope_theta"] = theta ? parameters->number_or("rope_theta", *theta)
+                            : parameters->number("rope_theta");
+  own["rope_scaling"] = parameters->json();
+  own["rope_scaling"].erase("llama_4_scaling_beta");
+  return {
+      static_cast<float>(beta), static_cast<int>(positions), std::move(own)};
+}
+
 int partial_dims(const JsonView& config, int head_dim, double fallback) {
   const double factor = config.number_or("partial_rotary_factor", fallback);
   const int dims = static_cast<int>(head_dim * factor);

@@ -1,4 +1,6 @@
+#include <charconv>
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
 #include "model/families/latent.h"
@@ -206,13 +208,17 @@ namespace {
 // Layers behind the last predict further tokens, which the class leaves out.
 void set_later_layers_apart(const FamilyInput& input, DecoderSpec& spec) {
   const std::string prefix = "model.layers.";
+  std::set<size_t> later;
   for (const auto& name : input.tensors_under(prefix)) {
-    const auto rest = name.substr(prefix.size());
-    const auto number = rest.substr(0, rest.find('.'));
-    if (std::stoll(number.empty() ? "0" : number) >=
-        int64_t(spec.blocks.size())) {
-      spec.mtp.push_back(name);
+    size_t layer = 0;  // of a name without a number, which is no layer's
+    std::from_chars(
+        name.data() + prefix.size(), name.data() + name.size(), layer);
+    if (layer >= spec.blocks.size()) {
+      later.insert(layer);
     }
+  }
+  for (const size_t layer : later) {
+    spec.mtp.push_back(prefix + std::to_string(layer) + ".");
   }
 }
 

@@ -74,20 +74,8 @@ DecoderSpec read_minicpm3(const FamilyInput& input) {
 // routes.
 DecoderSpec read_mistral4(const FamilyInput& input) {
   const JsonView& config = input.config;
-  const auto parameters = config.object("rope_parameters");
-  if (!parameters) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        config.origin() + ": \"rope_parameters\" is missing");
-  }
-  const double beta = parameters->number("llama_4_scaling_beta");
-  const auto positions = parameters->integer(
-      "original_max_position_embeddings", 1, int64_t{1} << 30);
-  Json own = config.json();
-  own["rope_theta"] = parameters->number_or("rope_theta", 100000);
-  own["rope_scaling"] = parameters->json();
-  own["rope_scaling"].erase("llama_4_scaling_beta");
+  const auto growth = read_query_growth(config, 100000);
+  Json own = growth.config;
   count_as_read(config, {"head_dim", "qk_head_dim"});
   own.erase("head_dim");
   FamilyInput latent = input;
@@ -101,8 +89,8 @@ DecoderSpec read_mistral4(const FamilyInput& input) {
     split_by_heads(block, spec);
     auto& attention = block.attention;
     attention.rope.traditional = traditional;
-    attention.growth_beta = static_cast<float>(beta);
-    attention.growth_positions = static_cast<int>(positions);
+    attention.growth_beta = growth.beta;
+    attention.growth_positions = growth.positions;
     if (!block.moe) {
       continue;
     }

@@ -122,6 +122,19 @@ void add_stored_names(
 /// `count` tensors under `prefix` are no part of the language model.
 void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec);
 
+/// Queries that grow with their position, as Mistral's rope_parameters tell it,
+/// and the config with these spread out to rope_theta and rope_scaling.
+struct QueryGrowth {
+  float beta = 0;
+  int positions = 0;
+  Json config;
+};
+/// `theta`: what the class takes where rope_parameters have no rope_theta.
+/// corrupt Error for a number that is missing or out of range.
+QueryGrowth read_query_growth(
+    const JsonView& config,
+    std::optional<double> theta = std::nullopt);
+
 /// How many dims of a head partial_rotary_factor has rotated (corrupt Error
 /// for none or an odd number).
 int partial_dims(const JsonView& config, int head_dim, double fallback = 1);
