@@ -19,7 +19,7 @@ std::vector<std::string> others() {
 }
 
 /// Flags and defaults are mlx_lm.awq's, and what that lacks.
-struct Options {
+struct AwqFlags {
   int bits = 4;
   int group_size = 64;
   int embed_bits = 4;
@@ -52,7 +52,7 @@ struct Options {
   }
 };
 
-class Settings : public MethodSettings {
+class AwqEntry : public MethodSettings {
  public:
   void visit(const OptionSink& option) override {
     visit_options(options_, option);
@@ -90,7 +90,7 @@ class Settings : public MethodSettings {
   }
 
  private:
-  Options options_;
+  AwqFlags options_;
 };
 
 }  // namespace
@@ -109,7 +109,7 @@ MethodEntry awq_method() {
           "  pennyweight awq --model folder --mlx-path out --then gptq\n"
           "  mpirun -n 2 pennyweight awq --model folder --mlx-path out\n",
       .num_samples = 128,
-      .settings = [] { return std::make_unique<Settings>(); }};
+      .settings = [] { return std::make_unique<AwqEntry>(); }};
 }
 
 }  // namespace pennyweight

@@ -9,7 +9,7 @@ namespace pennyweight {
 namespace {
 
 /// Flags and defaults are mlx_lm.gptq's, and what that lacks.
-struct Options {
+struct GptqFlags {
   std::optional<int> bits;
   std::optional<int> group_size;
   int fallback_bits = 6;
@@ -19,7 +19,7 @@ struct Options {
   GptqOptions gptq;
   LearnedOptions learned;
 
-  Options() {
+  GptqFlags() {
     learned.steps = 0;
   }
 
@@ -58,7 +58,7 @@ struct Options {
   }
 };
 
-class Settings : public MethodSettings {
+class GptqEntry : public MethodSettings {
  public:
   void visit(const OptionSink& option) override {
     visit_options(options_, option);
@@ -115,7 +115,7 @@ class Settings : public MethodSettings {
     return make_quant_spec(options_.mode, options_.bits, options_.group_size);
   }
 
-  Options options_;
+  GptqFlags options_;
 };
 
 }  // namespace
@@ -134,7 +134,7 @@ MethodEntry gptq_method() {
           "--data-path notes.txt\n"
           "  pennyweight gptq --model folder --mlx-path out --plain\n"
           "  mpirun -n 2 pennyweight gptq --model folder --mlx-path out\n",
-      .settings = [] { return std::make_unique<Settings>(); }};
+      .settings = [] { return std::make_unique<GptqEntry>(); }};
 }
 
 }  // namespace pennyweight
