@@ -9,6 +9,7 @@
 #include "export/conversion.h"
 #include "export/write_model.h"
 #include "method/plan_modules.h"
+#include "model/names/names_spec.h"
 #include "run/pins/pinned_widths.h"
 
 namespace pennyweight {
@@ -73,6 +74,13 @@ QuantPlan plan_modules(
     const Model& model,
     const ConvertOptions& options,
     const PinnedWidths& pins) {
+  if (options.quant_predicate && model.spec.names &&
+      !model.spec.names->recipes) {
+    throw argument_error(
+        "convert",
+        "--quant-predicate is not for model_type " + model.spec.family +
+            ", whose layers mlx-lm's recipes don't find");
+  }
   if (!model.quantized.empty() && !model.published_packed) {
     throw argument_error(
         "convert",
@@ -83,13 +91,17 @@ QuantPlan plan_modules(
   std::vector<PlannedModule> modules;
   for (const auto& module : list_stored_modules(model.spec)) {
     modules.push_back(
-        {module.path, module.in, module.packable, module.converts_as});
+        {module.path,
+         module.in,
+         module.packable,
+         module.converts_as,
+         module.converts_not});
   }
   auto plan = make_plan(
       modules,
       make_quant_spec(options.q_mode, options.q_bits, options.q_group_size),
       options.quant_predicate.value_or(""),
-      static_cast<int>(model.spec.blocks.size()));
+      block_count(model.spec));
   keep_published(model, plan);
   pins.apply(plan);
   return plan;
@@ -187,7 +199,11 @@ void note_type(Session& session, const Model& model, const OutputType& type) {
   if (const auto cast = describe_cast(model, type); !asked && !cast.empty()) {
     session.note(cast);
   }
-  if (becomes_float16(model, type)) {
+  if (becomes_float16(model, type) && model.spec.names) {
+    session.note(
+        "whether activations fit float16 can't be tried on a model that is "
+        "known by names only; --dtype bfloat16 is safe");
+  } else if (becomes_float16(model, type)) {
     const auto checked =
         check_float16(model, "use --dtype bfloat16", session.progress());
     session.note(checked.warnings);
@@ -209,7 +225,7 @@ void convert(
     const fs::path& model_folder,
     const ConvertOptions& options) {
   check_options(options);
-  Model model = open_model(
+  Model model = open_by_names(
       model_folder,
       options.assume_family,
       options.stream ? session.shards_of(options.model) : nullptr);

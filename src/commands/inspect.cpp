@@ -4,6 +4,7 @@
 #include "core/text.h"
 #include "export/output_type.h"
 #include "model/model.h"
+#include "model/names/names_spec.h"
 #include "run/kernel_report.h"
 #include "run/options.h"
 #include "run/pins/pinned_widths.h"
@@ -59,6 +60,10 @@ class ModuleTable {
     if (!pins.empty()) {
       cells_.front().push_back("asked for");
     }
+    if (model.spec.names) {
+      add_all(model.spec);
+      return;
+    }
     auto modules = list_stored_modules(model.spec);
     for (const ModuleSpec& module : modules) {
       if (module.block < 0 && module.kind != ModuleSpec::Kind::head) {
@@ -102,6 +107,16 @@ class ModuleTable {
     if (const auto* rule = pins_.rule(module.path)) {
       json_.back()["pinned"] = asked_for(*rule);
       cells_.back().back() = asked_for(*rule);
+    }
+  }
+
+  // Of a model that is known by names, which have no order of a forward pass.
+  void add_all(const DecoderSpec& spec) {
+    for (const ModuleSpec& module : list_stored_modules(spec)) {
+      add(module);
+    }
+    for (const ParameterSpec& parameter : list_parameters(spec)) {
+      add(parameter);
     }
   }
 
@@ -203,13 +218,18 @@ std::string describe(const std::vector<KernelRow>& kernels) {
 /// What a checkpoint holds.
 RunReport run(Session& session, const InspectOptions& options) {
   const auto folder = session.model_folder(options.model);
-  const auto model = open_model(folder, options.assume_family);
+  const auto model = open_by_names(folder, options.assume_family);
+  if (options.kernels && model.spec.names) {
+    session.refuse("--kernels: " + model.spec.notes.back());
+  }
   const auto size = model_size(model);
   const PinnedWidths pins(model, options.pins, {.where = session.command()});
   session.note(pins.notes());
   const ModuleTable modules(model, pins);
   const auto type = float_name(model.dtype);
-  const auto blocks = int64_t(model.spec.blocks.size());
+  const int64_t blocks = block_count(model.spec);
+  const bool tied =
+      model.spec.names ? model.spec.names->tied : !model.spec.head;
   auto& report = session.report();
   report.parameters = size.parameters;
   report.notes.insert(
@@ -221,7 +241,7 @@ RunReport run(Session& session, const InspectOptions& options) {
       {"blocks", blocks},
       {"hidden", model.spec.hidden},
       {"vocab", model.spec.vocab},
-      {"tied", !model.spec.head.has_value()},
+      {"tied", tied},
       {"type", type},
       {"bytes", size.bytes},
       {"bits_per_weight", size.bits_per_weight},
@@ -232,8 +252,7 @@ RunReport run(Session& session, const InspectOptions& options) {
       ", " + fixed(double(size.parameters) / 1e6, 1) + " M parameters, " +
       std::to_string(blocks) + " blocks, hidden " +
       std::to_string(model.spec.hidden) + ", vocabulary " +
-      std::to_string(model.spec.vocab) +
-      (model.spec.head ? "" : ", tied head") + "\n" +
+      std::to_string(model.spec.vocab) + (tied ? ", tied head" : "") + "\n" +
       fixed(size.bits_per_weight, 3) + " bits a weight, " +
       human_bytes(double(size.bytes)) + ", " + type + "\n\n" + pins.text() +
       modules.text();

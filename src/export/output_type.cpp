@@ -87,11 +87,9 @@ std::optional<mx::Dtype> output_dtype(const Model& model) {
 
 std::set<std::string> list_kept_types(const DecoderSpec& spec) {
   std::set<std::string> names;
-  for (const BlockSpec& block : spec.blocks) {
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      if (parameter.keeps_type) {
-        names.insert(parameter.name);
-      }
+  for (const ParameterSpec& parameter : list_parameters(spec)) {
+    if (parameter.keeps_type) {
+      names.insert(parameter.name);
     }
   }
   return names;

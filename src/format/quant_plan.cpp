@@ -104,10 +104,17 @@ QuantPlan make_plan(
       entry.reason = kNotPackable;
       continue;
     }
-    if (!fits(wanted, module.in)) {
+    if (module.own_kept && recipe.empty()) {
+      entry.reason = kClassKeeps;
+      continue;
+    }
+    // What the class asks for instead, mlx_lm.convert gives only to what the
+    // common groups divide.
+    const QuantSpec& divides = fits(common, module.in) ? wanted : common;
+    if (!fits(divides, module.in)) {
       entry.reason = "rows of " + std::to_string(module.in) +
           " weights don't divide into groups of " +
-          std::to_string(wanted.group_size);
+          std::to_string(divides.group_size);
       continue;
     }
     entry.spec = wanted;

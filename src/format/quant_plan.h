@@ -36,6 +36,8 @@ struct PlannedModule {
   bool packable = true;  // else it is kept
   /// What it gets whatever is common, as mlx-lm's model class asks.
   std::optional<QuantSpec> own = std::nullopt;
+  /// It is kept, as the class asks, but where a recipe says otherwise.
+  bool own_kept = false;
 };
 
 /// Why a module that is not packable is kept.
@@ -44,6 +46,8 @@ inline constexpr const char* kNotPackable =
 
 /// mlx_lm.convert's mixed recipes: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6.
 const std::vector<std::string>& quant_recipes();
+
+inline constexpr const char* kClassKeeps = "mlx-lm's class leaves it so";
 
 /// Every module gets `common`, or what `recipe` (one of quant_recipes(), or
 /// empty) gives it among `num_blocks` blocks; one whose rows don't divide into

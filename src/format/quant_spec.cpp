@@ -76,8 +76,12 @@ Json to_json(const QuantSpec& spec) {
 
 QuantSpec quant_spec_from_json(const JsonView& json) {
   auto mode = json.string_or("mode", "affine");
-  auto bits = static_cast<int>(json.integer("bits", 1, 32));
-  auto group = static_cast<int>(json.integer("group_size", 1, 1 << 20));
+  const auto number = [&](const char* key, int64_t most) {
+    return json.has(key) ? std::optional(int(json.integer(key, 1, most)))
+                         : std::nullopt;
+  };
+  const auto bits = number("bits", 32);
+  const auto group = number("group_size", 1 << 20);
   try {
     return make_quant_spec(mode, bits, group);
   } catch (const Error& error) {

@@ -26,7 +26,8 @@ QuantSpec make_quant_spec(
     std::optional<int> bits,
     std::optional<int> group_size);
 
-/// As mlx-lm's config.json holds it, and back (corrupt Error).
+/// As mlx-lm's config.json holds it, and back (corrupt Error): what an entry
+/// does not say is MLX's default.
 Json to_json(const QuantSpec& spec);
 QuantSpec quant_spec_from_json(const JsonView& json);
 

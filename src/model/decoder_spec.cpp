@@ -26,8 +26,7 @@ std::vector<std::string> names_under(
   return names;
 }
 
-// Refuses keys by which mlx-lm's loader does something that is not done here.
-void check_loader_keys(const JsonView& config) {
+void check_keys(const JsonView& config) {
   static const std::set<std::string> known = {
       "model_file",
       "quantization",
@@ -62,6 +61,11 @@ void check_loader_keys(const JsonView& config) {
 
 }  // namespace
 
+void check_loader_keys(const Checkpoint& checkpoint) {
+  check_keys(JsonView(
+      checkpoint.config(), (checkpoint.folder() / "config.json").string()));
+}
+
 std::string model_type_of(const Checkpoint& checkpoint) {
   const auto origin = (checkpoint.folder() / "config.json").string();
   return JsonView(checkpoint.config(), origin).string("model_type");
@@ -78,7 +82,7 @@ DecoderSpec read_decoder_spec(
     const std::string& family) {
   const JsonView config(
       checkpoint.config(), (checkpoint.folder() / "config.json").string());
-  check_loader_keys(config);
+  check_keys(config);
   for (const Family& known : families()) {
     if (without_alias(family) == known.model_type) {
       auto spec = read_as(

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 namespace pennyweight {
 
 class Checkpoint;
+struct NamesSpec;  // model/names/names_spec.h
 
 /// A decoder as data. A family's file (families/) fills it from config.json
 /// and the tensor names; everything else works from it and never asks for the
@@ -371,6 +373,9 @@ struct TokenInputsSpec {
 
 struct DecoderSpec {
   std::string family;  // config.json's model_type
+  /// Not null: of the model nothing is known but this, what its tensors are
+  /// made from, and what is dropped. It can't be run.
+  std::shared_ptr<const NamesSpec> names;
   int64_t hidden = 0;
   int64_t vocab = 0;
   std::string embedding;  // module path; weight [vocab, hidden]
@@ -410,6 +415,10 @@ struct DecoderSpec {
 /// config.json's model_type.
 std::string model_type_of(const Checkpoint& checkpoint);
 bool is_known_family(const std::string& name);
+
+/// not_supported Error for keys by which mlx-lm's loader does something that is
+/// not done here.
+void check_loader_keys(const Checkpoint& checkpoint);
 
 /// The spec of a checkpoint, read as `family`, whose tensors are not looked at
 /// beyond their names. not_supported for a family or a structural config key
@@ -459,6 +468,7 @@ struct ModuleSpec {
     router,
     embedding,
     head,
+    unknown,  // of a model that is known by names only
   };
 
   std::string path;
@@ -476,6 +486,8 @@ struct ModuleSpec {
   bool tied = false;
   bool packable = true;
   std::optional<QuantSpec> converts_as = std::nullopt;
+  /// mlx_lm.convert leaves it as it is, but where a recipe says otherwise.
+  bool converts_not = false;
   /// The module whose tensors hold it: itself, or the stack of which it is
   /// matrix `part` of `count`.
   std::string stored;
@@ -505,5 +517,11 @@ std::vector<NormSpec> list_outer_norms(const DecoderSpec& spec);
 
 /// All that is neither a matrix nor a norm.
 std::vector<ParameterSpec> list_parameters(const BlockSpec& block);
+/// The same of all blocks; of a model that is known by names all that is no
+/// matrix.
+std::vector<ParameterSpec> list_parameters(const DecoderSpec& spec);
+
+/// How many blocks there are, of a model that is known by names, too.
+int block_count(const DecoderSpec& spec);
 
 }  // namespace pennyweight

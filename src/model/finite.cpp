@@ -65,9 +65,9 @@ void require_finite_vectors(const Model& model) {
     for (const NormSpec& norm : list_norms(block)) {
       require_norm(norm);
     }
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      require_named(parameter.name);
-    }
+  }
+  for (const ParameterSpec& parameter : list_parameters(model.spec)) {
+    require_named(parameter.name);
   }
   for (const NormSpec& norm : list_outer_norms(model.spec)) {
     require_norm(norm);

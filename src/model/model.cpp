@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "model/families/family.h"
 #include "model/finite.h"
+#include "model/names/names_spec.h"
 #include "model/packing.h"
 
 namespace pennyweight {
@@ -310,9 +311,9 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
     for (const NormSpec& norm : list_norms(block)) {
       claim_norm(claims, norm);
     }
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      claims.claim_float(parameter.name, parameter.shape);
-    }
+  }
+  for (const ParameterSpec& parameter : list_parameters(model.spec)) {
+    claims.claim_float(parameter.name, parameter.shape);
   }
   for (const NormSpec& norm : list_outer_norms(model.spec)) {
     claim_norm(claims, norm);
@@ -359,6 +360,14 @@ std::string listed(const std::vector<std::string>& names) {
     const Checkpoint& checkpoint,
     const std::string& type) {
   const auto matching = matching_families(checkpoint);
+  const auto why = why_not_by_names(checkpoint);
+  if (matching.empty() && !why.empty()) {
+    throw not_supported_error(
+        "model",
+        (checkpoint.folder() / "config.json").string() + ": model_type \"" +
+            one_line(type, 60) + "\" is not supported, not by its tensors' " +
+            "names either: " + why);
+  }
   std::vector<std::string> known;
   for (const Family& family : families()) {
     known.push_back(family.model_type);
@@ -373,16 +382,16 @@ std::string listed(const std::vector<std::string>& names) {
                    " goes on as if it were one, if you know that it is"));
 }
 
-}  // namespace
-
-Model open_model(
-    const fs::path& folder,
-    const std::string& assumed,
-    std::shared_ptr<ShardProvider> provider) {
-  auto checkpoint = Checkpoint::open(folder, std::move(provider));
+Model open_known(Checkpoint checkpoint, const std::string& assumed) {
   const auto type = model_type_of(checkpoint);
   const bool known = is_known_family(type);
   if (!known && assumed.empty()) {
+    if (is_known_by_names(checkpoint)) {
+      throw not_supported_error(
+          "model",
+          (checkpoint.folder() / "config.json").string() + ": " +
+              about_names(checkpoint));
+    }
     refuse_type(checkpoint, type);
   }
   auto spec = read_decoder_spec(checkpoint, known ? type : assumed);
@@ -396,6 +405,31 @@ Model open_model(
         "--assume-family " + assumed + " is not used: model_type " + type +
         " is known");
   }
+  auto model = claim_all(std::move(checkpoint), std::move(spec));
+  require_finite_vectors(model);
+  return model;
+}
+
+}  // namespace
+
+Model open_model(
+    const fs::path& folder,
+    const std::string& assumed,
+    std::shared_ptr<ShardProvider> provider) {
+  return open_known(Checkpoint::open(folder, std::move(provider)), assumed);
+}
+
+Model open_by_names(
+    const fs::path& folder,
+    const std::string& assumed,
+    std::shared_ptr<ShardProvider> provider) {
+  auto checkpoint = Checkpoint::open(folder, std::move(provider));
+  if (!assumed.empty() || is_known_family(model_type_of(checkpoint)) ||
+      !is_known_by_names(checkpoint)) {
+    return open_known(std::move(checkpoint), assumed);
+  }
+  check_loader_keys(checkpoint);
+  auto spec = read_names_spec(checkpoint);
   auto model = claim_all(std::move(checkpoint), std::move(spec));
   require_finite_vectors(model);
   return model;

@@ -57,6 +57,14 @@ Model open_model(
     const std::string& assumed = "",
     std::shared_ptr<ShardProvider> provider = nullptr);
 
+/// The same, and of a model_type that is no family's, but whose class in mlx-lm
+/// is known by its tensors' names, a model that can't be run
+/// (DecoderSpec::names). open_model() refuses that (not_supported).
+Model open_by_names(
+    const fs::path& folder,
+    const std::string& assumed = "",
+    std::shared_ptr<ShardProvider> provider = nullptr);
+
 /// What a module's tensors take up in the files, where a matrix that comes
 /// packed is smaller than what it expands to.
 struct ModuleSize {

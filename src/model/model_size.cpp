@@ -49,12 +49,11 @@ ModelSize model_size(const Model& model) {
     for (const NormSpec& norm : list_norms(block)) {
       add(norm.path);
     }
-    for (const ParameterSpec& parameter : list_parameters(block)) {
-      const auto& info = model.tensors.info(parameter.name);
-      total.bytes += stored_bytes(model, parameter.name);
-      total.parameters +=
-          static_cast<int64_t>(info.bytes) / size_of(info.dtype);
-    }
+  }
+  for (const ParameterSpec& parameter : list_parameters(model.spec)) {
+    const auto& info = model.tensors.info(parameter.name);
+    total.bytes += stored_bytes(model, parameter.name);
+    total.parameters += static_cast<int64_t>(info.bytes) / size_of(info.dtype);
   }
   for (const NormSpec& norm : list_outer_norms(model.spec)) {
     add(norm.path);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "model/decoder_spec.h"
+#include "model/names/names_spec.h"
 
 namespace pennyweight {
 
@@ -245,6 +246,9 @@ std::vector<ModuleSpec> list_modules(const BlockSpec& block) {
 }
 
 std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
+  if (spec.names) {
+    return spec.names->modules;
+  }
   std::vector<ModuleSpec> modules;
   modules.push_back(
       {.path = spec.embedding,
@@ -386,6 +390,9 @@ std::vector<NormSpec> list_norms(const BlockSpec& block) {
 }
 
 std::vector<NormSpec> list_outer_norms(const DecoderSpec& spec) {
+  if (spec.names) {
+    return {};
+  }
   std::vector<NormSpec> norms;
   if (spec.token_inputs) {
     norms.push_back(spec.token_inputs->norm);
@@ -440,6 +447,22 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block) {
   }
   add(block.scalar);
   return parameters;
+}
+
+std::vector<ParameterSpec> list_parameters(const DecoderSpec& spec) {
+  if (spec.names) {
+    return spec.names->parameters;
+  }
+  std::vector<ParameterSpec> parameters;
+  for (const BlockSpec& block : spec.blocks) {
+    const auto own = list_parameters(block);
+    parameters.insert(parameters.end(), own.begin(), own.end());
+  }
+  return parameters;
+}
+
+int block_count(const DecoderSpec& spec) {
+  return spec.names ? spec.names->layers : static_cast<int>(spec.blocks.size());
 }
 
 }  // namespace pennyweight

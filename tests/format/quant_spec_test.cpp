@@ -22,6 +22,10 @@ TEST(QuantSpec, GoesThroughJson) {
   auto json = to_json(QuantSpec{"affine", 3, 128});
   EXPECT_EQ(
       quant_spec_from_json(JsonView(json, "c")), (QuantSpec{"affine", 3, 128}));
+  // As mlx-lm's rwkv7 has it written.
+  json = Json{{"bits", 8}};
+  EXPECT_EQ(
+      quant_spec_from_json(JsonView(json, "c")), (QuantSpec{"affine", 8, 64}));
   json["bits"] = 7;
   try {
     quant_spec_from_json(JsonView(json, "c"));
@@ -47,6 +51,23 @@ TEST(QuantPlan, KeepsWhatDoesNotFitAndSaysWhy) {
   EXPECT_EQ(json["model.layers.0.mlp.down_proj"], false);
   EXPECT_FALSE(json.contains("model.layers.0.mlp.up_proj"));
   EXPECT_THROW(plan.at("model.norm"), Error);
+}
+
+TEST(QuantPlan, WhatTheClassAsksForWantsTheCommonGroups) {
+  const QuantSpec router{"affine", 8, 64};
+  std::vector<PlannedModule> modules{
+      {.path = "gate", .in = 64, .own = router},
+      {.path = "wide", .in = 128, .own = router},
+      {.path = "left", .in = 128, .own_kept = true}};
+  // As mlx_lm.convert, which asks its class only of what they divide.
+  auto plan = make_plan(modules, {"affine", 4, 128}, "", 1);
+  EXPECT_NE(plan.at("gate").reason.find("128"), std::string::npos);
+  EXPECT_EQ(plan.at("wide").spec, router);
+  EXPECT_EQ(plan.at("left").reason, kClassKeeps);
+  plan = make_plan(modules, {"affine", 4, 32}, "", 1);
+  EXPECT_EQ(plan.at("gate").spec, router);
+  plan = make_plan(modules, {"affine", 4, 32}, "mixed_3_6", 1);
+  EXPECT_EQ(plan.at("left").spec->bits, 3);
 }
 
 TEST(QuantPlan, RecipesFollowMlxLm) {

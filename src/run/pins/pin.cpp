@@ -140,7 +140,8 @@ class Parser {
 }  // namespace
 
 std::string role_name(ModuleSpec::Role role) {
-  return std::ranges::find(kRoles, role, &NamedRole::role)->name;
+  const auto* named = std::ranges::find(kRoles, role, &NamedRole::role);
+  return named == std::end(kRoles) ? "unknown" : named->name;
 }
 
 std::vector<WidthPin> parse_pins(

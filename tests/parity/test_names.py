@@ -1,0 +1,300 @@
+"""Models of classes that are known by their tensors' names only: `convert`
+against mlx_lm.convert on the hub's form of a small random model of each."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+pytest.importorskip("mlx_lm.utils")
+from mlx.utils import tree_flatten  # noqa: E402
+from mlx_lm.convert import convert as mlx_convert  # noqa: E402
+from mlx_lm.utils import load_model  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+for place in ("tests/support", "tests/parity", "tools"):
+    sys.path.insert(0, str(ROOT / place))
+import class_names  # noqa: E402
+import random_model  # noqa: E402
+import walks  # noqa: E402
+from class_names_rules import expand_prefix, hub_layout  # noqa: E402
+from short_runs import SLOW  # noqa: E402
+from test_convert_parity import read, same_tensors  # noqa: E402
+
+
+def table():
+    """The table that is compiled in."""
+    import re
+    text = class_names.TABLE.read_text()
+    return {name: json.loads(made) for name, made in re.findall(
+        r'\{"([\w.-]+)", R"json\((.*?)\)json"\}', text, re.DOTALL)}
+
+
+TABLE = table()
+TAKEN = [name for name, made in TABLE.items() if "not_taken" not in made]
+# Stacks and moved axes, heads' matrices split, names and values changed at once.
+FIRST = {"jamba", "kimi_linear", "step3p5"}
+NAMES = [name for name in TAKEN if SLOW or name in FIRST]
+
+
+def config_of(name):
+    return {"model_type": name} | json.loads(
+        json.dumps(class_names.CLASSES[name]["config"]))
+
+
+def write(folder, name, dtype="bfloat16", change=None, hub=True, **keys):
+    """A random model in the hub's form; `change` is given its tensors."""
+    config = config_of(name) | keys
+    mx.random.seed(1)
+    model = class_names.build(name, config)
+    weights = {
+        key: (value + 0.02 * mx.random.normal(value.shape)).astype(
+            getattr(mx, dtype))
+        for key, value in tree_flatten(model.parameters())}
+    if hub:
+        rules = expand_prefix(class_names.CLASSES[name], weights)
+        weights, _ = hub_layout(rules, weights, config)
+    if change:
+        change(weights)
+    folder.mkdir(parents=True)
+    random_model.save(folder, weights)
+    (folder / "config.json").write_text(json.dumps(
+        config | {"torch_dtype": dtype}))
+    for file in random_model.TOKENIZER:
+        shutil.copy(ROOT / "assets/demo" / file, folder / file)
+    return weights
+
+
+def convert(model, out, *flags, code=0):
+    done = subprocess.run(
+        [walks.BIN, "convert", "--model", str(model), "--mlx-path", str(out),
+         *map(str, flags)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def refused(folder, *words, code, flags=("-q",)):
+    said = convert(folder, folder.parent / "out", *flags, code=code)
+    last = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(last) == 1, said
+    for word in words:
+        assert word in last[0], last[0]
+    assert not (folder.parent / "out").exists()
+
+
+def module_specs(folder):
+    """What config.json says of each packed module, as mlx-lm reads it: an entry
+    of a module's own takes nothing from the common one."""
+    quantization = read(folder).get("quantization")
+    if not quantization:
+        return {}
+    common = {key: quantization[key] for key in ("group_size", "bits", "mode")}
+    affine = {"group_size": 64, "bits": 4, "mode": "affine"}
+    return {path: affine | quantization[path] if path in quantization
+            else common for path in (
+                name.removesuffix(".scales") for name
+                in random_model.load(folder) if name.endswith(".scales"))}
+
+
+def compare(folder, flags, **arguments):
+    ours, theirs = folder.parent / "ours", folder.parent / "theirs"
+    said = convert(folder, ours, *flags)
+    assert "known by the names of its tensors only" in said
+    mlx_convert(str(folder), str(theirs), **arguments)
+    same_tensors(random_model.load(ours), random_model.load(theirs))
+    assert module_specs(ours) == module_specs(theirs)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_convert_is_mlx_lms(tmp_path, name):
+    write(tmp_path / "model", name)
+    ours, theirs = compare(
+        tmp_path / "model", ["-q", "--q-bits", 4, "--q-group-size", 32],
+        quantize=True, q_bits=4, q_group_size=32)
+    tokens = mx.array([[1, 2, 3, 4, 5]])
+    logits = [load_model(folder)[0](tokens) for folder in (ours, theirs)]
+    assert mx.array_equal(*logits, equal_nan=True).item()
+
+
+def test_the_table_is_of_the_pinned_mlx_lm():
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/class_names.py", "--check"],
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + "run tools/class_names.py"
+
+
+def test_mlx_lms_own_form_gives_the_same(tmp_path):
+    for form in ("hub", "own"):
+        write(tmp_path / form / "model", "kimi_linear", hub=form == "hub")
+        convert(tmp_path / form / "model", tmp_path / form / "out", "-q")
+    same_tensors(*[random_model.load(tmp_path / form / "out")
+                   for form in ("hub", "own")])
+
+
+@pytest.mark.parametrize("flags, arguments", [
+    ([], {}),
+    (["--dtype", "float16"], {"dtype": "float16"}),
+    (["-q", "--q-mode", "mxfp4"], {"quantize": True, "q_mode": "mxfp4"}),
+    (["-q", "--q-group-size", 128], {"quantize": True, "q_group_size": 128}),
+    (["-q", "--q-group-size", 32, "--quant-predicate", "mixed_3_6"],
+     {"quantize": True, "q_group_size": 32, "quant_predicate": "mixed_3_6"}),
+], ids=["plain", "dtype", "mode", "group", "recipe"])
+def test_what_convert_is_asked_for(tmp_path, flags, arguments):
+    """kimi_linear's stacks, whose scores' corrections keep their type."""
+    def change(weights):
+        for name in list(weights):
+            if name.endswith("A_log"):
+                weights[name] = weights[name].astype(mx.float32)
+    write(tmp_path / "model", "kimi_linear", change=change)
+    compare(tmp_path / "model", flags, **arguments)
+
+
+def test_there_and_back(tmp_path):
+    """What MLX has packed is expanded, or goes through as it is."""
+    write(tmp_path / "model", "rwkv7")
+    mlx_convert(str(tmp_path / "model"), str(tmp_path / "packed"),
+                quantize=True, q_group_size=32)
+    for flags, arguments in (([], {}), (["-d"], {"dequantize": True})):
+        for out in ("ours", "theirs"):
+            shutil.rmtree(tmp_path / out, ignore_errors=True)
+        convert(tmp_path / "packed", tmp_path / "ours", *flags)
+        mlx_convert(str(tmp_path / "packed"), str(tmp_path / "theirs"),
+                    **arguments)
+        same_tensors(random_model.load(tmp_path / "ours"),
+                     random_model.load(tmp_path / "theirs"))
+    refused(tmp_path / "packed", "quantized already", code=2)
+
+
+def test_pins_are_by_path(tmp_path):
+    write(tmp_path / "model", "jamba")
+    convert(tmp_path / "model", tmp_path / "out", "-q", "--q-group-size", 32,
+            "--pin", "*.switch_mlp.up_proj=6:32", "--keep", "*.mamba.*")
+    quantization = read(tmp_path / "out")["quantization"]
+    wide = {path for path, entry in quantization.items()
+            if isinstance(entry, dict) and entry["bits"] == 6}
+    assert wide == {f"model.layers.{i}.feed_forward.switch_mlp.up_proj"
+                    for i in (1, 3)}
+    assert quantization["model.layers.0.mamba.in_proj"] is False
+    shutil.rmtree(tmp_path / "out")
+    refused(tmp_path / "model", "no experts", code=2,
+            flags=("-q", "--pin", "experts=6"))
+
+
+def test_names_of_another_class(tmp_path):
+    """falcon_mamba is mlx-lm's mamba, and stays so called."""
+    write(tmp_path / "model", "mamba")
+    config = read(tmp_path / "model") | {"model_type": "falcon_mamba"}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    ours, _ = compare(tmp_path / "model", ["-q"], quantize=True)
+    assert read(ours)["model_type"] == "falcon_mamba"
+
+
+def test_what_mlx_lm_drops(tmp_path):
+    """Heads for further tokens are carried beside, as elsewhere."""
+    extra = {"model.layers.3.mtp_block.weight": mx.ones((4, 4)),
+             "model.layers.0.mtp.x.weight": mx.ones((2,))}
+    write(tmp_path / "model", "step3p5", change=lambda w: w.update(extra))
+    ours, _ = compare(tmp_path / "model", ["-q"], quantize=True)
+    assert mx.load(str(ours / "mtp.safetensors")).keys() == extra.keys()
+
+    write(tmp_path / "tied/model", "plamo3",
+          change=lambda w: w.update({"lm_head.weight": mx.ones((384, 64))}))
+    compare(tmp_path / "tied/model", ["-q"], quantize=True)
+
+
+def test_inspect_shows_the_modules(tmp_path):
+    write(tmp_path / "model", "jamba")
+    report = tmp_path / "report.json"
+    subprocess.run([walks.BIN, "inspect", tmp_path / "model", "--json", report],
+                   check=True, capture_output=True, timeout=60)
+    made = json.loads(report.read_text())
+    assert made["family"] == "jamba" and made["blocks"] == 4
+    assert made["tied"] and made["hidden"] == 64 and made["vocab"] == 384
+    rows = {row["path"]: row for row in made["modules"]}
+    stack = rows["model.layers.3.feed_forward.switch_mlp.up_proj"]
+    assert stack["shape"] == [5, 128, 64]
+    assert stack["role"] == "unknown"
+    assert sum(row["bytes"] for row in made["modules"]) == made["bytes"]
+
+
+@pytest.mark.parametrize("command", [
+    ["gptq"], ["awq"], ["quantize", "--target-bpw", 4], ["dynamic-quant"],
+    ["plan"], ["evaluate"], ["sweep"], ["inspect", "--kernels"]],
+    ids=lambda command: command[0])
+def test_no_other_command_takes_it(tmp_path, command):
+    write(tmp_path / "model", "jamba")
+    name, *flags = command
+    model = [tmp_path / "model"] if name in ("plan", "evaluate", "inspect",
+                                             "sweep") else [
+        "--model", tmp_path / "model", "--mlx-path", tmp_path / "out"]
+    text = [] if name == "inspect" else ["--data-path", walks.TEXT]
+    done = subprocess.run(
+        [walks.BIN, name, *map(str, [*model, *flags, *text])],
+        capture_output=True, text=True, timeout=60)
+    assert done.returncode == (2 if name == "inspect" else 6), done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and "known by the names" in lines[0], lines
+    assert "convert" in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def erase(name):
+    return lambda weights: weights.pop(name)
+
+
+def add(name, shape=(4, 4)):
+    return lambda weights: weights.update({name: mx.ones(shape)})
+
+
+E0 = "model.layers.1.feed_forward.experts.0.up_proj.weight"
+NORM = "model.layers.2.input_layernorm.weight"
+
+
+@pytest.mark.parametrize("change, words", [
+    (add("model.layers.0.self_attn.other.weight"), ["other", "no module"]),
+    (add("model.layers.*.mamba.D"), ["no module"]),
+    (add("model.layers.4.input_layernorm.weight"), ["layers.4", "no module"]),
+    (add("model.layers.0.mamba.conv1d.weight", (8, 8)), ["conv1d", "form"]),
+    (erase(E0), [E0, "missing"]),
+    (erase(NORM), [NORM, "missing"]),
+    (add(E0.replace(".0.up", ".5.up"), (128, 64)), ["experts.5", "no module"]),
+    (add(E0, (8, 8)), ["experts.1", "shape"]),
+], ids=["unknown", "pattern", "layer", "dims", "expert", "norm", "more",
+        "shape"])
+def test_tensors_that_do_not_fit(tmp_path, change, words):
+    write(tmp_path / "model", "jamba", change=change)
+    refused(tmp_path / "model", *words, code=4)
+
+
+def test_what_is_refused_by_its_config(tmp_path):
+    write(tmp_path / "model", "bailing_moe_linear")
+    config = read(tmp_path / "model")
+    file = tmp_path / "model/config.json"
+    file.write_text(json.dumps(config | {"norm_head": True}))
+    refused(tmp_path / "model", "norm_head", code=6)
+    file.write_text(json.dumps(config | {"num_experts": "many"}))
+    refused(tmp_path / "model", "num_experts", code=4)
+    file.write_text(json.dumps(config | {"quantize_activations": True}))
+    refused(tmp_path / "model", "quantize_activations", code=6)
+
+
+def test_a_class_that_is_not_taken(tmp_path):
+    write(tmp_path / "model", "jamba")
+    config = read(tmp_path / "model") | {"model_type": "baichuan_m1"}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    refused(tmp_path / "model", "baichuan_m1", "lm_head.weight", code=6)
+
+
+def test_recipes_want_layers_that_they_find(tmp_path):
+    write(tmp_path / "model", "mamba")
+    refused(tmp_path / "model", "mamba", code=2,
+            flags=("-q", "--quant-predicate", "mixed_3_6"))
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, *sys.argv[1:]]))
