@@ -309,8 +309,9 @@ CLASSES = {
                             "full_attention"]},
         "rules": widths_first(*[f"{LAYER}.linear_attn.{x}_conv1d.weight"
                                 for x in "qkv"])},
-    "phi3small": {
+    "phi3small": {  # which writes to logits up to this one
         "config": BASE | {
+            "vocab_size": 100352,
             "dense_attention_every_n_layers": 2, "ff_intermediate_size": 128,
             "gegelu_limit": 20.0, "layer_norm_epsilon": 1e-5}},
     "phixtral": {

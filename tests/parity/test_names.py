@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 mx = pytest.importorskip("mlx.core")
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 for place in ("tests/support", "tests/parity", "tools"):
     sys.path.insert(0, str(ROOT / place))
 import class_names  # noqa: E402
+import packed_models  # noqa: E402
 import random_model  # noqa: E402
 import walks  # noqa: E402
 from class_names_rules import expand_prefix, hub_layout  # noqa: E402
@@ -168,6 +170,18 @@ def test_there_and_back(tmp_path):
         same_tensors(random_model.load(tmp_path / "ours"),
                      random_model.load(tmp_path / "theirs"))
     refused(tmp_path / "packed", "quantized already", code=2)
+
+
+def test_fp8_is_read(tmp_path):
+    """As published: expanded by the class's own sanitize, and here as ever."""
+    weights = {name: np.array(value.astype(mx.float32)) for name, value
+               in write(tmp_path / "first", "mimo_v2_flash").items()}
+    entry, packer = packed_models.KINDS["fp8"]
+    packed, _ = packed_models.pack(
+        weights, packer, ignored=("mlp.gate.", "self_attn.o_proj"))
+    packed_models.save(
+        tmp_path / "model", read(tmp_path / "first"), packed, entry)
+    compare(tmp_path / "model", ["-q"], quantize=True)
 
 
 def test_pins_are_by_path(tmp_path):

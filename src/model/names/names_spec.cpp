@@ -154,7 +154,7 @@ class Reader {
         const bool in_place = rule.at("from") == rule.at("to");
         if (rule.contains("where_renamed")) {
           waiting_.emplace_back(name, &rule);
-        } else if (in_place ? is_hubs(rule, *known, info) : !known) {
+        } else if (in_place ? known && is_hubs(rule, *known, info) : !known) {
           renames_ = renames_ || !in_place;
           add_source(rule, info);
         }
@@ -163,6 +163,8 @@ class Reader {
     }
     if (known && known->untied && drops_head_) {
       spec_.dropped.push_back(name);
+      spec_.notes.push_back(
+          one_line(name, 120) + " is left out: the embedding is the head");
     }
     if (!known) {
       place_unknown(name);
@@ -260,7 +262,8 @@ class Reader {
     module.out = info.shape[dims - 2];
     module.in = width_of(tensors, module.path, info);
     module.count = dims > 2 ? info.shape[0] : 0;
-    module.bias = tensors.contains(module.path + ".bias");
+    const auto bias = module.path + ".bias";
+    module.bias = tensors.contains(bias) && find(bias);
     module.converts_as = known.own;
     const auto beside = module_of(module.path) + "." + known.kept_beside;
     module.converts_not =
