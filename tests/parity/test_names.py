@@ -130,6 +130,15 @@ def test_the_table_is_of_the_pinned_mlx_lm():
     assert done.returncode == 0, done.stdout + "run tools/class_names.py"
 
 
+def test_the_documents_list_the_classes():
+    text = (ROOT / "docs/commands.md").read_text()
+    text = text[text.index("- Known by the names"):]
+    taken, left = text[:text.index("\n- ")].split("Not even so:")
+    assert TAKEN == [name for name in TABLE if f"`{name}`" in taken]
+    assert all(f"`{name}`" in left for name in TABLE if name not in TAKEN)
+    assert f"{len(TAKEN)} more" in (ROOT / "README.md").read_text()
+
+
 def test_mlx_lms_own_form_gives_the_same(tmp_path):
     for form in ("hub", "own"):
         write(tmp_path / form / "model", "kimi_linear", hub=form == "hub")
