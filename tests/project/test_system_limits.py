@@ -67,16 +67,18 @@ def check(tmp_path, name, points, run):
 
 @pytest.fixture(scope="module")
 def start():
-    """Bytes of address space with which the program just starts."""
-    low, high = 0, 4096
+    """Bytes of address space with which the program just starts, to the half
+    megabyte that the tests below take off."""
+    half = MB // 2
+    low, high = 0, 8192
     while high - low > 1:
         middle = (low + high) // 2
-        done = limited([BIN, "--version"], resource.RLIMIT_AS, middle * MB)
+        done = limited([BIN, "--version"], resource.RLIMIT_AS, middle * half)
         if done.returncode == 0:
             high = middle
         else:
             low = middle
-    return high * MB
+    return high * half
 
 
 def test_too_little_to_start(start):
