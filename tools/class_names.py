@@ -16,6 +16,7 @@ can't be said is in the table with the reason.
 import argparse
 import contextlib
 import copy
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -429,9 +430,9 @@ def entry(name, spec):
     for change in spec.get("variants", []):
         configs.append(base | change if "text_config" not in base else {
             **base, "text_config": base["text_config"] | change})
-    never = spec.get("changes_values", {})
+    never = dict(spec.get("not_where", {}))
     configs = [config for config in configs
-               if not any(config.get(k) == v for k, v in never.items())]
+               if not any(config.get(key) for key in never)]
     seen, used, models = [], set(), []
     for config in configs:
         model = build(name, config)
@@ -469,10 +470,32 @@ def entry(name, spec):
     if tie:
         made["tied"] = {k: tie[k] for k in ("key", "default", "dropped")}
         if not tie["runs"]:
-            never = never | {tie["key"]: True}
-    if never:
-        made["not_where"] = never
+            never[tie["key"]] = "mlx-lm can't run it quantized"
+    made["not_where"] = never
+    made["keys"] = keys_of(name, base)
     return made
+
+
+def keys_of(name, config):
+    """JSON pointers to what mlx-lm can't load a config without."""
+    module = importlib.import_module(f"mlx_lm.models.{name}")
+    inner = getattr(module, "TextArgs", getattr(module, "TextConfig", None))
+    found = []
+    for place, args in (("", module.ModelArgs), ("/text_config", inner)):
+        if args is None or (place and "text_config" not in config):
+            continue
+        for field in dataclasses.fields(args):
+            changed = copy.deepcopy(config)
+            own = changed["text_config"] if place else changed
+            if not field.init or own.pop(field.name, None) is None:
+                continue
+            try:
+                build(name, changed)
+            except Exception:
+                if (field.default is dataclasses.MISSING
+                        and field.default_factory is dataclasses.MISSING):
+                    found.append(f"{place}/{field.name}")
+    return found
 
 
 def entries():
@@ -498,6 +521,8 @@ def aliases():
 def in_lines(made):
     """JSON with a line for each tensor and rule."""
     text = json.dumps(made, indent=1)
+    text = re.sub(r"\"keys\": \[.*?\]", lambda m: re.sub(
+        r"\s*\n\s*", " ", m[0]), text, flags=re.DOTALL)
     return re.sub(r"\{\s*(\"from\"[^{}]*?)\s*\}",
                   lambda m: "{" + re.sub(r"\s*\n\s*", " ", m[1]) + "}", text)
 

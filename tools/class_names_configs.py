@@ -98,7 +98,7 @@ CLASSES = {
             "num_experts_per_tok": 2, "num_shared_experts": 1,
             "norm_topk_prob": True, "first_k_dense_replace": 1,
             "layer_group_size": 3, "group_norm_size": 2, "topk_group": 1},
-        "changes_values": {"norm_head": True},
+        "not_where": {"norm_head": "mlx-lm changes lm_head.weight"},
         "rules": stacks(f"{LAYER}.mlp.experts.#.@", f"{LAYER}.mlp.switch_mlp",
                         "num_experts")
         + renamed({f"{LAYER}.mlp.gate.{part}":

@@ -48,8 +48,10 @@ def config_of(name):
         json.dumps(class_names.CLASSES[name]["config"]))
 
 
-def write(folder, name, dtype="bfloat16", change=None, hub=True, **keys):
-    """A random model in the hub's form; `change` is given its tensors."""
+def write(folder, name, dtype="bfloat16", change=None, hub=True,
+          before=None, **keys):
+    """A random model in the hub's form; `before` is given the parameters and
+    `change` the tensors."""
     config = config_of(name) | keys
     mx.random.seed(1)
     model = class_names.build(name, config)
@@ -57,6 +59,8 @@ def write(folder, name, dtype="bfloat16", change=None, hub=True, **keys):
         key: (value + 0.02 * mx.random.normal(value.shape)).astype(
             getattr(mx, dtype))
         for key, value in tree_flatten(model.parameters())}
+    if before:
+        before(weights)
     if hub:
         rules = expand_prefix(class_names.CLASSES[name], weights)
         weights, _ = hub_layout(rules, weights, config)
@@ -139,9 +143,14 @@ def test_the_documents_list_the_classes():
     assert f"{len(TAKEN)} more" in (ROOT / "README.md").read_text()
 
 
-def test_mlx_lms_own_form_gives_the_same(tmp_path):
+@pytest.mark.parametrize("name", ["dbrx", "kimi_linear", "step3p5"])
+def test_mlx_lms_own_form_gives_the_same(tmp_path, name):
+    def even(weights):  # which a norm's 1 is taken from and added to
+        for key, value in weights.items():
+            if "norm" in key:
+                weights[key] = mx.round(value * 4)
     for form in ("hub", "own"):
-        write(tmp_path / form / "model", "kimi_linear", hub=form == "hub")
+        write(tmp_path / form / "model", name, hub=form == "hub", before=even)
         convert(tmp_path / form / "model", tmp_path / form / "out", "-q")
     same_tensors(*[random_model.load(tmp_path / form / "out")
                    for form in ("hub", "own")])
@@ -302,6 +311,9 @@ def test_what_is_refused_by_its_config(tmp_path):
     refused(tmp_path / "model", "norm_head", code=6)
     file.write_text(json.dumps(config | {"num_experts": "many"}))
     refused(tmp_path / "model", "num_experts", code=4)
+    file.write_text(json.dumps({
+        key: value for key, value in config.items() if key != "rope_theta"}))
+    refused(tmp_path / "model", "rope_theta", "can't load", code=4)
     file.write_text(json.dumps(config | {"quantize_activations": True}))
     refused(tmp_path / "model", "quantize_activations", code=6)
 

@@ -34,7 +34,7 @@ class Reader {
         config_(checkpoint.config(), origin_) {}
 
   DecoderSpec read() {
-    check_switches();
+    check_keys();
     read_facts();
     for (const auto& [name, info] : checkpoint_.tensors()) {
       place(name, info);
@@ -85,16 +85,21 @@ class Reader {
     return inner ? inner->boolean_or(key.substr(dot + 1), fallback) : fallback;
   }
 
-  void check_switches() const {
-    if (!names_.facts.contains("not_where")) {
-      return;
+  void check_keys() const {
+    for (const auto& key : names_.facts.at("keys")) {
+      if (!config_.json().contains(
+              Json::json_pointer(key.get<std::string>()))) {
+        throw corrupt_error(
+            "model",
+            origin_ + ": there is no " + key.get<std::string>().substr(1) +
+                ", without which mlx-lm can't load a " + names_.name);
+      }
     }
-    for (const auto& [key, value] : names_.facts.at("not_where").items()) {
-      if (const Json* own = config_.find(key); own && *own == value) {
+    for (const auto& [key, reason] : names_.facts.at("not_where").items()) {
+      if (config_.boolean_or(key, false)) {
         throw not_supported_error(
             "model",
-            origin_ + ": with \"" + key + "\": " + value.dump() + " mlx-lm's " +
-                names_.name + " makes of weights what is not known here");
+            origin_ + ": with \"" + key + "\" " + reason.get<std::string>());
       }
     }
   }
@@ -228,8 +233,8 @@ class Reader {
     if (!known || (known->untied && own_->tied) || known->kind == Kind::bias) {
       return;
     }
-    const bool thin = !known->thin || info.shape.back() == 1;
-    if (info.shape.size() != known->dims || !thin) {
+    if (info.shape.size() != known->dims ||
+        (known->thin && info.shape.back() != 1)) {
       corrupt(
           "tensor " + one_line(name, 120) +
           " is not of the form that mlx-lm's " + names_.name +

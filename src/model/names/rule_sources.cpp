@@ -17,7 +17,8 @@ int64_t number_of(const RuleUse& use, const char* key, int64_t fallback) {
 }
 
 int whole_rows(const TensorInfo& stored, int64_t by) {
-  if (stored.shape.empty() || stored.shape[0] % by != 0) {
+  if (stored.shape.empty() || stored.shape[0] < by ||
+      stored.shape[0] % by != 0) {
     throw corrupt_error(
         "model",
         "tensor " + one_line(stored.name, 120) +
