@@ -305,6 +305,10 @@ Json Conversion::quantization() const {
 
 Json Conversion::config() const {
   auto config = output_config(model_.checkpoint.config(), quantization());
+  if (model_.spec.names) {
+    // As mlx-lm, since nothing of a vision tower goes to the output.
+    config.erase("vision_config");
+  }
   for (const auto& [key, value] : model_.spec.config_patch.items()) {
     config[key] = value;
   }

@@ -217,6 +217,45 @@ def test_pins_are_by_path(tmp_path):
             flags=("-q", "--pin", "experts=6"))
 
 
+def test_what_is_seen_is_left_out(tmp_path):
+    """A vision tower, and that there was one, as by mlx-lm."""
+    seen = {"vision_model.patch.weight": mx.ones((4, 4)),
+            "multi_modal_projector.linear.weight": mx.ones((4, 4))}
+    write(tmp_path / "model", "llama4", vision_config={"hidden_size": 4},
+          change=lambda weights: weights.update(seen))
+    for folder in compare(tmp_path / "model", ["-q"], quantize=True):
+        assert "vision_config" not in read(folder)
+
+
+def test_a_rule_that_is_wrong_is_not_taken():
+    """By the script: for mlx-lm makes other values of the hub's form then."""
+    jamba, step = (class_names.CLASSES[name] for name in ("jamba", "step3p5"))
+    turned = [{**rule, "from": rule["from"].replace("gate_proj", "up_proj")
+               if "gate_proj" in rule["to"]
+               else rule["from"].replace("up_proj", "gate_proj")}
+              for rule in jamba["rules"]]
+    plain = [rule for rule in step["rules"] if "add" not in rule]
+    for name, spec, words in (
+            ("jamba", jamba | {"rules": turned}, "other values of"),
+            ("step3p5", step | {"rules": plain}, "other values of"),
+            ("step3p5", step | {"layers": "head_dim"}, "not counted")):
+        with pytest.raises(class_names.Unsure, match=words):
+            class_names.entry(name, spec)
+
+
+def test_a_tensor_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    """220 MB, of which a layer's stacks are 100."""
+    large = json.loads(json.dumps(class_names.CLASSES["llama4"]))
+    large["config"]["text_config"] |= {
+        "num_hidden_layers": 8, "hidden_size": 512,
+        "intermediate_size": 1024, "num_local_experts": 16}
+    monkeypatch.setitem(class_names.CLASSES, "llama4", large)
+    write(tmp_path / "model", "llama4")
+    convert(tmp_path / "model", tmp_path / "out", "-q",
+            "--json", tmp_path / "report.json")
+    assert read(tmp_path, "report.json")["peak_rss"] < 100e6
+
+
 def test_names_of_another_class(tmp_path):
     """falcon_mamba is mlx-lm's mamba, and stays so called."""
     write(tmp_path / "model", "mamba")
