@@ -124,8 +124,8 @@ def require_same(made, wanted, form):
 
 
 def variants(name, config):
-    """The config, and each that has one switch turned, one number 0 or 1, or
-    one choice taken back, of those that mlx-lm builds."""
+    """The config, and each that has one switch turned, one number 0, 1 or
+    null, or one word another, of those that mlx-lm builds."""
     found = [config]
 
     def try_with(path, value):
@@ -148,10 +148,12 @@ def variants(name, config):
             if isinstance(value, bool):
                 try_with([*path, key], not value)
             elif isinstance(value, int) and "num_hidden" not in key:
-                for other in {0, 1} - {value}:
+                for other in {0, 1, None} - {value}:
                     try_with([*path, key], other)
             elif isinstance(value, dict) and key == "text_config":
                 walk(value, [*path, key], {})
+            elif isinstance(value, str):
+                try_with([*path, key], "other")
             elif value is None and key.endswith(("_size", "_dim", "_rank")):
                 try_with([*path, key], 64)
 
@@ -306,6 +308,26 @@ def always(seen, table, path, configs, key):
     return there
 
 
+def companions(seen, path):
+    """Patterns of a layer's tensors that the first form has, by number of those
+    that a layer has all of or none, in every form. What takes two switches may
+    be so by chance."""
+    there = {}
+    for number, words in enumerate(seen):
+        for name in words:
+            pattern = pattern_of(name, 1)
+            if pattern.startswith(path + ".*"):
+                there.setdefault(pattern, set()).add(
+                    (number, numbers(name)[0]))
+    groups = {}
+    for pattern, where in sorted(there.items()):
+        groups.setdefault(frozenset(where), []).append(pattern)
+    several = [group for where, group in groups.items()
+               if len(group) > 1 and any(form == 0 for form, _ in where)]
+    return {pattern: number for number, group in enumerate(several)
+            for pattern in group}
+
+
 def needed(name, config, patterns):
     """Of those outside the layers, which mlx-lm can't load without."""
     own = tagged(build(name, config))
@@ -457,8 +479,9 @@ def entry(name, spec):
     head = set(tie["head"]) if tie else set()
     rules = expand_prefix(spec, {k: 0 for words in seen for k in words})
     dropped, beyond = drops_of(name, base, path, value_of(base, key))
-    kinds = {}
+    kinds, group = {}, companions(seen, path)
     for pattern, word in sorted(table.items()):
+        word += f" with:{group[pattern]}" if pattern in group else ""
         word += (" untied" if pattern in head else
                  " always" if pattern in there else "")
         kinds.setdefault(word, []).append(pattern)

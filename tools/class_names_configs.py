@@ -293,9 +293,11 @@ CLASSES = {
                  {"ffn_mult": 1.0}},
                 {"attention": {"no_op": True}, "ffn": {"ffn_mult": 2.0}},
                 {"attention": {"replace_with_linear": True}, "ffn":
+                 {"ffn_mult": 1.0}},
+                {"attention": {"n_heads_in_group": 4}, "ffn":
                  {"replace_with_linear": True}},
                 {"attention": {"n_heads_in_group": 4}, "ffn":
-                 {"no_op": True}}], "num_hidden_layers": 4}},
+                 {"no_op": True}}], "num_hidden_layers": 5}},
     "olmo": {
         "not_taken": "mlx-lm's class is read by a package of its own, "
                      "ai2-olmo"},

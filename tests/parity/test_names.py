@@ -324,6 +324,7 @@ def add(name, shape=(4, 4)):
 
 E0 = "model.layers.1.feed_forward.experts.0.up_proj.weight"
 NORM = "model.layers.2.input_layernorm.weight"
+GATE = "model.layers.1.feed_forward.router.weight"
 
 
 @pytest.mark.parametrize("change, words", [
@@ -333,10 +334,11 @@ NORM = "model.layers.2.input_layernorm.weight"
     (add("model.layers.0.mamba.conv1d.weight", (8, 8)), ["conv1d", "form"]),
     (erase(E0), [E0, "missing"]),
     (erase(NORM), [NORM, "missing"]),
+    (erase(GATE), [GATE, "missing"]),
     (add(E0.replace(".0.up", ".5.up"), (128, 64)), ["experts.5", "no module"]),
     (add(E0, (8, 8)), ["experts.1", "shape"]),
-], ids=["unknown", "pattern", "layer", "dims", "expert", "norm", "more",
-        "shape"])
+], ids=["unknown", "pattern", "layer", "dims", "expert", "norm",
+        "router", "more", "shape"])
 def test_tensors_that_do_not_fit(tmp_path, change, words):
     write(tmp_path / "model", "jamba", change=change)
     refused(tmp_path / "model", *words, code=4)

@@ -57,6 +57,8 @@ ClassNames::Tensor read_tensor(const std::string& words) {
         {"thin", &tensor.thin}};
     if (const auto it = marks.find(parts[i]); it != marks.end()) {
       *it->second = true;
+    } else if (parts[i].starts_with("with:")) {
+      tensor.with = parts[i];
     } else if (parts[i].starts_with("kept_beside:")) {
       tensor.kept_beside = parts[i].substr(parts[i].find(':') + 1);
     } else {

@@ -28,6 +28,8 @@ struct ClassNames {
     bool keeps_type = false;         // the class's cast_predicate does
     bool thin = false;               // its last axis is 1
     std::optional<QuantSpec> own{};  // what quant_predicate says instead
+    /// A layer has all tensors of such a number, or none; empty: of its own.
+    std::string with{};
   };
 
   std::string name;

@@ -45,6 +45,7 @@ class Reader {
       describe(tensors, name, info);
     }
     require_all(tensors);
+    require_companions(tensors);
     finish();
     return std::move(spec_);
   }
@@ -306,6 +307,30 @@ class Reader {
         const auto name = filled(pattern, {std::to_string(layer)});
         if (!tensors.contains(name)) {
           missing(name);
+        }
+      }
+    }
+  }
+
+  // In each layer: what stands beside another tensor in mlx-lm's.
+  void require_companions(const ModelTensors& tensors) const {
+    std::map<std::string, std::vector<std::string>> groups;
+    for (const auto& [pattern, tensor] : names_.tensors) {
+      if (!tensor.with.empty()) {
+        groups[tensor.with].push_back(pattern);
+      }
+    }
+    for (const auto& [number, patterns] : groups) {
+      for (int layer = 0; layer < own_->layers; ++layer) {
+        std::vector<std::string> absent;
+        for (const auto& pattern : patterns) {
+          const auto name = filled(pattern, {std::to_string(layer)});
+          if (!tensors.contains(name)) {
+            absent.push_back(name);
+          }
+        }
+        if (!absent.empty() && absent.size() < patterns.size()) {
+          missing(absent.front());
         }
       }
     }
