@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/access.h"
+#include "kernels/scratch.h"
 #include "ops/check.h"
 #include "ops/expert_pieces.h"
 #include "ops/packed_view.h"
@@ -65,7 +66,7 @@ void check(
 struct Form {
   std::optional<PackedFormat> format = std::nullopt;  // none: dense
   bool bias = false;
-  bool transposed = false;  // x [rows, out] times dense weights, without biases
+  bool transposed = false;  // x [rows, out] times the weights, without biases
 
   size_t weight_arrays() const {
     return format ? format->arrays() : 1;
@@ -136,6 +137,38 @@ mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
   return mx::astype(result, dtype);
 }
 
+// Of a panel's bytes, as of quantized_matmul's: it stays in a core's cache.
+constexpr int64_t kPanelBytes = 4 << 20;
+constexpr int64_t kPanelStep = 64;  // rows of a panel are a multiple of it
+
+/// out [m, columns], float32, is x [m, rows] times the weight, of which some
+/// rows at a time are expanded to x's type.
+void multiply_transposed(
+    const kernels::QuantizedMatrix& weight,
+    int64_t m,
+    const kernels::ConstMatrix& x,
+    const kernels::Matrix& out) {
+  thread_local kernels::Scratch scratch;
+  const int64_t row = weight.columns * int64_t(kernels::size_of(x.type));
+  const int64_t most =
+      std::max(kPanelStep, kPanelBytes / row / kPanelStep * kPanelStep);
+  for (int64_t from = 0; from < weight.rows; from += most) {
+    const int64_t rows = std::min(most, weight.rows - from);
+    const kernels::Matrix panel{
+        scratch.get<char>(rows * row), x.type, weight.columns};
+    kernels::dequantize({weight, from, rows, panel});
+    kernels::matmul(
+        {.m = m,
+         .n = weight.columns,
+         .k = rows,
+         .x = kernels::from_column(x, from),
+         .weight = kernels::as_const(panel),
+         .residual = from > 0 ? kernels::as_const(out) : kernels::ConstMatrix{},
+         .out = out,
+         .weight_by_depth = true});
+  }
+}
+
 Task multiply_task(CpuWork& work, const Form& form) {
   std::vector<Own> experts;
   for (const size_t at : form.firsts(work.count())) {
@@ -157,7 +190,9 @@ Task multiply_task(CpuWork& work, const Form& form) {
             const kernels::ConstMatrix& x,
             const kernels::Matrix& out) {
           const Own& own = experts.at(expert);
-          if (packed) {
+          if (packed && transposed) {
+            multiply_transposed(own.packed, count, x, out);
+          } else if (packed) {
             kernels::quantized_matmul(
                 {.m = count,
                  .x = x,
@@ -218,18 +253,22 @@ mx::array by_weight(
 mx::array by_x(const Arrays& in, const mx::array& dy, const Form& form) {
   Arrays inputs{dy, in[1]};
   for (const size_t at : form.firsts(in.size())) {
-    inputs.push_back(in[at]);
+    for (size_t i = 0; i < form.weight_arrays(); ++i) {
+      inputs.push_back(in[at + i]);
+    }
   }
-  return make({
-      .name = "expert_linear_transposed",
-      .shape = in[0].shape(),
-      .dtype = in[0].dtype(),
-      .inputs = std::move(inputs),
-      .cpu =
-          [](CpuWork& work) {
-            return multiply_task(work, {.transposed = true});
-          },
-  });
+  const Form own{.format = form.format, .transposed = true};
+  // Of packed weights sums are made a panel at a time.
+  const auto type = form.format ? mx::float32 : in[0].dtype();
+  return mx::astype(
+      make({
+          .name = "expert_linear_transposed",
+          .shape = in[0].shape(),
+          .dtype = type,
+          .inputs = std::move(inputs),
+          .cpu = [own](CpuWork& work) { return multiply_task(work, own); },
+      }),
+      in[0].dtype());
 }
 
 mx::array by_bias(const mx::array& dy, const mx::array& expert, uint32_t own) {
@@ -239,9 +278,6 @@ mx::array by_bias(const mx::array& dy, const mx::array& expert, uint32_t own) {
 
 GradientOf
 gradients(const Arrays& in, const mx::array& by_result, const Form& form) {
-  if (form.format) {
-    no_gradient(kWhere, "packed experts have no gradient; expand them");
-  }
   const auto dy = mx::astype(by_result, in[0].dtype());
   return [=](size_t i) {
     if (i == 0) {
@@ -252,9 +288,13 @@ gradients(const Arrays& in, const mx::array& by_result, const Form& form) {
     }
     const size_t at = i - Form::kFirst;
     const auto own = uint32_t(at / form.arrays());
-    return at % form.arrays() == 0
-        ? by_weight(dy, in[0], in[1], own)
-        : mx::astype(by_bias(dy, in[1], own), in[i].dtype());
+    if (at % form.arrays() >= form.weight_arrays()) {
+      return mx::astype(by_bias(dy, in[1], own), in[i].dtype());
+    }
+    if (form.format) {
+      no_gradient(kWhere, "packed experts have no gradient; expand them");
+    }
+    return by_weight(dy, in[0], in[1], own);
   };
 }
 

@@ -14,7 +14,8 @@ struct ExpertWeight {
 /// Each row of x [rows, in] through its own expert's linear. expert uint32
 /// [rows] names the expert of each row; rows must stand sorted by it. All
 /// experts are of one shape and form. An expert without rows is not read.
-/// Dense experts have gradients: by x, their weights (float32) and biases.
+/// There are gradients by x and biases, and of dense experts by their weights
+/// (float32); packed ones have none by what they are packed as.
 /// The result is [rows, out] in `out_dtype`, x's dtype when not given.
 mx::array expert_linear(
     const mx::array& x,

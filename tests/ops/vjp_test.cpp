@@ -126,6 +126,78 @@ TEST_P(Vjp, ExpertLinear) {
       kDepth);
 }
 
+/// dy [rows, out] times each row's own expert's weight [out, in], summed in
+/// float64.
+mx::array naive_by_x(
+    const mx::array& dy,
+    const std::vector<mx::array>& experts,
+    const std::vector<uint32_t>& expert) {
+  const auto from = mx::contiguous(wide(dy));
+  mx::eval(from);
+  const auto rows = static_cast<size_t>(from.shape(0));
+  const auto out = static_cast<size_t>(from.shape(1));
+  const auto in = static_cast<size_t>(experts.front().shape(1));
+  std::vector<float> result;
+  for (size_t row = 0; row < rows; ++row) {
+    const auto weight = mx::contiguous(experts[expert[row]]);
+    mx::eval(weight);
+    std::vector<double> sums(in);
+    for (size_t o = 0; o < out; ++o) {
+      const double factor = double{from.data<float>()[row * out + o]};
+      for (size_t i = 0; i < in; ++i) {
+        sums[i] += factor * double{weight.data<float>()[o * in + i]};
+      }
+    }
+    result.insert(result.end(), sums.begin(), sums.end());
+  }
+  return mx::array(result.begin(), {int(rows), int(in)});
+}
+
+/// By x and the biases, of experts [out, in], the second of which has no rows.
+void expect_packed_gradients(
+    mx::Dtype type,
+    const char* mode,
+    int out,
+    int in) {
+  const std::vector<uint32_t> rows{0, 0, 0, 0, 0, 2, 2};
+  const auto expert = mx::array(rows.begin(), {7}, mx::uint32);
+  const auto x = random({7, in}, type, 1);
+  const auto dy = random({7, out}, type, 2);
+  const int group = mode == std::string("nvfp4") ? 16 : 32;
+  std::vector<ExpertWeight> experts;
+  std::vector<mx::array> dense;
+  for (unsigned e = 0; e < 3; ++e) {
+    const auto parts =
+        mx::quantize(random({out, in}, type, 3 + e), group, 4, mode);
+    const auto biases =
+        parts.size() > 2 ? std::optional(parts[2]) : std::nullopt;
+    const QuantizedWeight weight{parts[0], parts[1], biases, group, 4, mode};
+    experts.push_back({std::nullopt, weight, random({out}, type, 9 + e)});
+    dense.push_back(dequantize(weight, mx::float32));
+  }
+  const auto through = [&](const Arrays& inputs) {
+    auto own = experts;
+    own[2].bias = inputs[1];
+    return Arrays{expert_linear(inputs[0], own, expert)};
+  };
+  const auto found = mx::vjp(through, {x, *experts[2].bias}, {dy}).second;
+  expect_close(found[0], naive_by_x(dy, dense, rows), type, 2, out);
+  const auto own_rows = mx::slice(wide(dy), {5, 0}, {7, out});
+  expect_close(found[1], mx::sum(own_rows, 0), type, 2, 2);
+}
+
+TEST_P(Vjp, PackedExpertsByTheirInput) {
+  for (const char* mode : {"affine", "mxfp4", "nvfp4"}) {
+    SCOPED_TRACE(mode);
+    expect_packed_gradients(GetParam(), mode, 40, 128);
+  }
+}
+
+// Of a weight that is expanded in more than one panel.
+TEST(VjpPanels, PackedExpertsByTheirInput) {
+  expect_packed_gradients(mx::float32, "mxfp4", 584, 2048);
+}
+
 // A gradient that waits for nothing before it is planned: which rows an
 // expert has is known only once the stream has done what came before.
 TEST(VjpOrder, ExpertsChosenLate) {
