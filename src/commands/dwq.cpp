@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "commands/command.h"
 #include "commands/convert.h"
@@ -222,7 +223,10 @@ class Distillation {
       convert(rounding, folder_, convert_options);
       const auto& notes = rounding.report().notes;
       auto& all = session_.report().notes;
-      all.insert(all.end(), notes.begin(), notes.end());
+      std::ranges::copy_if(
+          notes, std::back_inserter(all), [&](const std::string& note) {
+            return std::ranges::count(all, note) == 0;  // of both
+          });
     }
     ranks_.barrier();
     open_student(rounded);

@@ -167,7 +167,7 @@ class DynamicQuant {
             session.command())),
         wishes_(wishes(session, model_, options, low_)),
         widths_(model_, candidates_, wishes_) {
-    if (!model_.quantized.empty()) {
+    if (!model_.quantized.empty() && !model_.published_packed) {
       session.refuse(
           model_.checkpoint.folder().string() +
           " is quantized already; start from the full-precision model");
@@ -239,12 +239,15 @@ class DynamicQuant {
   }
 
   // Found out now, not when everything has been measured.
-  void check_target() const {
+  void check_target() {
     WidthChooser widths(model_, candidates_, wishes_);
     for (const auto& module : list_stored_modules(model_.spec)) {
       widths.add(module, std::vector<double>(candidates_.size(), 0.0));
     }
     widths.choose(target_);
+    if (const auto text = widths.about_largest(target_); !text.empty()) {
+      session_.note(text + "; that is what is made");
+    }
   }
 
   TokenData load() {
@@ -331,10 +334,14 @@ class DynamicQuant {
       if (!own.said.empty()) {
         modules.back()["pinned"] = own.said;
       }
+      if (own.published) {
+        modules.back()["published"] = true;
+      }
       ++counts
-          [own.spec ? std::to_string(own.spec->bits) + " bits, groups of " +
-                   std::to_string(own.spec->group_size)
-                    : "unquantized"];
+          [own.published  ? "published packed"
+               : own.spec ? std::to_string(own.spec->bits) +
+                   " bits, groups of " + std::to_string(own.spec->group_size)
+                          : "unquantized"];
     }
     auto& report = session_.report();
     report.figures["modules"] = std::move(modules);

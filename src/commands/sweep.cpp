@@ -161,14 +161,29 @@ class Sweep {
         parse_candidates(options_.plan.candidates), wishes_.pins);
   }
 
-  // Where pins forbid even the largest there is nothing to measure.
+  // Where none can be met there is nothing to measure.
   void check_sizes() const {
-    if (wishes_.pins.empty()) {
-      return;
-    }
     std::vector<std::string> notes;
-    priced_widths(model_, candidates(), {}, notes, wishes_)
-        .choose({*std::ranges::max_element(sizes_), std::nullopt});
+    const auto widths = priced_widths(model_, candidates(), {}, notes, wishes_);
+    for (size_t i = 0; i < sizes_.size(); ++i) {
+      try {
+        choose(widths, sizes_[i]);
+        return;
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::invalid_argument ||
+            i + 1 == sizes_.size()) {
+          throw;
+        }
+      }
+    }
+  }
+
+  WidthPlan choose(const WidthChooser& widths, double size) const {
+    const SizeTarget target{size, std::nullopt};
+    if (const auto text = widths.about_largest(target); !text.empty()) {
+      session_.refuse(text);
+    }
+    return widths.choose(target);
   }
 
   void load() {
@@ -184,7 +199,7 @@ class Sweep {
     const double start = session_.seconds();
     WidthPlan plan;
     try {
-      plan = widths.choose({size, std::nullopt});
+      plan = choose(widths, size);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::invalid_argument) {
         throw;

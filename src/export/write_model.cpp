@@ -1,21 +1,16 @@
 #include "export/write_model.h"
 
-#include "checkpoint/packed/packed_source.h"
 #include "core/files/atomic_file.h"
 #include "export/front_matter.h"
 #include "export/model_card.h"
 #include "export/model_writer.h"
+#include "export/published.h"
 #include "export/side_files.h"
 #include "export/tensor_order.h"
 
 namespace pennyweight {
 
 namespace {
-
-std::string packed_words(const Model& model) {
-  const auto* packed = model.checkpoint.packed();
-  return packed ? packed->describe() : "";
-}
 
 int64_t write_tensors(
     const Model& model,

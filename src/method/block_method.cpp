@@ -7,7 +7,7 @@ namespace pennyweight {
 int64_t count_weights(const BlockSpec& block) {
   int64_t weights = 0;
   for (const ModuleSpec& module : list_modules(block)) {
-    weights += module.out * module.in;
+    weights += module.published ? 0 : module.out * module.in;
   }
   return weights;
 }

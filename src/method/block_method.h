@@ -155,7 +155,7 @@ class BlockTask : public BlockModules,
                   public BlockErrors,
                   public BlockFolding {};
 
-/// Weights of the block's linears.
+/// Weights of the block's linears, but for what is published packed.
 int64_t count_weights(const BlockSpec& block);
 /// What the packed weights of a block stand for, in the task's type.
 DenseBlock expand_all(const BlockTask& task, const PackedBlock& packed);

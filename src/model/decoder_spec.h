@@ -300,6 +300,8 @@ struct BlockSpec {
   /// What stands beside the residual stream in what the block reads, and in
   /// what it gives (model/stream/columns.h).
   std::vector<SharedKeys> reads, gives;
+  /// Linears that came packed from their publisher and stay so, by path.
+  std::map<std::string, QuantSpec> published;
 
   bool has_mlp() const {
     return mlp || moe;
@@ -390,6 +392,8 @@ struct DecoderSpec {
   std::vector<BlockSpec> blocks;
   NormSpec final_norm;
   std::optional<LinearSpec> head;  // absent: the embedding is the head too
+  /// As BlockSpec::published, of what is outside the blocks.
+  std::map<std::string, QuantSpec> published;
 
   /// Tensors that the checkpoint may hold in another form than mlx-lm's, by
   /// mlx-lm's name. Those whose sources are absent are taken as they are.
@@ -494,6 +498,9 @@ struct ModuleSpec {
   int64_t part = -1;
   int64_t count = 0;
   bool expert = false;  // reads only the tokens that chose it
+  /// How it came packed from its publisher, of whom there is nothing fuller: it
+  /// stays so. Absent: it is in floats.
+  std::optional<QuantSpec> published = std::nullopt;
 };
 
 /// Every matrix: embedding, each block's linears, the head if it is a module

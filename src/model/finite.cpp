@@ -17,11 +17,34 @@ void require(const mx::array& tensor, const std::string& name) {
   require_finite(whole, name);
 }
 
+// Of the modes whose scales are bytes, the one that is infinite or NaN; e4m3
+// has one of each sign.
+void require_scale_bytes(
+    const ops::QuantizedWeight& weight,
+    const std::string& name) {
+  if (weight.scales.dtype() != mx::uint8) {
+    return;
+  }
+  const bool signs = weight.mode == "nvfp4";
+  const auto magnitude = signs
+      ? mx::bitwise_and(weight.scales, mx::array(uint8_t{0x7f}))
+      : weight.scales;
+  auto odd =
+      mx::sum(mx::equal(magnitude, mx::array(uint8_t(signs ? 0x7f : 0xff))));
+  if (const int count = odd.item<int>(); count > 0) {
+    throw numeric_error(
+        "model",
+        "tensor " + one_line(name, 120) + " holds " + std::to_string(count) +
+            " scales that are not finite: the checkpoint is damaged");
+  }
+}
+
 void require(const LinearWeights& linear, const std::string& path) {
   if (linear.dense) {
     finite_dense(linear, path);
   }
   if (linear.packed) {
+    require_scale_bytes(*linear.packed, path + ".scales");
     require(linear.packed->scales, path + ".scales");
     if (linear.packed->biases) {
       require(*linear.packed->biases, path + ".biases");

@@ -81,7 +81,7 @@ BlockTraces trace_block(
   auto own = weights;
   std::map<std::string, std::shared_ptr<LinearTrace>> traces;
   for (const ModuleSpec& module : list_modules(spec)) {
-    if (module.expert && module.part != 0) {
+    if ((module.expert && module.part != 0) || module.published) {
       continue;
     }
     const auto trace = std::make_shared<LinearTrace>();

@@ -50,7 +50,7 @@ LossGradients loss_gradients(
 struct BlockTraces {
   mx::array x;  // the gradient by the block's input, float32
   /// By module path, of a stack of experts by the stack's. A linear that has
-  /// no part in the output has no entry.
+  /// no part in the output has no entry, nor has one that is published packed.
   std::map<std::string, LinearTrace> linears;
 };
 

@@ -10,6 +10,13 @@ namespace pennyweight {
 
 namespace {
 
+std::optional<QuantSpec> published_among(
+    const std::map<std::string, QuantSpec>& published,
+    const std::string& path) {
+  const auto it = published.find(path);
+  return it == published.end() ? std::nullopt : std::optional(it->second);
+}
+
 class Lister {
  public:
   explicit Lister(const BlockSpec& block) : block_(block) {}
@@ -33,7 +40,8 @@ class Lister {
         .packable = linear.packable,
         .converts_as = linear.converts_as,
         .stored = linear.path,
-        .count = linear.count};
+        .count = linear.count,
+        .published = published_among(block_.published, linear.path)};
     if (linear.count == 0) {
       modules.push_back(std::move(module));
       return;
@@ -289,6 +297,11 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
          .input_id = spec.final_norm.path,
          .converts_as = spec.head->converts_as,
          .stored = spec.head->path});
+  }
+  for (ModuleSpec& module : modules) {
+    if (module.block < 0) {
+      module.published = published_among(spec.published, module.stored);
+    }
   }
   return modules;
 }

@@ -119,7 +119,7 @@ LinearWeights load_linear(
   if (spec->second.mode == "affine") {
     weight.biases = load(".biases");
   }
-  if (packed == PackedWeights::expand) {
+  if (packed == PackedWeights::expand && !model.published_packed) {
     linear.dense = ops::dequantize(weight, dtype);
   } else {
     linear.packed = std::move(weight);

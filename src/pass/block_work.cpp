@@ -15,7 +15,7 @@ BlockWork count_work(const BlockSpec& spec) {
         module.expert ? double(spec.moe->chosen) / double(spec.moe->count) : 1;
     work.products += share * weights;
     work.sums += module.input_id == input ? 0 : share * in * in;
-    work.rounding += kRounding * weights * in;
+    work.rounding += module.published ? 0 : kRounding * weights * in;
     input = module.input_id;
   }
   return work;

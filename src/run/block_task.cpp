@@ -158,8 +158,11 @@ BlockWeights WalkTask::with(const DenseBlock& weights) const {
   BlockWeights block = source_;
   for (auto& [path, linear] : block.linears) {
     auto it = weights.find(path);
-    linear.dense =
-        it == weights.end() ? mx::astype(*linear.dense, dtype()) : it->second;
+    if (it != weights.end()) {
+      linear.dense = it->second;
+    } else if (linear.dense) {  // else published packed
+      linear.dense = mx::astype(*linear.dense, dtype());
+    }
   }
   return block;
 }

@@ -37,18 +37,23 @@ int64_t block_bytes(
     const BlockSpec& block,
     const MemoryDemand& demand) {
   int64_t weights = 0;
+  int64_t published = 0;  // bytes
   int64_t statistics = 0;
   int64_t widths = 0;
   int64_t experts = 0;
   const bool shifts = stage.needs().quantized_inputs;
   const int64_t split = shifts ? 2 : 1;  // sums, and what they are split into
   for (const ModuleSpec& module : list_modules(block)) {
+    // Of the experts a token reads only some.
+    widths += module.part > 0 ? 0 : module.out + module.in;
+    if (const auto& spec = module.published) {
+      published += quantized_bytes(*spec, module.out, module.in, 1);
+      continue;
+    }
     weights += module.out * module.in;
     statistics = std::max(
         statistics, statistics_bytes(module, model.spec.hidden, shifts));
     experts += module.expert ? split * expert_bytes(module, shifts) : 0;
-    // Of the experts a token reads only some.
-    widths += module.part > 0 ? 0 : module.out + module.in;
   }
   statistics += std::min(experts, split * kExpertSums);
   if (block.moe) {
@@ -59,7 +64,7 @@ int64_t block_bytes(
   const int64_t rows = std::max<int64_t>(demand.batch_tokens, 512);
   // Both streams' arrays of a batch at once, and what a kernel copies.
   const int64_t batch = 2 * rows * (widths * item + 4 * model.spec.hidden * 4);
-  return weights * item * 3 + 6 * weights + statistics + batch +
+  return weights * item * 3 + 6 * weights + published + statistics + batch +
       stage.working_bytes(block);
 }
 

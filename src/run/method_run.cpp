@@ -183,10 +183,8 @@ void MethodRun::calibrate(
     CalibrationSplit text,
     const std::string& source) {
   plan_ = std::move(plan);
-  int64_t published = 0;
   Json kept = Json::array();
   for (const auto& [path, entry] : plan_.modules) {
-    published += entry.published;
     if (!entry.spec) {
       kept.push_back(path + ": " + entry.reason);
       if (!entry.asked) {
@@ -196,11 +194,6 @@ void MethodRun::calibrate(
             path + " is not quantized: " + entry.reason);
       }
     }
-  }
-  if (published > 0) {
-    session_.note(
-        std::to_string(published) +
-        " modules are published packed (mxfp4) and stay as they are");
   }
   split_ = std::move(text);
   fingerprint_ = fingerprint(split_.fit) + fingerprint(split_.held_out);

@@ -1,6 +1,7 @@
 #include "run/recipe.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -12,13 +13,29 @@ namespace {
 
 constexpr int64_t kMostSequences = 1 << 20;
 
-Candidate parse_width(const std::string& text, const std::string& origin) {
+Candidate parse_affine(const std::string& text, const std::string& origin) {
   const auto found = parse_candidates(text);
   if (found.size() != 1) {
     throw corrupt_error(
         "recipe", origin + ": '" + one_line(text, 40) + "' is not one width");
   }
   return found.front();
+}
+
+// A published width has its mode behind it, which no candidate has.
+Candidate parse_width(const std::string& text, const std::string& origin) {
+  const auto colon = text.rfind(':');
+  const auto mode = colon == text.npos ? "" : text.substr(colon + 1);
+  if (mode.empty() || !std::isalpha(static_cast<unsigned char>(mode[0]))) {
+    return parse_affine(text, origin);
+  }
+  try {
+    const auto width = parse_affine(text.substr(0, colon), origin);
+    const QuantSpec& spec = width.value_or(QuantSpec{});
+    return make_quant_spec(mode, spec.bits, spec.group_size);
+  } catch (const Error& error) {
+    throw corrupt_error("recipe", origin + ": " + reason_of(error));
+  }
 }
 
 std::vector<std::string> read_stages(const JsonView& view) {

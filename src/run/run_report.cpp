@@ -24,6 +24,9 @@ Json to_json(const RunReport& report) {
   if (!report.packed_source.is_null()) {
     json["packed_source"] = report.packed_source;
   }
+  if (!report.published_packed.is_null()) {
+    json["published_packed"] = report.published_packed;
+  }
   if (report.bytes_out > 0) {
     json["bytes"] = report.bytes_out;
     json["bits_per_weight"] = report.bits_per_weight;

@@ -26,6 +26,7 @@ struct RunReport {
   int64_t peak_rss = 0;  // bytes, of the whole process so far
   int processes = 1;
   Json packed_source{};  // PackedSource::json() of the model; null: it is plain
+  Json published_packed{};  // published_json() of the model; null: nothing
   std::vector<std::string> notes{};  // each was a warning event, too
   Json figures = Json::object();     // more keys of the JSON
   std::string text{};                // more lines of the summary

@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "core/time_left.h"
+#include "export/published.h"
 #include "pass/sample.h"
 #include "run/check_output.h"
 #include "run/fetched.h"
@@ -125,6 +126,10 @@ void Session::describe_output(
 void Session::describe_packing(const Model& model) {
   if (const auto* packed = model.checkpoint.packed()) {
     report_.packed_source = packed->json();
+  }
+  report_.published_packed = published_json(model);
+  if (!report_.published_packed.is_null()) {
+    note(describe_published(model));
   }
 }
 

@@ -79,7 +79,8 @@ class Session {
       const MixOptions& options,
       const MixSize& size,
       const std::optional<std::string>& memory_limit);
-  /// Keeps who packed the full model for the report, if anyone.
+  /// Keeps for the report who packed the full model, if anyone, and says what
+  /// its publisher packed.
   void describe_packing(const Model& model);
   /// `model`'s size as the input's, its packing and its notes.
   void describe_input(const Model& model);

@@ -47,10 +47,30 @@ WidthChooser::WidthChooser(
       candidates_(std::move(candidates)),
       wishes_(std::move(wishes)) {}
 
+// What it is; what a flag says of its width was settled before.
+WidthChooser::Choice WidthChooser::published_choice(
+    const ModuleSpec& module,
+    int item) const {
+  Choice choice{module, {module.published}, {}, ""};
+  choice.published = true;
+  choice.costs.bytes.push_back(
+      std::max<int64_t>(1, module.count) *
+      quantized_bytes(*module.published, module.out, module.in, item));
+  choice.costs.losses.push_back(0);
+  if (const auto* rule = wishes_.pins.rule(module.path)) {
+    choice.said = rule->said;
+  }
+  return choice;
+}
+
 std::optional<std::string> WidthChooser::add(
     const ModuleSpec& module,
     const std::vector<double>& losses) {
   const int item = static_cast<int>(mx::size_of(model_.dtype));
+  if (module.published) {
+    choices_.push_back(published_choice(module, item));
+    return std::nullopt;
+  }
   const int64_t stack = std::max<int64_t>(1, module.count);
   Choice choice{module, {}, {}, "it was chosen to stay in floats"};
   const auto offer = [&](const Candidate& candidate, double loss) {
@@ -109,14 +129,15 @@ QuantPlan WidthChooser::plan_of(const std::vector<size_t>& chosen) const {
   for (size_t i = 0; i < choices_.size(); ++i) {
     const auto& candidate = choices_[i].candidates[chosen[i]];
     const auto& module = choices_[i].module;
+    const bool published = choices_[i].published;
     auto& sum = weights[candidate_name(candidate)];
     sum += module.out * module.in * std::max<int64_t>(1, module.count);
-    if (candidate && sum > most) {
+    if (candidate && !published && sum > most) {
       most = sum;
       plan.common = *candidate;
     }
     plan.modules[choices_[i].module.path] = {
-        candidate, candidate ? "" : choices_[i].reason};
+        candidate, candidate ? "" : choices_[i].reason, published};
   }
   plan.common = wishes_.common.value_or(plan.common);
   return plan;
@@ -149,7 +170,8 @@ WidthPlan WidthChooser::make(const std::vector<size_t>& chosen) const {
          candidate,
          choice.costs.losses[chosen[i]],
          candidate ? "" : choice.reason,
-         choice.said});
+         choice.said,
+         choice.published});
     result.loss += result.modules.back().loss;
   }
   result.bytes = bytes_of(result.plan, true);
@@ -159,38 +181,91 @@ WidthPlan WidthChooser::make(const std::vector<size_t>& chosen) const {
   return result;
 }
 
-// Where pins are in the way, what they take is what a user has to know.
+namespace {
+
+std::string taken(int64_t count, const char* what, int64_t bytes) {
+  return count == 0 ? ""
+                    : "the " + std::to_string(count) + " " + what + " take " +
+          std::to_string(bytes) + ", ";
+}
+
+// In the unit that the target has; bits rounded so that it can be met.
+std::string size_text(
+    const SizeTarget& target,
+    int64_t bytes,
+    int64_t parameters,
+    double (*round)(double)) {
+  const double bits = 8 * double(bytes) / double(parameters);
+  return target.bytes ? std::to_string(bytes) + " bytes"
+                      : fixed(round(1000 * bits) / 1000, 3) + " bits a weight";
+}
+
+}  // namespace
+
+// What takes the room is what a user has to know.
 void WidthChooser::require_room(
     const SizeTarget& target,
     int64_t room,
     int64_t others) const {
-  int64_t pinned = 0;
-  int64_t count = 0;
-  int64_t least = 0;
+  struct Taken {
+    int64_t count = 0;
+    int64_t bytes = 0;
+  };
+  Taken published, pinned, free;
   for (const Choice& choice : choices_) {
-    const auto smallest = *std::ranges::min_element(choice.costs.bytes);
-    count += choice.pinned;
-    (choice.pinned ? pinned : least) += smallest;
+    Taken& own = choice.published ? published : choice.pinned ? pinned : free;
+    ++own.count;
+    own.bytes += std::ranges::min(choice.costs.bytes);
   }
-  if (wishes_.pins.empty() || pinned + least <= room) {
+  const int64_t least = published.bytes + pinned.bytes + free.bytes;
+  if (least <= room) {
     return;
   }
-  const int64_t all = pinned + least + others;
-  const double bits = 8.0 * double(all) / double(model_size(model_).parameters);
-  const auto least_target = target.bytes
-      ? std::to_string(all)
-      : fixed(std::ceil(bits * 1000) / 1000, 3) + " bits a weight";
-  throw Error(
-      ErrorCode::invalid_argument,
+  throw argument_error(
       "widths",
-      "the target of " + std::to_string(room + others) +
-          " bytes can't be met: "
-          "the " +
-          std::to_string(count) + " pinned modules alone take " +
-          std::to_string(pinned) + ", the other modules " +
-          std::to_string(least) + " at least, and what is never packed " +
-          std::to_string(others) + "; raise it to " + least_target +
-          ", or pin less");
+      "the target of " + std::to_string(room + others) + " bytes is " +
+          std::to_string(least - room) +
+          " below the smallest that the candidates allow: " +
+          taken(published.count, "published packed modules", published.bytes) +
+          taken(pinned.count, "pinned modules alone", pinned.bytes) +
+          "the other modules " + std::to_string(free.bytes) +
+          " at least, and what is never packed " + std::to_string(others) +
+          "; raise it to " +
+          size_text(
+              target,
+              least + others,
+              model_size(model_).parameters,
+              std::ceil) +
+          (pinned.count > 0 ? ", or pin less" : ", or allow fewer bits"));
+}
+
+std::string WidthChooser::about_largest(const SizeTarget& target) const {
+  // A size is met from below, within a thousandth.
+  constexpr double kMet = 1.001;
+  std::vector<size_t> largest;
+  for (const Choice& choice : choices_) {
+    const auto& bytes = choice.costs.bytes;
+    largest.push_back(
+        static_cast<size_t>(std::ranges::max_element(bytes) - bytes.begin()));
+  }
+  const int64_t bytes = bytes_of(plan_of(largest), target.bytes.has_value());
+  const int64_t asked = bytes_asked(target);
+  if (double(asked) <= kMet * double(bytes)) {
+    return "";
+  }
+  return "the target of " + std::to_string(asked) +
+      " bytes is above the largest that the candidates allow, " +
+      std::to_string(bytes) + ": at most " +
+      size_text(target, bytes, model_size(model_).parameters, std::floor) +
+      " can be met";
+}
+
+int64_t WidthChooser::bytes_asked(const SizeTarget& target) const {
+  return target.bytes
+      ? *target.bytes
+      : static_cast<int64_t>(std::floor(
+            *target.bits_per_weight / 8 *
+            static_cast<double>(model_size(model_).parameters)));
 }
 
 WidthPlan WidthChooser::choose(const SizeTarget& target) const {
@@ -200,11 +275,7 @@ WidthPlan WidthChooser::choose(const SizeTarget& target) const {
     costs.push_back(choice.costs);
     modules += choice.costs.bytes.front();
   }
-  const int64_t budget = target.bytes
-      ? *target.bytes
-      : static_cast<int64_t>(std::floor(
-            *target.bits_per_weight / 8 *
-            static_cast<double>(model_size(model_).parameters)));
+  const int64_t budget = bytes_asked(target);
   const auto first = plan_of(std::vector<size_t>(choices_.size(), 0));
   const int64_t others = bytes_of(first, target.bytes.has_value()) - modules;
   require_room(target, budget - others, others);

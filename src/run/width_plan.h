@@ -27,10 +27,11 @@ SizeTarget size_target(
 
 struct ChosenWidth {
   ModuleSpec module;
-  Candidate spec;        // absent: stays in floats
-  double loss = 0;       // estimated to be added by this choice
-  std::string reason{};  // why it stays in floats
-  std::string said{};    // the flag that has a say on it
+  Candidate spec;          // absent: stays in floats
+  double loss = 0;         // estimated to be added by this choice
+  std::string reason{};    // why it stays in floats
+  std::string said{};      // the flag that has a say on it
+  bool published = false;  // it came packed so, and stays
 };
 
 struct WidthPlan {
@@ -76,14 +77,19 @@ class WidthChooser {
   /// One loss a candidate; those that don't fit the module are passed over, and
   /// so are those that the wishes forbid. Where none fits the module stays in
   /// floats: what to tell the user of it. A pinned width need not be among the
-  /// candidates: its loss is then taken as 0. invalid_argument where all that
-  /// fit have fewer bits than is asked for.
+  /// candidates: its loss is then taken as 0. A module that came packed from
+  /// its publisher has that width alone, at no loss. invalid_argument where all
+  /// that fit have fewer bits than is asked for.
   std::optional<std::string> add(
       const ModuleSpec& module,
       const std::vector<double>& losses);
-  /// All modules are there. invalid_argument for a size that the candidates
-  /// can't meet, which says what the pins take of it.
+  /// All modules are there. invalid_argument for a size below the smallest
+  /// that the candidates allow, which it says, with what is pinned or packed.
+  /// One above the largest gives that.
   WidthPlan choose(const SizeTarget& target) const;
+  /// What to tell the user of a size above the largest that the candidates
+  /// allow; empty for one that can be met.
+  std::string about_largest(const SizeTarget& target) const;
   /// Each module as `specs` has it, in the order of add().
   WidthPlan plan_for(const std::vector<Candidate>& specs) const;
 
@@ -95,10 +101,13 @@ class WidthChooser {
     std::string reason;
     std::string said{};
     bool pinned = false;  // there is nothing to choose
+    bool published = false;
   };
 
   void require_room(const SizeTarget& target, int64_t room, int64_t others)
       const;
+  int64_t bytes_asked(const SizeTarget& target) const;
+  Choice published_choice(const ModuleSpec& module, int item) const;
   QuantPlan plan_of(const std::vector<size_t>& chosen) const;
   int64_t bytes_of(const QuantPlan& plan, bool with_carried) const;
   WidthPlan make(const std::vector<size_t>& chosen) const;

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
-from hf_layout import unstack  # noqa: E402
+from hf_layout import pack_experts, unstack  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
     DEEPSEEK_V2, GPT_OSS, MIXTRAL, QWEN3_MOE, distance, make_config,
     make_tokens, probe, random_model, run_probe, save, their_logits)
@@ -138,39 +138,6 @@ def test_awq_of_experts_without_tokens(tmp_path):
     model, _ = mlx_lm_utils.load(str(tmp_path / "out"))
     logits = model(mx.array([[1, 2, 3, 4]]))
     assert mx.isfinite(logits).all().item()
-
-
-def pack_experts(weights, config):
-    """As the hub has gpt_oss: blocks of mxfp4, gate's and up's rows in
-    turn."""
-    out = {}
-    for name, tensor in weights.items():
-        if ".experts." not in name:
-            out[name] = tensor.astype(mx.bfloat16)
-    for layer in range(config["num_hidden_layers"]):
-        path = f"model.layers.{layer}.mlp.experts"
-
-        def take(name, path=path):
-            words, scales = mx.quantize(
-                weights[f"{path}.{name}.weight"], mode="mxfp4", group_size=32,
-                bits=4)
-            blocks = words.view(mx.uint8)
-            blocks = blocks.reshape(*scales.shape, 16)
-            return blocks, scales, weights[f"{path}.{name}.bias"]
-
-        def in_turn(a, b, axis):
-            both = mx.stack([a, b], axis=axis + 1)
-            return mx.flatten(both, axis, axis + 1)
-
-        gate, up, down = map(take, ("gate_proj", "up_proj", "down_proj"))
-        for name, (blocks, scales, bias) in {
-            "gate_up_proj": [in_turn(a, b, 1) for a, b in zip(gate, up)],
-            "down_proj": down,
-        }.items():
-            out[f"{path}.{name}_blocks"] = blocks
-            out[f"{path}.{name}_scales"] = scales
-            out[f"{path}.{name}_bias"] = bias.astype(mx.bfloat16)
-    return out
 
 
 def test_published_mxfp4(probe, tmp_path):  # noqa: F811

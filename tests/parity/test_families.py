@@ -27,7 +27,7 @@ import configs_gem  # noqa: E402
 import configs_mixers  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
-from hf_layout import unstack  # noqa: E402
+from hf_layout import pack_experts, unstack  # noqa: E402
 from short_runs import SLOW  # noqa: E402
 from structures import STRUCTURES, chosen  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
@@ -74,13 +74,12 @@ METHODS = {
     "quantize": ["--target-bpw", 6, "--effort", "fast", "--gptq-samples", 8,
                  "--data-path", walks.TEXT, "--sequence-length", 32],
 }
-# Of models that come packed: they have one width.
-NOT_QUANTIZED = {"gpt_oss"}
-
 
 # The language model inside those of several modalities.
 INNER = {"gemma3": "gemma3_text", "llava": "llama", "mistral3": "ministral3"
          } | configs_gem.INNER | configs_dense.INNER
+# Their experts come packed, which is in bfloat16.
+PUBLISHED = {"gpt_oss"}
 VISION = {
     "vision_tower.patch.weight": mx.arange(12).reshape(3, 4).astype(mx.float32),
     "multi_modal_projector.linear.bias": mx.ones((5,)),
@@ -117,8 +116,11 @@ def write(folder, family, dtype):
     model = random_model(json.loads(json.dumps(config)))
     model.set_dtype(DTYPES[dtype])
     folder.mkdir()
-    save(folder, model, config | {"torch_dtype": dtype},
-         extra=beside(family), layout=unstack)
+    said, layout = {"torch_dtype": dtype}, unstack
+    if family in PUBLISHED and dtype == "bfloat16":
+        said["quantization_config"] = {"quant_method": "mxfp4"}
+        layout = pack_experts
+    save(folder, model, config | said, extra=beside(family), layout=layout)
     for name in demo.TOKENIZER:
         shutil.copy(ROOT / "assets/demo" / name, folder / name)
     if family != "gemma3":  # which mlx-lm has no newer layout of
@@ -168,11 +170,10 @@ def round_trip(probe, source, out, method):  # noqa: F811
     return distance(ours, their_logits(model, tokens))
 
 
-def methods_of(family, every=SLOW):
+def methods_of(every=SLOW):
     """Without `every` not quantize, which test_published_configs.py runs on one
-    family of each structure."""
-    return [method for method in METHODS if method != "quantize"
-            or (every and family not in NOT_QUANTIZED)]
+    family of each structure, and test_published_packs.py on packs."""
+    return [method for method in METHODS if method != "quantize" or every]
 
 
 @pytest.mark.parametrize("family", chosen(FAMILIES))
@@ -185,7 +186,7 @@ def test_logits(probe, tmp_path, family, dtype):  # noqa: F811
 @pytest.mark.parametrize("family", chosen(FAMILIES))
 def test_round_trips(probe, tmp_path, family):  # noqa: F811
     write(tmp_path / "model", family, "bfloat16")
-    for method in methods_of(family):
+    for method in methods_of():
         # float32 throughout but for the codes, which both expand alike.
         error = round_trip(
             probe, tmp_path / "model", tmp_path / method, method)
@@ -264,7 +265,7 @@ def main():
                      for dtype in ("float32", "bfloat16")]
             found += [
                 (round_trip(program, folder / "bfloat16", folder / m, m), 1e-4)
-                for m in methods_of(family, every=True)]
+                for m in methods_of(every=True)]
             ok = all(error < allowed for error, allowed in found)
             off += not ok
             print(f"{family:16} " + " ".join(f"{e:9.1e}" for e, _ in found)

@@ -92,6 +92,39 @@ def alone(weights):
             for name, tensor in weights.items()}
 
 
+def pack_experts(weights, config):
+    """As the hub has gpt_oss: blocks of mxfp4, gate's and up's rows in
+    turn."""
+    out = {}
+    for name, tensor in weights.items():
+        if ".experts." not in name:
+            out[name] = tensor.astype(mx.bfloat16)
+    for layer in range(config["num_hidden_layers"]):
+        path = f"model.layers.{layer}.mlp.experts"
+
+        def take(name, path=path):
+            words, scales = mx.quantize(
+                weights[f"{path}.{name}.weight"], mode="mxfp4", group_size=32,
+                bits=4)
+            blocks = words.view(mx.uint8)
+            blocks = blocks.reshape(*scales.shape, 16)
+            return blocks, scales, weights[f"{path}.{name}.bias"]
+
+        def in_turn(a, b, axis):
+            both = mx.stack([a, b], axis=axis + 1)
+            return mx.flatten(both, axis, axis + 1)
+
+        gate, up, down = map(take, ("gate_proj", "up_proj", "down_proj"))
+        for name, (blocks, scales, bias) in {
+            "gate_up_proj": [in_turn(a, b, 1) for a, b in zip(gate, up)],
+            "down_proj": down,
+        }.items():
+            out[f"{path}.{name}_blocks"] = blocks
+            out[f"{path}.{name}_scales"] = scales
+            out[f"{path}.{name}_bias"] = bias.astype(mx.bfloat16)
+    return out
+
+
 def unstack(weights, config):
     family = config["model_type"]
     if family in LAYOUTS:

@@ -39,17 +39,24 @@ cost_bytes(const Model& model, const StageSizes& sizes, int sequence_length) {
   const int64_t activations = (blocks + 1) * tokens * model.spec.hidden * 4;
   int64_t most = 0;
   for (const BlockSpec& block : model.spec.blocks) {
-    int64_t weights = 0, traced = 0, squares = 0, largest = 0;
+    int64_t weights = 0, packed = 0, traced = 0, squares = 0, largest = 0;
     std::set<std::string> inputs;
     for (const ModuleSpec& module : list_stored_modules(block)) {
-      weights += module.in * module.out * std::max<int64_t>(1, module.count);
+      const int64_t stack = std::max<int64_t>(1, module.count);
+      if (const auto& spec = module.published) {
+        packed += stack * quantized_bytes(*spec, module.out, module.in, 1);
+        continue;
+      }
+      weights += module.in * module.out * stack;
       traced += module.in + module.out;
       const int64_t square = 4 * module.in * module.in;
       squares += square * (inputs.insert(module.input_id).second ? 2 : 1);
       largest = std::max(largest, 3 * square + 12 * module.in * module.out);
     }
     most = std::max(
-        most, weights * item + 2 * batch * traced * item + squares + largest);
+        most,
+        weights * item + packed + 2 * batch * traced * item + squares +
+            largest);
   }
   return kProgram + std::min(activations, settings.activation_bytes) +
       std::max(most, kHeadTiles + embedding_and_head(model) * 5 / 8);
@@ -84,7 +91,7 @@ QuantizeMemory plan_memory(
     int64_t groups = 0;
     for (const auto& own : widths.modules) {
       const auto& module = own.module;
-      if (own.spec && own.spec->bits < 8) {
+      if (own.spec && !own.published && own.spec->bits < 8) {
         groups += module.out * module.in * std::max<int64_t>(1, module.count) /
             own.spec->group_size;
       }

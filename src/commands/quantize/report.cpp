@@ -4,7 +4,6 @@
 #include <cmath>
 #include <map>
 
-#include "checkpoint/packed/packed_source.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
@@ -14,6 +13,7 @@
 #include "export/front_matter.h"
 #include "export/model_card.h"
 #include "export/mtp.h"
+#include "export/published.h"
 #include "kernels/threads.h"
 #include "pass/sample.h"
 #include "run/kernel_report.h"
@@ -64,6 +64,9 @@ Json modules_json(const WidthPlan& widths) {
     }
     if (!own.said.empty()) {
       entry["pinned"] = own.said;
+    }
+    if (own.published) {
+      entry["published"] = true;
     }
     modules.push_back(std::move(entry));
   }
@@ -269,9 +272,7 @@ void write_card(const Presentation& shown, const fs::path& folder) {
     card.stages.push_back({outcome.stage.title, outcome.kl, outcome.kept});
   }
   card.mtp = describe_mtp(result.mtp);
-  if (const auto* packed = shown.context.model.checkpoint.packed()) {
-    card.packed = packed->describe();
-  }
+  card.packed = packed_words(shown.context.model);
   card.recipe = true;
   card.report = true;
   write_file(folder / "README.md", model_card(card));

@@ -22,7 +22,7 @@ Model open_full_model(
     std::shared_ptr<ShardProvider> provider) {
   auto model =
       open_source(folder, options.assume_family, {}, std::move(provider));
-  if (!model.quantized.empty()) {
+  if (!model.quantized.empty() && !model.published_packed) {
     session.refuse(
         folder.string() +
         " is quantized already; start from the full-precision model");
@@ -41,7 +41,7 @@ std::vector<Candidate> uniform_widths(
   std::vector<Candidate> widths;
   for (const ModuleSpec& module : list_stored_modules(model.spec)) {
     auto& entry = plan.modules.at(module.path);
-    if (entry.spec) {
+    if (entry.spec && !entry.published) {
       entry.spec = width;  // routers, too
     }
   }
@@ -79,7 +79,8 @@ std::vector<Candidate> list_candidates(
   const auto width = make_quant_spec("affine", target.bits, 64);
   std::vector<Candidate> candidates{width};
   for (const auto& own : uniform_widths(model, width, pins)) {
-    if (std::ranges::count(candidates, own) == 0) {
+    const bool offered = !own || own->mode == width.mode;  // else published
+    if (offered && std::ranges::count(candidates, own) == 0) {
       candidates.push_back(own);
     }
   }
@@ -100,10 +101,15 @@ WidthPlan choose_widths(
         "--target-bpw, --target-size and --bits each say how large the result "
         "is to be; give one");
   }
-  return has_choice(target)
-      ? widths.choose(size_target(
-            target.target_bpw, target.target_size, session.command()))
-      : widths.plan_for(uniform_widths(model, *candidates.front(), pins));
+  if (!has_choice(target)) {
+    return widths.plan_for(uniform_widths(model, *candidates.front(), pins));
+  }
+  const auto size =
+      size_target(target.target_bpw, target.target_size, session.command());
+  if (const auto text = widths.about_largest(size); !text.empty()) {
+    session.refuse(text);
+  }
+  return widths.choose(size);
 }
 
 void copy_folder(const fs::path& from, const fs::path& to) {
@@ -127,7 +133,8 @@ void copy_folder(const fs::path& from, const fs::path& to) {
 bool learns(const WidthPlan& widths) {
   const int most = LearnedOptions{}.max_bits;
   return std::ranges::any_of(widths.modules, [&](const ChosenWidth& own) {
-    return own.module.block >= 0 && own.spec && own.spec->bits <= most;
+    return own.module.block >= 0 && own.spec && !own.published &&
+        own.spec->bits <= most;
   });
 }
 

@@ -35,7 +35,8 @@ std::vector<Candidate> list_candidates(
 bool has_choice(const TargetOptions& target);
 
 /// For the size asked for; without one, the first candidate and what is pinned.
-/// invalid_argument for more than one target, and as WidthChooser::choose.
+/// invalid_argument for more than one target, for a size above the largest that
+/// the candidates allow, and as WidthChooser::choose.
 WidthPlan choose_widths(
     const WidthChooser& widths,
     const Model& model,

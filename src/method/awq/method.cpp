@@ -136,6 +136,9 @@ int64_t AwqMethod::working_bytes(const BlockSpec& block) const {
   std::map<std::string, int64_t> squares;
   int64_t weights = 0;
   for (const ModuleSpec& module : list_modules(block)) {
+    if (module.published) {
+      continue;
+    }
     squares[module.input_id] = 4 * module.in * module.in;
     weights += module.in * module.out;
   }

@@ -72,6 +72,9 @@ Student::Student(const Model& model, const ModelPart& part)
     }
   }
   for (const ModuleSpec& module : list_modules(model.spec)) {
+    if (module.expert) {
+      experts_.insert(module.path);
+    }
     auto spec = model.quantized.find(module.stored);
     if (spec != model.quantized.end() && is_trained(spec->second)) {
       trained_.push_back(module.path);
@@ -136,7 +139,7 @@ BlockWeights Student::block(int index) const {
 }
 
 void Student::expand(const std::string& path, LinearWeights& linear) const {
-  if (linear.packed) {
+  if (linear.packed && (trains(path) || !experts_.contains(path))) {
     linear.dense = ops::dequantize(
         trains(path) ? weight(path) : *linear.packed, model_.dtype);
     linear.packed.reset();

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -36,8 +37,8 @@ class Student {
   /// Scales and biases that are trained, of all processes.
   int64_t parameters() const;
 
-  /// Of a block of this part, as trained so far: packed, or with the trained
-  /// linears dense.
+  /// Of a block of this part, as trained so far: packed, or dense but for
+  /// experts that are not trained.
   BlockWeights block(int index) const;
   BlockWeights expanded_block(int index, std::vector<std::string>& trained)
       const;
@@ -98,6 +99,7 @@ class Student {
   std::optional<EmbeddingAndHead> tables_;
   std::vector<std::string> trained_;
   std::map<std::string, ModuleSpec> modules_;  // trained
+  std::set<std::string> experts_;  // paths; they stay packed if not trained
   std::map<std::string, TrainedGroups> groups_;
   std::map<std::string, double> units_;
   double unit_ = 0;

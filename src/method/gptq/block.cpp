@@ -207,7 +207,7 @@ int64_t side_by_side_bytes(
   };
   std::map<BlockInput, Group> groups;
   for (const ModuleSpec& module : list_modules(block)) {
-    if (module.expert) {
+    if (module.expert && !module.published) {
       auto& own = groups[module.input];
       own.count = std::max(own.count, size_t(module.part) + 1);
       own.in = module.in;

@@ -60,6 +60,9 @@ int64_t GptqMethod::working_bytes(const BlockSpec& block) const {
       int64_t(list_variants(options_, true, block.index).size());
   int64_t most = side_by_side_bytes(block, options_, results);
   for (const ModuleSpec& module : list_modules(block)) {
+    if (module.published) {
+      continue;
+    }
     // H beside its factor; with shifts the sums, let go one by one, were more.
     const int64_t squares = options_.plain ? 4 * module.in * module.in : 0;
     // Rows that are shifted, a thousand at a time, and what the shift does.

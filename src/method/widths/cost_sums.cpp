@@ -44,7 +44,7 @@ void pick(const TokenBatch& batch, LinearTrace& trace) {
 
 CostSums::CostSums(const BlockSpec& spec) : spec_(spec) {
   for (const ModuleSpec& module : list_modules(spec)) {
-    if (!module.expert || module.part == 0) {
+    if ((!module.expert || module.part == 0) && !module.published) {
       const auto path = module.expert ? module.stored : module.path;
       modules_.emplace(path, module);
     }

@@ -213,9 +213,10 @@ class Knapsack {
 }  // namespace
 
 std::string candidate_name(const Candidate& candidate) {
-  return candidate ? std::to_string(candidate->bits) + ":" +
-          std::to_string(candidate->group_size)
-                   : "floats";
+  return !candidate ? "floats"
+                    : std::to_string(candidate->bits) + ":" +
+          std::to_string(candidate->group_size) +
+          (candidate->mode == "affine" ? "" : ":" + candidate->mode);
 }
 
 std::vector<Candidate> parse_candidates(const std::string& list) {

@@ -222,7 +222,8 @@ class CostPass {
           {}};
       for (const auto& candidate : settings_.candidates) {
         none.losses.push_back(
-            !candidate ? 0
+            module.published ? std::numeric_limits<double>::quiet_NaN()
+                : !candidate ? 0
                 : module.packable && fits(*candidate, module.in)
                 ? 0  // has no part in the output
                 : std::numeric_limits<double>::quiet_NaN());

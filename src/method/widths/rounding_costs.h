@@ -33,7 +33,7 @@ struct ModuleCosts {
   std::string path;  // of list_stored_modules()
   int64_t parameters = 0;
   /// Of each candidate the mean KL in nats that rounding this module alone
-  /// adds; NaN: it does not fit.
+  /// adds; NaN: it does not fit, or the module is published packed.
   std::vector<double> losses;
 };
 

@@ -123,7 +123,8 @@ class Pass {
   BlockWeights rounded(const BlockWeights& weights) const {
     auto low = weights;
     for (auto& [path, linear] : low.linears) {
-      if (modules_.at(path).packable) {
+      const auto& module = modules_.at(path);
+      if (module.packable && !module.published) {
         linear.dense = round_weight(*linear.dense, settings_.low);
       }
     }
@@ -195,8 +196,10 @@ class Pass {
     std::vector<mx::array> dense;
     std::vector<std::string> paths;
     for (const auto& [path, linear] : low.linears) {
-      dense.push_back(*linear.dense);
-      paths.push_back(path);
+      if (linear.dense) {  // else published packed
+        dense.push_back(*linear.dense);
+        paths.push_back(path);
+      }
     }
     mx::eval(dense);
     std::map<std::string, std::optional<mx::array>> sums;

@@ -40,7 +40,8 @@ struct Sensitivities {
 /// run again from its kept inputs, and of its gradients only sums remain. The
 /// loss is the mean over tokens of KL(full || low). Memory: a block with its
 /// gradients, embedding and head rounded to `low`, and activation_bytes. Parts
-/// of a stack are counted together. numeric Error for weights that are not
+/// of a stack are counted together; what is published packed stays so, and has
+/// no entry. numeric Error for weights that are not
 /// finite.
 Sensitivities measure_sensitivities(
     const Model& model,

@@ -16,6 +16,11 @@ double million(const ModuleSpec& module) {
   return static_cast<double>(stack * module.out * module.in) * 1e-6;
 }
 
+/// Of a module that there is nothing to choose of.
+ModuleLosses unmeasured(size_t candidates) {
+  return {std::vector<double>(candidates, 0.0), 0.0};
+}
+
 [[noreturn]] void missing(const std::string& file, const ModuleSpec& module) {
   throw Error(
       ErrorCode::not_found,
@@ -41,8 +46,8 @@ std::vector<ModuleLosses> read_pairs(
   }
   std::vector<ModuleLosses> losses;
   for (const ModuleSpec& module : modules) {
-    if (!module.packable) {
-      losses.push_back({{0.0, 0.0}, 0.0});
+    if (!module.packable || module.published) {
+      losses.push_back(unmeasured(2));
       continue;
     }
     const auto it = values.find(module.path);
@@ -90,6 +95,9 @@ ModuleLosses read_figures(
 ModuleLosses module_losses(
     const Sensitivities& measured,
     const ModuleSpec& module) {
+  if (module.published) {
+    return {};
+  }
   const auto& own = measured.modules.at(module.path);
   return {
       estimate_losses(own.whole, own.low_error, own.effects),
@@ -104,7 +112,7 @@ std::string SensitivityFile::text(
   Json json = Json::array();
   if (!listed_) {
     for (const ModuleSpec& module : modules) {
-      if (module.packable) {
+      if (module.packable && !module.published) {
         json.push_back(
             {module.path, module_losses(measured, module).sensitivity});
       }
@@ -139,7 +147,10 @@ std::vector<ModuleLosses> SensitivityFile::read(
     std::vector<ModuleLosses> losses;
     for (const ModuleSpec& module : modules) {
       losses.push_back(
-          read_figures(JsonView(json, file.string()), module, candidates_));
+          module.published
+              ? unmeasured(candidates_.size())
+              : read_figures(
+                    JsonView(json, file.string()), module, candidates_));
     }
     return losses;
   }

@@ -9,7 +9,8 @@
 
 namespace pennyweight {
 
-/// What a module loses by each candidate.
+/// What a module loses by each candidate; nothing is known of one that is
+/// published packed.
 struct ModuleLosses {
   std::vector<double> losses;
   double sensitivity = 0;  // mlx_lm's: of the last candidate, a million weights

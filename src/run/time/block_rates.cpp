@@ -46,7 +46,7 @@ BlockProbe::BlockProbe(
       dy_(embedded(tables, batches.front(), given_columns(spec))) {
   for (const ModuleSpec& module : list_modules(spec)) {
     const auto& linear = weights_.linears.at(module.path);
-    if (module.packable && fits(kTypical, module.in)) {
+    if (module.packable && !module.published && fits(kTypical, module.in)) {
       auto packed = quantize(*linear.dense, kTypical);
       mx::eval(packed.codes, packed.scales, *packed.biases);
       packed_.emplace(module.path, std::move(packed));

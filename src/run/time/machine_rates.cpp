@@ -303,7 +303,8 @@ MachineRates measure_rates(const Model& model, int sequence_length) {
               .measure(widths));
     }
     for (const ModuleSpec& module : list_modules(model.spec)) {
-      if (module.block >= 0 && module.packable && !widths.contains(module.in)) {
+      if (module.block >= 0 && module.packable && !module.published &&
+          !widths.contains(module.in)) {
         widths.emplace(module.in, bare_sample(model, module, kRows));
       }
     }

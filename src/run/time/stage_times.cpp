@@ -40,7 +40,7 @@ StageTimes::StageTimes(
       blocks_(model.spec.blocks.size()),
       learned_(model.spec.blocks.size(), widths == nullptr) {
   for (const ModuleSpec& module : list_modules(model.spec)) {
-    if (module.packable) {
+    if (module.packable && !module.published) {
       auto& list = module.block < 0
           ? tables_
           : blocks_[static_cast<size_t>(module.block)];
@@ -51,7 +51,8 @@ StageTimes::StageTimes(
   if (widths) {
     bytes_ = double(widths->bytes);
     for (const auto& own : widths->modules) {
-      if (own.module.block >= 0 && own.spec && own.spec->bits <= most) {
+      if (own.module.block >= 0 && own.spec && !own.published &&
+          own.spec->bits <= most) {
         learned_[static_cast<size_t>(own.module.block)] = true;
       }
     }
