@@ -252,8 +252,7 @@ std::optional<mx::array> ModelTensors::load_alone(
   const auto it = sources_.find(name);
   auto source = it == sources_.end() ? TensorSource{.name = name} : it->second;
   const auto& stored = checkpoint.info(source.name);
-  if (stored.shape.size() + (source.split > 0 ? 1 : 0) < 3 ||
-      source.width_first || source.words) {
+  if (stored.shape.size() < 2 || source.width_first) {
     return std::nullopt;
   }
   const int rows = source.split > 0 ? stored.shape[0] / source.split : 1;

@@ -119,7 +119,9 @@ LinearWeights load_linear(
   if (spec->second.mode == "affine") {
     weight.biases = load(".biases");
   }
-  if (packed == PackedWeights::expand && !model.published_packed) {
+  const bool stays =
+      model.published_packed || (part >= 0 && spec->second.mode != "affine");
+  if (packed == PackedWeights::expand && !stays) {
     linear.dense = ops::dequantize(weight, dtype);
   } else {
     linear.packed = std::move(weight);

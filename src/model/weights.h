@@ -66,8 +66,8 @@ struct BlockWeights {
 
 /// A packed module either stays packed and is expanded in each call, or is
 /// expanded once when loaded, for many calls over the same block. What its
-/// publisher packed (Model::published_packed) is never expanded: it is most of
-/// its model, and only multiplied.
+/// publisher packed (Model::published_packed), and an output's stacks of that
+/// kind, are never expanded: they are most of their model, and only multiplied.
 enum class PackedWeights { keep, expand };
 
 /// Loads one module or block lazily: what is dense and already in `dtype` is

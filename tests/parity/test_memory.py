@@ -3,17 +3,21 @@ by more than the packed embedding."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 mx = pytest.importorskip("mlx.core")
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/support"))
+sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
+import test_model_parity  # noqa: E402
+from short_runs import SLOW  # noqa: E402
 
 BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
@@ -128,3 +132,80 @@ def test_vocabulary(command, vocabularies, tmp_path):
     print(f"{command}: {peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB, "
           f"the embedding {packed / 1e6:.1f} MB")
     assert peaks[1] - peaks[0] < packed, (peaks, packed)
+
+
+def write_packs(folder, experts, blocks=2, width=512):
+    """Blocks of gpt_oss of which all but the experts is small: random codes,
+    as the hub has them. Gives a block's bytes of codes and scales."""
+    folder.mkdir()
+    config = test_model_parity.make_config(
+        "gpt_oss", test_model_parity.GPT_OSS | {
+            "hidden_size": width, "intermediate_size": width,
+            "vocab_size": 3072, "num_local_experts": 2,
+            "num_hidden_layers": blocks, "torch_dtype": "bfloat16",
+            "quantization_config": {"quant_method": "mxfp4"}})
+    tensors = {
+        name: tensor.astype(mx.bfloat16) for name, tensor in
+        test_model_parity.tree_flatten(
+            test_model_parity.random_model(config).parameters())
+        if ".experts." not in name and ".router." not in name}
+    random = np.random.default_rng(1)
+    for layer in range(blocks):
+        packed = 0
+        path = f"model.layers.{layer}.mlp."
+        tensors[path + "router.weight"] = mx.random.normal(
+            (experts, width)).astype(mx.bfloat16)
+        tensors[path + "router.bias"] = mx.zeros((experts,), mx.bfloat16)
+        for name, rows in [("gate_up_proj", 2 * width), ("down_proj", width)]:
+            own = f"{path}experts.{name}"
+            shape = (experts, rows, width // 32)
+            tensors |= {
+                own + "_blocks": mx.array(
+                    random.integers(0, 256, (*shape, 16), np.uint8)),
+                own + "_scales": mx.array(
+                    random.integers(118, 122, shape, np.uint8)),
+                own + "_bias": mx.zeros((experts, rows), mx.bfloat16)}
+            packed += sum(
+                tensors[own + end].nbytes for end in ("_blocks", "_scales"))
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), tensors, {"format": "pt"})
+    (folder / "config.json").write_text(
+        json.dumps(config | {"num_local_experts": experts}))
+    for name in random_model.TOKENIZER:
+        shutil.copy(ROOT / "assets/demo" / name, folder / name)
+    return packed
+
+
+slow = pytest.mark.skipif(
+    not SLOW, reason="dynamic-quant stands for all; PENNYWEIGHT_SLOW=1 tries each")
+
+
+# Of dwq the student is held as a whole, two blocks of packs.
+@pytest.mark.parametrize("command, most", [
+    ("dynamic-quant", 2.2), pytest.param("quantize", 2.2, marks=slow),
+    pytest.param("awq", 2.2, marks=slow), pytest.param("dwq", 3.2, marks=slow)])
+def test_packed_experts_stay_packed(command, most, tmp_path):
+    """As many experts as take 176 MB more in bfloat16 add a block's packs as they
+    are in the file and as they are read, and no more: they are expanded a panel
+    at a time."""
+    peaks, packed = [], []
+    for experts in (16, 128):
+        model, out = tmp_path / f"{experts}", tmp_path / f"{experts}-out"
+        packed.append(write_packs(model, experts))
+        text = ["--data-path", TEXT, "--sequence-length", 64]
+        flags = {
+            "quantize": [model, "-o", out, *text, "--target-bpw", 4.3,
+                         "--gptq-samples", 8, "--dwq-samples", 0],
+            "dynamic-quant": ["--model", model, "--mlx-path", out, *text,
+                              "--num-samples", 8, "--target-bpw", 5, "--then",
+                              "gptq"],
+            "awq": ["--model", model, "--mlx-path", out, *text,
+                    "--num-samples", 8],
+            "dwq": ["--model", model, "--mlx-path", out, "--data-path", TEXT,
+                    *DWQ],
+        }[command]
+        peaks.append(run(command, *flags)["peak_rss"])
+    more = packed[1] - packed[0]
+    print(f"{command}: {peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB, "
+          f"{more / 1e6:.1f} MB more of packs")
+    assert peaks[1] - peaks[0] < most * more, (peaks, packed)

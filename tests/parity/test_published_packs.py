@@ -5,6 +5,7 @@ can't be touched is said."""
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlx.core as mx
