@@ -105,34 +105,61 @@ Own view_of(CpuWork& work, const Form& form, size_t at) {
   return own;
 }
 
-// MLX's gathered product takes all experts as one stack.
-mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
-  Arrays weights;
-  Arrays biases;
+/// The i'th arrays of all experts as one stack.
+mx::array stacked(const Arrays& in, const Form& form, size_t i) {
+  Arrays parts;
   for (const size_t at : form.firsts(in.size())) {
-    weights.push_back(
-        form.format
-            ? dequantize(weight_from(*form.format, in, at), in[0].dtype())
-            : in[at]);
-    if (form.bias) {
-      biases.push_back(in[at + form.weight_arrays()]);
-    }
+    parts.push_back(in[at + i]);
   }
-  const auto stack = mx::stack(weights);
+  return mx::stack(parts);
+}
+
+// x [rows, 1, in] by MLX's gathered products, which take all experts as one
+// stack: packed ones stay packed.
+mx::array gathered(
+    const mx::array& x,
+    const Arrays& in,
+    const Form& form,
+    mx::Dtype type) {
+  if (!form.format) {
+    const auto weights = mx::astype(stacked(in, form, 0), type);
+    return mx::gather_mm(x, mx::swapaxes(weights, 1, 2), std::nullopt, in[1]);
+  }
+  auto weight = weight_from(*form.format, in, Form::kFirst);
+  weight.codes = stacked(in, form, 0);
+  weight.scales = stacked(in, form, 1);
+  if (weight.biases) {
+    weight.scales = mx::astype(weight.scales, type);
+    weight.biases = mx::astype(stacked(in, form, 2), type);
+  }
+  return mx::gather_qmm(
+      x,
+      weight.codes,
+      weight.scales,
+      weight.biases,
+      std::nullopt,
+      in[1],
+      true,
+      weight.group_size,
+      weight.bits,
+      weight.mode,
+      std::nullopt,
+      true);
+}
+
+mx::array by_mlx(const Arrays& in, const Form& form, mx::Dtype dtype) {
   // On a CPU MLX's gather_mm is for float32 alone.
-  const auto type = mx::default_device() == mx::Device::cpu
-      ? mx::float32
-      : mx::promote_types(
-            mx::promote_types(in[0].dtype(), stack.dtype()), dtype);
+  auto type = mx::float32;
+  if (mx::default_device() != mx::Device::cpu) {
+    type = mx::promote_types(in[0].dtype(), dtype);
+    type =
+        form.format ? type : mx::promote_types(type, in[Form::kFirst].dtype());
+  }
   auto result = mx::squeeze(
-      mx::gather_mm(
-          mx::expand_dims(mx::astype(in[0], type), 1),
-          mx::swapaxes(mx::astype(stack, type), 1, 2),
-          std::nullopt,
-          in[1]),
-      1);
+      gathered(mx::expand_dims(mx::astype(in[0], type), 1), in, form, type), 1);
   if (form.bias) {
-    result = result + mx::take(mx::stack(biases), in[1], 0);
+    result =
+        result + mx::take(stacked(in, form, form.weight_arrays()), in[1], 0);
   }
   return mx::astype(result, dtype);
 }
