@@ -28,6 +28,67 @@ void make_integers(const ModelClass& type, ClassConfig& config) {
   }
 }
 
+// What a null stands for of keys that mlx-lm can't run with one of, where the
+// class has no value of its own either: nothing is scaled, grouped or shared.
+struct NullKey {
+  const char* name;
+  Json neutral;
+};
+
+const std::vector<NullKey>& null_keys() {
+  static const std::vector<NullKey> keys = {
+      {"decoder_sparse_step", 1},
+      {"moe_layer_freq", 1},
+      {"moe_routed_scaling_factor", 1.0},
+      {"n_group", 1},
+      {"num_kv_shared_layers", 0},
+      {"num_loops", 1},
+      {"partial_rotary_factor", 1.0},
+      {"routed_scaling_factor", 1.0},
+      {"router_jitter_noise", 0.0},
+      {"topk_group", 1},
+      {"topk_method", "noaux_tc"}};
+  return keys;
+}
+
+// The width of a head where the config leaves it open, as transformers has it;
+// null where it can't be told.
+Json head_width(const Json& values) {
+  const Json hidden = values.value("hidden_size", Json());
+  const Json heads = values.value("num_attention_heads", Json());
+  if (!hidden.is_number_integer() || !heads.is_number_integer() ||
+      heads.get<int64_t>() < 1) {
+    return {};
+  }
+  return hidden.get<int64_t>() / heads.get<int64_t>();
+}
+
+// A null that the class does not have by itself. mlx-lm takes one for false
+// where a boolean is asked for, and can't be run with one elsewhere: an output
+// gets the value that is taken for it here.
+void settle_nulls(const ModelClass& type, ClassConfig& config) {
+  for (const ClassKey& key : type.keys) {
+    const std::string name = key.name;
+    const auto it = config.values.find(name);
+    if (it == config.values.end() || !it->is_null() ||
+        name == "tie_word_embeddings") {  // the tensors say
+      continue;
+    }
+    const Json own = key.fallback ? Json::parse(key.fallback) : Json();
+    const auto known = std::ranges::find(null_keys(), name, &NullKey::name);
+    if (key.kind == ClassKey::Kind::boolean && (!key.fallback || own == true)) {
+      set_key(config, name, false);
+    } else if (name == "head_dim" && (!key.fallback || !own.is_null())) {
+      set_key(config, name, head_width(config.values));
+    } else if (known != null_keys().end()) {
+      set_key(config, name, own.is_null() ? known->neutral : own);
+      config.notes.push_back(
+          name + " is null, which is taken for " +
+          config.values.at(name).dump());
+    }
+  }
+}
+
 // The place, from 1, of the first layer with full attention: every how many
 // layers there is one, if they come regularly. Past the last where none is.
 int64_t period_of(const Json& types) {
@@ -154,6 +215,7 @@ void set_key(ClassConfig& config, const std::string& key, Json value) {
 ClassConfig class_config(const JsonView& given, const ModelClass& type) {
   ClassConfig config;
   config.values = given.json();
+  settle_nulls(type, config);
   make_integers(type, config);
   read_rope_parameters(type, config);
   read_layer_types(type, "sliding_window_pattern", config);

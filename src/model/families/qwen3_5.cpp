@@ -91,11 +91,14 @@ DecoderSpec read_text(const FamilyInput& input) {
     return input.has_tensor(stored_name(input, kInner + name));
   };
   shape.tied = read_tied(stored, spec);
-  const auto parameters = config.object("rope_parameters");
-  shape.rope.dims = partial_dims(*parameters, shape.head_dim, kDefaultPart);
-  shape.rope.base = parameters->number_or("rope_theta", 100000);
+  static const Json none = Json::object();  // what a null is to mlx-lm
+  const auto given = config.object("rope_parameters");
+  const auto parameters =
+      given ? *given : JsonView(none, config.origin() + ": rope_parameters");
+  shape.rope.dims = partial_dims(parameters, shape.head_dim, kDefaultPart);
+  shape.rope.base = parameters.number_or("rope_theta", 100000);
   read_rope_scaling(
-      *parameters,
+      parameters,
       static_cast<int>(
           config.integer("max_position_embeddings", 1, int64_t{1} << 30)),
       shape.rope,

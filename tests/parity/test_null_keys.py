@@ -1,0 +1,58 @@
+"""Keys of config.json that are null: what mlx-lm's class makes of one, or, where
+it can't be run with it, an output whose config says what was taken for it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+
+ROOT = Path(__file__).resolve().parents[2]
+for place in ("tests/support", "tests/parity"):
+    sys.path.insert(0, str(ROOT / place))
+import walks  # noqa: E402
+from test_families import text_of, write  # noqa: E402
+from test_model_parity import (  # noqa: E402, F401
+    distance, make_tokens, probe, run_probe, their_logits)
+
+
+def put_null(folder, key):
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config.get("text_config", config)[key] = None
+    file.write_text(json.dumps(config))
+    return make_tokens(text_of(config), 1, 24)
+
+
+def logits(folder, tokens):
+    model, _ = mlx_lm_utils.load_model(folder)
+    model.set_dtype(mx.float32)
+    return their_logits(model, tokens)
+
+
+@pytest.mark.parametrize("family, key", [
+    ("bailing_moe", "norm_topk_prob"), ("deepseek_v3", "norm_topk_prob"),
+    ("qwen3_5", "rope_parameters"), ("solar_open", "norm_topk_prob")])
+def test_as_in_mlx_lm(probe, tmp_path, family, key):  # noqa: F811
+    write(tmp_path / "model", family, "float32")
+    tokens = put_null(tmp_path / "model", key)
+    ours, _ = run_probe(probe, tmp_path / "model", tokens)
+    assert distance(ours, logits(tmp_path / "model", tokens)) < 1e-4
+
+
+@pytest.mark.parametrize("family, key", [
+    ("cohere2", "head_dim"), ("deepseek_v3", "n_group"),
+    ("glm4_moe", "partial_rotary_factor"), ("qwen3", "head_dim"),
+    ("qwen3_next", "decoder_sparse_step"),
+    ("solar_open", "routed_scaling_factor")])
+def test_the_output_can_be_run(probe, tmp_path, family, key):  # noqa: F811
+    write(tmp_path / "model", family, "float32")
+    tokens = put_null(tmp_path / "model", key)
+    with pytest.raises(TypeError):
+        logits(tmp_path / "model", tokens)
+    ours, _ = run_probe(probe, tmp_path / "model", tokens)
+    walks.convert(tmp_path / "model", tmp_path / "out")
+    assert distance(ours, logits(tmp_path / "out", tokens)) < 1e-4
