@@ -4,9 +4,6 @@
 // 1. mlx-lm (mlx_lm/utils.py, _transform_awq_weights) makes MLX's affine form
 // of them, whose bias is rounded by itself; here the product is rounded once.
 
-#include <algorithm>
-#include <cctype>
-
 #include "checkpoint/packed/group_words.h"
 #include "core/error.h"
 
@@ -84,11 +81,8 @@ class AwqTensor : public PackedTensor {
 
 void add_awq(PackedParts& parts) {
   const auto settings = parts.settings();
-  auto version =
-      settings.string_or("version", settings.string_or("format", "gemm"));
-  std::ranges::transform(version, version.begin(), [](unsigned char c) {
-    return char(std::tolower(c));
-  });
+  const auto version = lower_case(
+      settings.string_or("version", settings.string_or("format", "gemm")));
   if (version != "gemm" && version != "exllama") {
     parts.unknown("version \"" + one_line(version, 40) + "\"");
   }

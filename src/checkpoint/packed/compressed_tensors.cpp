@@ -1,6 +1,9 @@
 // What compressed-tensors' entry says: groups of modules, each with a scheme,
 // and tensors by suffixes that its compressors give them.
 
+#include <cinttypes>
+#include <cstdio>
+
 #include "checkpoint/packed/formats.h"
 #include "checkpoint/packed/scheme.h"
 #include "core/error.h"
@@ -29,6 +32,23 @@ bool is_known(const std::string& format) {
   return false;
 }
 
+// [128, 128], or "128x128" as it was written once.
+std::vector<double> read_sizes(const JsonView& weights) {
+  const Json* given = weights.find("block_structure");
+  if (!given || !given->is_string()) {
+    return weights.numbers("block_structure");
+  }
+  int64_t rows = 0;
+  int64_t columns = 0;
+  int read = 0;
+  const auto text = given->get<std::string>();
+  const int found = std::sscanf(
+      text.c_str(), "%" SCNd64 "x%" SCNd64 "%n", &rows, &columns, &read);
+  return found == 2 && size_t(read) == text.size()
+      ? std::vector<double>{double(rows), double(columns)}
+      : std::vector<double>{};
+}
+
 ScaleBlock read_block(const PackedParts& parts, const JsonView& weights) {
   const auto strategy = weights.string_or("strategy", "tensor");
   if (strategy == "tensor") {
@@ -41,7 +61,7 @@ ScaleBlock read_block(const PackedParts& parts, const JsonView& weights) {
     return {.rows = 1, .columns = weights.integer("group_size", 1, kMaxBlock)};
   }
   if (strategy == "block") {
-    const auto sizes = weights.numbers("block_structure");
+    const auto sizes = read_sizes(weights);
     if (sizes.size() == 2 && sizes[0] >= 1 && sizes[1] >= 1 &&
         sizes[0] < double(kMaxBlock) && sizes[1] < double(kMaxBlock)) {
       return {int64_t(sizes[0]), int64_t(sizes[1])};
@@ -96,9 +116,18 @@ std::vector<PackedScheme> read_schemes(const PackedParts& parts) {
   return schemes;
 }
 
+// An entry that only says that there is nothing: {}, "dense", no groups.
 bool is_used(const Json* entry) {
-  return entry && !entry->empty() &&
-      !(entry->is_object() && entry->value("format", "") == "dense");
+  if (!entry || entry->empty()) {
+    return false;
+  }
+  if (!entry->is_object()) {
+    return true;
+  }
+  const auto groups = entry->find("config_groups");
+  const bool none = entry->size() == 1 && groups != entry->end() &&
+      groups->is_object() && groups->empty();
+  return !none && entry->value("format", Json()) != "dense";
 }
 
 }  // namespace

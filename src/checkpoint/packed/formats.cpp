@@ -1,8 +1,5 @@
 #include "checkpoint/packed/formats.h"
 
-#include <algorithm>
-#include <cctype>
-
 #include "checkpoint/packed/group_words.h"
 #include "checkpoint/packed/scheme.h"
 #include "core/error.h"
@@ -61,7 +58,7 @@ std::vector<ScaleBlock> modelopt_blocks(
   if (algorithm == "FP8_PER_CHANNEL_PER_TOKEN") {
     return {kRows};
   }
-  if (algorithm == "FP8_PB_WO") {
+  if (algorithm == "FP8_PB_WO" || algorithm == "FP8_BLOCK_SCALES") {
     return {kBlocks};
   }
   if (algorithm == "MXFP8") {
@@ -83,15 +80,30 @@ void add_modelopt(PackedParts& parts) {
   }
   add_fp4(parts, ".weight", ".weight_scale_2", false);
   add_fp8(parts, kPlain, blocks, false);
+  // Blocks that stayed as they were published, DeepSeek's.
+  add_fp8(parts, "_scale_inv", {kBlocks}, true);
 }
 
-// AutoRound writes the packs of others.
+// AutoRound writes the packs of others, and GPTQ's with zeros as they are.
+// Older entries name the program that multiplies by them.
 void add_auto_round(PackedParts& parts) {
-  const auto packing = parts.settings().string_or("packing_format", "");
-  if (packing.ends_with("auto_gptq")) {
-    add_gptq(parts);
-  } else if (packing.ends_with("auto_awq")) {
+  const auto settings = parts.settings();
+  const auto packing = lower_case(
+      settings.string_or("packing_format", settings.string_or("backend", "")));
+  const auto names = [&](const char* part) {
+    return packing.find(part) != packing.npos;
+  };
+  if (names("awq")) {
     add_awq(parts);
+  } else if (names("fp8")) {
+    add_block_fp8(parts);
+  } else if (names("llm_compressor")) {
+    add_fp4(parts, ".weight_packed", ".weight_global_scale", true);
+    add_fp8(parts, kPlain, {kWhole, kRows, kBlocks, kGroups}, false);
+  } else if (packing == "auto_round" || names("gptqmodel")) {
+    add_gptq(parts, false);
+  } else if (names("gptq")) {
+    add_gptq(parts, true);
   } else {
     parts.unknown("packing_format \"" + one_line(packing, 40) + "\"");
   }
@@ -120,10 +132,7 @@ std::string string_of(const Json& entry, const char* key) {
 }
 
 std::string name_of(const Json& entry) {
-  auto name = string_of(entry, "quant_method");
-  std::ranges::transform(name, name.begin(), [](unsigned char c) {
-    return char(std::tolower(c));
-  });
+  const auto name = lower_case(string_of(entry, "quant_method"));
   if (name.starts_with("modelopt") ||
       (name.empty() && !string_of(entry, "quant_algo").empty())) {
     return "modelopt";

@@ -62,16 +62,20 @@ ScaleBlock block_of(
     const std::vector<ScaleBlock>& blocks) {
   const size_t stack =
       codes.shape.size() > 2 ? static_cast<size_t>(codes.shape[0]) : 1;
+  auto shape = scales.shape;
+  if (shape.size() == 4 && shape[1] == 1 && shape[3] == 1) {
+    shape = {shape[0], shape[2]};  // ModelOpt's [blocks, 1, blocks, 1]
+  }
   for (const auto& block : blocks) {
-    if (scales_shape(codes.shape, block) == scales.shape) {
+    if (scales_shape(codes.shape, block) == shape) {
       return block;
     }
   }
   for (const auto& block : blocks) {
     // [rows] and [1] are written for [rows, 1] and [1, 1].
-    const auto shape = scales_shape(codes.shape, block);
-    const bool by_rows = block.columns == 0 && scales.shape.size() < 2 &&
-        has_size(shape, scales.shape.empty() ? 1 : size_t(scales.shape[0]));
+    const bool by_rows = block.columns == 0 && shape.size() < 2 &&
+        has_size(scales_shape(codes.shape, block),
+                 shape.empty() ? 1 : size_t(shape[0]));
     if (by_rows) {
       return block;
     }

@@ -112,11 +112,77 @@ class GptqTensor : public PackedTensor {
   uint32_t added_;
 };
 
+// Words of at most that many bytes are looked at to know how zeros are stored:
+// a file that is fetched piece by piece has them at hand.
+constexpr uint64_t kFewBytes = 64 << 10;
+
+// The largest qzeros of few bytes, else the smallest of all.
+const TensorInfo* zeros_to_look_at(const PackedParts& parts) {
+  const TensorInfo* best = nullptr;
+  for (const auto& base : parts.named(".qzeros")) {
+    const auto* info = parts.find(base + ".qzeros");
+    const bool few = info->bytes <= kFewBytes;
+    const bool best_few = best && best->bytes <= kFewBytes;
+    if (!best || (few && !best_few) ||
+        (few == best_few && (info->bytes > best->bytes) == few)) {
+      best = info;
+    }
+  }
+  return best;
+}
+
+// The zero that all codes of these words are; -1 where they are several.
+int64_t only_zero(const PackedParts& parts, const TensorInfo& zeros, int bits) {
+  const auto values = parts.integers(zeros);
+  const int64_t columns = zeros.shape.back();
+  const uint32_t mask = (1u << bits) - 1;
+  std::vector<uint32_t> words(values.begin(), values.end());
+  const uint32_t first = words.empty() ? 0 : words[0] & mask;
+  for (size_t row = 0; row < words.size(); row += size_t(columns)) {
+    for (int64_t at = 0; at < columns * 32 / bits; ++at) {
+      if (bits_at(words.data() + row, 1, at, bits) != first) {
+        return -1;
+      }
+    }
+  }
+  return first;
+}
+
+// Symmetric codes have the middle of their range for a zero. Packs were
+// published whose entry says v1 and whose zeros are stored as they are, and the
+// other way round: where all zeros are the middle by one of the two, that one
+// it is.
+bool zeros_are_less_one(PackedParts& parts, bool by_entry) {
+  const auto* zeros = zeros_to_look_at(parts);
+  if (!zeros || !parts.settings().boolean_or("sym", true)) {
+    return by_entry;
+  }
+  const auto base = zeros->name.substr(0, zeros->name.rfind(".qzeros"));
+  if (!parts.find(base + ".qweight")) {
+    return by_entry;
+  }
+  const int bits = read_group_words(parts, base, true).bits;
+  const int64_t zero = only_zero(parts, *zeros, bits);
+  const int64_t middle = int64_t{1} << (bits - 1);
+  if (zero != middle && zero != middle - 1) {
+    return by_entry;
+  }
+  const bool less_one = zero == middle - 1;
+  if (less_one != by_entry) {
+    parts.note(
+        "all zeros of " + base + " are stored as " + std::to_string(zero) +
+        ", the middle of the codes' range" + (less_one ? " less one" : "") +
+        ", and are read so, though the entry " +
+        (by_entry ? "stands for zeros less one" : "says otherwise"));
+  }
+  return less_one;
+}
+
 // GPTQModel has named the key both ways.
 bool stores_zeros_less_one(const PackedParts& parts) {
   const auto settings = parts.settings();
-  const auto format = settings.string_or(
-      "checkpoint_format", settings.string_or("format", "gptq"));
+  const auto format = lower_case(settings.string_or(
+      "checkpoint_format", settings.string_or("format", "gptq")));
   if (format != "gptq" && format != "gptq_v2") {
     parts.unknown("checkpoint_format \"" + one_line(format, 40) + "\"");
   }
@@ -126,7 +192,11 @@ bool stores_zeros_less_one(const PackedParts& parts) {
 }  // namespace
 
 void add_gptq(PackedParts& parts) {
-  const bool less_one = stores_zeros_less_one(parts);
+  add_gptq(parts, stores_zeros_less_one(parts));
+}
+
+void add_gptq(PackedParts& parts, bool zeros_less_one) {
+  const bool less_one = zeros_are_less_one(parts, zeros_less_one);
   for (const auto& base : parts.named(".qweight")) {
     const auto form = read_group_words(parts, base, true);
     parts.add(std::make_unique<GptqTensor>(

@@ -66,8 +66,10 @@ std::vector<float> read_scales(
 /// "int4 in groups of 128 by activation order".
 std::string describe(const GroupWords& form);
 
-/// Every matrix with a .qweight.
+/// Every matrix with a .qweight. Whether zeros are stored less one the entry
+/// says, or the caller; all zeros in the middle of their range say it better.
 void add_gptq(PackedParts& parts);
+void add_gptq(PackedParts& parts, bool zeros_less_one);
 void add_awq(PackedParts& parts);
 
 }  // namespace pennyweight

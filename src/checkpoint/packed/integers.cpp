@@ -17,6 +17,7 @@ struct IntegerForm {
   bool in_words = false;
   int zeros = 0;  // the part they are; 0: none
   bool zeros_in_words = false;
+  bool zeros_are_floats = false;
   int order = 0;  // likewise the part that has each column's group
 };
 
@@ -98,6 +99,9 @@ class IntegerTensor : public PackedTensor {
   float zero(const std::vector<mx::array>& parts, int64_t row, int64_t group)
       const {
     const auto& zeros = parts[size_t(form_.zeros)];
+    if (form_.zeros_are_floats) {
+      return reader(parts, size_t(form_.zeros))[size_t(row * groups_ + group)];
+    }
     if (!form_.zeros_in_words) {
       return zeros.data<int8_t>()[row * groups_ + group];
     }
@@ -193,10 +197,12 @@ void add_zeros(
   zeros = &parts.require(base + ".weight_zero_point", stored.front());
   auto shape = scales_shape(form.shape, form.scheme.block);
   form.zeros_in_words = is_word(*zeros);
+  form.zeros_are_floats = mx::issubdtype(zeros->dtype, mx::floating);
   if (form.zeros_in_words) {
     shape[0] = int(divide_up(shape[0], 32 / form.scheme.bits));
-  } else if (zeros->dtype != mx::int8) {
-    parts.wrong(*zeros, "does not hold zero points (int32 words or int8)");
+  } else if (zeros->dtype != mx::int8 && !form.zeros_are_floats) {
+    parts.wrong(
+        *zeros, "does not hold zero points (int32 words, int8 or floats)");
   }
   parts.require_shape(*zeros, shape);
   form.zeros = int(stored.size());

@@ -72,6 +72,10 @@ class PackedParts {
   void add(std::unique_ptr<PackedTensor> tensor);
   /// A tensor that says nothing of weights.
   void drop(const std::string& name);
+  /// What a user is told beside who packed the model.
+  void note(const std::string& text) {
+    notes_.push_back(text);
+  }
 
   std::map<std::string, std::unique_ptr<PackedTensor>> take_tensors() {
     return std::move(tensors_);
@@ -82,6 +86,9 @@ class PackedParts {
   int64_t dropped() const {
     return dropped_;
   }
+  const std::vector<std::string>& notes() const {
+    return notes_;
+  }
 
  private:
   const StoredTensors& stored_;
@@ -89,7 +96,11 @@ class PackedParts {
   std::map<std::string, std::unique_ptr<PackedTensor>> tensors_;
   std::set<std::string> taken_;
   int64_t dropped_ = 0;
+  std::vector<std::string> notes_;
 };
+
+/// ASCII letters made small: entries spell names both ways.
+std::string lower_case(std::string text);
 
 /// "[2, 3]".
 std::string packed_shape_text(const mx::Shape& shape);

@@ -134,6 +134,7 @@ std::unique_ptr<PackedSource> PackedSource::find(
   source->tensors_ = parts.take_tensors();
   source->taken_ = parts.taken();
   source->dropped_ = parts.dropped();
+  source->notes_ = parts.notes();
   for (const auto& [name, tensor] : source->tensors_) {
     for (const auto& part : tensor->parts()) {
       source->stored_bytes_ += stored.infos.at(part).bytes;
@@ -155,13 +156,17 @@ Json PackedSource::json() const {
     forms[form] = forms.value(form, int64_t{0}) + 1;
     expanded += tensor->info().bytes;
   }
-  return {
+  Json figures{
       {"packed_by", entry_.method},
       {"matrices", tensors_.size()},
       {"forms", forms},
       {"stored_bytes", stored_bytes_},
       {"expanded_bytes", expanded},
       {"dropped", dropped_}};
+  if (!notes_.empty()) {
+    figures["notes"] = notes_;
+  }
+  return figures;
 }
 
 std::string PackedSource::describe() const {
@@ -177,6 +182,9 @@ std::string PackedSource::describe() const {
   if (dropped_ > 0) {
     text += "; " + std::to_string(dropped_) +
         " scales of activations and caches are left out";
+  }
+  for (const auto& note : notes_) {
+    text += "; " + note;
   }
   return text;
 }

@@ -41,7 +41,8 @@ class PackedSource {
   /// In one line, for the user.
   std::string describe() const;
   /// packed_by, matrices, forms (how many of each), stored_bytes,
-  /// expanded_bytes, dropped (scales of activations and caches).
+  /// expanded_bytes, dropped (scales of activations and caches), and notes
+  /// where there are some.
   Json json() const;
   /// The entry, which together with the stored bytes decides all values.
   const Json& settings() const {
@@ -56,6 +57,7 @@ class PackedSource {
   std::set<std::string> taken_;
   uint64_t stored_bytes_ = 0;
   int64_t dropped_ = 0;
+  std::vector<std::string> notes_;
 };
 
 }  // namespace pennyweight

@@ -1,0 +1,144 @@
+"""Packed sources as they were published: entries in other words than the
+format's own, and tensors that an entry is wrong about."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy")
+mx = pytest.importorskip("mlx.core")
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+sys.path.insert(0, str(Path(__file__).parent))
+import packed_models  # noqa: E402
+import packers  # noqa: E402
+from test_folders import config, run, weights  # noqa: E402
+
+
+def entry(*gone, **changes):
+    def change(tensors, entry):
+        for key in gone:
+            del entry[key]
+        entry.update(changes)
+    return change
+
+
+def whole_entry(**entry):
+    def change(tensors, old):
+        old.clear()
+        old.update(entry)
+    return change
+
+
+def scheme(**changes):
+    def change(tensors, entry):
+        entry["config_groups"]["group_0"]["weights"].update(changes)
+    return change
+
+
+def turned(suffix, new=None, how=lambda tensor: tensor):
+    def change(tensors, entry):
+        for name in [n for n in tensors if n.endswith(suffix)]:
+            tensor = how(tensors.pop(name))
+            tensors[name.removesuffix(suffix) + (new or suffix)] = tensor
+    return change
+
+
+def both(*changes):
+    def change(tensors, entry):
+        for one in changes:
+            one(tensors, entry)
+    return change
+
+
+def float_zeros(tensors, entry):
+    for name in [n for n in tensors if n.endswith(".weight_scale")]:
+        zeros = np.zeros(tensors[name].shape, np.float32)
+        tensors[name.replace("_scale", "_zero_point")] = packers.BF16(zeros)
+
+
+def blocks_apart(scales):
+    return scales[:, None, :, None].copy()
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+ROUND = {"quant_method": "auto-round", "bits": 4, "group_size": 32}
+CASES = {
+    # Stored as they are, though the entry stands for zeros less one.
+    "gptq zeros of v2": ("gptq v2", entry("checkpoint_format")),
+    "gptq zeros of v1": (
+        "auto-round", whole_entry(**GPTQ, checkpoint_format="gptq_v2")),
+    "gptq in capitals": ("gptq", entry(checkpoint_format="GPTQ")),
+    "auto-round's own zeros": (
+        "gptq v2", whole_entry(**ROUND, packing_format="auto_round")),
+    "auto-round for GPTQModel": (
+        "gptq v2",
+        whole_entry(**ROUND, packing_format="auto_round:gptqmodel")),
+    "auto-round of transformers": (
+        "auto-round", entry(packing_format="auto_round:gptq")),
+    "auto-round's backend": (
+        "auto-round",
+        whole_entry(**ROUND, backend="auto_round:gptq:exllamav2")),
+    "auto-round awq": (
+        "awq", whole_entry(**ROUND, packing_format="auto_round:awq")),
+    "auto-round fp8": (
+        "fp8", whole_entry(quant_method="auto-round", bits=8,
+                           packing_format="auto_round:fp8")),
+    "auto-round nvfp4": (
+        "nvfp4", whole_entry(quant_method="auto-round", bits=4,
+                             packing_format="auto_round:llm_compressor")),
+    "auto-round mxfp8": (
+        "mxfp8", both(turned("_scale_inv", "_scale"), whole_entry(
+            quant_method="auto-round", bits=8,
+            packing_format="auto_round:llm_compressor"))),
+    "float zero points": ("pack-quantized", float_zeros),
+    "a transform of no groups": (
+        "pack-quantized", entry(transform_config={"config_groups": {}})),
+    "blocks in a word": ("fp8", both(
+        turned("_scale_inv", "_scale"),
+        lambda tensors, entry: entry.update(packed_models.compressed(
+            "float-quantized", "float", num_bits=8, strategy="block",
+            block_structure="128x128")))),
+    "modelopt's blocks as DeepSeek's": (
+        "fp8", whole_entry(
+            quant_method="modelopt", quant_algo="MIXED_PRECISION")),
+    "modelopt's blocks in four dimensions": (
+        "fp8", both(
+            turned("_scale_inv", "_scale", blocks_apart),
+            whole_entry(quant_method="modelopt", quant_algo="FP8_PB_WO"))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_read_as_it_was_meant(tmp_path, case):
+    kind, change = CASES[case]
+    tensors = packed_models.write(tmp_path, kind, num_hidden_layers=1)
+    found = config(tmp_path / "packed")
+    change(tensors, found["quantization_config"])
+    (tmp_path / "packed/config.json").write_text(json.dumps(found))
+    packers.write(tmp_path / "packed/model.safetensors", tensors)
+    for name in ("packed", "plain"):
+        done = run("convert", "--model", tmp_path / name, "--mlx-path",
+                   tmp_path / f"{name}-out")
+        assert done.returncode == 0, done.stderr
+        told = "the middle of the codes' range" in done.stderr
+        assert told == (name == "packed" and case.startswith("gptq zeros"))
+    assert weights(tmp_path / "packed-out") == weights(tmp_path / "plain-out")
+
+
+def test_an_asymmetric_entry_is_believed(tmp_path):
+    """Where zeros are free, that all are the middle says nothing."""
+    tensors = packed_models.write(tmp_path, "gptq v2", num_hidden_layers=1)
+    found = config(tmp_path / "packed")
+    found["quantization_config"] = GPTQ | {"sym": False}
+    (tmp_path / "packed/config.json").write_text(json.dumps(found))
+    packers.write(tmp_path / "packed/model.safetensors", tensors)
+    done = run("convert", "--model", tmp_path / "packed", "--mlx-path",
+               tmp_path / "out")
+    assert done.returncode == 0 and "the middle" not in done.stderr
+    run("convert", "--model", tmp_path / "plain", "--mlx-path",
+        tmp_path / "plain-out")
+    assert weights(tmp_path / "out") != weights(tmp_path / "plain-out")
