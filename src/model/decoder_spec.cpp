@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "model/config/class_keys.h"
+#include "model/families/expert_layouts.h"
 #include "model/families/family.h"
 
 namespace pennyweight {
@@ -85,24 +86,24 @@ DecoderSpec read_decoder_spec(
   check_keys(config);
   for (const Family& known : families()) {
     if (without_alias(family) == known.model_type) {
-      auto spec = read_as(
-          known.model_class,
-          known.read,
-          {.config = config,
-           .has_tensor =
-               [&](const std::string& name) {
-                 return checkpoint.contains(name);
-               },
-           .tensors_under =
-               [&](const std::string& prefix) {
-                 return names_under(checkpoint, prefix);
-               },
-           .shape_of =
-               [&](const std::string& name) {
-                 return checkpoint.contains(name) ? checkpoint.info(name).shape
-                                                  : mx::Shape{};
-               },
-           .lacks_files = checkpoint.lacks_files()});
+      const FamilyInput input{
+          .config = config,
+          .has_tensor =
+              [&](const std::string& name) {
+                return checkpoint.contains(name);
+              },
+          .tensors_under =
+              [&](const std::string& prefix) {
+                return names_under(checkpoint, prefix);
+              },
+          .shape_of =
+              [&](const std::string& name) {
+                return checkpoint.contains(name) ? checkpoint.info(name).shape
+                                                 : mx::Shape{};
+              },
+          .lacks_files = checkpoint.lacks_files()};
+      auto spec = read_as(known.model_class, known.read, input);
+      take_other_expert_layouts(input, spec);
       spec.family = family;
       return spec;
     }
