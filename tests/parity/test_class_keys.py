@@ -91,3 +91,12 @@ def test_keys_of_the_loader_are_refused(tmp_path):
     assert '"quantize_activations"' in inspect(tmp_path / "model", code=6)
     edit(tmp_path / "model", quantize_activations=False, model_file="own.py")
     assert '"model_file"' in inspect(tmp_path / "model", code=6)
+
+
+@pytest.mark.parametrize(
+    "family", ["muse_glimmer", "olmo3", "qwen2_vl", "qwen3_5_moe"])
+def test_nothing_is_said_of_what_is_used(tmp_path, family):
+    """Windows where layers have them by default, and what a class leaves to
+    the one of its language model."""
+    write(tmp_path / "model", family, "bfloat16")
+    assert "is not used" not in inspect(tmp_path / "model")

@@ -217,6 +217,12 @@ ClassConfig class_config(const JsonView& given, const ModelClass& type) {
   config.values = given.json();
   settle_nulls(type, config);
   make_integers(type, config);
+  // Of a model of several modalities that is written as the language model
+  // alone, the class hands all of it to the inner one, which reads the rest.
+  if (type.reads("text_config") && !has_key(config.values, "text_config")) {
+    add_defaults(type, config.values);
+    return config;
+  }
   read_rope_parameters(type, config);
   read_layer_types(type, "sliding_window_pattern", config);
   read_layer_types(type, "full_attention_interval", config);

@@ -24,6 +24,8 @@ struct ClassConfig {
   /// Keys that the class does not read, though transformers computes
   /// something else by them.
   std::vector<std::string> notes;
+  /// One for where no block of the spec has a window, else empty.
+  std::string window_note{};
 };
 
 /// Whether `values` has the key, and not as null.

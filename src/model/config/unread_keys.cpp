@@ -64,9 +64,9 @@ void note_window(const ModelClass& type, ClassConfig& config) {
     return;
   }
   const bool known = window != values.end() && !window->is_null();
-  config.notes.push_back(
+  config.window_note =
       "sliding_window" + (known ? " " + one_line(window->dump(), 40) : "") +
-      " is not used, as in mlx-lm: every token attends to all of its past");
+      " is not used, as in mlx-lm: every token attends to all of its past";
 }
 
 void note_rope_scaling(const ModelClass& type, ClassConfig& config) {

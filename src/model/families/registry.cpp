@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/json.h"
 #include "model/config/class_config.h"
 #include "model/families/family.h"
@@ -110,6 +112,13 @@ DecoderSpec read_as(
   spec.config_patch = std::move(patch);
   spec.notes.insert(
       spec.notes.begin(), config.notes.begin(), config.notes.end());
+  const bool windows =
+      std::ranges::any_of(spec.blocks, [](const BlockSpec& block) {
+        return block.attention.window > 0;
+      });
+  if (!windows && !config.window_note.empty()) {
+    spec.notes.push_back(config.window_note);
+  }
   check_reads(config, type, reads, spec.config_patch, origin);
   return spec;
 }
