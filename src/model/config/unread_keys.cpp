@@ -64,8 +64,8 @@ void note_window(const ModelClass& type, ClassConfig& config) {
     return;
   }
   const bool known = window != values.end() && !window->is_null();
-  config.window_note =
-      "sliding_window" + (known ? " " + one_line(window->dump(), 40) : "") +
+  config.window_note = "sliding_window" +
+      (known ? " " + one_line(window->dump(), 40) : "") +
       " is not used, as in mlx-lm: every token attends to all of its past";
 }
 

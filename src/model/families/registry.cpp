@@ -112,10 +112,9 @@ DecoderSpec read_as(
   spec.config_patch = std::move(patch);
   spec.notes.insert(
       spec.notes.begin(), config.notes.begin(), config.notes.end());
-  const bool windows =
-      std::ranges::any_of(spec.blocks, [](const BlockSpec& block) {
-        return block.attention.window > 0;
-      });
+  const bool windows = std::ranges::any_of(
+      spec.blocks,
+      [](const BlockSpec& block) { return block.attention.window > 0; });
   if (!windows && !config.window_note.empty()) {
     spec.notes.push_back(config.window_note);
   }
