@@ -121,7 +121,8 @@ ConversionSettings settings_of(
     const ConvertOptions& options,
     const PinnedWidths& pins,
     const std::optional<OutputType>& type) {
-  if (options.dequantize && model.quantized.empty()) {
+  const bool expands = model.checkpoint.packed() != nullptr;
+  if (options.dequantize && model.quantized.empty() && !expands) {
     throw argument_error(
         "convert",
         model.checkpoint.folder().string() +
@@ -131,7 +132,8 @@ ConversionSettings settings_of(
   if (type) {
     settings.dtype = type->dtype;
   }
-  settings.dequantize = options.dequantize;
+  // Another quantizer's packs are expanded as they are read.
+  settings.dequantize = options.dequantize && !model.quantized.empty();
   settings.mtp = !options.drop_mtp;
   if (options.quantize) {
     settings.plan = plan_modules(model, options, pins);

@@ -1,5 +1,7 @@
 #include "model/decoder_spec.h"
 
+#include <mlx/ops.h>
+
 #include <algorithm>
 #include <set>
 
@@ -9,6 +11,7 @@
 #include "model/config/class_keys.h"
 #include "model/families/expert_layouts.h"
 #include "model/families/family.h"
+#include "model/families/standard.h"
 
 namespace pennyweight {
 
@@ -60,6 +63,57 @@ void check_keys(const JsonView& config) {
   }
 }
 
+// Rows that are looked at to see whether two matrices are one.
+constexpr int kSomeRows = 64;
+
+bool rows_differ(
+    const Checkpoint& checkpoint,
+    const std::string& a,
+    const std::string& b) {
+  const auto& shape = checkpoint.info(a).shape;
+  if (checkpoint.info(b).shape != shape || shape.size() != 2) {
+    return true;
+  }
+  const int count = std::min(kSomeRows, shape[0]);
+  return !mx::array_equal(
+              checkpoint.load_rows(a, 0, count),
+              checkpoint.load_rows(b, 0, count))
+              .item<bool>();
+}
+
+// A head beside an embedding that is the head: tools write a copy, and training
+// that did not know of the tie makes another one of it.
+void settle_unread_head(
+    const Checkpoint& checkpoint,
+    const FamilyInput& input,
+    DecoderSpec& spec) {
+  if (spec.head) {
+    return;
+  }
+  const auto source = spec.sources.find(spec.embedding + ".weight");
+  const auto embedding = source == spec.sources.end() ||
+          checkpoint.contains(spec.embedding + ".weight")
+      ? spec.embedding + ".weight"
+      : source->second.name;
+  for (const std::string prefix : {"", "language_model."}) {
+    const auto head = prefix + "lm_head.weight";
+    if (!checkpoint.contains(head)) {
+      continue;
+    }
+    if (!is_unused(head, spec)) {
+      drop_head(input, spec, prefix + "lm_head");
+    }
+    if (!checkpoint.is_streamed() && checkpoint.contains(embedding) &&
+        rows_differ(checkpoint, head, embedding)) {
+      spec.notes.push_back(
+          head + " is another matrix than " + embedding +
+          ", which is the head here, in mlx-lm and in transformers: if the "
+          "model was trained with a head of its own, start from a config with "
+          "tie_word_embeddings = false");
+    }
+  }
+}
+
 }  // namespace
 
 void check_loader_keys(const Checkpoint& checkpoint) {
@@ -104,6 +158,7 @@ DecoderSpec read_decoder_spec(
           .lacks_files = checkpoint.lacks_files()};
       auto spec = read_as(known.model_class, known.read, input);
       take_other_expert_layouts(input, spec);
+      settle_unread_head(checkpoint, input, spec);
       spec.family = family;
       return spec;
     }

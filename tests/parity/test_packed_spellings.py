@@ -142,3 +142,13 @@ def test_an_asymmetric_entry_is_believed(tmp_path):
     run("convert", "--model", tmp_path / "plain", "--mlx-path",
         tmp_path / "plain-out")
     assert weights(tmp_path / "out") != weights(tmp_path / "plain-out")
+
+
+def test_dequantize_is_what_is_done(tmp_path):
+    """As mlx_lm.convert has it, for packs of others, too."""
+    packed_models.write(tmp_path, "awq", num_hidden_layers=1)
+    for flags in ([], ["--dequantize"]):
+        done = run("convert", "--model", tmp_path / "packed", "--mlx-path",
+                   tmp_path / f"out{len(flags)}", *flags)
+        assert done.returncode == 0, done.stderr
+    assert weights(tmp_path / "out0") == weights(tmp_path / "out1")
