@@ -445,6 +445,16 @@ def test_sizes_that_are_none(sizes, tmp_path):
     assert "--bpw" in line
 
 
+def test_sizes_of_which_none_can_be_met(tmp_path):
+    """An error before the work that names the least, as for one of them."""
+    line = run("sweep", DEMO, tmp_path / "out", "--bpw", "1,1.5", code=2)
+    least = float(line.split("raise it to ")[1].split()[0])
+    assert 1.5 < least < 3
+    run("quantize", DEMO, tmp_path / "out", "--target-bpw", least - 0.001,
+        "--effort", "fast", code=2)
+    assert not (tmp_path / "out").exists() and not leftovers(tmp_path)
+
+
 @pytest.mark.parametrize("family", ["qwen3_next", "deepseek_v3", "mixtral"])
 def test_blocks_of_other_kinds(family, tmp_path):
     """Linear attention, latent attention and experts go through all stages and
