@@ -69,6 +69,23 @@ def near(spans):
     return lists
 
 
+def small_spans(name, header, size):
+    """Where the tensors stand, in order, that a stub has in place: those of few
+    bytes. `header` begins the file."""
+    try:
+        entries = json.loads(header[8:])
+        spans = sorted(
+            [len(header) + offset for offset in entry["data_offsets"]]
+            for key, entry in entries.items() if key != "__metadata__")
+        # The program refuses what is amiss in a header, and names it.
+        return [(begin, end) for begin, end in spans
+                if len(header) <= begin < end <= size
+                and end - begin <= ALWAYS_THERE]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Refused("corrupt", f"{shown(name)} has a header that is none"
+                      ) from None
+
+
 def write_stub(path, size, read):
     """A file of that size with what `read(begin, end)` gives for header and small
     tensors. It has its name when that is whole."""
@@ -78,21 +95,10 @@ def write_stub(path, size, read):
         raise Refused("corrupt", f"{shown(path.name)} is no safetensors file")
     if length > len(start):
         start += read(len(start), length)
-    try:
-        header = json.loads(start[8:length])
-        spans = sorted(
-            [length + offset for offset in entry["data_offsets"]]
-            for name, entry in header.items() if name != "__metadata__")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise Refused("corrupt", f"{shown(path.name)} has a header that is none"
-                      ) from None
-    # The program refuses what is amiss in a header, and names it.
-    small = [(begin, end) for begin, end in spans
-             if length <= begin < end <= size and end - begin <= ALWAYS_THERE]
     draft = path.with_name(f".{path.name}")
     with draft.open("wb") as file:
         file.write(start[:length])
-        for together in near(small):
+        for together in near(small_spans(path.name, start[:length], size)):
             first, last = together[0][0], max(end for _, end in together)
             data = start[first:last]
             if len(data) < last - first:
@@ -102,6 +108,27 @@ def write_stub(path, size, read):
                 file.write(data[begin - first:end - first])
         file.truncate(size)
     draft.replace(path)
+
+
+def in_place(path):
+    """What a stub of the file has in place: the header, and small tensors."""
+    with path.open("rb") as file:
+        length = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        header = file.read(length)
+    return [(0, length), *small_spans(path.name, header, path.stat().st_size)]
+
+
+def is_stub_of(stub, whole):
+    """Whether all that the stub has in place is what the file has there. It came
+    by itself, with no checksum of its own, and may be older than a power cut."""
+    with stub.open("rb") as one, whole.open("rb") as other:
+        for begin, end in in_place(whole):
+            one.seek(begin)
+            other.seek(begin)
+            if one.read(end - begin) != other.read(end - begin):
+                return False
+    return True
 
 
 class Coming:
@@ -167,7 +194,7 @@ class Stream:
         file = (self.root / ".lock").open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise Refused("io", "another pennyweight streams this model just now; "
                           "wait for it") from None
         return file
@@ -191,6 +218,17 @@ class Stream:
         if not path.is_file() or path.stat().st_size != size:
             write_stub(path, size, lambda begin, end: read_range(
                 self.repo, name, self.commit, begin, end))
+        # A file of small tensors alone never comes by itself.
+        whole = sum(end - begin for begin, end in in_place(path)) == size
+        if whole and digest(path, self.checksum(name)) not in (
+                self.checksum(name), None):
+            self.damaged(name)
+
+    def damaged(self, name):
+        """Of a stub that is not the file's."""
+        (self.folder / name).unlink()
+        raise Refused("corrupt", f"small tensors of {shown(name)} arrived damaged "
+                      "(they are not the file's); run again to fetch them anew")
 
     # Files, whole.
 
@@ -204,6 +242,9 @@ class Stream:
             self.remove(name)
             raise Refused("corrupt", f"{shown(name)} arrived damaged (its checksum is "
                           "not the hub's); run again to fetch it anew")
+        if not is_stub_of(self.folder / name, path):
+            self.remove(name)
+            self.damaged(name)
         return path
 
     def remove(self, name):

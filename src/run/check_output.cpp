@@ -98,9 +98,16 @@ void check_output(
     const std::string& where,
     const std::filesystem::path& model,
     const std::filesystem::path& output) {
+  if (output.empty()) {
+    throw argument_error(where, "--mlx-path is empty; name a folder");
+  }
   std::error_code ignored;
+  std::error_code error;
   auto from = std::filesystem::weakly_canonical(model, ignored);
-  auto to = std::filesystem::weakly_canonical(output, ignored);
+  auto to = std::filesystem::weakly_canonical(output, error);
+  if (error) {
+    throw io_error(where, "can't look at", output.string(), error.value());
+  }
   auto [end, unused] =
       std::mismatch(to.begin(), to.end(), from.begin(), from.end());
   if (end == to.end()) {

@@ -350,3 +350,13 @@ def test_a_tensor_that_is_not_finite_is_called_that(tmp_path, name):
                    "--sequence-length" if command != "convert" else "-q",
                    *([32] if command != "convert" else []))
         fails(done, NUMERIC, name, "holds 3 NaN values", "damaged")
+
+
+@pytest.mark.parametrize("name, code, words", [
+    ("", 2, "--mlx-path is empty"), ("x" * 300, IO, "File name too long")])
+def test_outputs_that_no_name_can_be(tmp_path, name, code, words):
+    """They were said to be the model itself."""
+    make(tmp_path / "model")
+    out = tmp_path / name if name else ""
+    done = run("convert", "--model", tmp_path / "model", "--mlx-path", out)
+    fails(done, code, words)

@@ -283,6 +283,44 @@ def test_what_the_hub_gets_wrong_is_one_line(hub, tmp_path, harm, code, text):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_stub_that_a_power_cut_has_left(source, tmp_path, alone):
+    """Of its size and without some of its bytes: small tensors are read from it,
+    and would be zeros."""
+    if alone:
+        source = tmp_path / "model"
+        random_model.write(source, num_hidden_layers=2)
+        tensors = mx.load(str(source / "model.safetensors"))
+        norms = {n: t for n, t in tensors.items() if "norm" in n}
+        rest = {n: t for n, t in tensors.items() if "norm" not in n}
+        (source / "model.safetensors").unlink()
+        for i, part in enumerate([rest, norms]):
+            mx.save_safetensors(
+                str(source / f"model-0000{i + 1}-of-00002.safetensors"), part)
+    hub = Hub({path.name: path.read_bytes() for path in source.iterdir()})
+    try:
+        hub.pause = 0.02
+        process = start(hub, tmp_path)
+        wait_for_whole(tmp_path, shards_of(hub)[0])
+        process.kill()
+        process.wait()
+        hub.pause = 0
+        name = shards_of(hub)[-1 if alone else 1]
+        stub, = root(tmp_path).glob(f"*/model/{name}")
+        data = bytearray(stub.read_bytes())
+        at = 8 + int.from_bytes(data[:8], "little")
+        if not alone:
+            header = json.loads(data[8:at])
+            at += min(entry["data_offsets"][0] for key, entry in header.items()
+                      if key.endswith("norm.weight"))
+        data[at:at + 64] = bytes(64)
+        stub.write_bytes(data)
+        assert fails(stream(hub, tmp_path), 4, name, "run again")
+        succeeds(stream(hub, tmp_path))
+    finally:
+        hub.close()
+
+
 def test_what_makes_no_sense_is_refused(hub, source, tmp_path):
     out = tmp_path / "out"
     assert fails(run(hub, tmp_path, "convert", "--model", source, "--mlx-path", out,
