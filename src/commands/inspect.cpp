@@ -257,7 +257,7 @@ RunReport run(Session& session, const InspectOptions& options) {
       human_bytes(double(size.bytes)) + ", " + type + "\n\n" + pins.text() +
       modules.text();
   if (options.kernels) {
-    const auto kernels = try_kernels(model);
+    const auto kernels = try_kernels(model, session.progress());
     report.figures["shapes"] = to_json(kernels);
     report.text += "\n" + describe(kernels);
   }

@@ -52,7 +52,8 @@ std::string names_of(const std::vector<kernels::ServedProducts>& served) {
 
 class Trial {
  public:
-  explicit Trial(const Model& model) : model_(model) {}
+  Trial(const Model& model, const ProgressFn& progress)
+      : model_(model), sampler_(progress, "kernels") {}
 
   std::vector<KernelRow> run() {
     std::set<int64_t> widths;
@@ -86,9 +87,7 @@ class Trial {
       const std::string& shape,
       double operations,
       const Make& make) {
-    if (!seen_.insert(what + shape).second) {
-      return;
-    }
+    seen_.insert(what + shape);
     const auto before = kernels::products_served();
     auto first = make();
     mx::eval(first);  // oneDNN compiles what it has not met
@@ -100,10 +99,17 @@ class Trial {
          operations / std::max(seconds, 1e-9)});
   }
 
+  bool is_seen(const std::string& what, const std::string& shape) const {
+    return seen_.contains(what + shape);
+  }
+
   void linear(int64_t out, int64_t in) {
+    const auto shape = std::to_string(out) + " x " + std::to_string(in);
+    if (is_seen("linear", shape)) {
+      return;
+    }
     const auto x = random({kTriedTokens, int(in)});
     const auto w = random({int(out), int(in)});
-    const auto shape = std::to_string(out) + " x " + std::to_string(in);
     const double operations = 2.0 * kTriedTokens * double(out) * double(in);
     add("linear", shape, operations, [&] { return ops::linear(x, w); });
     const auto dy = random({kTriedTokens, int(out)});
@@ -132,13 +138,16 @@ class Trial {
       size = spec.latent->nope_dim + spec.latent->rope_dim;
     }
     const int kv_heads = spec.latent ? spec.heads : spec.kv_heads;
+    const auto shape = std::to_string(spec.heads) + " heads on " +
+        std::to_string(kv_heads) + ", " + std::to_string(size) + " wide";
+    if (is_seen("attention", shape)) {
+      return;
+    }
     const auto q = random({1, kTriedTokens, spec.heads, size});
     const auto k = random({1, kTriedTokens, kv_heads, size});
     const auto v = random({1, kTriedTokens, kv_heads, size});
     const ops::AttentionOptions options{
         .scale = spec.scale, .window = spec.window, .cap = spec.cap};
-    const auto shape = std::to_string(spec.heads) + " heads on " +
-        std::to_string(kv_heads) + ", " + std::to_string(size) + " wide";
     // Half of the keys are ahead of their query.
     const double operations =
         2.0 * kTriedTokens * kTriedTokens * double(spec.heads) * double(size);
@@ -226,8 +235,10 @@ std::string slow_products(const Served& before) {
       "them";
 }
 
-std::vector<KernelRow> try_kernels(const Model& model) {
-  return Trial(model).run();
+std::vector<KernelRow> try_kernels(
+    const Model& model,
+    const ProgressFn& progress) {
+  return Trial(model, progress).run();
 }
 
 Json to_json(const std::vector<KernelRow>& rows) {

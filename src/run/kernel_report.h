@@ -35,7 +35,9 @@ struct KernelRow {
 /// Each distinct shape of the model: linears forward and backward, sums over
 /// tokens, attention forward and backward, and the head; 512 tokens of random
 /// numbers in the model's type.
-std::vector<KernelRow> try_kernels(const Model& model);
+std::vector<KernelRow> try_kernels(
+    const Model& model,
+    const ProgressFn& progress = {});
 
 Json to_json(const std::vector<KernelRow>& rows);
 

@@ -129,7 +129,8 @@ RunReport run(Session& session, const QuantizePlanOptions& options) {
   const auto size = model_size(model);
   const auto wishes = width_wishes(session, model, options.plan);
   const auto widths = assumed_widths(model, session, options, wishes);
-  const auto rates = measure_rates(model, options.plan.mix.sequence_length);
+  const auto rates = measure_rates(
+      model, options.plan.mix.sequence_length, session.progress());
   auto& report = session.report();
   report.parameters = size.parameters;
   report.bytes_in = size.bytes;

@@ -87,7 +87,7 @@ class Quantization {
           TimeLimit(
               model_,
               mix_.sequence_length,
-              measure_rates(model_, mix_.sequence_length),
+              measure_rates(model_, mix_.sequence_length, session_.progress()),
               parse_seconds(*options_.time_limit, "--time-limit")),
           start_,
           *work_,

@@ -284,12 +284,15 @@ Json to_json(const MachineRates& rates) {
       {"seconds", rates.seconds}};
 }
 
-MachineRates measure_rates(const Model& model, int sequence_length) {
+MachineRates measure_rates(
+    const Model& model,
+    int sequence_length,
+    const ProgressFn& progress) {
   const LoadMeter meter;
   MachineRates rates;
   rates.threads = kernels::thread_count();
   rates.seconds = RateSampler::once([&] {
-    RateSampler sampler;
+    RateSampler sampler(progress, "plan");
     const bool large = largest_block(model.spec) > kLargeBlock;
     const auto batches = sample_batches(
         model, sequence_length, large ? sequence_length : kMeasuredTokens);

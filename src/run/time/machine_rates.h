@@ -9,6 +9,7 @@
 
 #include "core/json_fwd.h"
 #include "core/machine_load.h"
+#include "core/progress.h"
 #include "model/model.h"
 
 namespace pennyweight {
@@ -92,7 +93,10 @@ double at_width(
 /// Does a sample of each kind of work, on the model's own weights and by the
 /// functions that a run uses: one block of each kind on a batch, some rows of
 /// linears of each width, some of the vocabulary. A few seconds. Errors as
-/// load_block's, numeric for weights that are not finite.
-MachineRates measure_rates(const Model& model, int sequence_length);
+/// load_block's, numeric for weights that are not finite, cancelled.
+MachineRates measure_rates(
+    const Model& model,
+    int sequence_length,
+    const ProgressFn& progress = {});
 
 }  // namespace pennyweight

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <vector>
 
 #include "core/machine_load.h"
+#include "core/progress.h"
 #include "core/time_left.h"
 
 namespace pennyweight {
@@ -12,6 +14,11 @@ namespace pennyweight {
 /// Times calls, and keeps how far samples of one call lie apart.
 class RateSampler {
  public:
+  RateSampler() = default;
+  /// Reports each sample as one of `stage`, so that a user can stop them.
+  RateSampler(ProgressFn progress, std::string stage)
+      : progress_(std::move(progress)), stage_(std::move(stage)) {}
+
   /// Seconds of f(): the median of some calls, without the first where they are
   /// short; the only one's where that is long.
   template <class F>
@@ -21,6 +28,7 @@ class RateSampler {
   /// The same of what f says that it took.
   template <class F>
   double seconds_of(F&& f) {
+    look();
     const double first = f();
     if (first > kLong) {
       return first;
@@ -32,6 +40,7 @@ class RateSampler {
     }
     while (samples.size() < kFewest ||
            (samples.size() < kMost && sum < kEnough)) {
+      look();
       samples.push_back(f());
       sum += samples.back();
     }
@@ -67,7 +76,14 @@ class RateSampler {
   static constexpr size_t kFewest = 3;
   static constexpr size_t kMost = 7;
 
+  void look() {
+    report(progress_, {stage_, ++taken_, 0, "samples"});
+  }
+
   std::vector<double> spreads_;
+  ProgressFn progress_;
+  std::string stage_;
+  int64_t taken_ = 0;
 };
 
 }  // namespace pennyweight
