@@ -126,7 +126,7 @@ def require_same(made, wanted, form):
 def variants(name, config):
     """The config, and each that has one switch turned, one number 0, 1 or
     null, or one word another, of those that mlx-lm builds."""
-    found = [config]
+    found, forms = [config], set()
 
     def try_with(path, value):
         changed = copy.deepcopy(config)
@@ -138,7 +138,11 @@ def variants(name, config):
             own = tree_flatten(build(name, changed).parameters())
         except Exception:
             return
-        if all(value.size > 0 for _, value in own):
+        # Numbers that change no shape are of what is computed, not of tensors.
+        form = (str(path) if isinstance(value, bool) else "",
+                *((key, *array.shape) for key, array in own))
+        if form not in forms and all(array.size > 0 for _, array in own):
+            forms.add(form)
             found.append(changed)
 
     def walk(inner, path, fields):
