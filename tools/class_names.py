@@ -156,7 +156,7 @@ def variants(name, config):
                     try_with([*path, key], other)
             elif isinstance(value, dict) and key == "text_config":
                 walk(value, [*path, key], {})
-            elif isinstance(value, str):
+            elif isinstance(value, str) and key != "model_type":
                 try_with([*path, key], "other")
             elif value is None and key.endswith(("_size", "_dim", "_rank")):
                 try_with([*path, key], 64)
@@ -447,18 +447,24 @@ def recipes_hold(model, words, path, count):
     return True
 
 
-def entry(name, spec):
-    """What the table says of a class."""
-    if "not_taken" in spec:
-        raise Unsure(spec["not_taken"])
+def forms(name, spec):
+    """The configs that a class is tried with, its own first."""
     base = spec["config"]
     configs = variants(name, base)
     for change in spec.get("variants", []):
         configs.append(base | change if "text_config" not in base else {
             **base, "text_config": base["text_config"] | change})
+    return [config for config in configs
+            if not any(config.get(key) for key in spec.get("not_where", {}))]
+
+
+def entry(name, spec):
+    """What the table says of a class."""
+    if "not_taken" in spec:
+        raise Unsure(spec["not_taken"])
+    base = spec["config"]
+    configs = forms(name, spec)
     never = dict(spec.get("not_where", {}))
-    configs = [config for config in configs
-               if not any(config.get(key) for key in never)]
     seen, used, models = [], set(), []
     for config in configs:
         model = build(name, config)

@@ -1,6 +1,7 @@
 """Models of classes that are known by their tensors' names only: `convert`
 against mlx_lm.convert on the hub's form of a small random model of each."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm.utils")
+from huggingface_hub.errors import StrictDataclassError  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.convert import convert as mlx_convert  # noqa: E402
 from mlx_lm.utils import load_model  # noqa: E402
@@ -125,6 +127,25 @@ def test_convert_is_mlx_lms(tmp_path, name):
     tokens = mx.array([[1, 2, 3, 4, 5]])
     logits = [load_model(folder)[0](tokens) for folder in (ours, theirs)]
     assert mx.array_equal(*logits, equal_nan=True).item()
+
+
+@pytest.mark.skipif(not SLOW, reason="PENNYWEIGHT_SLOW is not set")
+@pytest.mark.parametrize("name", TAKEN)
+def test_each_form_is_mlx_lms(tmp_path, name):
+    """With each switch turned; but no layers at all are none of ours."""
+    made = TABLE[name]
+    for number, config in enumerate(class_names.forms(
+            name, class_names.CLASSES[name])):
+        if (class_names.value_of(config, made["count"]) == 0
+                or any(config.get(key) for key in made["not_where"])):
+            continue
+        folder = tmp_path / str(number)
+        # transformers checks configs, too, where it gets the tokenizer.
+        with contextlib.suppress(StrictDataclassError):
+            write(folder / "model", name, **config)
+            compare(folder / "model", ["-q", "--q-group-size", 32],
+                    quantize=True, q_group_size=32)
+        shutil.rmtree(folder)
 
 
 def test_the_table_is_of_the_pinned_mlx_lm():
