@@ -19,13 +19,15 @@ from mlx_lm.convert import convert as mlx_convert  # noqa: E402
 from mlx_lm.utils import load_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-for place in ("tests/support", "tests/parity", "tools"):
+for place in ("tests/support", "tests/parity", "tools", "python"):
     sys.path.insert(0, str(ROOT / place))
 import class_names  # noqa: E402
+import hub_client  # noqa: E402
 import packed_models  # noqa: E402
 import random_model  # noqa: E402
 import walks  # noqa: E402
 from class_names_rules import expand_prefix, hub_layout  # noqa: E402
+from hub_server import Hub  # noqa: E402
 from short_runs import SLOW  # noqa: E402
 from test_convert_parity import read, same_tensors  # noqa: E402
 
@@ -275,6 +277,25 @@ def test_a_tensor_is_in_memory_at_a_time(tmp_path, monkeypatch):
     convert(tmp_path / "model", tmp_path / "out", "-q",
             "--json", tmp_path / "report.json")
     assert read(tmp_path, "report.json")["peak_rss"] < 100e6
+
+
+def test_it_is_streamed(tmp_path):
+    """From the hub, file by file."""
+    tensors = write(tmp_path / "model", "jamba")
+    (tmp_path / "model/model.safetensors").unlink()
+    random_model.save(tmp_path / "model", tensors, shards=3)
+    convert(tmp_path / "model", tmp_path / "whole", "-q")
+    hub = Hub({path.name: path.read_bytes()
+               for path in (tmp_path / "model").iterdir()})
+    try:
+        done = hub_client.run(
+            hub, tmp_path / "home", "convert", "--model", "org/tiny",
+            "--mlx-path", tmp_path / "out", "--stream", "-q")
+    finally:
+        hub.close()
+    assert done.returncode == 0, done.stderr
+    same_tensors(random_model.load(tmp_path / "out"),
+                 random_model.load(tmp_path / "whole"))
 
 
 def test_names_of_another_class(tmp_path):
