@@ -392,6 +392,9 @@ struct DecoderSpec {
   std::vector<BlockSpec> blocks;
   NormSpec final_norm;
   std::optional<LinearSpec> head;  // absent: the embedding is the head too
+  /// How the family's publisher packs experts. A model whose experts alone are
+  /// packed, and so, is the published one, whoever wrote the folder.
+  std::optional<QuantSpec> experts_published_as;
   /// As BlockSpec::published, of what is outside the blocks.
   std::map<std::string, QuantSpec> published;
 

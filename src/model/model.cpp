@@ -289,19 +289,6 @@ void leave_dropped(Claims& claims, Model& model) {
   }
 }
 
-// So that whoever lists modules knows of it.
-void mark_published(Model& model) {
-  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
-    const auto it = model.quantized.find(module.path);
-    if (it != model.quantized.end()) {
-      auto& published = module.block < 0
-          ? model.spec.published
-          : model.spec.blocks[static_cast<size_t>(module.block)].published;
-      published.emplace(module.path, it->second);
-    }
-  }
-}
-
 Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   ModelTensors tensors(checkpoint, spec.sources);
   Model model{
@@ -335,11 +322,8 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   leave_dropped(claims, model);
   claims.finish();
   model.dtype = claims.main_dtype();
-  model.published_packed = packing.published && !model.quantized.empty();
-  if (model.published_packed) {
-    mark_published(model);
-  }
-  if (!packing.published) {
+  settle_published(packing, model);
+  if (!model.published_packed && !packing.published) {
     model.checkpoint.settle_quantization(
         packing.is_lost ? packed_entry(model.quantized) : packing.common);
     model.spec.config_patch =

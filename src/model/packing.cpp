@@ -72,7 +72,39 @@ void refuse_foreign(
   }
 }
 
+// mlx-lm's own conversion has the published experts, and an entry of MLX's.
+bool is_published(const Packing& packing, const Model& model) {
+  if (model.quantized.empty() || packing.published) {
+    return !model.quantized.empty();
+  }
+  const auto& packed_as = model.spec.experts_published_as;
+  const auto is_so = [&](const ModuleSpec& module) {
+    const auto it = model.quantized.find(module.path);
+    return module.expert
+        ? it != model.quantized.end() && it->second == *packed_as
+        : it == model.quantized.end();
+  };
+  return packed_as &&
+      std::ranges::all_of(list_stored_modules(model.spec), is_so);
+}
+
 }  // namespace
+
+void settle_published(const Packing& packing, Model& model) {
+  model.published_packed = is_published(packing, model);
+  if (!model.published_packed) {
+    return;
+  }
+  for (const ModuleSpec& module : list_stored_modules(model.spec)) {
+    const auto it = model.quantized.find(module.path);
+    if (it != model.quantized.end()) {
+      auto& published = module.block < 0
+          ? model.spec.published
+          : model.spec.blocks[static_cast<size_t>(module.block)].published;
+      published.emplace(module.path, it->second);
+    }
+  }
+}
 
 Packing read_packing(
     const Checkpoint& checkpoint,

@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "format/quant_spec.h"
 #include "model/decoder_spec.h"
+#include "model/model.h"
 #include "model/tensors.h"
 
 namespace pennyweight {
@@ -26,6 +27,10 @@ Packing read_packing(
     const Checkpoint& checkpoint,
     const ModelTensors& tensors,
     DecoderSpec& spec);
+
+/// Whether the publisher packed what is packed, and if so which modules those
+/// are, in the model and its spec.
+void settle_published(const Packing& packing, Model& model);
 
 /// MLX's entry for modules (not none) as they are packed: what holds for most,
 /// and the others by name.

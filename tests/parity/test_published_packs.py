@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import mlx.core as mx
+import mlx_lm
 import numpy as np
 import pytest
 from mlx_lm import utils as mlx_lm_utils
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
+import hub_client  # noqa: E402
 import random_model  # noqa: E402
 import test_pins  # noqa: E402
+from hub_server import Hub  # noqa: E402
 from short_runs import BIN, TEXT, contents  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
     distance, make_tokens, probe, run_probe, their_logits)
@@ -223,6 +226,57 @@ def test_evaluate(made, model):
     found = json.loads(Path(f"{out}.e.json").read_text())
     assert 0 < found["kl"]["mean"] < 1
     assert found["published_packed"]["modules"] == PACKS
+
+
+@pytest.mark.parametrize("writer", ["convert", "mlx_lm"])
+def test_mlx_form(model, made, tmp_path, writer):
+    """The published model with MLX's names and entry is the same model."""
+    source = tmp_path / "source"
+    if writer == "convert":
+        run("convert", model, source)
+    else:
+        mlx_lm.convert(str(model), str(source))
+    said = json.loads((source / "config.json").read_text())["quantization"]
+    assert said["mode"] == "mxfp4"
+    out = tmp_path / "out"
+    report = run("quantize", source, out, *WHOLE)
+    check_is_said(out, report)
+    name = "model.safetensors"
+    assert (out / name).read_bytes() == (made[0] / name).read_bytes()
+    # Of what is packed further, there is a fuller model.
+    run("convert", source, tmp_path / "further", "-q")
+    for command in ("convert", "quantize", "gptq"):
+        line = run(command, tmp_path / "further", tmp_path / "no",
+                   *(["-q"] if command == "convert" else []), code=2)
+        assert "is quantized already" in line
+
+
+def test_stream(model, made, tmp_path):
+    """File by file from the hub, of which an expert's tensors are in two."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tensors = random_model.load(model)
+    files = {}
+    for i, (name, tensor) in enumerate(sorted(tensors.items())):
+        file = f"model-{i * 3 // len(tensors) + 1:05d}-of-00003.safetensors"
+        files.setdefault(file, {})[name] = tensor
+    for file, own in files.items():
+        mx.save_safetensors(str(folder / file), own, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(
+        {"metadata": {}, "weight_map": {
+            name: file for file, own in files.items() for name in own}}))
+    hub = Hub({path.name: path.read_bytes() for path in
+               [*folder.iterdir(), *model.iterdir()]
+               if path.name != "model.safetensors"})
+    try:
+        out = tmp_path / "out"
+        hub_client.succeeds(hub_client.run(
+            hub, tmp_path / "home", "quantize", "--model", "org/tiny",
+            "--mlx-path", out, "--stream", *WHOLE))
+    finally:
+        hub.close()
+    apart = ("recipe.json", *TIMED)  # which name the model
+    assert contents(out, *apart) == contents(made[0], *apart, *PROBED)
 
 
 def test_infinite_scales_are_damage(model, tmp_path):

@@ -76,6 +76,7 @@ DecoderSpec read_gpt_oss(const FamilyInput& input) {
   read_layers(config, shape, shape.windows);
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
+  spec.experts_published_as = make_quant_spec("mxfp4", 4, 32);
   const auto counts = read_expert_counts(config, "num_local_experts");
   for (BlockSpec& block : spec.blocks) {
     const std::string path = block.path + ".mlp";
