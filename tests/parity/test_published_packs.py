@@ -164,10 +164,13 @@ def test_sweep(model, tmp_path):
 
 @pytest.mark.parametrize("target", [["--bits", 3], [
     "--target-bpw", 5, "--prefer-active", 2, "--pin", "self_attn.*=6",
-    "--at-least", "experts=4", "--keep", "mlp.router"]])
+    "--at-least", "experts=4", "--keep", "mlp.router",
+    "--pin", "experts=4:32:mxfp4"]])
 def test_widths_that_are_asked_for(model, tmp_path, target):
     out = tmp_path / "out"
-    run("quantize", model, out, "--effort", "fast", *target, *STAGED[:6])
+    report = run("quantize", model, out, "--effort", "fast", *target, *STAGED[:6])
+    assert len(report["pins"]) == sum("=" in str(word) for word in target) + (
+        "--keep" in target)
     check_packs(model, out)
     widths = test_pins.widths_of(out)
     query = widths["model.layers.0.self_attn.q_proj"]
@@ -203,6 +206,19 @@ def test_dynamic_quant(probe, model, tmp_path, then, candidates):  # noqa: F811
         "--sensitivities", out / "sensitivities.json", *then)
     apart = ("README.md", "sensitivities.json")
     assert contents(tmp_path / "again", *apart) == contents(out, *apart, *PROBED)
+
+
+@pytest.mark.parametrize("command", ["gptq", "awq"])
+def test_methods(probe, model, tmp_path, command):  # noqa: F811
+    out = tmp_path / "out"
+    report = run(command, model, out, *test_pins.SAMPLES)
+    check_packs(model, out)
+    check_is_said(out, report)
+    check_loads(probe, out)
+    for i, block in enumerate(report["blocks"]):
+        # Scales of this norm would have to go into the packs, too.
+        norm = f"model.layers.{i}.post_attention_layernorm"
+        assert command == "gptq" or block["unfoldable"] == [norm]
 
 
 def test_dwq(probe, model, tmp_path):  # noqa: F811

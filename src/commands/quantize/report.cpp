@@ -67,6 +67,7 @@ Json modules_json(const WidthPlan& widths) {
     }
     if (own.published) {
       entry["published"] = true;
+      entry["reason"] = "it is published packed, and stays so";
     }
     modules.push_back(std::move(entry));
   }

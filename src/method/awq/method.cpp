@@ -178,6 +178,9 @@ BlockOperations AwqMethod::operations(
 BlockFigures AwqMethod::run(BlockTask& task) {
   BlockFigures figures;
   AwqBlock block = take_inputs(task);
+  if (!block.unfoldable.empty()) {
+    figures.details["unfoldable"] = block.unfoldable;
+  }
   bool scaled = false;
   for (AwqScaling& scaling : block.scalings) {
     if (options_.scale) {

@@ -94,6 +94,7 @@ AwqBlock take_inputs(BlockTask& task) {
   }
   for (const ScaleGroup& group : list_scale_groups(task.spec())) {
     if (!task.can_fold(group)) {
+      block.unfoldable.push_back(group.previous);
       continue;
     }
     AwqScaling scaling{group, {}};

@@ -29,6 +29,9 @@ struct AwqScaling {
 struct AwqBlock {
   std::vector<AwqInputs> inputs;
   std::vector<AwqScaling> scalings;
+  /// Ops that could take scales of linears one of which is published packed, by
+  /// path: they get none.
+  std::vector<std::string> unfoldable;
 
   /// Scales of the inputs' channels, and of the rows of a linear that is a
   /// previous op; empty: ones.

@@ -43,7 +43,7 @@ bool WidthRule::allows(const std::optional<QuantSpec>& spec) const {
 class PinnedWidths::Settler {
  public:
   Settler(PinnedWidths& widths, const Model& model, const PinScope& scope)
-      : widths_(widths), model_(model), scope_(scope), modules_(model) {}
+      : widths_(widths), scope_(scope), modules_(model) {}
 
   void settle(const WidthPin& pin) {
     Use use{pin, "", 0, 0};
@@ -71,6 +71,7 @@ class PinnedWidths::Settler {
         reason = why;
         continue;
       }
+      require_known(pin, module, spec);
       add(pin, module, spec);
       ++use.modules;
       use.parameters +=
@@ -132,13 +133,20 @@ class PinnedWidths::Settler {
                    : "; a width of another mode is BITS:GROUP:MODE, such as " +
                        std::to_string(pin.bits) + ":64:affine"));
     }
-    if (scope_.affine && spec.mode != "affine") {
+    return spec;
+  }
+
+  // A published width is one that the command need not know.
+  void require_known(
+      const WidthPin& pin,
+      const ModuleSpec& module,
+      const std::optional<QuantSpec>& spec) const {
+    if (scope_.affine && spec && spec->mode != "affine" && !module.published) {
       refuse(
           scope_.where,
           pin.said + ": " + scope_.where +
               " knows affine widths alone; gptq and convert have the others");
     }
-    return spec;
   }
 
   // Why a module has no width to be pinned; empty: it has one.
@@ -155,24 +163,27 @@ class PinnedWidths::Settler {
       return "stays unquantized: its rows of " + std::to_string(module.in) +
           " weights divide into no group";
     }
-    const auto it = model_.quantized.find(module.path);
-    if (model_.published_packed && it != model_.quantized.end() &&
-        !(spec && *spec == it->second) &&
-        !(pin.kind == WidthPin::Kind::at_least &&
-          it->second.bits >= pin.bits)) {
-      return "is published packed as " + width_name(it->second) +
-          ", and stays so";
-    }
-    return "";
+    const auto& published = module.published;
+    const bool is_so = published &&
+        (spec ? *spec == *published
+              : pin.kind == WidthPin::Kind::at_least &&
+                 published->bits >= pin.bits);
+    return !published || is_so
+        ? ""
+        : "is published packed as " + width_name(*published) + ", and stays so";
   }
 
   void add(
       const WidthPin& pin,
       const ModuleSpec& module,
       const std::optional<QuantSpec>& spec) {
+    WidthRule& rule = widths_.rules_[module.path];
+    if (module.published) {
+      rule.said = pin.said;  // what it asks for is so
+      return;
+    }
     Found& found = found_[module.path];
     found.tied = module.tied;
-    WidthRule& rule = widths_.rules_[module.path];
     switch (pin.kind) {
       case WidthPin::Kind::pin:
         require_fit(pin, module, *spec);
@@ -234,7 +245,6 @@ class PinnedWidths::Settler {
   }
 
   PinnedWidths& widths_;
-  const Model& model_;
   const PinScope& scope_;
   NamedModules modules_;
   std::map<std::string, Found> found_;
