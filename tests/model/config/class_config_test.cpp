@@ -263,7 +263,8 @@ TEST(ClassConfig, NamesOfExpertsAndNeutralValues) {
 
 TEST(ClassConfig, NotesWhatTransformersWouldComputeOtherwise) {
   const auto notes = [](const Json& config) {
-    return all_notes(read(config, "llama"));
+    const auto found = read(config, "llama");
+    return all_notes(found) + found.window_note;
   };
   EXPECT_EQ(notes({{"router_aux_loss_coef", 0.1}, {"full_attn_mod", 1}}), "");
   EXPECT_EQ(notes({{"logit_scale", 1.0}, {"attn_logit_softcapping", {}}}), "");
@@ -275,6 +276,22 @@ TEST(ClassConfig, NotesWhatTransformersWouldComputeOtherwise) {
       notes({{"sliding_window", 64}}).find("sliding_window"),
       std::string::npos);
   EXPECT_EQ(notes({{"sliding_window", 64}, {"use_sliding_window", false}}), "");
+}
+
+TEST(ClassConfig, NullsAreWhatTheClassMakesOfThem) {
+  auto config = read(
+      {{"norm_topk_prob", {}}, {"n_group", {}}, {"rope_scaling", {}}},
+      "deepseek_v3");
+  EXPECT_EQ(config.patch.at("norm_topk_prob"), false);
+  EXPECT_EQ(config.patch.at("n_group"), 1);
+  EXPECT_FALSE(config.patch.contains("rope_scaling"));
+  config = read(
+      {{"head_dim", {}}, {"hidden_size", 96}, {"num_attention_heads", 3}},
+      "qwen3");
+  EXPECT_EQ(config.patch.at("head_dim"), 32);
+  // Null by itself there, as is a tie, which the tensors decide.
+  config = read({{"head_dim", {}}, {"tie_word_embeddings", {}}}, "llama");
+  EXPECT_TRUE(config.patch.empty());
 }
 
 TEST(ClassKeys, OtherNamesOfAFamily) {
