@@ -23,7 +23,8 @@ class Report:
         bits_per_weight: Of those, scales and biases included.
         seconds: How long it took.
         peak_rss: Most bytes of memory that this process has had so far.
-        notes: What was warned of.
+        notes: What a reader of the report should know.
+        warnings: All that was warned of, in turn.
         json: Everything, as `--json` writes it.
     """
 
@@ -36,6 +37,7 @@ class Report:
     seconds: float
     peak_rss: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     json: Json = field(repr=False)
 
     @classmethod
@@ -51,6 +53,7 @@ class Report:
             seconds=json["seconds"],
             peak_rss=json["peak_rss"],
             notes=tuple(json["notes"]),
+            warnings=tuple(json["warnings"]),
             json=json,
             **cls._figures(json))
 

@@ -191,6 +191,9 @@ bool Console::on_event(const ProgressEvent& event) {
   if (event.warning && !warnings_.insert(event.message).second) {
     return !interrupted();
   }
+  if (event.warning) {
+    warned_.push_back(event.message);
+  }
   if (event.stage != stage_ || event.done == 0) {
     clear_bar();
     stage_ = event.stage;
@@ -305,6 +308,7 @@ void Console::result(const Json& own, const std::string& text) {
   }
   auto json = own;
   json["kernels"] = kernels_json();
+  json["warnings"] = warned_;
   if (style_ == Style::events) {
     Json event;
     event["event"] = "result";

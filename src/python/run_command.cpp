@@ -3,6 +3,7 @@
 #include <mlx/memory.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <vector>
@@ -78,7 +79,11 @@ std::string run_call(
     Listener& listener) {
   const OneRun one(name);
   const auto before = kernels::products_served();
+  std::vector<std::string> warned;
   const ProgressFn progress = [&](const ProgressEvent& event) {
+    if (event.warning && std::ranges::count(warned, event.message) == 0) {
+      warned.push_back(event.message);
+    }
     return listener.hear(event);
   };
   Session session(name, progress);
@@ -94,6 +99,7 @@ std::string run_call(
     warn(progress, "kernels", slow);
   }
   json["kernels"] = kernels_json(before);
+  json["warnings"] = warned;
   return to_text(json);
 }
 

@@ -360,3 +360,18 @@ def test_outputs_that_no_name_can_be(tmp_path, name, code, words):
     out = tmp_path / name if name else ""
     done = run("convert", "--model", tmp_path / "model", "--mlx-path", out)
     fails(done, code, words)
+
+
+def test_every_warning_is_in_the_result(tmp_path):
+    """Of side files, too, which are no matter of the model."""
+    make(tmp_path / "model")
+    (tmp_path / "model/README.md").write_text("---\nlicense: [\n---\n")
+    (tmp_path / "model/all_results.json").write_text('{"loss": NaN}')
+    done = run("convert", "--model", tmp_path / "model", "--mlx-path",
+               tmp_path / "out", "--json", tmp_path / "result.json")
+    assert done.returncode == 0, done.stderr
+    said = [line.removeprefix("warning: ") for line in done.stderr.splitlines()
+            if line.startswith("warning: ")]
+    assert len(said) >= 1
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["warnings"] == said
