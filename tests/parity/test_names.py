@@ -386,6 +386,14 @@ def test_tensors_that_do_not_fit(tmp_path, change, words):
     refused(tmp_path / "model", *words, code=4)
 
 
+def test_a_stack_of_another_count(tmp_path):
+    write(tmp_path / "model", "jamba", hub=False)
+    config = read(tmp_path / "model") | {"num_experts": 4}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    refused(tmp_path / "model", "switch_mlp", "5 matrices", "num_experts is 4",
+            code=4)
+
+
 def test_what_is_refused_by_its_config(tmp_path):
     write(tmp_path / "model", "bailing_moe_linear")
     config = read(tmp_path / "model")

@@ -91,6 +91,10 @@ ClassNames read_class(const ClassText& text) {
   }
   for (const auto& rule : names.facts.at("rules")) {
     names.rules[looked_up(rule.at("from").get<std::string>())].push_back(rule);
+    if (const auto it = rule.find("count"); it != rule.end()) {
+      names.tensors.at(rule.at("to").get<std::string>()).count =
+          it->get<std::string>();
+    }
   }
   return names;
 }

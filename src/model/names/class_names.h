@@ -30,6 +30,8 @@ struct ClassNames {
     std::optional<QuantSpec> own{};  // what quant_predicate says instead
     /// A layer has all tensors of such a number, or none; empty: of its own.
     std::string with{};
+    /// Of a stack, the key of config.json that has the number of its matrices.
+    std::string count{};
   };
 
   std::string name;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "model/names/class_names.h"
+#include "model/names/present.h"
 #include "model/names/rule_sources.h"
 #include "model/tensors.h"
 
@@ -44,8 +45,9 @@ class Reader {
     for (const auto& [name, info] : tensors.all()) {
       describe(tensors, name, info);
     }
-    require_all(tensors);
-    require_companions(tensors);
+    require_present(tensors, names_, *own_, [this](const std::string& name) {
+      missing(name);
+    });
     finish();
     return std::move(spec_);
   }
@@ -241,6 +243,12 @@ class Reader {
           " is not of the form that mlx-lm's " + names_.name +
           " has under this name");
     }
+    if (!known->count.empty() && info.shape[0] != integer(known->count)) {
+      corrupt(
+          "tensor " + one_line(name, 120) + " holds " +
+          std::to_string(info.shape[0]) + " matrices, the config's " +
+          known->count + " is " + std::to_string(integer(known->count)));
+    }
     if (known->kind == Kind::parameter) {
       own_->parameters.push_back(
           {name,
@@ -295,45 +303,6 @@ class Reader {
     }
     return int64_t{info.shape.back()} * 32 /
         quant_spec_from_json(JsonView(own, origin_)).bits;
-  }
-
-  void require_all(const ModelTensors& tensors) const {
-    for (const auto& [pattern, tensor] : names_.tensors) {
-      if (!tensor.always && (!tensor.untied || own_->tied)) {
-        continue;
-      }
-      const int count = pattern.starts_with(layers_) ? own_->layers : 1;
-      for (int layer = 0; layer < count; ++layer) {
-        const auto name = filled(pattern, {std::to_string(layer)});
-        if (!tensors.contains(name)) {
-          missing(name);
-        }
-      }
-    }
-  }
-
-  // In each layer: what stands beside another tensor in mlx-lm's.
-  void require_companions(const ModelTensors& tensors) const {
-    std::map<std::string, std::vector<std::string>> groups;
-    for (const auto& [pattern, tensor] : names_.tensors) {
-      if (!tensor.with.empty()) {
-        groups[tensor.with].push_back(pattern);
-      }
-    }
-    for (const auto& [number, patterns] : groups) {
-      for (int layer = 0; layer < own_->layers; ++layer) {
-        std::vector<std::string> absent;
-        for (const auto& pattern : patterns) {
-          const auto name = filled(pattern, {std::to_string(layer)});
-          if (!tensors.contains(name)) {
-            absent.push_back(name);
-          }
-        }
-        if (!absent.empty() && absent.size() < patterns.size()) {
-          missing(absent.front());
-        }
-      }
-    }
   }
 
   void finish() {
