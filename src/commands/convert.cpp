@@ -1,5 +1,6 @@
 #include "commands/convert.h"
 
+#include "checkpoint/weight_index.h"
 #include "commands/command.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
@@ -141,6 +142,22 @@ ConversionSettings settings_of(
   return settings;
 }
 
+// Says in one line which modules the class keeps, and gives the summary's.
+std::string say_kept(
+    Session& session,
+    const std::vector<std::string>& modules,
+    const std::string& dtype) {
+  if (modules.empty()) {
+    return "";
+  }
+  const auto all = some_of(modules);
+  warn(
+      session.progress(),
+      session.command(),
+      all + " are not quantized: " + kClassKeeps);
+  return "  kept in " + dtype + ": " + shown(all) + " (" + kClassKeeps + ")\n";
+}
+
 /// What became of the modules with a matrix, in the order of the forward pass,
 /// in figures and in words; one that was to be quantized and is not is a
 /// warning, too.
@@ -155,6 +172,7 @@ void describe_modules(
   Json modules = Json::array();
   int64_t quantized = 0;
   std::string kept;
+  std::vector<std::string> by_class;  // of which one line says enough
   for (const auto& module : list_stored_modules(model.spec)) {
     Json entry{{"path", module.path}};
     std::optional<QuantSpec> spec;
@@ -178,7 +196,9 @@ void describe_modules(
     if (!reason.empty()) {
       entry["kept_because"] = reason;
     }
-    if (!reason.empty() && !(rule && rule->keep)) {
+    if (reason == kClassKeeps) {
+      by_class.push_back(module.path);
+    } else if (!reason.empty() && !(rule && rule->keep)) {
       kept += "  kept in " + dtype + ": " + shown(module.path) + " (" + reason +
           ")\n";
       warn(
@@ -188,6 +208,7 @@ void describe_modules(
     }
     modules.push_back(std::move(entry));
   }
+  kept += say_kept(session, by_class, dtype);
   report.text = std::to_string(quantized) + " of " +
       std::to_string(modules.size()) + " modules quantized, the rest in " +
       dtype + "\n" + pins.text() + kept;

@@ -47,7 +47,7 @@ inline constexpr const char* kNotPackable =
 /// mlx_lm.convert's mixed recipes: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6.
 const std::vector<std::string>& quant_recipes();
 
-inline constexpr const char* kClassKeeps = "mlx-lm's class leaves it so";
+inline constexpr const char* kClassKeeps = "mlx-lm's class asks for that";
 
 /// Every module gets `common`, or what `recipe` (one of quant_recipes(), or
 /// empty) gives it among `num_blocks` blocks; one whose rows don't divide into

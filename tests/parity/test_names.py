@@ -131,6 +131,15 @@ def test_convert_is_mlx_lms(tmp_path, name):
     assert mx.array_equal(*logits, equal_nan=True).item()
 
 
+def test_what_the_class_keeps_is_said_once(tmp_path):
+    write(tmp_path / "model", "bailing_moe_v3")
+    said = convert(tmp_path / "model", tmp_path / "out", "-q",
+                   "--keep", "*.b_proj")
+    lines = [line for line in said.splitlines() if "not quantized" in line]
+    assert len(lines) == 1 and "lm_head, model.word_embeddings" in lines[0]
+    assert "and 5 more" in lines[0]
+
+
 @pytest.mark.skipif(not SLOW, reason="PENNYWEIGHT_SLOW is not set")
 @pytest.mark.parametrize("name", TAKEN)
 def test_each_form_is_mlx_lms(tmp_path, name):
