@@ -13,12 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import test_experts  # noqa: E402
+import test_memory  # noqa: E402
 from short_runs import SLOW  # noqa: E402
 from walks import BIN, DEMO, TEXT, wide_model  # noqa: E402
 
 # More than the cores of most machines that test: only how work is shared
 # counts. 3 divides few shapes, 8 shares among more than there are tasks.
 COUNTS = [2, 3, 8] if SLOW else [3, 8]
+# Of what is made of parts that are compared for all of them.
+CHAINS = COUNTS if SLOW else [3]
 LENGTH = ["--sequence-length", 96]
 WALK = [*LENGTH, "--num-samples", 8, "--data-path", TEXT]
 FEW = [*LENGTH, "--data-path", TEXT, "--gptq-samples", 8, "--dwq-samples", 8,
@@ -101,14 +104,18 @@ def test_dynamic_quant(tmp_path):
     assert_same(tmp_path, "dynamic-quant", DEMO, *WALK, "--target-bpw", 5)
 
 
+def test_packed_experts(tmp_path):
+    """Wide ones, which gradients go back through in more than one panel."""
+    test_memory.write_packs(tmp_path / "model", 4, width=1088)
+    assert_same(tmp_path, "dynamic-quant", tmp_path / "model", *WALK,
+                "--target-bpw", 4.6, "--low-bits", 3, "--high-bits", 8,
+                counts=CHAINS)
+
+
 def test_dwq(nearest, tmp_path):
     assert_same(
         tmp_path, "dwq", DEMO, "--quantized-model", nearest,
         "--data-path", TEXT, "--max-seq-length", 65, "--num-samples", 16)
-
-
-# What these are made of is compared for more counts above.
-CHAINS = COUNTS if SLOW else [3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
