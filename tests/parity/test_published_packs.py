@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import hub_client  # noqa: E402
 import random_model  # noqa: E402
+import test_costs  # noqa: E402
 import test_pins  # noqa: E402
 from hub_server import Hub  # noqa: E402
 from short_runs import BIN, TEXT, contents  # noqa: E402
@@ -187,6 +188,23 @@ def test_packs_have_no_other_width(model, tmp_path, command, pin):
     line = run(command, model, tmp_path / "out", *pin, code=2)
     assert "published packed as 4:32:mxfp4, and stays so" in line
     assert line.count("error:") == 1
+
+
+def test_costs_are_those_of_the_expanded_model(model, tmp_path):
+    """Gradients go back through the packs as through what they stand for."""
+    dense = tmp_path / "dense"
+    run("convert", model, dense, "--dequantize")
+    ids = test_costs.tokens(model, TEXT, tmp_path / "ids", 8, 64)
+    packed, full = (
+        {own["path"]: own["losses"] for own in test_costs.costs(
+            folder, ids, "3:64,6:64", length=64)["modules"]}
+        for folder in (model, dense))
+    assert packed.keys() == full.keys()
+    for path, losses in packed.items():
+        if ".experts." in path:
+            assert losses == [None, None] and min(full[path]) > 0
+        else:
+            assert losses == pytest.approx(full[path], rel=0.02), path
 
 
 @pytest.mark.parametrize("then", [[], ["--then", "awq"]], ids=str)
