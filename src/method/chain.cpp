@@ -26,7 +26,9 @@ ChainStage find_stage(const std::string& name, const std::string& origin) {
     if (entry.name == name) {
       return {name, entry.title};
     }
-    names += entry.name + ", ";
+    if ((", " + names).find(", " + entry.name + ", ") == names.npos) {
+      names += entry.name + ", ";
+    }
   }
   names.resize(names.size() - 2);
   refuse(

@@ -132,6 +132,7 @@ ModelTensors::ModelTensors(
       continue;
     }
     const auto& first = checkpoint.info(source.part(0));
+    auto dtype = first.dtype;
     for (int64_t i = 0; i < std::max<int64_t>(1, source.count); ++i) {
       const auto part = source.part(i);
       if (!checkpoint.contains(part)) {
@@ -139,17 +140,21 @@ ModelTensors::ModelTensors(
             "tensor " + part + " is missing" + checkpoint.about_missing(part));
       }
       const auto& other = checkpoint.info(part);
-      if (other.shape != first.shape || other.dtype != first.dtype) {
+      const bool floats = mx::issubdtype(other.dtype, mx::floating) &&
+          mx::issubdtype(dtype, mx::floating);
+      if (other.shape != first.shape || (other.dtype != dtype && !floats)) {
         corrupt(
             "tensor " + part + " is not of the shape and type of " +
             first.name + ", beside which it stands");
       }
+      dtype = mx::promote_types(dtype, other.dtype);  // as mx.stack does
       if (!in_place) {
         used.insert(part);
       }
     }
     TensorInfo info = first;
     info.name = name;
+    info.dtype = dtype;
     info.shape = formed(first.shape, source);
     if (source.words) {
       info.dtype = mx::uint32;
@@ -242,7 +247,7 @@ mx::array ModelTensors::load(
     parts.push_back(formed(checkpoint.load(it->second.part(i)), it->second));
   }
   return mx::contiguous(
-      it->second.count == 0 ? parts.front() : mx::stack(parts));
+      it->second.count == 0 ? parts.front() : mx::stack(parts));  // promotes
 }
 
 std::optional<mx::array> ModelTensors::load_alone(
@@ -268,8 +273,8 @@ mx::array ModelTensors::load_part(
     int64_t part) const {
   auto it = sources_.find(name);
   if (it != sources_.end() && it->second.count > 0) {
-    return mx::contiguous(
-        formed(checkpoint.load(it->second.part(part)), it->second));
+    const auto one = formed(checkpoint.load(it->second.part(part)), it->second);
+    return mx::contiguous(mx::astype(one, info(name).dtype));
   }
   if (auto alone = load_alone(checkpoint, name, part)) {
     return *alone;

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 mx = pytest.importorskip("mlx.core")
-pytest.importorskip("mlx_lm.utils")
+mlx_lm = pytest.importorskip("mlx_lm")
 
 ROOT = Path(__file__).resolve().parents[2]
 for place in ("tests/support", "tests/parity"):
     sys.path.insert(0, str(ROOT / place))
+import random_model as demo  # noqa: E402
+import walks  # noqa: E402
 from structures import chosen  # noqa: E402
 from test_families import write  # noqa: E402
 from test_folders import run, weights  # noqa: E402
@@ -88,3 +90,25 @@ def test_either_layout(tmp_path, family, turn):
     turned, told = convert(folder, tmp_path / "turned")
     assert turned == plain
     assert told == (family != "qwen3_5_moe")  # which is published in both
+
+
+def test_experts_of_several_types(tmp_path):
+    """Some left as they were where others come from float16 packs: mlx-lm stacks
+    them in the type that holds all."""
+    folder = tmp_path / "model"
+    write(folder, "qwen3_moe", "bfloat16")
+    file = folder / "model.safetensors"
+    tensors = {name: tensor.astype(mx.float16) if ".experts.3." in name
+               else tensor for name, tensor in mx.load(str(file)).items()}
+    mx.eval(tensors)
+    mx.save_safetensors(str(file), tensors, {"format": "pt"})
+    convert(folder, tmp_path / "ours")
+    mlx_lm.convert(str(folder), str(tmp_path / "theirs"), quantize=True,
+                   q_group_size=32)
+    ours, theirs = (demo.load(tmp_path / name) for name in ("ours", "theirs"))
+    assert sorted(ours) == sorted(theirs)
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert mx.array_equal(ours[name], tensor).item(), name
+    walks.run("gptq", folder, tmp_path / "gptq", "--num-samples", 4,
+              "--group-size", 32, "--fallback-group-size", 32)
