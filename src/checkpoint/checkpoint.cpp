@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "checkpoint/other_formats.h"
 #include "checkpoint/packed/packed_source.h"
 #include "checkpoint/quantization_entries.h"
 #include "checkpoint/tensor_files.h"
@@ -89,6 +90,14 @@ Checkpoint Checkpoint::open_folder(
         ErrorCode::not_found,
         "checkpoint",
         "there is no model folder " + folder.string());
+  }
+  if (!fs::exists(folder / "config.json", ignored)) {
+    const auto other = about_other_formats(folder);
+    throw Error(
+        ErrorCode::not_found,
+        "checkpoint",
+        folder.string() + " has no config.json; " +
+            (other.empty() ? "fetch it from where the model is" : other));
   }
   impl->config = untag_floats(read_json(folder / "config.json", kMaxConfig));
   if (!impl->config.is_object()) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "checkpoint/other_formats.h"
 #include "core/error.h"
 
 namespace pennyweight {
@@ -149,11 +150,14 @@ std::set<std::string> TensorFiles::list_files() const {
 
 void TensorFiles::fail_without_weights() const {
   if (missing_.empty()) {
+    const auto other = about_other_formats(folder_);
     throw Error(
         ErrorCode::not_found,
         "checkpoint",
         folder_.string() + " holds neither model.safetensors nor " +
-            kWeightIndex + "; other weight formats are not read");
+            kWeightIndex + "; " +
+            (other.empty() ? "mlx-lm reads model*.safetensors and no others"
+                           : other));
   }
   throw Error(
       ErrorCode::not_found,

@@ -375,3 +375,22 @@ def test_every_warning_is_in_the_result(tmp_path):
     assert len(said) >= 1
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["warnings"] == said
+
+
+@pytest.mark.parametrize("name, words", [
+    ("pytorch_model.bin", "save it there"),
+    ("pytorch_model-00001-of-00002.bin", "save it there"),
+    ("adapter_model.safetensors", "merge it into its base model"),
+    ("model.Q4_K_M.gguf", "start from the model that it was made of"),
+    ("consolidated.safetensors", "start from the one for transformers"),
+    ("model.safetensors.incomplete", "fetch the model again"),
+    ("weights.safetensors", "mlx-lm reads model*.safetensors")])
+def test_folders_that_are_no_models(tmp_path, name, words):
+    """The line names what stands there, and what to do."""
+    folder = tmp_path / "model"
+    make(folder)
+    (folder / "model.safetensors").rename(folder / name)
+    fails(run("inspect", folder), NOT_FOUND, words)
+    (folder / "config.json").unlink()
+    fails(run("inspect", folder), NOT_FOUND, "has no config.json",
+          words if name != "weights.safetensors" else "fetch it")
