@@ -8,8 +8,8 @@
 
 #include "core/json.h"
 #include "format/quant_spec.h"
-#include "model/decoder_spec.h"
 #include "model/scale_groups.h"
+#include "model/spec/decoder_spec.h"
 #include "pass/statistics.h"
 
 namespace pennyweight {

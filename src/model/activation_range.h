@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 #include "ops/ops.h"
 
 namespace pennyweight {

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "model/decoder_spec.h"
 #include "model/embedding_and_head.h"
+#include "model/spec/decoder_spec.h"
 #include "model/weights.h"
 #include "ops/ops.h"
 

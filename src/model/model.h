@@ -8,7 +8,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "format/quant_spec.h"
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 #include "model/tensors.h"
 
 namespace pennyweight {

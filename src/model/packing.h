@@ -6,8 +6,8 @@
 #include "checkpoint/checkpoint.h"
 #include "core/json.h"
 #include "format/quant_spec.h"
-#include "model/decoder_spec.h"
 #include "model/model.h"
+#include "model/spec/decoder_spec.h"
 #include "model/tensors.h"
 
 namespace pennyweight {

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "model/decoder_spec.h"
 #include "model/scale_groups.h"
+#include "model/spec/decoder_spec.h"
 #include "model/weights.h"
 
 namespace pennyweight {

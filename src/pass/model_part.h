@@ -1,6 +1,6 @@
 #pragma once
 
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 #include "pass/process_group.h"
 
 namespace pennyweight {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "method/widths/sensitivity.h"
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 
 namespace pennyweight {
 

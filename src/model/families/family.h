@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 
 namespace pennyweight {
 

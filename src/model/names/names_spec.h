@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 
 namespace pennyweight {
 

@@ -7,7 +7,7 @@
 
 #include "checkpoint/tensor_info.h"
 #include "core/json.h"
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 
 namespace pennyweight {
 

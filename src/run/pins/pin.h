@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "model/decoder_spec.h"
+#include "model/spec/decoder_spec.h"
 #include "run/pins/options.h"
 
 namespace pennyweight {

@@ -1,4 +1,4 @@
-#include "model/rope_spec.h"
+#include "model/spec/rope_spec.h"
 
 #include <gtest/gtest.h>
 #include <mlx/ops.h>

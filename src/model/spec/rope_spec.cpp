@@ -1,4 +1,4 @@
-#include "model/rope_spec.h"
+#include "model/spec/rope_spec.h"
 
 #include <mlx/ops.h>
 
