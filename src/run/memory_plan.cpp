@@ -47,7 +47,8 @@ int64_t block_bytes(
     // Of the experts a token reads only some.
     widths += module.part > 0 ? 0 : module.out + module.in;
     if (const auto& spec = module.published) {
-      published += quantized_bytes(*spec, module.out, module.in, 1);
+      // As it is mapped, and as it is read.
+      published += 2 * quantized_bytes(*spec, module.out, module.in, 1);
       continue;
     }
     weights += module.out * module.in;

@@ -44,7 +44,8 @@ cost_bytes(const Model& model, const StageSizes& sizes, int sequence_length) {
     for (const ModuleSpec& module : list_stored_modules(block)) {
       const int64_t stack = std::max<int64_t>(1, module.count);
       if (const auto& spec = module.published) {
-        packed += stack * quantized_bytes(*spec, module.out, module.in, 1);
+        // As it is mapped, and as it is read.
+        packed += 2 * stack * quantized_bytes(*spec, module.out, module.in, 1);
         continue;
       }
       weights += module.in * module.out * stack;
