@@ -19,6 +19,7 @@ sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import hub_client  # noqa: E402
 import random_model  # noqa: E402
 import test_costs  # noqa: E402
+import test_memory  # noqa: E402
 import test_pins  # noqa: E402
 from hub_server import Hub  # noqa: E402
 from short_runs import BIN, TEXT, contents  # noqa: E402
@@ -150,6 +151,17 @@ def test_sizes(model, tmp_path):
         assert 0.998 * float(met) <= found <= float(met)
     line = run("sweep", model, out, "--bpw", "1,2", *test_pins.FEW, code=2)
     assert "published packed" in line
+
+
+def test_many_modules_miss_a_size_by_a_thousandth(tmp_path):
+    """Of 24 blocks, whose packs are most of the model."""
+    test_memory.write_packs(tmp_path / "model", 8, blocks=24, width=256)
+    report = run("sweep", tmp_path / "model", tmp_path / "out", "--bpw",
+                 "4.3:4.9:0.2", "--estimate", *test_pins.FEW)
+    assert len(report["points"]) == 4
+    for point in report["points"]:
+        assert 0.999 * point["asked"] <= point["bits_per_weight"]
+        assert point["bits_per_weight"] <= point["asked"]
 
 
 def test_sweep(model, tmp_path):
