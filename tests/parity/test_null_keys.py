@@ -2,6 +2,7 @@
 it can't be run with it, an output whose config says what was taken for it."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +54,38 @@ def test_the_output_can_be_run(probe, tmp_path, family, key):  # noqa: F811
     tokens = put_null(tmp_path / "model", key)
     with pytest.raises(TypeError):
         logits(tmp_path / "model", tokens)
+    ours, _ = run_probe(probe, tmp_path / "model", tokens)
+    walks.convert(tmp_path / "model", tmp_path / "out")
+    assert distance(ours, logits(tmp_path / "out", tokens)) < 1e-4
+
+
+@pytest.mark.parametrize("family, changes, code, words", [
+    ("gemma3", {"num_attention_heads": None}, None, ""),
+    ("gemma3", {"num_key_value_heads": "4"}, 4, "num_key_value_heads"),
+    # Each family is asked whether the model is one of its own.
+    ("granite", {"model_type": "newcomer"}, 6, '"newcomer" is not supported'),
+    ("granite", {"model_type": "granitemoehybrid"}, None, "is missing"),
+])
+def test_no_value_is_an_internal_error(tmp_path, family, changes, code, words):
+    write(tmp_path / "model", family, "bfloat16")
+    file = tmp_path / "model/config.json"
+    config = json.loads(file.read_text())
+    config.get("text_config", config).update(changes)
+    file.write_text(json.dumps(config))
+    done = subprocess.run([walks.BIN, "inspect", tmp_path / "model"], text=True,
+                          capture_output=True, timeout=60)
+    assert done.returncode in ([code] if code else [0, 4, 6]), done.stderr
+    assert words in done.stderr and "[internal]" not in done.stderr
+
+
+def test_sizes_that_llava_leaves_out_or_null(probe, tmp_path):  # noqa: F811
+    """An output has what was taken, though the key is there, as a null."""
+    write(tmp_path / "model", "llava", "float32")
+    file = tmp_path / "model/config.json"
+    config = json.loads(file.read_text())
+    config["text_config"] |= {"rms_norm_eps": None}
+    file.write_text(json.dumps(config))
+    tokens = make_tokens(text_of(config), 1, 24)
     ours, _ = run_probe(probe, tmp_path / "model", tokens)
     walks.convert(tmp_path / "model", tmp_path / "out")
     assert distance(ours, logits(tmp_path / "out", tokens)) < 1e-4

@@ -104,6 +104,12 @@ DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
   const bool experts =
       config.integer_or("num_local_experts", 0, 0, 1 << 14) > 0;
   const auto types = read_layer_names(config, "layer_types", shape.layers);
+  if (types.empty()) {
+    throw Error(
+        ErrorCode::corrupt,
+        "model",
+        config.origin() + ": \"layer_types\" is missing");
+  }
   for (BlockSpec& block : spec.blocks) {
     const auto& type = types.at(static_cast<size_t>(block.index));
     block.residual_scale = residual;

@@ -147,8 +147,8 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
       : type == "mistral4" ? read_inner(input, text, "mistral4", read_mistral4)
                            : read_inner(input, text, "llama", read_llama);
   if (!added.empty()) {
-    Json patched = added;
-    patched.update(spec.config_patch.value("text_config", text_config(input)));
+    Json patched = spec.config_patch.value("text_config", text_config(input));
+    patched.update(added);
     spec.config_patch["text_config"] = std::move(patched);
     spec.notes.push_back(
         "text_config leaves sizes out, for which mlx-lm has no default: an "
@@ -170,10 +170,14 @@ DecoderSpec read_kimi_k25(const FamilyInput& input) {
 // mlx_lm/models/gemma3.py, with its own defaults for the text part.
 DecoderSpec read_gemma3(const FamilyInput& input) {
   Json text = text_config(input);
-  text.update(
-      {{"num_attention_heads", text.value("num_attention_heads", 8)},
-       {"num_key_value_heads", text.value("num_key_value_heads", 4)},
-       {"vocab_size", input.config.integer("vocab_size", 1, kMaxWidth * 8)}});
+  for (const auto& [key, value] :
+       {std::pair{"num_attention_heads", 8},
+        std::pair{"num_key_value_heads", 4}}) {
+    if (!text.contains(key)) {
+      text[key] = value;
+    }
+  }
+  text["vocab_size"] = input.config.integer("vocab_size", 1, kMaxWidth * 8);
   return read_inner(input, text, "gemma3_text", read_gemma3_text);
 }
 
