@@ -568,7 +568,7 @@ def table():
              "constexpr ClassText kClasses[] = {"]
     for name, made in entries().items():
         lines.append(f'    {{"{name}", R"json({in_lines(made)})json"}},')
-    lines += ["};", "", "constexpr ClassAlias kAliases[] = {"]
+    lines += ["};", "", "constexpr ClassAlias kClassAliases[] = {"]
     lines += [f'    {{"{a}", "{b}", "{c}"}},' for a, b, c in aliases()]
     return "\n".join(lines + ["};", ""])
 

@@ -153,6 +153,10 @@ bool has_address_space(size_t bytes) {
 }
 
 extern "C" void on_fatal_signal(int signal) {
+  // It may have come while a lock was held that what follows waits for: that
+  // of the heap, without which macOS lists no folder, or a damaged heap's.
+  std::signal(SIGALRM, [](int) { _exit(kInternal); });
+  ::alarm(10);
   if (signal == SIGBUS) {
     end_now(
         kIo,
@@ -171,10 +175,6 @@ extern "C" void on_fatal_signal(int signal) {
   if (memory_was_refused || !has_address_space(kReserve)) {
     end_without_memory();
   }
-  // Where the heap is damaged its lock may be held for good, and what is to be
-  // removed can't be listed without it.
-  std::signal(SIGALRM, [](int) { _exit(kInternal); });
-  ::alarm(10);
   end_now(
       kInternal,
       "internal",

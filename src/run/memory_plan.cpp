@@ -161,20 +161,21 @@ MemoryPlan make_memory_plan(
   return result;
 }
 
-void require_disk(const MemoryPlan& plan, const std::string& folder) {
+void require_disk(
+    int64_t bytes,
+    const std::filesystem::path& folder,
+    const std::string& what) {
   std::error_code failed;
   auto space = std::filesystem::space(folder, failed);
-  if (failed || static_cast<int64_t>(space.available) >= plan.disk) {
+  if (failed || static_cast<int64_t>(space.available) >= bytes) {
     return;
   }
   throw Error(
       ErrorCode::io,
       "plan",
-      folder + " has " + human_bytes(double(space.available)) +
-          " free and about " + human_bytes(double(plan.disk)) +
-          " are needed (output, finished blocks" +
-          (plan.scratch > 0 ? ", scratch file" : "") +
-          "); make room or choose another --mlx-path");
+      folder.string() + " has " + human_bytes(double(space.available)) +
+          " free and about " + human_bytes(double(bytes)) + " are needed (" +
+          what + "); make room or choose another output");
 }
 
 std::string describe(const MemoryPlan& plan) {

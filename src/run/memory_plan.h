@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -40,8 +41,12 @@ MemoryPlan make_memory_plan(
     const BlockMethod& stage,
     const MemoryDemand& demand);
 
-/// io Error when the file system of `folder` has less room than plan.disk.
-void require_disk(const MemoryPlan& plan, const std::string& folder);
+/// io Error when the file system of `folder` has less room than `bytes`, which
+/// `what` names.
+void require_disk(
+    int64_t bytes,
+    const std::filesystem::path& folder,
+    const std::string& what);
 
 /// One line for the user.
 std::string describe(const MemoryPlan& plan);

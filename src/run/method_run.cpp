@@ -262,7 +262,11 @@ WalkSettings MethodRun::plan_walk(
   const auto plan = make_memory_plan(model_, plan_, method, demand);
   walk.activation_bytes = plan.in_memory;
   session_.say(pennyweight::describe(plan));
-  require_disk(plan, work.path().parent_path().string());
+  require_disk(
+      plan.disk,
+      work.path().parent_path(),
+      plan.scratch > 0 ? "output, finished blocks, scratch file"
+                       : "output, finished blocks");
   if (work.resumed()) {
     session_.say(
         "going on after " + std::to_string(work.finished()) + " of " +

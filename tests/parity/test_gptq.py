@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import random_model  # noqa: E402
 import walks  # noqa: E402
-from short_runs import SLOW  # noqa: E402
+from short_runs import SLOW, small_disk  # noqa: E402
 from walks import (  # noqa: E402, F401
     DEMO, TEXT, kl, leftovers, mpirun, same_files, wide_model)
 
@@ -180,19 +180,8 @@ def test_other_settings_are_refused_by_name(deep, tmp_path):
     assert not leftovers(tmp_path)
 
 
-def mount(folder, options):
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
-        capture_output=True)
-    if done.returncode:
-        pytest.skip("mounting a tmpfs takes root")
-
-
 def test_disk_that_fills_up(deep, tmp_path):
-    disk = tmp_path / "disk"
-    mount(disk, "size=16m")
-    try:
+    with small_disk(tmp_path / "disk", "size=16m") as disk:
         out = disk / "out"
         process = start_and_wait_for_a_block(deep, out)
         filler = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
@@ -211,30 +200,20 @@ def test_disk_that_fills_up(deep, tmp_path):
         straight = tmp_path / "straight"
         gptq(deep, straight, "--num-samples", 24)
         assert same_files(straight, out)
-    finally:
-        subprocess.run(["umount", "-l", disk], check=False)
 
 
 def test_disk_too_small_is_refused_early(deep, tmp_path):
-    disk = tmp_path / "disk"
-    mount(disk, "size=1m")
-    try:
+    with small_disk(tmp_path / "disk", "size=1m") as disk:
         errors = gptq(deep, disk / "out", code=5)
         assert errors.strip().splitlines()[-1].startswith("error: [plan]")
         assert not leftovers(disk)
-    finally:
-        subprocess.run(["umount", "-l", disk], check=False)
 
 
 def test_read_only_target(deep, tmp_path):
-    disk = tmp_path / "disk"
-    mount(disk, "size=1m,ro")
-    try:
+    with small_disk(tmp_path / "disk", "size=1m,ro") as disk:
         errors = gptq(deep, disk / "out", code=5)
         assert errors.strip().splitlines()[-1].startswith("error: ")
         assert str(disk) in errors
-    finally:
-        subprocess.run(["umount", "-l", disk], check=False)
 
 
 def test_memory_does_not_grow_with_blocks(tmp_path):

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import chromium  # noqa: E402
 import test_families  # noqa: E402
+from short_runs import small_disk  # noqa: E402
 from walks import (  # noqa: E402
     BIN, DEMO, TEXT, convert, kl, leftovers, wide_model)
 
@@ -453,6 +454,14 @@ def test_sizes_of_which_none_can_be_met(tmp_path):
     run("quantize", DEMO, tmp_path / "out", "--target-bpw", least - 0.001,
         "--effort", "fast", code=2)
     assert not (tmp_path / "out").exists() and not leftovers(tmp_path)
+
+
+def test_disk_too_small_is_refused_early(tmp_path):
+    """Before anything is measured: stages need room beside the best one."""
+    with small_disk(tmp_path / "disk", "size=3m") as disk:
+        errors = run("quantize", DEMO, disk / "out", "--target-bpw", 4.5, code=5)
+        assert errors.strip().splitlines()[-1].startswith("error: [plan]")
+        assert not leftovers(disk)
 
 
 @pytest.mark.parametrize("family", ["qwen3_next", "deepseek_v3", "mixtral"])

@@ -1,6 +1,7 @@
 """Each command on the demo model, as short as it gets: for tests that need many
 runs. And the runs themselves, with faults."""
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -56,6 +57,21 @@ def run(arguments, seconds=120, **how):
         [str(argument) for argument in arguments], capture_output=True,
         text=True, errors="replace", timeout=seconds,
         stdin=subprocess.DEVNULL, **how)
+
+
+@contextlib.contextmanager
+def small_disk(folder, options):
+    """A file system of its own at `folder`, which is made."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
+        capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting a tmpfs takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
 
 
 def fault_of_refusal(done, codes=frozenset(REFUSED)):

@@ -21,6 +21,7 @@
 #include "export/mtp.h"
 #include "export/report_page.h"
 #include "kernels/dispatch.h"
+#include "run/memory_plan.h"
 #include "run/recipe.h"
 #include "run/time/stage_budget.h"
 #include "run/work/fingerprint.h"
@@ -110,16 +111,17 @@ class Quantization {
   }
 
   // Found out now, not when costs have been measured.
-  void check_target() const {
+  void check_target() {
     const auto all = candidates();
     std::vector<std::string> notes;
-    choose_widths(
-        priced_widths(model_, all, {}, notes, wishes_),
-        model_,
-        all,
-        options_.target,
-        wishes_.pins,
-        session_);
+    planned_bytes_ = choose_widths(
+                         priced_widths(model_, all, {}, notes, wishes_),
+                         model_,
+                         all,
+                         options_.target,
+                         wishes_.pins,
+                         session_)
+                         .bytes;
   }
 
   std::vector<Candidate> candidates() const {
@@ -213,6 +215,9 @@ class Quantization {
         WorkSettings(settings, {{"model", identify(model_)}}),
         ResumePolicy{options_.resume, options_.force});
     session_.note(work_->warnings());
+    if (!work_->resumed()) {
+      require_room();
+    }
     for (const auto& name : drop_damaged_stages(*work_, recipe_.has_value())) {
       session_.note(
           (work_->stages() / name).string() +
@@ -222,6 +227,20 @@ class Quantization {
       session_.say("going on with an unfinished run");
     } else if (recipe_) {
       work_->save();  // stages go on too, and nothing is measured before them
+    }
+  }
+
+  // For what a stage has finished, its output, and that of the best before.
+  void require_room() {
+    const int64_t copies = chain_.size() > 1 ? 3 : 2;
+    try {
+      require_disk(
+          copies * (widths_ ? widths_->bytes : planned_bytes_),
+          work_->stages().parent_path().parent_path(),
+          "a stage's finished blocks and output, and the best one before it");
+    } catch (const Error&) {
+      work_->remove();
+      throw;
     }
   }
 
@@ -514,9 +533,10 @@ class Quantization {
   WidthWishes wishes_;
   std::optional<WidthChooser> chooser_;
   std::optional<WidthPlan> widths_;
-  ReferenceStates gate_;   // of the full model
-  bool measured_ = false;  // widths were chosen by costs
-  std::string best_;       // stage
+  int64_t planned_bytes_ = 0;  // of the output, before widths are chosen
+  ReferenceStates gate_;       // of the full model
+  bool measured_ = false;      // widths were chosen by costs
+  std::string best_;           // stage
   double best_kl_ = std::numeric_limits<double>::infinity();
   std::vector<StageOutcome> stages_;
   FinalFigures final_;

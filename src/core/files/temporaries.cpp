@@ -4,6 +4,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 
 #include <atomic>
 #include <climits>
@@ -20,6 +23,32 @@ constexpr int kDeepest = 16;  // folders in a folder, in what we write
 
 void remove_entry(int folder, const char* name, int depth);
 
+bool is_itself_or_parent(const char* name) {
+  return std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
+}
+
+// Takes over the descriptor. A signal may have come within malloc(), which
+// opendir() calls and would wait for: Linux is asked for entries without it.
+#ifdef __linux__
+void empty_folder(int folder, int depth) {
+  alignas(dirent64) char entries[2048];
+  for (;;) {
+    const auto size =
+        ::syscall(SYS_getdents64, folder, entries, sizeof(entries));
+    if (size <= 0) {
+      break;
+    }
+    for (long at = 0; at < size;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(entries + at);
+      at += entry->d_reclen;
+      if (!is_itself_or_parent(entry->d_name)) {
+        remove_entry(folder, entry->d_name, depth + 1);
+      }
+    }
+  }
+  ::close(folder);
+}
+#else
 void empty_folder(int folder, int depth) {
   DIR* entries = ::fdopendir(folder);
   if (!entries) {
@@ -27,13 +56,13 @@ void empty_folder(int folder, int depth) {
     return;
   }
   while (const dirent* entry = ::readdir(entries)) {
-    if (std::strcmp(entry->d_name, ".") != 0 &&
-        std::strcmp(entry->d_name, "..") != 0) {
+    if (!is_itself_or_parent(entry->d_name)) {
       remove_entry(::dirfd(entries), entry->d_name, depth + 1);
     }
   }
   ::closedir(entries);
 }
+#endif
 
 void remove_entry(int folder, const char* name, int depth) {
   struct stat info {};

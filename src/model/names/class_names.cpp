@@ -112,7 +112,7 @@ std::optional<ClassNames> find_class_names(
     const std::string& model_type,
     const Json& architectures) {
   std::string name = model_type;
-  for (const ClassAlias& alias : kAliases) {
+  for (const ClassAlias& alias : kClassAliases) {
     const std::string architecture = alias.architecture;
     if (model_type == alias.model_type &&
         (architecture.empty() || is_of(architectures, architecture))) {

@@ -39,7 +39,7 @@ double positive_or(
 
 // Refuses a key that mlx-lm's rope code asks for and that is not known here. A
 // key that it does not ask for changes nothing there, and passes.
-void check_keys(const JsonView& view) {
+void check_rope_keys(const JsonView& view) {
   static const std::set<std::string> known = {
       "type",
       "rope_type",
@@ -316,7 +316,7 @@ void read_rope_scaling(
     std::optional<int> max_positions,
     RopeSpec& rope,
     std::vector<std::string>& notes) {
-  check_keys(scaling);
+  check_rope_keys(scaling);
   rope.scaling = scaling_type(scaling);
   bool needs_length =
       rope.scaling == Scaling::dynamic || rope.scaling == Scaling::longrope;
