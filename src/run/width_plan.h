@@ -90,6 +90,7 @@ class WidthChooser {
   /// What to tell the user of a size above the largest that the candidates
   /// allow; empty for one that can be met.
   std::string about_largest(const SizeTarget& target) const;
+  int64_t bytes_asked(const SizeTarget& target) const;
   /// Each module as `specs` has it, in the order of add().
   WidthPlan plan_for(const std::vector<Candidate>& specs) const;
 
@@ -106,7 +107,6 @@ class WidthChooser {
 
   void require_room(const SizeTarget& target, int64_t room, int64_t others)
       const;
-  int64_t bytes_asked(const SizeTarget& target) const;
   Choice published_choice(const ModuleSpec& module, int item) const;
   QuantPlan plan_of(const std::vector<size_t>& chosen) const;
   int64_t bytes_of(const QuantPlan& plan, bool with_carried) const;

@@ -114,14 +114,15 @@ class Quantization {
   void check_target() {
     const auto all = candidates();
     std::vector<std::string> notes;
-    planned_bytes_ = choose_widths(
-                         priced_widths(model_, all, {}, notes, wishes_),
-                         model_,
-                         all,
-                         options_.target,
-                         wishes_.pins,
-                         session_)
-                         .bytes;
+    const auto& target = options_.target;
+    const auto widths = priced_widths(model_, all, {}, notes, wishes_);
+    const auto plan =
+        choose_widths(widths, model_, all, target, wishes_.pins, session_);
+    // Without costs the least widths are chosen, and not what fills a size.
+    planned_bytes_ = has_choice(target)
+        ? widths.bytes_asked(size_target(
+              target.target_bpw, target.target_size, session_.command()))
+        : plan.bytes;
   }
 
   std::vector<Candidate> candidates() const {
