@@ -13,7 +13,7 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 	PENNYWEIGHT_BUILD_DIR=$(CURDIR)/$(BUILD) \
 	PENNYWEIGHT_SANITIZE_BIN=$(CURDIR)/build/sanitize/src/pennyweight \
 	$(PYTHON) -m pytest -q -rs --durations=20 \
-	-n 2 --dist loadfile
+	-n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart check check-all test-slow setup setup-tests setup-macos setup-aarch64 build sanitize lint format \
 	test-cpp test-sanitize test-python bench clean help program \
