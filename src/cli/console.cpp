@@ -188,11 +188,11 @@ void Console::emit(Json json) {
 
 bool Console::on_event(const ProgressEvent& event) {
   // Stages of one run open the same folders, and say the same of them.
-  if (event.warning && !warnings_.insert(event.message).second) {
-    return !interrupted();
-  }
   if (event.warning) {
-    warned_.push_back(event.message);
+    if (std::ranges::count(warnings_, event.message) > 0) {
+      return !interrupted();
+    }
+    warnings_.push_back(event.message);
   }
   if (event.stage != stage_ || event.done == 0) {
     clear_bar();
@@ -308,7 +308,7 @@ void Console::result(const Json& own, const std::string& text) {
   }
   auto json = own;
   json["kernels"] = kernels_json();
-  json["warnings"] = warned_;
+  json["warnings"] = warnings_;
   if (style_ == Style::events) {
     Json event;
     event["event"] = "result";

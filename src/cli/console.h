@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,9 +68,8 @@ class Console {
   std::chrono::steady_clock::time_point stage_start_;
   std::chrono::steady_clock::time_point last_drawn_;
   int last_tenth_ = -1;
-  std::set<std::string> warnings_;   // that were shown
-  std::vector<std::string> warned_;  // the same in their order
-  int failed_ = 0;                   // errno of what stdout has not taken
+  std::vector<std::string> warnings_;  // that were shown
+  int failed_ = 0;                     // errno of what stdout has not taken
 };
 
 /// As files hold it, with an end of line. Bytes that are no UTF-8 are replaced.

@@ -153,8 +153,8 @@ bool has_address_space(size_t bytes) {
 }
 
 extern "C" void on_fatal_signal(int signal) {
-  // It may have come while a lock was held that what follows waits for: that
-  // of the heap, without which macOS lists no folder, or a damaged heap's.
+  // What is interrupted may hold the heap's lock, which listing a folder takes
+  // on macOS, and which a damaged heap never gives back. The alarm ends a wait.
   std::signal(SIGALRM, [](int) { _exit(kInternal); });
   ::alarm(10);
   if (signal == SIGBUS) {

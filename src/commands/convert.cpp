@@ -82,7 +82,7 @@ QuantPlan plan_modules(
         "--quant-predicate is not for model_type " + model.spec.family +
             ", whose layers mlx-lm's recipes don't find");
   }
-  if (!model.quantized.empty() && !model.published_packed) {
+  if (model.is_rounded()) {
     throw argument_error(
         "convert",
         model.checkpoint.folder().string() +

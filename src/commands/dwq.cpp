@@ -73,7 +73,7 @@ class Distillation {
         own_(options.dwq),
         ranks_(session.group()),
         teacher_part_(ModelPart::of(teacher.spec, ranks_, own_.pipeline)) {
-    if (!teacher.quantized.empty() && !teacher.published_packed) {
+    if (teacher.is_rounded()) {
       session.refuse(
           folder_.string() +
           " is quantized; --model is the full-precision model, and "
@@ -407,9 +407,7 @@ class Distillation {
 RunReport run(Session& session, const DwqRunOptions& options) {
   check(session, options.dwq);
   if (options.dwq.grad_checkpoint) {
-    session.note(
-        "--grad-checkpoint changes nothing: blocks are always run again on the "
-        "way back");
+    session.note(kGradCheckpointNote);
   }
   const auto folder = session.model_folder(options.model);
   std::optional<fs::path> student;

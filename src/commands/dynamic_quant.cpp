@@ -56,7 +56,7 @@ class DynamicQuant {
             session.command())),
         wishes_(wishes(session, model_, options, low_)),
         widths_(model_, candidates_, wishes_) {
-    if (!model_.quantized.empty() && !model_.published_packed) {
+    if (model_.is_rounded()) {
       session.refuse(
           model_.checkpoint.folder().string() +
           " is quantized already; start from the full-precision model");
@@ -223,12 +223,12 @@ class DynamicQuant {
       if (!own.said.empty()) {
         modules.back()["pinned"] = own.said;
       }
-      if (own.published) {
+      if (own.module.published) {
         modules.back()["published"] = true;
       }
       ++counts
-          [own.published  ? "published packed"
-               : own.spec ? std::to_string(own.spec->bits) +
+          [own.module.published ? "published packed"
+               : own.spec       ? std::to_string(own.spec->bits) +
                    " bits, groups of " + std::to_string(own.spec->group_size)
                           : "unquantized"];
     }
@@ -338,9 +338,7 @@ class DynamicQuant {
 RunReport run(Session& session, const DynamicQuantOptions& options) {
   session.require_one_process();
   if (options.grad_checkpoint) {
-    session.note(
-        "--grad-checkpoint changes nothing: blocks are always run again on the "
-        "way back");
+    session.note(kGradCheckpointNote);
   }
   if (options.accumulation_dtype != "float32") {
     session.note(

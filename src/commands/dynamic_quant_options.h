@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "method/grad_checkpoint.h"
 #include "method/registry.h"
 #include "run/active_options.h"
 #include "run/options.h"
@@ -22,7 +23,10 @@ inline std::vector<std::string> names_to_round_by() {
 }
 
 /// Flags and defaults are mlx_lm.dynamic_quant's, and what that lacks.
-struct DynamicQuantOptions : SourceOptions, OutputOptions {
+struct DynamicQuantOptions : SourceOptions,
+                             OutputOptions,
+                             BatchOptions,
+                             GradCheckpointOptions {
   LoadDataOptions data;
   PinOptions pins;
   ActiveOptions active;
@@ -37,9 +41,7 @@ struct DynamicQuantOptions : SourceOptions, OutputOptions {
   std::optional<std::string> sensitivities_out;
   std::string then;
   bool report_ppl = false;
-  bool grad_checkpoint = false;
   std::string accumulation_dtype = "float32";
-  int batch_size = 0;
 
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& option) {
@@ -98,13 +100,7 @@ struct DynamicQuantOptions : SourceOptions, OutputOptions {
          .help = "Report the perplexity of the model before and after",
          .affects_result = false},
         self.report_ppl);
-    option(
-        {.name = "grad-checkpoint",
-         .help = "Taken for mlx-lm's sake: blocks are always run again on the "
-                 "way back",
-         .affects_result = false,
-         .advanced = true},
-        self.grad_checkpoint);
+    GradCheckpointOptions::visit(self, option);
     option(
         {.name = "accumulation-dtype",
          .help = "Taken for mlx-lm's sake: gradients are always summed in "
@@ -113,12 +109,7 @@ struct DynamicQuantOptions : SourceOptions, OutputOptions {
          .affects_result = false,
          .advanced = true},
         self.accumulation_dtype);
-    option(
-        {.name = "batch-size",
-         .help = "Sequences that go through a block together; 0: as fits the "
-                 "caches",
-         .advanced = true},
-        self.batch_size);
+    BatchOptions::visit(self, option);
   }
 };
 

@@ -167,7 +167,7 @@ class Sweep {
     const auto widths = priced_widths(model_, candidates(), {}, notes, wishes_);
     for (size_t i = 0; i < sizes_.size(); ++i) {
       try {
-        choose(widths, sizes_[i]);
+        choose_size(widths, {sizes_[i], std::nullopt}, session_);
         return;
       } catch (const Error& error) {
         if (error.code() != ErrorCode::invalid_argument ||
@@ -176,14 +176,6 @@ class Sweep {
         }
       }
     }
-  }
-
-  WidthPlan choose(const WidthChooser& widths, double size) const {
-    const SizeTarget target{size, std::nullopt};
-    if (const auto text = widths.about_largest(target); !text.empty()) {
-      session_.refuse(text);
-    }
-    return widths.choose(target);
   }
 
   void load() {
@@ -199,7 +191,7 @@ class Sweep {
     const double start = session_.seconds();
     WidthPlan plan;
     try {
-      plan = choose(widths, size);
+      plan = choose_size(widths, {size, std::nullopt}, session_);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::invalid_argument) {
         throw;

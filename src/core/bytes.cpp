@@ -1,23 +1,21 @@
 #include "core/bytes.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <locale>
 #include <sstream>
 
 #include "core/error.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
 namespace {
 
 // What a unit stands for; 0 for none that is known.
-double unit_bytes(std::string unit) {
-  for (char& c : unit) {
-    c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  }
+double unit_bytes(const std::string& text) {
+  const auto unit = lower_case(text);
   if (unit.empty() || unit == "b") {
     return 1;
   }

@@ -9,6 +9,7 @@
 
 #include "core/files/wrong_file.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -250,12 +251,9 @@ std::string yaml_scalar(const std::string& text) {
   // What YAML 1.1 takes for a truth value or nothing (Norwegian is "no").
   static const std::set<std::string> kWords{
       "y", "n", "yes", "no", "true", "false", "on", "off", "null"};
-  std::string lower(text);
-  std::ranges::transform(
-      lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
   bool plain = !text.empty() &&
       std::isalpha(static_cast<unsigned char>(text[0])) &&
-      all_of(text, "._/-") && !kWords.contains(lower);
+      all_of(text, "._/-") && !kWords.contains(lower_case(text));
   return plain ? text : Json(text).dump();
 }
 

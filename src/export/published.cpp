@@ -31,9 +31,7 @@ Published find_published(const Model& model) {
                          module.out,
                          module.in,
                          static_cast<int>(mx::size_of(model.dtype)));
-      found.widths.insert(
-          std::to_string(spec->bits) + ":" + std::to_string(spec->group_size) +
-          ":" + spec->mode);
+      found.widths.insert(width_name(*spec));
       found.modes.insert(spec->mode);
     }
   }

@@ -13,6 +13,7 @@
 #include "core/files/atomic_file.h"
 #include "core/files/wrong_file.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -51,9 +52,7 @@ bool belongs(const std::string& name) {
       "adapter_config.json",
       "trainer_state.json",
   };
-  std::string lower(name);
-  std::ranges::transform(
-      lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  const auto lower = lower_case(name);
   if (name.starts_with(".") || kOthers.contains(name) ||
       name.ends_with(".index.json") || lower.starts_with("readme") ||
       lower.starts_with("license") || lower.starts_with("licence")) {

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <sstream>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -41,8 +41,7 @@ const Recipe& find_recipe(const std::string& name) {
 
 // The first number in the path is the block's; 0 outside the blocks.
 int block_index(const std::string& path) {
-  std::istringstream parts(path);
-  for (std::string part; std::getline(parts, part, '.');) {
+  for (const auto& part : split(path, '.')) {
     if (!part.empty() && part.size() < 8 &&
         std::ranges::all_of(
             part, [](unsigned char c) { return std::isdigit(c); })) {

@@ -74,6 +74,11 @@ Json to_json(const QuantSpec& spec) {
   return json;
 }
 
+std::string width_name(const QuantSpec& spec) {
+  return std::to_string(spec.bits) + ":" + std::to_string(spec.group_size) +
+      (spec.mode == "affine" ? "" : ":" + spec.mode);
+}
+
 QuantSpec quant_spec_from_json(const JsonView& json) {
   auto mode = json.string_or("mode", "affine");
   const auto number = [&](const char* key, int64_t most) {

@@ -26,6 +26,9 @@ QuantSpec make_quant_spec(
     std::optional<int> bits,
     std::optional<int> group_size);
 
+/// "6:64", and "4:32:mxfp4" of a mode that is not affine.
+std::string width_name(const QuantSpec& spec);
+
 /// As mlx-lm's config.json holds it, and back (corrupt Error): what an entry
 /// does not say is MLX's default.
 Json to_json(const QuantSpec& spec);

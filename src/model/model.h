@@ -24,6 +24,10 @@ struct Model {
   /// Those are packed because their publisher trained them so: there is no
   /// fuller model.
   bool published_packed = false;
+  /// Whether there was a fuller model, which somebody quantized.
+  bool is_rounded() const {
+    return !quantized.empty() && !published_packed;
+  }
   /// The float type that holds most of the weights (the scales' type where
   /// they are packed).
   mx::Dtype dtype;

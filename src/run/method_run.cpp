@@ -158,7 +158,7 @@ MethodRun::MethodRun(
       folder_(model_folder),
       options_(options),
       ranks_(session.group()) {
-  if (!model_.quantized.empty() && !model_.published_packed) {
+  if (model_.is_rounded()) {
     session_.refuse(
         model_.checkpoint.folder().string() +
         " is quantized already; start from the full-precision model");

@@ -34,6 +34,21 @@ struct SourceOptions {
   }
 };
 
+/// How much goes through a block at a time.
+struct BatchOptions {
+  int batch_size = 0;
+
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& option) {
+    option(
+        {.name = "batch-size",
+         .help = "Sequences that go through a block together; 0: as fits the "
+                 "caches",
+         .advanced = true},
+        self.batch_size);
+  }
+};
+
 /// The folder that is written.
 struct OutputOptions {
   std::string mlx_path = "mlx_model";

@@ -6,10 +6,13 @@
 namespace pennyweight {
 
 /// What every command that walks through a model's blocks takes.
-struct WalkOptions : SourceOptions, OutputOptions, ResumeOptions, LimitOptions {
+struct WalkOptions : SourceOptions,
+                     OutputOptions,
+                     BatchOptions,
+                     ResumeOptions,
+                     LimitOptions {
   LoadDataOptions data;
   bool fit_embed = true;
-  int batch_size = 0;
   bool part = false;  // of a larger run, see ResumePolicy; no option
 
   template <class Self, class Visitor>
@@ -22,12 +25,7 @@ struct WalkOptions : SourceOptions, OutputOptions, ResumeOptions, LimitOptions {
          .help = "Fit embedding and head to the text too, rather than round "
                  "them to nearest"},
         self.fit_embed);
-    option(
-        {.name = "batch-size",
-         .help = "Sequences that go through a block together; 0: as fits the "
-                 "caches",
-         .advanced = true},
-        self.batch_size);
+    BatchOptions::visit(self, option);
     LimitOptions::visit(self, option);
     ResumeOptions::visit(self, option);
   }

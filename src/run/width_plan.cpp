@@ -52,7 +52,6 @@ WidthChooser::Choice WidthChooser::published_choice(
     const ModuleSpec& module,
     int item) const {
   Choice choice{module, {module.published}, {}, ""};
-  choice.published = true;
   choice.costs.bytes.push_back(
       std::max<int64_t>(1, module.count) *
       quantized_bytes(*module.published, module.out, module.in, item));
@@ -129,7 +128,7 @@ QuantPlan WidthChooser::plan_of(const std::vector<size_t>& chosen) const {
   for (size_t i = 0; i < choices_.size(); ++i) {
     const auto& candidate = choices_[i].candidates[chosen[i]];
     const auto& module = choices_[i].module;
-    const bool published = choices_[i].published;
+    const bool published = choices_[i].module.published.has_value();
     auto& sum = weights[candidate_name(candidate)];
     sum += module.out * module.in * std::max<int64_t>(1, module.count);
     if (candidate && !published && sum > most) {
@@ -170,8 +169,7 @@ WidthPlan WidthChooser::make(const std::vector<size_t>& chosen) const {
          candidate,
          choice.costs.losses[chosen[i]],
          candidate ? "" : choice.reason,
-         choice.said,
-         choice.published});
+         choice.said});
     result.loss += result.modules.back().loss;
   }
   result.bytes = bytes_of(result.plan, true);
@@ -213,7 +211,9 @@ void WidthChooser::require_room(
   };
   Taken published, pinned, free;
   for (const Choice& choice : choices_) {
-    Taken& own = choice.published ? published : choice.pinned ? pinned : free;
+    Taken& own = choice.module.published ? published
+        : choice.pinned                  ? pinned
+                                         : free;
     ++own.count;
     own.bytes += std::ranges::min(choice.costs.bytes);
   }

@@ -27,11 +27,10 @@ SizeTarget size_target(
 
 struct ChosenWidth {
   ModuleSpec module;
-  Candidate spec;          // absent: stays in floats
-  double loss = 0;         // estimated to be added by this choice
-  std::string reason{};    // why it stays in floats
-  std::string said{};      // the flag that has a say on it
-  bool published = false;  // it came packed so, and stays
+  Candidate spec;        // absent: stays in floats
+  double loss = 0;       // estimated to be added by this choice
+  std::string reason{};  // why it stays in floats
+  std::string said{};    // the flag that has a say on it
 };
 
 struct WidthPlan {
@@ -102,7 +101,6 @@ class WidthChooser {
     std::string reason;
     std::string said{};
     bool pinned = false;  // there is nothing to choose
-    bool published = false;
   };
 
   void require_room(const SizeTarget& target, int64_t room, int64_t others)

@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "core/files/atomic_file.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -13,15 +14,8 @@ namespace {
 
 constexpr const char* kAboutData = "that describe the data";
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) {
-    return static_cast<char>(std::tolower(c));
-  });
-  return text;
-}
-
 std::string extension_of(const fs::path& path) {
-  return lower(path.extension().string());
+  return lower_case(path.extension().string());
 }
 
 std::string name_in(const fs::path& folder, const fs::path& file) {
@@ -88,7 +82,7 @@ void drop_unusable(const fs::path& folder, DataFiles& found) {
 
 /// "train", "train-00000-of-00001", "validation_matched", …
 bool is_named_by_split(const fs::path& path) {
-  const std::string stem = lower(path.stem().string());
+  const std::string stem = lower_case(path.stem().string());
   for (const char* split :
        {"train", "test", "validation", "valid", "val", "dev", "eval"}) {
     const std::string name = split;

@@ -3,6 +3,7 @@
 #include "checkpoint/packed/group_words.h"
 #include "checkpoint/packed/scheme.h"
 #include "core/error.h"
+#include "core/text.h"
 
 namespace pennyweight {
 

@@ -6,6 +6,7 @@
 
 #include "checkpoint/packed/group_words.h"
 #include "core/error.h"
+#include "core/text.h"
 
 namespace pennyweight {
 

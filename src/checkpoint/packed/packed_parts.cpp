@@ -4,7 +4,6 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
-#include <cctype>
 
 #include "core/error.h"
 
@@ -23,13 +22,6 @@ mx::Shape without_ones(const mx::Shape& shape) {
 }
 
 }  // namespace
-
-std::string lower_case(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char c) {
-    return char(std::tolower(c));
-  });
-  return text;
-}
 
 std::string packed_shape_text(const mx::Shape& shape) {
   std::string text = "[";

@@ -99,9 +99,6 @@ class PackedParts {
   std::vector<std::string> notes_;
 };
 
-/// ASCII letters made small: entries spell names both ways.
-std::string lower_case(std::string text);
-
 /// "[2, 3]".
 std::string packed_shape_text(const mx::Shape& shape);
 

@@ -92,7 +92,7 @@ QuantizeMemory plan_memory(
     int64_t groups = 0;
     for (const auto& own : widths.modules) {
       const auto& module = own.module;
-      if (own.spec && !own.published && own.spec->bits < 8) {
+      if (own.spec && !own.module.published && own.spec->bits < 8) {
         groups += module.out * module.in * std::max<int64_t>(1, module.count) /
             own.spec->group_size;
       }

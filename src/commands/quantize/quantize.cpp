@@ -1,9 +1,7 @@
 #include "commands/quantize/quantize.h"
 
-#include <algorithm>
 #include <chrono>
 #include <limits>
-#include <sstream>
 #include "commands/command.h"
 
 #include <mlx/memory.h>
@@ -32,15 +30,6 @@ namespace pennyweight {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::vector<std::string> split_names(const std::string& text) {
-  std::vector<std::string> names;
-  std::istringstream stream(text);
-  for (std::string name; std::getline(stream, name, ',');) {
-    names.push_back(name);
-  }
-  return names;
-}
 
 class Quantization {
  public:
@@ -106,7 +95,7 @@ class Quantization {
       return make_chain(recipe_->stages, *options_.recipe);
     }
     return options_.stages
-        ? make_chain(split_names(*options_.stages), "--stages")
+        ? make_chain(split(*options_.stages, ','), "--stages")
         : default_chain();
   }
 

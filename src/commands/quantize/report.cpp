@@ -65,7 +65,7 @@ Json modules_json(const WidthPlan& widths) {
     if (!own.said.empty()) {
       entry["pinned"] = own.said;
     }
-    if (own.published) {
+    if (own.module.published) {
       entry["published"] = true;
       entry["reason"] = "it is published packed, and stays so";
     }

@@ -22,7 +22,7 @@ Model open_full_model(
     std::shared_ptr<ShardProvider> provider) {
   auto model =
       open_source(folder, options.assume_family, {}, std::move(provider));
-  if (!model.quantized.empty() && !model.published_packed) {
+  if (model.is_rounded()) {
     session.refuse(
         folder.string() +
         " is quantized already; start from the full-precision model");
@@ -87,6 +87,16 @@ std::vector<Candidate> list_candidates(
   return candidates;
 }
 
+WidthPlan choose_size(
+    const WidthChooser& widths,
+    const SizeTarget& size,
+    const Session& session) {
+  if (const auto text = widths.about_largest(size); !text.empty()) {
+    session.refuse(text);
+  }
+  return widths.choose(size);
+}
+
 WidthPlan choose_widths(
     const WidthChooser& widths,
     const Model& model,
@@ -104,12 +114,10 @@ WidthPlan choose_widths(
   if (!has_choice(target)) {
     return widths.plan_for(uniform_widths(model, *candidates.front(), pins));
   }
-  const auto size =
-      size_target(target.target_bpw, target.target_size, session.command());
-  if (const auto text = widths.about_largest(size); !text.empty()) {
-    session.refuse(text);
-  }
-  return widths.choose(size);
+  return choose_size(
+      widths,
+      size_target(target.target_bpw, target.target_size, session.command()),
+      session);
 }
 
 void copy_folder(const fs::path& from, const fs::path& to) {
@@ -133,7 +141,7 @@ void copy_folder(const fs::path& from, const fs::path& to) {
 bool learns(const WidthPlan& widths) {
   const int most = LearnedOptions{}.max_bits;
   return std::ranges::any_of(widths.modules, [&](const ChosenWidth& own) {
-    return own.module.block >= 0 && own.spec && !own.published &&
+    return own.module.block >= 0 && own.spec && !own.module.published &&
         own.spec->bits <= most;
   });
 }

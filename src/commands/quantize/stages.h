@@ -34,6 +34,13 @@ std::vector<Candidate> list_candidates(
 /// Whether the target leaves widths to be chosen.
 bool has_choice(const TargetOptions& target);
 
+/// Widths for the size; invalid_argument for one above the largest that the
+/// candidates allow, and as WidthChooser::choose.
+WidthPlan choose_size(
+    const WidthChooser& widths,
+    const SizeTarget& size,
+    const Session& session);
+
 /// For the size asked for; without one, the first candidate and what is pinned.
 /// invalid_argument for more than one target, for a size above the largest that
 /// the candidates allow, and as WidthChooser::choose.

@@ -52,7 +52,7 @@ struct AwqFlags {
   }
 };
 
-class AwqEntry : public MethodSettings {
+class AwqSettings : public MethodSettings {
  public:
   void visit(const OptionSink& option) override {
     visit_options(options_, option);
@@ -109,7 +109,7 @@ MethodEntry awq_method() {
           "  pennyweight awq --model folder --mlx-path out --then gptq\n"
           "  mpirun -n 2 pennyweight awq --model folder --mlx-path out\n",
       .num_samples = 128,
-      .settings = [] { return std::make_unique<AwqEntry>(); }};
+      .settings = [] { return std::make_unique<AwqSettings>(); }};
 }
 
 }  // namespace pennyweight

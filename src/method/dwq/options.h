@@ -5,11 +5,12 @@
 #include <string>
 
 #include "core/options.h"
+#include "method/grad_checkpoint.h"
 
 namespace pennyweight {
 
 /// Flags and defaults are mlx_lm.dwq's, and what that lacks.
-struct DwqOptions {
+struct DwqOptions : GradCheckpointOptions {
   std::optional<std::string> quantized_model;
   int bits = 4;
   int group_size = 64;
@@ -19,7 +20,6 @@ struct DwqOptions {
   std::optional<double> learning_rate;
   int batch_size = 4;
   std::string data_path;
-  bool grad_checkpoint = false;
   std::optional<std::string> target_dir;
   bool targets_only = false;
   bool pipeline = false;
@@ -62,13 +62,7 @@ struct DwqOptions {
                  "model). Without it: mlx-lm's calibration text, else self",
          .takes = "DATA"},
         self.data_path);
-    option(
-        {.name = "grad-checkpoint",
-         .help = "Taken for mlx-lm's sake: blocks are always run again on the "
-                 "way back",
-         .affects_result = false,
-         .advanced = true},
-        self.grad_checkpoint);
+    GradCheckpointOptions::visit(self, option);
     option(
         {.name = "target-dir",
          .help = "Folder of the full model's 1,024 largest logits for each "

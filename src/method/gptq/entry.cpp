@@ -58,7 +58,7 @@ struct GptqFlags {
   }
 };
 
-class GptqEntry : public MethodSettings {
+class GptqSettings : public MethodSettings {
  public:
   void visit(const OptionSink& option) override {
     visit_options(options_, option);
@@ -134,7 +134,7 @@ MethodEntry gptq_method() {
           "--data-path notes.txt\n"
           "  pennyweight gptq --model folder --mlx-path out --plain\n"
           "  mpirun -n 2 pennyweight gptq --model folder --mlx-path out\n",
-      .settings = [] { return std::make_unique<GptqEntry>(); }};
+      .settings = [] { return std::make_unique<GptqSettings>(); }};
 }
 
 }  // namespace pennyweight

@@ -213,10 +213,7 @@ class Knapsack {
 }  // namespace
 
 std::string candidate_name(const Candidate& candidate) {
-  return !candidate ? "floats"
-                    : std::to_string(candidate->bits) + ":" +
-          std::to_string(candidate->group_size) +
-          (candidate->mode == "affine" ? "" : ":" + candidate->mode);
+  return candidate ? width_name(*candidate) : "floats";
 }
 
 std::vector<Candidate> parse_candidates(const std::string& list) {

@@ -1,8 +1,8 @@
 #include "model/names/class_names.h"
+#include "core/text.h"
 
 #include <algorithm>
 #include <cctype>
-#include <sstream>
 
 namespace pennyweight {
 
@@ -26,15 +26,6 @@ bool is_number(const std::string& part) {
   return !part.empty() && part.size() < 8 && (part == "0" || part[0] != '0') &&
       std::ranges::all_of(
           part, [](unsigned char c) { return std::isdigit(c); });
-}
-
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  std::istringstream stream(text);
-  for (std::string part; std::getline(stream, part, at);) {
-    parts.push_back(part);
-  }
-  return parts;
 }
 
 ClassNames::Tensor read_tensor(const std::string& words) {

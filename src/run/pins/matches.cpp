@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <set>
-#include <sstream>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "run/pins/pattern.h"
 
 namespace pennyweight {
@@ -69,12 +69,8 @@ bool has_role(const ModuleSpec& module, ModuleSpec::Role role) {
 }
 
 std::set<std::string> components(const std::string& path) {
-  std::set<std::string> found;
-  std::istringstream stream(path);
-  for (std::string part; std::getline(stream, part, '.');) {
-    found.insert(part);
-  }
-  return found;
+  const auto parts = split(path, '.');
+  return {parts.begin(), parts.end()};
 }
 
 std::string listed(const std::vector<std::string>& texts) {

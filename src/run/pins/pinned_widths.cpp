@@ -356,9 +356,4 @@ std::string PinnedWidths::sentence() const {
   return " Widths that were asked for: " + all + ".";
 }
 
-std::string width_name(const QuantSpec& spec) {
-  return std::to_string(spec.bits) + ":" + std::to_string(spec.group_size) +
-      (spec.mode == "affine" ? "" : ":" + spec.mode);
-}
-
 }  // namespace pennyweight

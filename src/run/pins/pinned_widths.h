@@ -88,7 +88,4 @@ class PinnedWidths {
   std::vector<std::string> notes_;
 };
 
-/// "6:64", and "4:32:mxfp4" of a mode that is not affine.
-std::string width_name(const QuantSpec& spec);
-
 }  // namespace pennyweight

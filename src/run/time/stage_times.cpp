@@ -51,7 +51,7 @@ StageTimes::StageTimes(
   if (widths) {
     bytes_ = double(widths->bytes);
     for (const auto& own : widths->modules) {
-      if (own.module.block >= 0 && own.spec && !own.published &&
+      if (own.module.block >= 0 && own.spec && !own.module.published &&
           own.spec->bits <= most) {
         learned_[static_cast<size_t>(own.module.block)] = true;
       }
