@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -92,6 +93,10 @@ class BlockInputs {
       const StatisticsWanted& wanted) = 0;
   /// Back to the block's inputs, to ask for statistics anew.
   virtual void restart() = 0;
+  /// Calls `work`, which leaves MLX alone. Where a GPU runs MLX's ops, it does
+  /// so on another thread, and the full-precision model goes on beside it, to
+  /// what the next group reads there.
+  virtual void overlap(const std::function<void()>& work) = 0;
   virtual FitText fit_text() const = 0;
 };
 

@@ -108,21 +108,16 @@ void add_statistics(
 }
 
 InputStatistics collect_statistics(
-    BlockStream& stream,
-    BlockStream* full,
+    const BlockStream& stream,
+    const BlockStream* full,
     const std::vector<TokenBatch>& batches,
     const StatisticsRequest& request,
-    std::optional<size_t> advance) {
+    const std::function<void(size_t batch)>& arrive) {
   const auto& module = request.module;
   auto sum = start_statistics(
       stream.spec(), module, full != nullptr, request.magnitudes);
   for (size_t i = 0; i < batches.size(); ++i) {
-    if (advance) {
-      stream.advance(*advance, i);
-      if (full) {
-        full->advance(*advance, i);
-      }
-    }
+    arrive(i);
     if (i < request.fit_batches) {
       add_statistics(stream, full, batches[i], i, module, sum);
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "pass/block_stream.h"
@@ -75,14 +76,15 @@ void add_statistics(
     StatisticsSum& sum);
 
 /// Sums over what the module reads; shifts are of `full` where it is not
-/// null. Where `advance` is given, both streams are first moved to that step,
-/// held out batches too. Inputs are multiplied in their own type and summed in
-/// float32; differences of residuals are rounded to that type first.
+/// null. `arrive` is called for each batch before it is looked at, for those
+/// held out too: it brings the streams to the module's step. Inputs are
+/// multiplied in their own type and summed in float32; differences of residuals
+/// are rounded to that type first.
 InputStatistics collect_statistics(
-    BlockStream& stream,
-    BlockStream* full,
+    const BlockStream& stream,
+    const BlockStream* full,
     const std::vector<TokenBatch>& batches,
     const StatisticsRequest& request,
-    std::optional<size_t> advance = std::nullopt);
+    const std::function<void(size_t batch)>& arrive);
 
 }  // namespace pennyweight

@@ -4,6 +4,9 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
+#include <chrono>
+#include <future>
+#include <limits>
 
 #include "checkpoint/checkpoint.h"
 #include "core/error.h"
@@ -32,31 +35,48 @@ double error_sum(
 
 }  // namespace
 
-void StreamWalk::move_to(size_t step) {
-  for (; next_ < step; ++next_) {
-    for (size_t i = 0; i < batches_; ++i) {
-      stream_.advance(next_, i);
+void StreamWalk::advance() {
+  const bool last = next_ == block_steps(stream_.spec()).size();
+  if (passed_ < batches_) {
+    if (last) {
+      stream_.finish(passed_);
+    } else {
+      stream_.advance(next_, passed_);
     }
+    ++passed_;
+  }
+  if (passed_ == batches_) {
+    passed_ = 0;
+    at_end_ = last;
+    next_ += last ? 0 : 1;
+  }
+}
+
+void StreamWalk::move_to(size_t step) {
+  while (next_ < step) {
+    advance();
+  }
+}
+
+void StreamWalk::pass(size_t step, size_t batch) {
+  if (next_ == step && passed_ == batch) {
+    advance();
   }
 }
 
 void StreamWalk::complete() {
-  if (at_end_) {
-    return;
-  }
-  if (next_ == 0) {
+  if (next_ == 0 && passed_ == 0 && !at_end_) {
     stream_.run();
-  } else {
-    move_to(block_steps(stream_.spec()).size());
-    for (size_t i = 0; i < batches_; ++i) {
-      stream_.finish(i);
-    }
+    at_end_ = true;
   }
-  at_end_ = true;
+  while (!at_end_) {
+    advance();
+  }
 }
 
 void StreamWalk::restart() {
   next_ = 0;
+  passed_ = 0;
   at_end_ = false;
 }
 
@@ -107,12 +127,11 @@ InputStatistics WalkTask::statistics(
   if (shifts) {
     full_.move_to(to);
   }
+  asked_ = index_of(group.modules.front().path) + 1;
   if (expert) {
     return expert_statistics(group, wanted, shifts);
   }
-  // The first group of a step moves the streams there, as it sums.
-  const bool moves = inputs().next() == group.step;
-  auto sums = collect_statistics(
+  return summed(collect_statistics(
       inputs().stream(),
       shifts ? &full_.stream() : nullptr,
       state_.batches,
@@ -120,14 +139,35 @@ InputStatistics WalkTask::statistics(
        state_.fit_batches,
        wanted.magnitudes,
        divisors_of(group.modules.front())},
-      moves ? std::optional(group.step) : std::nullopt);
-  if (moves) {
-    inputs().count_step();
-    if (shifts) {
-      full_.count_step();
-    }
+      [&](size_t batch) {
+        inputs().pass(group.step, batch);
+        if (shifts) {
+          full_.pass(group.step, batch);
+        }
+      }));
+}
+
+size_t WalkTask::steps_ahead() const {
+  return asked_ < groups_.size() ? groups_[asked_].step + 1
+                                 : std::numeric_limits<size_t>::max();
+}
+
+// The method's work has a thread, and this one, to which all of MLX is left,
+// takes the stream on batch by batch for as long as that lasts.
+void WalkTask::overlap(const std::function<void()>& work) {
+  if (!state_.overlaps) {
+    work();
+    return;
   }
-  return summed(std::move(sums));
+  auto done = std::async(std::launch::async, work);
+  const auto is_done = [&] {
+    return done.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  };
+  const size_t ahead = steps_ahead();
+  while (!full_.at_end() && full_.next() < ahead && !is_done()) {
+    full_.advance();
+  }
+  done.get();
 }
 
 InputStatistics WalkTask::summed(InputStatistics sums) const {
@@ -289,16 +329,17 @@ void WalkTask::restart() {
   if (quantized_) {
     quantized_->restart();
   }
+  asked_ = 0;
   changed_ = false;
   expert_tokens_.reset();
   expert_sums_.clear();
 }
 
-const LinearGroup& WalkTask::group_of(const std::string& path) const {
-  for (const LinearGroup& group : groups_) {
-    for (const ModuleSpec& module : group.modules) {
+size_t WalkTask::index_of(const std::string& path) const {
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    for (const ModuleSpec& module : groups_[i].modules) {
       if (module.path == path) {
-        return group;
+        return i;
       }
     }
   }
@@ -310,7 +351,7 @@ void WalkTask::set(
     const ops::QuantizedWeight& weight) {
   packed_.insert_or_assign(path, weight);
   weights_.linears.at(path).dense = expand(weight);
-  changed_ = changed_ || inputs().next() > group_of(path).step + 1 ||
+  changed_ = changed_ || inputs().next() > groups_[index_of(path)].step + 1 ||
       inputs().at_end();
 }
 

@@ -29,6 +29,7 @@ struct WalkState {
   BlockStream& full;
   BlockStream* quantized;  // null: inputs are the full-precision model's
   const ProgressFn& progress;
+  bool overlaps = false;  // a method's own work and the full stream
 };
 
 /// A stream on its way through one block.
@@ -40,19 +41,21 @@ class StreamWalk {
   BlockStream& stream() {
     return stream_;
   }
-  /// Steps done.
+  /// Steps that all batches have passed.
   size_t next() const {
     return next_;
   }
   bool at_end() const {
     return at_end_;
   }
+  /// Takes one batch on: through the step that not all have passed, or to the
+  /// block's output. Not at_end().
+  void advance();
   /// Takes all batches through the steps before `step`.
   void move_to(size_t step);
-  /// Somebody else took them through the step.
-  void count_step() {
-    ++next_;
-  }
+  /// Takes the batch through the step, unless it has passed it. To be called
+  /// for the batches in order, once all have passed the steps before.
+  void pass(size_t step, size_t batch);
   /// To the block's output.
   void complete();
   void restart();
@@ -61,6 +64,7 @@ class StreamWalk {
   BlockStream& stream_;
   size_t batches_;
   size_t next_ = 0;
+  size_t passed_ = 0;  // batches that have passed step next_, too
   bool at_end_ = false;
 };
 
@@ -87,6 +91,7 @@ class WalkTask : public BlockTask {
   InputStatistics statistics(
       const LinearGroup& group,
       const StatisticsWanted& wanted) override;
+  void overlap(const std::function<void()>& work) override;
   bool has_held_out() const override {
     return state_.held_out;
   }
@@ -138,7 +143,8 @@ class WalkTask : public BlockTask {
       size_t first,
       size_t last,
       const std::function<mx::array(size_t)>& output) const;
-  const LinearGroup& group_of(const std::string& path) const;
+  /// Of the group that the linear belongs to.
+  size_t index_of(const std::string& path) const;
   std::optional<mx::array> divisors_of(const ModuleSpec& module) const;
   /// Over all ranks.
   InputStatistics summed(InputStatistics sums) const;
@@ -152,6 +158,8 @@ class WalkTask : public BlockTask {
       const StatisticsWanted& wanted,
       bool shifts);
   void follow_source(const std::set<std::string>& modules);
+  /// Steps that the full stream may pass before the next group is asked for.
+  size_t steps_ahead() const;
   /// An expert with fewer tokens is fitted to others, too.
   int64_t few_tokens() const {
     return spec_.moe->experts.up.in / kFewTokens;
@@ -173,6 +181,7 @@ class WalkTask : public BlockTask {
   std::map<std::string, InputStatistics> expert_sums_;
   StreamWalk full_;
   std::optional<StreamWalk> quantized_;
+  size_t asked_ = 0;      // groups whose statistics were asked for
   double unit_ = 0;       // of gradients, see gradient()
   bool changed_ = false;  // a weight that the quantized stream has passed
 };

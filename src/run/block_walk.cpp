@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/time_left.h"
 #include "method/packed_block.h"
+#include "ops/primitive.h"
 #include "ops/rounding/quantize.h"
 #include "pass/block_work.h"
 #include "run/block_task.h"
@@ -197,7 +198,8 @@ void BlockWalk::run_new(
        held_out_,
        *full_,
        quantized_ ? &*quantized_ : nullptr,
-       progress},
+       progress,
+       !ops::uses_kernels()},
       spec);
   auto start = std::chrono::steady_clock::now();
   auto figures = stage_.run(task);

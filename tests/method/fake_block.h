@@ -44,6 +44,9 @@ class FakeBlock : public BlockTask {
     throw std::logic_error("the fake block has no inputs");
   }
   void restart() override {}
+  void overlap(const std::function<void()>& work) override {
+    work();
+  }
   FitText fit_text() const override {
     return {};
   }

@@ -132,10 +132,15 @@ TEST(Statistics, SumsOverTokensThatAreFitted) {
   auto stream = fixture.stream(true);
   stream->enter(fixture.block(), other);
   const auto modules = list_modules(fixture.block());
-  collect_statistics(
-      *stream, full.get(), fixture.batches, {modules[0], 1}, size_t{0});
-  auto sums = collect_statistics(
-      *stream, full.get(), fixture.batches, {modules[3], 1}, size_t{1});
+  const auto sums_at = [&](const ModuleSpec& module, size_t step) {
+    return collect_statistics(
+        *stream, full.get(), fixture.batches, {module, 1}, [&](size_t batch) {
+          stream->advance(step, batch);
+          full->advance(step, batch);
+        });
+  };
+  sums_at(modules[0], 0);
+  const auto sums = sums_at(modules[3], 1);
   EXPECT_EQ(sums.tokens, 14);
   auto x0 = embed(fixture.tables, fixture.batches[0].tokens);
   auto mixed = [&](const BlockWeights& weights) {

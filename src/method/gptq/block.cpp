@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <span>
 
 #include "kernels/threads.h"
@@ -32,17 +33,20 @@ struct Rounding {
 void round_group(const Rounding& rounding, const LinearGroup& group) {
   auto& [task, options, variants, figures] = rounding;
   const auto& path = group.modules.front().path;
-  const auto inputs = factor_inputs(
-      take_sums(rounding.statistics(group), options), options, path);
-  note_inputs(path, damping_of(inputs.hessian), options, figures);
+  const RunWork run = [&task](const auto& work) { task.overlap(work); };
+  auto sums = take_sums(rounding.statistics(group), options);
+  std::optional<GroupInputs> inputs;
+  run([&] { inputs.emplace(factor_inputs(std::move(sums), options, path)); });
+  note_inputs(path, damping_of(inputs->hessian), options, figures);
   for (const ModuleSpec& module : group.modules) {
     const auto dense = task.weight(module.path);
     quantize_module(
         task,
         module,
         dense.data<float>(),
-        inputs,
+        *inputs,
         variants,
+        run,
         [&](size_t i, const GptqResult& result) {
           keep_result(task, module, result, variants[i]);
         });
@@ -126,6 +130,7 @@ struct ExpertWork {
           std::as_const(dense[m]).data<float>(),
           inputs,
           rounding.variants,
+          [](const auto& work) { work(); },
           [&](size_t i, GptqResult result) { own[i] = std::move(result); });
     }
   }
@@ -156,8 +161,10 @@ void round_experts(
         works.back().dense.push_back(task.weight(module.path));
       }
     }
-    kernels::parallel_tasks(int64_t(works.size()), [&](int64_t i) {
-      works[size_t(i)].round(rounding);
+    task.overlap([&] {
+      kernels::parallel_tasks(int64_t(works.size()), [&](int64_t i) {
+        works[size_t(i)].round(rounding);
+      });
     });
     for (const ExpertWork& work : works) {
       note_inputs(

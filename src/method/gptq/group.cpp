@@ -133,6 +133,7 @@ void quantize_module(
     const float* dense,
     const GroupInputs& inputs,
     const std::vector<GptqVariant>& variants,
+    const RunWork& run,
     const KeepResult& keep) {
   const auto early = std::find_if(
       variants.begin(), variants.end(), [](auto& v) { return v.early; });
@@ -142,21 +143,23 @@ void quantize_module(
     if (variant.nearest || variant.early) {
       continue;
     }
+    GptqResult result;
     try {
-      keep(
-          i,
-          gptq_quantize(
-              dense,
-              module.out,
-              inputs.hessian,
-              task.quant_spec(module),
-              ops::kernel_type(task.dtype()),
-              variant.options,
-              variant.options.shift > 0 ? inputs.shift() : GptqShift{},
-              i == 0 && early != variants.end() ? &rounded : nullptr));
+      run([&] {
+        result = gptq_quantize(
+            dense,
+            module.out,
+            inputs.hessian,
+            task.quant_spec(module),
+            ops::kernel_type(task.dtype()),
+            variant.options,
+            variant.options.shift > 0 ? inputs.shift() : GptqShift{},
+            i == 0 && early != variants.end() ? &rounded : nullptr);
+      });
     } catch (const Error& error) {
       throw about("gptq", module.path, error);
     }
+    keep(i, std::move(result));
   }
   if (early != variants.end()) {
     keep(size_t(early - variants.begin()), std::move(rounded));

@@ -60,14 +60,19 @@ void note_inputs(
 /// Takes the result of a variant, by its place among them.
 using KeepResult = std::function<void(size_t variant, GptqResult result)>;
 
+/// Calls `work`, at once or on another thread, and returns when it is done.
+using RunWork = std::function<void(const std::function<void()>& work)>;
+
 /// The module in each variant but rounding to nearest. May be called by several
-/// threads at once: it leaves MLX alone.
+/// threads at once: what it gives to `run` leaves MLX alone, and it uses no
+/// MLX itself.
 void quantize_module(
     const BlockTask& task,
     const ModuleSpec& module,
     const float* dense,
     const GroupInputs& inputs,
     const std::vector<GptqVariant>& variants,
+    const RunWork& run,
     const KeepResult& keep);
 
 /// Packs a variant's result.
