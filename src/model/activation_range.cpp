@@ -17,7 +17,8 @@ mx::array largest(const mx::array& x) {
   return mx::astype(mx::max(mx::abs(x)), mx::float32);
 }
 
-// Linears of whose outputs infinities do no harm, or not all.
+// The linears whose outputs are not watched as a whole: an infinity in them
+// does no harm, or does so in a part only, which is watched where it is made.
 std::set<std::string> list_harmless(const BlockSpec& spec) {
   std::set<std::string> paths;
   const auto add = [&](const std::optional<LinearSpec>& linear) {
@@ -40,7 +41,7 @@ std::set<std::string> list_harmless(const BlockSpec& spec) {
   return paths;
 }
 
-// The longest of the vectors along the last axis.
+// The largest Euclidean norm of the vectors along the last axis.
 float longest(const mx::array& x) {
   const auto wide = mx::astype(x, mx::float32);
   return std::sqrt(mx::max(mx::sum(mx::square(wide), -1)).item<float>());
@@ -108,7 +109,7 @@ void see_scores(
     const mx::array& k) {
   const float bound = attention.scale * longest(q) * longest(k);
   if (bound < kFloat16Overflow / 2 || !std::isfinite(bound)) {
-    return;  // far from it; infinite queries and keys are seen as such
+    return;  // no score is near; infinite queries and keys are seen themselves
   }
   const auto seen = visible(attention, q.shape(1), k.shape(1));
   const auto hidden = mx::array(-std::numeric_limits<float>::infinity());
@@ -121,7 +122,8 @@ void see_scores(
           head_of(k, batch, head / group),
           std::nullopt,
           mx::float32);
-      // Far below the others a score is as good as masked.
+      // Only the largest counts: one that is negative and overflows is as good
+      // as masked.
       most = mx::maximum(most, mx::max(mx::where(seen, scores, hidden)));
       mx::eval(most);
     }

@@ -11,18 +11,19 @@ namespace pennyweight {
 
 struct BlockWeights;
 
-/// mlx-lm runs a model of float16 weights in float16: what modules give each
-/// other is held so, while sums within a product, a norm or a softmax are
-/// float32. A value that rounds past the largest float16 is infinite there,
-/// and NaN soon after.
+/// mlx-lm runs a model of float16 weights in float16: activations between
+/// modules are held in it, while sums within a product, a norm or a softmax are
+/// float32. A value of kFloat16Overflow or more rounds past kLargestFloat16: it
+/// is infinite there, and NaN soon after.
 inline constexpr float kLargestFloat16 = 65504;
 inline constexpr float kFloat16Overflow = 65520;
 
-/// The largest magnitude at one place of a forward pass ("the output of
-/// model.layers.0.mlp.down_proj").
+/// What was found at one place of a forward pass.
 struct ActivationPeak {
-  std::string place;
-  float largest = 0;  // infinite or NaN where x was held in float16 itself
+  std::string place;  // "the output of model.layers.0.mlp.down_proj"
+  /// The largest magnitude; infinite or NaN where the activations that were
+  /// looked at had overflowed already.
+  float largest = 0;
 
   bool overflows() const {
     return !(largest < kFloat16Overflow);
@@ -33,27 +34,28 @@ struct ActivationPeak {
 /// model's own type, while a block runs.
 class ActivationRange {
  public:
+  /// Notes the largest magnitude of x, of any float type and shape, lazily.
   void see(const std::string& place, const mx::array& x);
-  /// What was seen since the last call, in the order of the forward pass;
-  /// evaluates it together with `result`, what the pass has made.
+  /// Gives what was seen since the last call, in the order of the forward
+  /// pass. Evaluates it together with `result`, the output of that pass.
   std::vector<ActivationPeak> take(const mx::array& result);
 
  private:
   std::vector<std::pair<std::string, mx::array>> seen_;
 };
 
-/// From now on `range` sees what the block's forward passes make, but where an
-/// infinity does no harm: before a sigmoid, a tanh or a clip. It must outlive
-/// the passes.
+/// Has `range` see the activations of the block's forward passes from now on,
+/// except where an infinity does no harm: before a sigmoid, a tanh or a clip.
+/// `range` must outlive the passes.
 void watch_range(
     const BlockSpec& spec,
     BlockWeights& weights,
     ActivationRange& range);
 
-/// The largest score of the attention of q [batch, length, heads, size] to k
-/// [batch, keys, kv_heads, size] that its mask leaves, where it may overflow:
-/// MLX holds scores in the type of q unless one fused kernel makes them and
-/// what becomes of them. Evaluates q and k.
+/// Has the range of `weights` see the largest attention score that the mask
+/// leaves, of q [batch, length, heads, size] and k [batch, keys, kv_heads,
+/// size], where a bound says that it may overflow. MLX holds scores in the type
+/// of q unless one fused kernel does all of the attention. Evaluates q and k.
 void see_scores(
     const AttentionSpec& attention,
     const BlockWeights& weights,

@@ -7,17 +7,18 @@ namespace pennyweight {
 
 namespace {
 
-// A full-width norm stands before the split into heads.
+// Whether a norm is over all heads together, and not over each.
 bool is_wide(const std::optional<NormSpec>& norm, const AttentionSpec& spec) {
   return norm && norm->size != spec.head_dim;
 }
 
 struct Heads {
   mx::array q, k, v;                // [batch, length, heads or kv_heads, size]
-  std::optional<mx::array> gate{};  // as q
+  std::optional<mx::array> gate{};  // of the shape of q
 };
 
-// Of each key head its queries, its key and its value.
+// Splits a projection `all` that holds, for each key head in turn, its queries,
+// its key and its value.
 Heads split_groups(const AttentionSpec& attention, const mx::array& all) {
   const int queries = attention.heads / attention.kv_heads;
   const auto grouped = mx::reshape(
@@ -42,7 +43,8 @@ Heads split_groups(const AttentionSpec& attention, const mx::array& all) {
       part(queries + 1, queries + 2)};
 }
 
-// By what the heads' results are multiplied, as wide as they or one a head.
+// What the heads' results are multiplied by (AttentionSpec::gate): [batch,
+// length, heads, head_dim], or of size 1 a head.
 mx::array head_gate(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -58,8 +60,8 @@ mx::array head_gate(
   return mx::astype(mx::logaddexp(wide, mx::array(0.0f)), gate.dtype());
 }
 
-// v by no projection of its own is what k gives; k and v of another block are
-// ready.
+// Queries, keys and values before norms and rotary embedding. With
+// keys_as_values v is the output of k; `shared` keys and values are final.
 Heads split_projections(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -132,7 +134,7 @@ rotated(const AttentionSpec& attention, const mx::array& x, int offset) {
   return ops::rope(x, table, offset);
 }
 
-// Normed by no weight.
+// Norms the values without a weight, where the spec asks for it.
 mx::array norm_values(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -147,7 +149,7 @@ mx::array norm_values(
   return y;
 }
 
-// Ready for the attention.
+// Queries, keys and values as the attention takes them, normed and rotated.
 Heads plain_heads(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -181,7 +183,7 @@ mx::array query_latent(
   return normed(*latent.q_norm, weights, q, dtype);
 }
 
-// Of what kv_a gives.
+// The normed latent of keys and values; `down` is the output of kv_a.
 mx::array value_latent(
     const LatentSpec& latent,
     const BlockWeights& weights,
@@ -204,7 +206,8 @@ mx::array latent_queries(
       query_latent(latent, weights, input, dtype));
 }
 
-// k and v of each head without rope, of the normed latent.
+// Keys without their rotated channels, and values, of each head; made of the
+// normed latent.
 Heads expand_latent(
     const AttentionSpec& attention,
     const BlockWeights& weights,
@@ -359,7 +362,7 @@ mx::array attention_mixed(
     heads.v = append(context.cache->values, heads.v, offset);
     context.cache->length = offset + length;
   }
-  // A capped score may be infinite: its tanh is 1.
+  // A score that is capped may be infinite: its tanh is 1.
   if (weights.range && attention.cap == 0 && !attention.wide_scores) {
     see_scores(attention, weights, heads.q, heads.k);
   }

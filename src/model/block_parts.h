@@ -7,9 +7,12 @@
 /// What the parts of a block share.
 namespace pennyweight {
 
-/// What the norm multiplies by.
+/// What a norm multiplies by: its stored weight [size], plus NormSpec::offset
+/// in float32 where there is one.
 mx::array norm_weight(const NormSpec& norm, const mx::array& stored);
 
+/// x [..., size] normed, in `dtype`: by the stored weight and bias that are
+/// given, or by those that `weights` has under the norm's path.
 mx::array normed(
     const NormSpec& norm,
     const mx::array& stored,
@@ -22,14 +25,15 @@ mx::array normed(
     const mx::array& x,
     mx::Dtype dtype);
 
-/// x normed, or as it is where there is no norm, in `dtype`.
+/// What the linears behind a norm read: x normed, or x itself where there is no
+/// norm, in `dtype`.
 mx::array before(
     const std::optional<NormSpec>& norm,
     const BlockWeights& weights,
     const mx::array& x,
     mx::Dtype dtype);
 
-/// residual + r norm(part), all float32.
+/// residual + r * norm(part), all float32; r is BlockSpec::residual_scale.
 mx::array add_part(
     const BlockSpec& spec,
     const std::optional<NormSpec>& norm,
@@ -37,16 +41,18 @@ mx::array add_part(
     const mx::array& residual,
     mx::array part);
 
-/// The residual stream x as mlx-lm holds it in float16, where the range of
-/// activations is watched; x itself elsewhere.
+/// The residual stream x, which is x itself unless the range of activations is
+/// watched: then it is noted as the stream after `where`, and clipped as mlx-lm
+/// clips it in float16 (BlockSpec::clips_residual).
 mx::array held_residual(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const std::string& where,
     const mx::array& x);
 
-/// Grows the buffer by whole steps and writes `fresh` behind what is there;
-/// gives all so far.
+/// Writes `fresh` [batch, n, heads, size] behind the first `length` positions
+/// of the buffer, which grows by whole steps, and gives all length + n
+/// positions.
 mx::array
 append(std::optional<mx::array>& buffer, const mx::array& fresh, int length);
 
@@ -57,7 +63,7 @@ mx::array split_heads(const mx::array& x, int heads, int head_dim);
 /// mixers that keep no state: in generation they go through all of them again
 /// with each token, since only samples of a model's own text are made so.
 mx::array whole_input(const mx::array& input, const ForwardContext& context);
-/// x's last `length` positions [batch, length, channels].
+/// The last `length` positions of x, [batch, length, channels].
 mx::array newest(const mx::array& x, int length);
 
 /// x [batch, length, channels] under a short convolution of each channel, whose
@@ -69,7 +75,8 @@ mx::array convolved(
     const mx::array& x,
     bool silu);
 
-/// attention_mixed() of linear attention, and of what stands in its place.
+/// What attention_mixed() gives where a block has linear attention, a scan or a
+/// short convolution in place of attention.
 mx::array delta_mixed(
     const DeltaSpec& spec,
     const BlockWeights& weights,
@@ -86,7 +93,7 @@ mx::array short_conv_mixed(
     const mx::array& input,
     const ForwardContext& context);
 
-/// x [..., first .. end - 1].
+/// Entries first .. end - 1 of x along its last axis.
 mx::array last_axis(const mx::array& x, int first, int end);
 
 }  // namespace pennyweight

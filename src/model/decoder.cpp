@@ -25,7 +25,7 @@ mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens) {
 
 namespace {
 
-// Of the residual stream, through the block's attention and MLP.
+// Takes the residual stream through the block's attention and MLP.
 mx::array run_parts(
     const BlockSpec& spec,
     const BlockWeights& weights,

@@ -11,9 +11,10 @@
 
 namespace pennyweight {
 
-/// Keys and values of one block for generation, [batch, capacity, heads,
-/// size], the first `length` positions filled. Mixers that keep no state have
-/// what they read in `inputs` [batch, capacity, 1, hidden] instead.
+/// What one block keeps for generation: keys and values [batch, capacity,
+/// heads, size], of which the first `length` positions are filled. Mixers other
+/// than attention keep no state here: they keep their inputs instead, in
+/// `inputs` [batch, capacity, 1, hidden].
 struct BlockCache {
   std::optional<mx::array> keys, values;
   int length = 0;
@@ -21,24 +22,27 @@ struct BlockCache {
   int inputs_length = 0;
 };
 
-/// Of one block, ready for the queries: [batch, length, kv_heads, head_dim].
+/// A block's keys and values as its attention takes them, behind norms and
+/// rotary embedding: [batch, length, kv_heads, head_dim].
 struct KeysAndValues {
   mx::array keys, values;
 };
 
-/// Everything in a forward pass but the weights. The residual stream is
-/// float32; norms read it so and give `dtype`, in which the matrices run.
+/// What a forward pass needs beside weights and input. The residual stream is
+/// float32; norms read it as such and give `dtype`, in which the matrices run.
 struct ForwardContext {
   mx::Dtype dtype = mx::float32;
   /// Where set, the block's positions follow the cached ones.
   BlockCache* cache = nullptr;
 };
 
-/// tokens int32 [batch, length] to float32 [batch, length, hidden], evaluated.
+/// Embeds tokens int32 [batch, length]: float32 [batch, length, hidden],
+/// evaluated.
 mx::array embed(const EmbeddingAndHead& weights, const mx::array& tokens);
 
-/// x float32 [batch, length, columns], which is hidden but for what stands
-/// beside the residual stream (model/stream/columns.h), through one block.
+/// Runs one block on x float32 [batch, length, columns]. The columns are the
+/// hidden size, and what blocks share beside the residual stream
+/// (model/stream/columns.h).
 mx::array run_block(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -55,8 +59,8 @@ mx::array attention_input(
     const BlockWeights& weights,
     const mx::array& x,
     const ForwardContext& context);
-/// `shared`: of another block, where the queries read those (keys_of).
-/// `own`: gets the block's, unless it is null.
+/// `shared` are the keys and values of another block, where the queries read
+/// those (AttentionSpec::keys_of). `own`, unless it is null, gets this block's.
 mx::array attention_mixed(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -80,8 +84,9 @@ mx::array mlp_wide(
     const BlockWeights& weights,
     const mx::array& input);
 
-/// What the linears between attention_input and attention_mixed read of it, in
-/// latent attention: q_b, kv_b, or a head's part of the keys' stack.
+/// What the inner linears of latent attention read, made of attention_input:
+/// the query latent (q_b), the value latent (kv_b), or head `part` of the
+/// queries (the keys' stack).
 mx::array latent_input(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -90,8 +95,8 @@ mx::array latent_input(
     int64_t part,
     const ForwardContext& context);
 
-/// What experts and their router read, of the residual stream x:
-/// mlp_input, unless they have norms of their own.
+/// What experts and their router read of the residual stream x: mlp_input,
+/// unless they have norms of their own.
 mx::array experts_input(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -103,70 +108,73 @@ mx::array router_input(
     const mx::array& x,
     const ForwardContext& context);
 
-/// Which experts take which tokens of router_input [tokens, hidden].
+/// The experts that each token chooses, and the weights of their results.
 struct Routing {
   mx::array experts;  // uint32 [tokens, chosen]
   mx::array scores;   // float32 [tokens, chosen]
 };
+/// Routes router_input [tokens, hidden].
 Routing
 route(const MoeSpec& spec, const BlockWeights& weights, const mx::array& input);
-/// What the experts read of experts_input [tokens, hidden]: itself, or what
-/// MoeSpec::latent_in makes of it.
+/// What the experts read, made of experts_input [tokens, hidden]: the same, or
+/// what MoeSpec::latent_in makes of it.
 mx::array expert_source(
     const MoeSpec& spec,
     const BlockWeights& weights,
     const mx::array& input);
-/// The sum over the experts by their scores that MoeSpec::latent_out reads, of
-/// experts_input [tokens, hidden], in its type.
+/// What MoeSpec::latent_out reads: the sum of the experts' results by their
+/// scores, made of experts_input [tokens, hidden] and in its type.
 mx::array expert_sum(
     const MoeSpec& spec,
     const BlockWeights& weights,
     const mx::array& input);
-/// What an expert's down reads of rows [n, in] of expert_source.
+/// What an expert's down reads, made of rows [n, in] of expert_source.
 mx::array expert_wide(
     const MoeSpec& spec,
     const BlockWeights& weights,
     int64_t expert,
     const mx::array& rows);
 
-/// What the linear behind a scan beside the attention reads of attention_input,
-/// [batch, length, heads * head_dim]; nothing where there is no such scan.
+/// What SideScanSpec::out reads, made of attention_input: [batch, length, heads
+/// * head_dim]. Absent where the block has no scan beside its attention.
 std::optional<mx::array> side_scanned(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& input,
     const ForwardContext& context);
 
-/// And what becomes of the residual stream, float32, when o has read `mixed`
-/// and down has read `wide` (absent: there is no MLP beside the experts).
+/// The residual stream, float32, behind the attention: o reads `mixed`, and
+/// SideScanSpec::out reads `scanned`.
 mx::array attention_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
     const mx::array& mixed,
     const std::optional<mx::array>& scanned = std::nullopt);
+/// The residual stream, float32, behind MLP and experts: down reads `wide`,
+/// which is absent where there is no MLP beside the experts.
 mx::array mlp_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
     const std::optional<mx::array>& wide,
     const ForwardContext& context);
-/// What the token gate's `out` reads, of the residual stream behind the MLP and
-/// the token's input.
+/// What TokenGateSpec::out reads, made of the residual stream behind the MLP
+/// and the token's input.
 mx::array token_wide(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
     const mx::array& input,
     const ForwardContext& context);
-/// What the block gives of the residual stream behind the MLP; `wide` where it
-/// has a token gate.
+/// The residual stream that the block gives, made of the one behind its MLP.
+/// `wide` is token_wide, for a block that has a token gate.
 mx::array block_end(
     const BlockSpec& spec,
     const BlockWeights& weights,
     const mx::array& residual,
     const std::optional<mx::array>& wide);
-/// Both at once, of a parallel block.
+/// attention_output and mlp_output in one, for a parallel block.
 mx::array parallel_output(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -174,7 +182,8 @@ mx::array parallel_output(
     const mx::array& mixed,
     const mx::array& wide);
 
-/// The final norm: x float32 [..., hidden] to `dtype`.
+/// What the head reads: x float32 [..., hidden] behind the final norm, times
+/// DecoderSpec::logit_scale, in `dtype`.
 mx::array final_norm(
     const DecoderSpec& spec,
     const EmbeddingAndHead& weights,
@@ -182,7 +191,8 @@ mx::array final_norm(
     mx::Dtype dtype);
 
 /// Logits float32 [..., count] of the vocabulary entries first .. first +
-/// count - 1, from a final norm's result; of many entries evaluated.
+/// count - 1, from final_norm()'s result x. Lazy for up to kTableRows entries,
+/// evaluated for more.
 mx::array head_tile(
     const EmbeddingAndHead& weights,
     const mx::array& x,

@@ -16,12 +16,13 @@ namespace pennyweight {
 
 namespace {
 
-/// Takes rows at tokens from pieces of a table.
+/// Gathers rows from pieces of a table, in the order of their tokens.
 class Picked {
  public:
   explicit Picked(size_t count) : count_(count) {}
 
-  /// Row i of what is picked is row `rows[i]` of this piece, for some i.
+  /// Copies rows of this piece: `rows` are pairs of a place among all that are
+  /// picked, and the row of the piece that goes there.
   void add(
       const mx::array& piece,
       const std::vector<std::pair<size_t, size_t>>& rows) {
@@ -48,16 +49,16 @@ class Picked {
   std::optional<mx::array> all_;
 };
 
-// What is left of a scale that is held in `dtype`.
+// A scale as it is when rounded to `dtype`.
 float in_type(float scale, mx::Dtype dtype) {
   return mx::astype(mx::astype(mx::array(scale), dtype), mx::float32)
       .item<float>();
 }
 
-/// f(first, count, rows) for pieces of the table in which tokens stand: pairs
-/// of a token's place and its row from `first` on. A file's pages are mapped by
-/// the megabyte, so that rows that are picked from all of it would map it all;
-/// where pieces are of one row, each is given back before the next.
+/// Calls f(first, count, rows) for each piece of `most` rows in which there are
+/// tokens; `rows` are pairs of a token's place and its row, counted from
+/// `first`. It goes by pieces since a file's pages are mapped by the megabyte:
+/// rows picked from all over the table would map all of it.
 template <class F>
 void each_piece(const mx::array& tokens, int vocab, int most, F&& f) {
   auto at = evaluated(mx::contiguous(tokens));

@@ -9,30 +9,31 @@
 
 namespace pennyweight {
 
-/// Rows of a table that are read together: a few megabytes.
+/// How many rows of a vocabulary table are read together: a few megabytes.
 inline constexpr int kTableRows = 8192;
 
-/// A matrix [vocab, hidden], embedding or head, of which rows are read when
-/// they are asked for: what is held of it is never more than its packed form,
-/// and of a file's neither copy nor pages stay.
+/// A matrix [vocab, hidden], embedding or head, whose rows are read when they
+/// are asked for. No more of it is ever in memory than its packed form, and
+/// neither copies nor pages of a file stay.
 class VocabTable {
  public:
-  /// As the model stores it, which must outlive this. Rows of a packed one are
-  /// expanded to `dtype`.
+  /// The table as `model`, which must outlive this, stores it at `path`. Packed
+  /// rows are expanded to `dtype`.
   VocabTable(const Model& model, const std::string& path, mx::Dtype dtype);
-  /// With another weight in the stored one's place.
+  /// The same table with another weight in place of the stored one.
   VocabTable with_packed(ops::QuantizedWeight weight) const;
-  /// take() reads no rows but those asked for: for rows so wide that pieces of
-  /// many would be most of the table.
+  /// The same table, of which take() reads only the rows that are asked for:
+  /// for rows so wide that a piece of many would be most of the table.
   VocabTable by_rows() const;
-  /// The codes that are stored, with other scales and biases.
+  /// The same table with the stored codes and other scales and biases, [vocab,
+  /// groups].
   VocabTable with_groups(const mx::array& scales, const mx::array& biases)
       const;
 
   int vocab() const {
     return vocab_;
   }
-  /// Of a row.
+  /// Weights in a row.
   int64_t width() const {
     return width_;
   }
@@ -44,14 +45,16 @@ class VocabTable {
   }
   /// Rows first .. first + count - 1, lazily: dense, or packed.
   LinearWeights rows(int first, int count) const;
-  /// The same, dense.
+  /// The same rows, expanded to the table's dtype where they are packed.
   LinearWeights dense_rows(int first, int count) const;
-  /// tokens int32 [...] to float32 [..., hidden], evaluated. Of a packed table
-  /// rows are expanded to float32, with `rounded` to its dtype before.
+  /// The rows of tokens int32 [...], all below vocab(): float32 [..., hidden],
+  /// evaluated. Packed rows are expanded to float32, or with `rounded` to the
+  /// table's dtype first.
   mx::array take(const mx::array& tokens, bool rounded) const;
-  /// Of a packed table the rows of tokens [n], evaluated.
+  /// The packed rows of tokens int32 [n], evaluated; for a packed table only.
   ops::QuantizedWeight packed_at(const mx::array& tokens) const;
-  /// What reads x [rows, hidden].
+  /// The table as a head that reads x [rows, hidden]; logits are capped at
+  /// `cap` (0: they are not).
   ops::Head head(const mx::array& x, float cap) const;
 
  private:
@@ -62,14 +65,14 @@ class VocabTable {
   mx::Dtype dtype_;
   int vocab_;
   int64_t width_;
-  std::optional<QuantSpec> spec_;  // where it is stored packed
+  std::optional<QuantSpec> spec_;  // of the stored table, where that is packed
   std::optional<mx::array> bias_;
-  std::optional<ops::QuantizedWeight> packed_;  // in the stored one's place
-  std::optional<mx::array> scales_, biases_;    // of the stored codes
-  int piece_ = kTableRows;                      // that take() reads together
+  std::optional<ops::QuantizedWeight> packed_;  // see with_packed()
+  std::optional<mx::array> scales_, biases_;    // see with_groups()
+  int piece_ = kTableRows;  // rows that take() reads at once
 };
 
-/// f(first, count) for pieces of a table of kTableRows.
+/// Calls f(first, count) for each piece of kTableRows rows of a table.
 template <class F>
 void each_rows(int64_t rows, F&& f) {
   for (int64_t first = 0; first < rows; first += kTableRows) {
@@ -78,7 +81,7 @@ void each_rows(int64_t rows, F&& f) {
   }
 }
 
-/// Of DecoderSpec::token_inputs.
+/// The weights of DecoderSpec::token_inputs.
 struct TokenTables {
   TokenInputsSpec spec;
   VocabTable table;
@@ -95,15 +98,17 @@ struct EmbeddingAndHead {
   float embedding_scale = 1;
   std::optional<float> embedding_eps;
   float logit_cap = 0;
-  /// Whether an embedding that is packed is rounded to the model's type when
-  /// it is expanded, as a dense one is; mlx-lm's packed one is not.
+  /// Whether a packed embedding is rounded to the model's type when it is
+  /// expanded, as a dense one is; mlx-lm does not round a packed one.
   bool rounded = false;
   std::optional<TokenTables> token = std::nullopt;
 
-  /// The matrix of a module outside the blocks, which must not be the
-  /// embedding where that is the head too.
+  /// The matrix of a module outside the blocks. `path` must not be the
+  /// embedding's where that is the head, too.
   VocabTable& table(const std::string& path);
 };
+/// The embedding and head of a model, in `dtype`. Of the tables nothing is read
+/// yet; `model` must outlive the result.
 EmbeddingAndHead load_embedding_and_head(const Model& model, mx::Dtype dtype);
 
 }  // namespace pennyweight

@@ -17,8 +17,8 @@ void require(const mx::array& tensor, const std::string& name) {
   require_finite(whole, name);
 }
 
-// Of the modes whose scales are bytes, the one that is infinite or NaN; e4m3
-// has one of each sign.
+// Modes other than affine have bytes for scales, of which one code is NaN:
+// 0xff in e8m0, and 0x7f of either sign in nvfp4's e4m3.
 void require_scale_bytes(
     const ops::QuantizedWeight& weight,
     const std::string& name) {

@@ -6,25 +6,25 @@
 
 namespace pennyweight {
 
-/// These throw a numeric Error that names the first tensor with NaN or
-/// infinities: the checkpoint is damaged, and nothing that is computed from it
-/// would say so.
+/// All functions here throw a numeric Error that names the first tensor with
+/// NaN or infinities: the checkpoint is damaged, and nothing that is computed
+/// from it would say so.
 
-/// Norms, biases and other small tensors, which everything depends on. As the
-/// checkpoint has them.
+/// Checks norms, biases and other small tensors in the type that the checkpoint
+/// has them in.
 void require_finite_vectors(const Model& model);
 
-/// A linear's dense weight, evaluated and row-contiguous. Where it was cast to
-/// float16 the error says so.
+/// Gives a linear's dense weight, evaluated and row-contiguous. For a float16
+/// weight the error says that the cast may have made the infinities.
 mx::array finite_dense(const LinearWeights& linear, const std::string& path);
 
-/// A block's dense weights, and scales and biases of packed ones.
+/// Checks a block's dense weights, and the scales and biases of packed ones.
 void require_finite(const BlockWeights& weights);
 
-/// The same of embedding and head.
+/// Checks embedding and head, and the tables of token inputs, by pieces.
 void require_finite(const Model& model, const EmbeddingAndHead& weights);
 
-/// A table rounded to nearest, evaluated. numeric Error as above.
+/// Rounds a table to nearest; evaluated.
 ops::QuantizedWeight quantize(const VocabTable& table, const QuantSpec& spec);
 
 }  // namespace pennyweight

@@ -11,7 +11,7 @@ mx::array as_float32(const mx::array& x) {
   return mx::astype(x, mx::float32);
 }
 
-// `values` in place of the weights of `linears`, from the first'th on.
+// The weights with values[first], values[first + 1], ... as those of `linears`.
 BlockWeights replaced(
     const BlockWeights& weights,
     const std::vector<std::string>& linears,

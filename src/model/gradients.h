@@ -9,10 +9,10 @@
 
 namespace pennyweight {
 
-/// Of one block, lazily.
+/// The gradients of a loss by a block's input and weights, not evaluated yet.
 struct BlockGradients {
-  mx::array x;  // float32, as the block's input
-  /// By the linears asked for, float32 [out, in], by module path.
+  mx::array x;  // float32, of the shape of the block's input
+  /// By module path, for the linears that were asked for: float32 [out, in].
   std::map<std::string, mx::array> weights;
 };
 
@@ -27,13 +27,13 @@ BlockGradients block_gradients(
     const mx::array& dy,
     const ForwardContext& context);
 
-/// A loss of a block's output [batch, length, hidden], a scalar.
+/// Makes a scalar loss of a block's output y [batch, length, hidden].
 using OutputLoss = std::function<mx::array(const mx::array& y)>;
 
-/// Lazily.
+/// A loss and its gradients, not evaluated yet.
 struct LossGradients {
   mx::array loss;
-  std::map<std::string, mx::array> weights;  // as BlockGradients'
+  std::map<std::string, mx::array> weights;  // as in BlockGradients
 };
 
 /// A loss of the block's output and its gradients by the weights of `linears`,
@@ -46,16 +46,18 @@ LossGradients loss_gradients(
     const OutputLoss& loss,
     const ForwardContext& context);
 
-/// Of one block, lazily.
+/// What each linear of a block read, and the gradient by what it made of it;
+/// not evaluated yet.
 struct BlockTraces {
   mx::array x;  // the gradient by the block's input, float32
-  /// By module path, of a stack of experts by the stack's. A linear that has
-  /// no part in the output has no entry, nor has one that is published packed.
+  /// By module path; a stack of experts has one entry, by the stack's path. A
+  /// linear without a part in the output has none, nor has one that its
+  /// publisher packed.
   std::map<std::string, LinearTrace> linears;
 };
 
-/// As block_gradients, but by what the block's linears make instead of by
-/// their weights.
+/// As block_gradients, but with gradients by the linears' outputs in place of
+/// those by their weights.
 BlockTraces trace_block(
     const BlockSpec& spec,
     const BlockWeights& weights,

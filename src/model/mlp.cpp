@@ -25,7 +25,7 @@ activated(Activation activation, const mx::array& gate, const mx::array& up) {
   }
 }
 
-// Of an MLP without a gate, in x's type.
+// The activation of an MLP without a gate, in x's type.
 mx::array
 curved(const MlpSpec& spec, const BlockWeights& weights, const mx::array& x) {
   const auto parameter = [&](const ParameterSpec& own) {
@@ -59,7 +59,7 @@ std::vector<ops::ExpertWeight> stack_of(
   return experts;
 }
 
-// Rows [rows, in], sorted by expert, through the experts' linears.
+// Takes rows x [rows, in], sorted by expert, through the experts' linears.
 mx::array apply_stack(
     const BlockWeights& weights,
     const LinearSpec& linear,
@@ -68,7 +68,7 @@ mx::array apply_stack(
     std::optional<mx::Dtype> out_dtype = std::nullopt) {
   const auto y =
       ops::expert_linear(x, stack_of(weights, linear), expert, out_dtype);
-  // The first expert's trace is all experts'.
+  // The trace of the first expert stands for those of all.
   const auto& trace = weights.linears.at(part_path(linear.path, 0)).trace;
   if (trace) {
     trace->expert = expert;
@@ -76,7 +76,7 @@ mx::array apply_stack(
   return watched(trace, x, y);
 }
 
-// What is outside of the best groups becomes 0, as in mlx-lm.
+// Sets the scores of experts outside of the best groups to 0, as mlx-lm does.
 mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
   const int drop = spec.groups - spec.chosen_groups;
   if (drop <= 0) {
@@ -99,7 +99,8 @@ mx::array keep_best_groups(const MoeSpec& spec, const mx::array& choice) {
   return mx::reshape(grouped, choice.shape());
 }
 
-// What the experts' linears and their products give: gate, up, wide, down.
+// Shows the range what the experts have made: the outputs of gate, up and down,
+// and the input of down.
 void see_experts(
     const MlpSpec& spec,
     const BlockWeights& weights,
@@ -109,7 +110,7 @@ void see_experts(
     return;
   }
   const auto& [up, wide, down] = made;
-  // gpt_oss clips both, but for what is far below 0 in the gate.
+  // gpt_oss clips both outputs, but not the gate's from below.
   const bool clips = spec.activation == Activation::clipped;
   if (gate) {
     weights.see(
@@ -123,7 +124,7 @@ void see_experts(
   weights.see("the output of " + spec.down.path, down);
 }
 
-// The experts' results by their scores, float32 [tokens, their width].
+// The sum of the experts' results by their scores, float32 [tokens, out].
 mx::array mix_experts(
     const MoeSpec& spec,
     const BlockWeights& weights,
@@ -177,13 +178,14 @@ mx::array mlp_wide(
   if (!spec.gated) {
     return seen(curved(spec, weights, weights.linears.at(spec.up.path)(input)));
   }
-  // What sees them is told of the gate first.
+  // The gate runs first, so that a range sees both in a fixed order.
   const auto gate = weights.linears.at(spec.gate.path)(input);
   return wide(gate, weights.linears.at(spec.up.path)(input));
 }
 
 namespace {
 
+// Chooses one expert after the other, as phimoe does (Scores::sparse_mixer).
 Routing mix_sparsely(const MoeSpec& spec, const mx::array& logits) {
   const mx::array none(-INFINITY);
   std::vector<mx::array> experts, scores;
@@ -204,6 +206,7 @@ Routing mix_sparsely(const MoeSpec& spec, const mx::array& logits) {
 }
 
 }  // namespace
+
 mx::array experts_input(
     const BlockSpec& spec,
     const BlockWeights& weights,
@@ -258,7 +261,8 @@ Routing route(
           mx::stop_gradient(mx::negative(choice)), spec.chosen - 1, -1),
       {0, 0},
       {input.shape(0), spec.chosen});
-  // Groups that are left out score nothing where nothing else is added.
+  // Without a sigmoid or a correction the scores themselves are those of which
+  // groups were left out.
   const bool plain = sigmoid || spec.correction;
   auto scores = mx::take_along_axis(plain ? all : choice, experts, -1);
   if (spec.scores == MoeSpec::Scores::chosen_softmax) {
@@ -369,8 +373,8 @@ mx::array token_wide(
     const mx::array& input,
     const ForwardContext& context) {
   const auto& linear = weights.linears.at(spec.token_gate->gate.path);
-  // Dense, or what serves the product, and so its bits, would depend on what
-  // stands beside the stream.
+  // Copied to a dense array: a product of strided rows may be served by another
+  // kernel, so that its bits would depend on the columns beside the stream.
   const auto dense = [&](const mx::array& x) {
     return mx::contiguous(mx::astype(x, context.dtype));
   };

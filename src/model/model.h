@@ -18,18 +18,18 @@ struct Model {
   Checkpoint checkpoint;
   DecoderSpec spec;
   ModelTensors tensors;
-  /// By module path (of list_stored_modules()); modules that are not here hold
-  /// a float matrix.
+  /// The packed modules, by their path in list_stored_modules(). A module that
+  /// is not here holds a float matrix.
   std::map<std::string, QuantSpec> quantized;
-  /// Those are packed because their publisher trained them so: there is no
-  /// fuller model.
+  /// Whether those are packed because their publisher trained them so: there is
+  /// no model of higher precision.
   bool published_packed = false;
-  /// Whether there was a fuller model, which somebody quantized.
+  /// Whether somebody quantized this model from one of higher precision.
   bool is_rounded() const {
     return !quantized.empty() && !published_packed;
   }
-  /// The float type that holds most of the weights (the scales' type where
-  /// they are packed).
+  /// The float type that holds most of the model's bytes: of the weights, or
+  /// of the scales where weights are packed.
   mx::Dtype dtype;
 
   mx::array load(const std::string& tensor) const {
@@ -44,36 +44,39 @@ struct Model {
 };
 
 /// Opens a folder: config and tensor names give the spec, then each tensor of
-/// the checkpoint is claimed exactly once, by name, shape and type. corrupt
-/// Error for what is missing, left over or of another shape, naming it;
-/// not_found for what is missing where a file is, too, naming that.
-/// How weights are packed is what their tensors show: what the config says
-/// beside that is ignored, with a note, and checkpoint.config() then holds the
-/// truth. not_supported for weights that another quantizer packed. numeric for
-/// norms, biases and other vectors that hold NaN or infinities.
+/// the checkpoint is claimed exactly once, by name, shape and type.
 ///
-/// A model_type that is not known is read as `assumed`; without one it is a
-/// not_supported Error that names the families of which all tensors and config
-/// keys are this model's. An output is then of the assumed type.
-/// `provider`: see Checkpoint::open.
+/// The tensors decide how weights are packed: an entry of the config that
+/// contradicts them is ignored, with a note, and checkpoint.config() is made to
+/// agree with them.
+///
+/// A model_type that is not known is read as the family `assumed`, and an
+/// output has that type. `provider`: see Checkpoint::open.
+///
+/// Errors, each of which names its tensor, key or file:
+/// - corrupt: a tensor is missing, left over or of another shape or type;
+/// - not_found: a tensor is missing, and so is a file that may hold it;
+/// - not_supported: another quantizer packed the weights in a form that is not
+///   read, or the model_type is not known and `assumed` is empty (it then names
+///   the families that would read all of this model's tensors and keys);
+/// - numeric: a norm, a bias or another vector holds NaN or infinities.
 Model open_model(
     const fs::path& folder,
     const std::string& assumed = "",
     std::shared_ptr<ShardProvider> provider = nullptr);
 
-/// The same, and of a model_type that is no family's, but whose class in mlx-lm
-/// is known by its tensors' names, a model that can't be run
-/// (DecoderSpec::names). open_model() refuses that (not_supported).
+/// As open_model(), but it also takes a model_type of no family whose class in
+/// mlx-lm is known by its tensors' names: a model that can't be run
+/// (DecoderSpec::names), which open_model() refuses with not_supported.
 Model open_by_names(
     const fs::path& folder,
     const std::string& assumed = "",
     std::shared_ptr<ShardProvider> provider = nullptr);
 
-/// What a module's tensors take up in the files, where a matrix that comes
-/// packed is smaller than what it expands to.
+/// What a module's tensors take up in the files.
 struct ModuleSize {
-  int64_t bytes = 0;       // all tensors, scales and biases included
-  int64_t parameters = 0;  // as if not quantized
+  int64_t bytes = 0;       // of all tensors as stored, scales and biases too
+  int64_t parameters = 0;  // as many as the module has when it is not quantized
 };
 
 /// Size of the module (embedding, linear, head or norm) at `path`.
@@ -85,7 +88,7 @@ struct ModelSize {
   double bits_per_weight = 0;  // 8 * bytes / parameters, norms included
 };
 
-/// Of all claimed tensors (dropped ones are not counted).
+/// The size of all claimed tensors; dropped and carried ones are not counted.
 ModelSize model_size(const Model& model);
 
 }  // namespace pennyweight

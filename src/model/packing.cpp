@@ -12,7 +12,8 @@ namespace pennyweight {
 
 namespace {
 
-// Names that other quantizers' tensors end with, and whose they are.
+// What the names of other quantizers' tensors end with, and which quantizer
+// writes them.
 struct ForeignSuffix {
   const char* suffix;
   const char* method;
@@ -33,7 +34,8 @@ bool is_packed_weight(const ModelTensors& tensors, const std::string& name) {
       tensors.contains(module_of(name) + ".scales");
 }
 
-// Of weights that are read (checkpoint/packed/) nothing foreign is left.
+// Advice for packed weights that are not read. (What checkpoint/packed/ reads
+// is shown expanded, and does not come here.)
 std::string what_to_do(const std::string& method) {
   if (method.find("bitsandbytes") != method.npos) {
     return "whose packs are not read: start from the full-precision model, or "
@@ -72,7 +74,8 @@ void refuse_foreign(
   }
 }
 
-// mlx-lm's own conversion has the published experts, and an entry of MLX's.
+// Whether what is packed was packed by the model's publisher. An output of
+// mlx-lm's convert has the published experts beside an entry of MLX's own.
 bool is_published(const Packing& packing, const Model& model) {
   if (model.quantized.empty() || packing.published) {
     return !model.quantized.empty();

@@ -12,28 +12,30 @@
 
 namespace pennyweight {
 
-/// How modules are packed, as their tensors show; what the config says of it is
-/// the truth only where they agree.
+/// How modules are packed, as their tensors show.
 struct Packing {
-  Json common;  // MLX's entry, maybe empty; null: nothing is packed
-  bool published = false;
-  bool is_lost = false;  // packed by MLX, and no entry says so
+  /// The entry that MLX would write, which may be empty; null where nothing is
+  /// packed.
+  Json common;
+  bool published = false;  // packed by the model's publisher, as mxfp4
+  bool is_lost = false;  // packed by MLX, though no entry of the config says so
 };
 
-/// Adds a note to the spec where the config is wrong. not_supported for weights
-/// that another quantizer packed, whatever the config says; it names a tensor
-/// and who it was.
+/// Reads how modules are packed, and adds a note to the spec where the config
+/// is wrong about it. not_supported Error for weights that another quantizer
+/// packed and that are not expanded by the checkpoint, whatever the config
+/// says; it names a tensor and the quantizer.
 Packing read_packing(
     const Checkpoint& checkpoint,
     const ModelTensors& tensors,
     DecoderSpec& spec);
 
-/// Whether the publisher packed what is packed, and if so which modules those
-/// are, in the model and its spec.
+/// Sets Model::published_packed, and where that is true, the `published` maps
+/// of the model's spec.
 void settle_published(const Packing& packing, Model& model);
 
-/// MLX's entry for modules (not none) as they are packed: what holds for most,
-/// and the others by name.
+/// The entry of config.json that MLX writes for modules packed like this, at
+/// least one: the width that most have, and the others' by name.
 Json packed_entry(const std::map<std::string, QuantSpec>& quantized);
 
 }  // namespace pennyweight

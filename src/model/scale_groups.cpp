@@ -45,7 +45,8 @@ class Groups {
          .power = power});
   }
 
-  /// Linears of the block that read `input`; experts, or others, alone.
+  /// Linears of the block that read `input`: all of them, or experts alone, or
+  /// all but experts.
   std::vector<std::string> readers(
       BlockInput input,
       std::optional<bool> experts = std::nullopt) const {
@@ -59,8 +60,9 @@ class Groups {
     return paths;
   }
 
-  // Output channel first + (h / repeat) * stride + d feeds input channel
-  // h * size + d.
+  // ScaleGroup::from for `count` heads of `size` channels, of which `repeat` in
+  // turn read the same output channels: input channel h * size + d is fed by
+  // output channel first + (h / repeat) * stride + d.
   static std::vector<int32_t>
   heads(int count, int repeat, int64_t size, int64_t stride, int64_t first) {
     std::vector<int32_t> from;
@@ -124,8 +126,9 @@ class Groups {
   }
 
   void add_wide(const MlpSpec& mlp) {
-    // What is added to up's output, or bends it, does not scale with it; a
-    // square's input scales with the root.
+    // down's input must be proportional to up's output. A constant that is
+    // added to it (clipped) and an activation without a gate forbid that; a
+    // squared one scales with the root.
     const bool bends = !mlp.gated && mlp.activation != Activation::relu2;
     if (mlp.activation == Activation::clipped || bends) {
       return;

@@ -9,8 +9,8 @@ namespace pennyweight {
 
 namespace {
 
-// By how much the scan's states move at each token, float32 [batch, length,
-// heads]: softplus(dt + dt_bias), within bounds.
+// The scan's step at each token, float32 [batch, length, heads]:
+// softplus(dt + dt_bias), clipped to the spec's bounds.
 mx::array steps_of(
     const ScanSpec& spec,
     const BlockWeights& weights,

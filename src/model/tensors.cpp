@@ -25,7 +25,7 @@ mx::array multiplied(const mx::array& tensor, const TensorSource& source) {
   return mx::multiply(tensor, factor);
 }
 
-// What one of the source's tensors becomes.
+// One of the source's tensors in the form that the source describes.
 mx::array formed(mx::array tensor, const TensorSource& source) {
   if (source.squeezed) {
     return mx::squeeze(tensor);
@@ -62,7 +62,8 @@ mx::array formed(mx::array tensor, const TensorSource& source) {
   return tensor;
 }
 
-// The same of a shape; empty for one that it does not fit.
+// The shape of the result of formed() for a tensor of `shape`, or of the stack
+// of all; empty where the source does not fit the shape.
 mx::Shape formed(mx::Shape shape, const TensorSource& source) {
   if (source.squeezed) {
     return shape.size() == 1 && shape[0] == 1 ? mx::Shape{} : shape;

@@ -66,7 +66,7 @@ mx::array LinearWeights::add_to(const mx::array& residual, const mx::array& x)
   if (range) {
     return mx::add(residual, (*this)(x, residual.dtype()));
   }
-  // The gradient by the sum is that by the linear's part.
+  // The gradient by the sum is also the gradient by the linear's output.
   return watched(
       trace,
       x,

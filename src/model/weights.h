@@ -11,19 +11,19 @@
 
 namespace pennyweight {
 
-/// Of a run that is differentiated: what a linear read and the gradient by
-/// what it made of it, rows [..., in] and [..., out].
+/// What a linear read in a forward pass, and the gradient of the loss by its
+/// output.
 struct LinearTrace {
-  std::optional<mx::array> x;
-  std::optional<mx::array> dy;
-  /// Of a stack of experts, whose rows are one after the other: of which
-  /// expert each is, uint32 [rows].
+  std::optional<mx::array> x;   // [..., in]
+  std::optional<mx::array> dy;  // [..., out]
+  /// For a stack of experts, whose rows stand in one matrix: the expert of each
+  /// row, uint32 [rows].
   std::optional<mx::array> expert;
 };
 
-/// y, which a linear made of x. Once mx::vjp has gone back through it, the
-/// trace, where there is one, holds x and the gradient by y; `turned`, the
-/// other way round, where the weight was used transposed.
+/// Gives y, which a linear made of x. Once mx::vjp has gone back through it,
+/// the trace, where there is one, holds x and the gradient by y; or, with
+/// `turned`, each in the other's place, for a weight that was used transposed.
 mx::array watched(
     const std::shared_ptr<LinearTrace>& trace,
     const mx::array& x,
@@ -36,14 +36,14 @@ struct LinearWeights {
   std::optional<ops::QuantizedWeight> packed;
   std::optional<mx::array> bias;
   std::shared_ptr<LinearTrace> trace = nullptr;
-  ActivationRange* range = nullptr;  // sees what the linear makes
-  std::string place{};               // and calls it so
+  ActivationRange* range = nullptr;  // sees the outputs, see watch_range()
+  std::string place{};               // by which `range` names them
 
-  /// x [..., in] to [..., out] in `out_dtype`, x's own when not given.
+  /// The output [..., out] for x [..., in], in `out_dtype` or else in x's type.
   mx::array operator()(
       const mx::array& x,
       std::optional<mx::Dtype> out_dtype = std::nullopt) const;
-  /// residual [..., out] plus what the linear makes of x, in residual's type.
+  /// residual [..., out] plus the output for x, in the type of residual.
   mx::array add_to(const mx::array& residual, const mx::array& x) const;
   /// Rows first .. first + count - 1 (output channels), without a copy.
   LinearWeights rows(int first, int count) const;
@@ -52,11 +52,12 @@ struct LinearWeights {
 /// The weights of one block, by module path: methods replace entries.
 struct BlockWeights {
   std::map<std::string, LinearWeights> linears;
-  std::map<std::string, mx::array> norms;  // weight; bias by path + ".bias"
-  std::map<std::string, mx::array> parameters;  // by name
-  /// See watch_range().
-  ActivationRange* range = nullptr;
+  /// Norm weights by module path, and their biases by path + ".bias".
+  std::map<std::string, mx::array> norms;
+  std::map<std::string, mx::array> parameters;  // by name, float32
+  ActivationRange* range = nullptr;             // see watch_range()
 
+  /// Shows x to `range`, where there is one.
   void see(const std::string& place, const mx::array& x) const {
     if (range) {
       range->see(place, x);
@@ -64,28 +65,30 @@ struct BlockWeights {
   }
 };
 
-/// A packed module either stays packed and is expanded in each call, or is
-/// expanded once when loaded, for many calls over the same block. What its
-/// publisher packed (Model::published_packed), and an output's stacks of that
-/// kind, are never expanded: they are most of their model, and only multiplied.
+/// Whether a packed module stays packed and is expanded in each call, or is
+/// expanded once when it is loaded, for many calls over the same block. What
+/// its publisher packed (Model::published_packed), and stacks in modes other
+/// than affine, stay packed either way: they are most of their model, and no
+/// method changes them.
 enum class PackedWeights { keep, expand };
 
-/// Loads one module or block lazily: what is dense and already in `dtype` is
-/// a view of the mapped file.
-/// `path` is a module's, of which `part` is taken where it is a stack.
+/// Loads the module at `path`, or where that is a stack, its matrix `part`.
+/// Lazy: what is dense and already in `dtype` is a view of the mapped file.
 LinearWeights load_linear(
     const Model& model,
     const std::string& path,
     mx::Dtype dtype,
     PackedWeights packed = PackedWeights::keep,
     int64_t part = -1);
+/// Loads all weights of a block, likewise lazily; parameters as float32.
 BlockWeights load_block(
     const Model& model,
     int block,
     mx::Dtype dtype,
     PackedWeights packed = PackedWeights::keep);
 
-/// A float tensor's cast to `to` where that is another type.
+/// Loads a float tensor, or its entry `part` along the first axis, and casts it
+/// to `to` where it has another type.
 mx::array load_as(
     const Model& model,
     const std::string& name,

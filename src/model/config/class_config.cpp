@@ -13,7 +13,7 @@ namespace pennyweight {
 
 namespace {
 
-// Integers that were written as 256.0: Python would not take one as a size.
+// Rewrites integers that were written as 256.0: Python takes no such size.
 void make_integers(const ModelClass& type, ClassConfig& config) {
   for (const ClassKey& key : type.keys) {
     auto it = config.values.find(key.name);
@@ -28,8 +28,9 @@ void make_integers(const ModelClass& type, ClassConfig& config) {
   }
 }
 
-// What a null stands for of keys that mlx-lm can't run with one of, where the
-// class has no value of its own either: nothing is scaled, grouped or shared.
+// A key with which mlx-lm can't run if it is null, and the value that a null
+// stands for where the class has no default either: nothing is scaled, grouped
+// or shared.
 struct NullKey {
   const char* name;
   Json neutral;
@@ -51,8 +52,8 @@ const std::vector<NullKey>& null_keys() {
   return keys;
 }
 
-// The width of a head where the config leaves it open, as transformers has it;
-// null where it can't be told.
+// The head dimension that transformers takes where the config leaves it open;
+// null where the config has not what it follows from.
 Json head_width(const Json& values) {
   const Json hidden = values.value("hidden_size", Json());
   const Json heads = values.value("num_attention_heads", Json());
@@ -63,15 +64,15 @@ Json head_width(const Json& values) {
   return hidden.get<int64_t>() / heads.get<int64_t>();
 }
 
-// A null that the class does not have by itself. mlx-lm takes one for false
-// where a boolean is asked for, and can't be run with one elsewhere: an output
-// gets the value that is taken for it here.
+// Replaces nulls that are not the class's own defaults. mlx-lm takes one for
+// false where a boolean is asked for, and can't run with one elsewhere: an
+// output gets the value that is taken for it here.
 void settle_nulls(const ModelClass& type, ClassConfig& config) {
   for (const ClassKey& key : type.keys) {
     const std::string name = key.name;
     const auto it = config.values.find(name);
     if (it == config.values.end() || !it->is_null() ||
-        name == "tie_word_embeddings") {  // the tensors say
+        name == "tie_word_embeddings") {  // the tensors decide that
       continue;
     }
     const Json own = key.fallback ? Json::parse(key.fallback) : Json();
@@ -89,8 +90,8 @@ void settle_nulls(const ModelClass& type, ClassConfig& config) {
   }
 }
 
-// The place, from 1, of the first layer with full attention: every how many
-// layers there is one, if they come regularly. Past the last where none is.
+// The number, from 1, of the first layer with full attention: the period of
+// such layers, if they have one. One past the last layer where there is none.
 int64_t period_of(const Json& types) {
   return std::ranges::find(types, Json("full_attention")) - types.begin() + 1;
 }
@@ -108,8 +109,8 @@ size_t first_other(const Json& types, int64_t period) {
   return types.size();
 }
 
-// What the class has as every Nth layer stands as a list of all layers in
-// newer configs.
+// Sets `key`, by which the class takes every Nth layer as one with full
+// attention, from the list of all layers that newer configs have instead.
 void read_layer_types(
     const ModelClass& type,
     const char* key,
@@ -149,8 +150,8 @@ void read_layer_types(
   }
 }
 
-// Numbers of experts have a name in each family, and in newer configs that
-// of another.
+// Sets the numbers of experts, for which each family has a key of its own, and
+// newer configs use the keys of others.
 void read_expert_names(const ModelClass& type, ClassConfig& config) {
   const std::array<std::vector<const char*>, 2> same = {
       {{"num_experts", "num_local_experts", "n_routed_experts"},
@@ -170,8 +171,8 @@ void read_expert_names(const ModelClass& type, ClassConfig& config) {
   }
 }
 
-// What a class wants to be said, though transformers leaves it out where it
-// is off.
+// Adds keys that a class can't do without, though transformers leaves them out
+// where they have no effect.
 void add_neutral(const ModelClass& type, ClassConfig& config) {
   const std::vector<std::pair<const char*, Json>> neutral = {
       {"attention_bias", false},
@@ -180,7 +181,8 @@ void add_neutral(const ModelClass& type, ClassConfig& config) {
       {"mlp_only_layers", Json::array()},
       {"rope_scaling", nullptr},
       {"use_qk_norm", false}};
-  // OLMoE-1B-7B-0924 was published without it; transformers takes this.
+  // OLMoE-1B-7B-0924 was published without this key, for which transformers
+  // takes 1e-5.
   if (type.name == "olmoe" && !has_key(config.values, "rms_norm_eps")) {
     set_key(config, "rms_norm_eps", 1e-5);
   }
@@ -217,8 +219,8 @@ ClassConfig class_config(const JsonView& given, const ModelClass& type) {
   config.values = given.json();
   settle_nulls(type, config);
   make_integers(type, config);
-  // Of a model of several modalities that is written as the language model
-  // alone, the class hands all of it to the inner one, which reads the rest.
+  // A class of several modalities gives the whole config to its language model
+  // where there is no text_config: that model's class then reads the rest.
   if (type.reads("text_config") && !has_key(config.values, "text_config")) {
     add_defaults(type, config.values);
     return config;
@@ -241,7 +243,7 @@ void check_reads(
     const std::string& origin) {
   for (const ClassKey& key : type.keys) {
     auto it = config.values.find(key.name);
-    // Of text_config: where there is none, the config itself is it.
+    // Without a text_config the config itself stands for it.
     if (it == config.values.end() && !key.fallback &&
         !patch.contains(key.name) && key.name != std::string("text_config")) {
       throw corrupt_error(

@@ -32,8 +32,8 @@ struct ModelClass {
 /// invalid_argument for a class that is not in the table.
 const ModelClass& model_class(const std::string& name);
 
-/// The model type as whose class mlx-lm loads `model_type`, where it knows it
-/// as another name of a family ("kimi_k2" is deepseek_v3); else itself.
+/// The model type whose class mlx-lm loads for `model_type`: another one where
+/// mlx-lm has an alias ("kimi_k2" is loaded as deepseek_v3), or else itself.
 std::string without_alias(const std::string& model_type);
 
 /// Whether mlx-lm's code for scaled rotary embeddings asks rope_scaling (or

@@ -11,8 +11,8 @@ namespace {
 
 struct UnreadKey {
   const char* name;
-  Json neutral;  // at which nothing is missed; null, too
-  const char* meaning;
+  Json neutral;         // with this value, or null, the key has no effect
+  const char* meaning;  // what transformers does by it
 };
 
 const std::vector<UnreadKey>& unread_keys() {
@@ -92,7 +92,7 @@ void note_unread_keys(const ModelClass& type, ClassConfig& config) {
     auto it = config.values.find(key.name);
     if (type.reads(key.name) || it == config.values.end() || it->is_null() ||
         *it == key.neutral || (*it == false && key.neutral != true) ||
-        *it == "vision") {  // of pictures, which mlx-lm does not see
+        *it == "vision") {  // is about images, which mlx-lm does not read
       continue;
     }
     config.notes.push_back(

@@ -4,9 +4,9 @@
 
 namespace pennyweight {
 
-/// Notes the keys by which transformers would compute something else, and
-/// which the class does not read. All others that it does not read are of
-/// training, generation or bookkeeping: nothing is said of them.
+/// Adds a note for each key that the class does not read though transformers
+/// computes something else by it. Other keys that the class does not read are
+/// about training, generation or bookkeeping, and get none.
 void note_unread_keys(const ModelClass& type, ClassConfig& config);
 
 }  // namespace pennyweight

@@ -21,7 +21,7 @@ struct ClassAlias {
 
 #include "model/names/class_names.inc"
 
-// As it is counted: 7, not 007.
+// Whether a part is a number as one is counted: 7, but not 007.
 bool is_number(const std::string& part) {
   return !part.empty() && part.size() < 8 && (part == "0" || part[0] != '0') &&
       std::ranges::all_of(
@@ -61,7 +61,8 @@ ClassNames::Tensor read_tensor(const std::string& words) {
   return tensor;
 }
 
-// The table's '#' is a number in a checkpoint's names, as is '*'.
+// A rule's pattern as it is looked up: its '#', which numbers a stack's
+// matrices, matches a number as '*' does.
 std::string looked_up(std::string pattern) {
   std::ranges::replace(pattern, '#', '*');
   return pattern;
@@ -120,7 +121,7 @@ std::optional<ClassNames> find_class_names(
 }
 
 std::vector<std::string> patterns_of(const std::string& name) {
-  // Of a name that looks like a pattern, or that ends in a dot, nothing is.
+  // A name that itself looks like a pattern, or that ends in a dot, has none.
   if (name.find_first_of("*#") != name.npos || name.ends_with('.')) {
     return {};
   }
@@ -130,7 +131,7 @@ std::vector<std::string> patterns_of(const std::string& name) {
     for (const auto& begun : found) {
       longer.push_back(begun + (begun.empty() ? "" : ".") + part);
     }
-    // More numbers than the deepest class has are no layer's or expert's.
+    // The limit (four numbers) is more than any class's names have.
     if (is_number(part) && found.size() < 16) {
       for (const auto& begun : found) {
         longer.push_back(begun + (begun.empty() ? "" : ".") + "*");

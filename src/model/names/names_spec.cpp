@@ -17,7 +17,7 @@ namespace {
 
 using Kind = ClassNames::Tensor::Kind;
 
-constexpr int64_t kMost = 1 << 20;  // of layers, experts and rows
+constexpr int64_t kMost = 1 << 20;  // layers, experts or rows
 
 std::optional<ClassNames> names_of(const Checkpoint& checkpoint) {
   const Json& config = checkpoint.config();
@@ -65,7 +65,7 @@ class Reader {
             checkpoint_.about_missing(name));
   }
 
-  // The value of a key with dots between objects.
+  // The value of a key, which may be that of an inner object: "outer.inner".
   int64_t integer(const std::string& key) const {
     const auto dot = key.find('.');
     if (dot == key.npos) {
@@ -126,7 +126,7 @@ class Reader {
     }
   }
 
-  // The table's entry for a name, and the pattern it has there.
+  // The table's entry for a name; null where there is none.
   const ClassNames::Tensor* find(const std::string& name) const {
     for (const auto& pattern : patterns_of(name)) {
       if (const auto it = names_.tensors.find(pattern);
@@ -147,13 +147,13 @@ class Reader {
     return nullptr;
   }
 
-  // Of a layer that the config does not count.
+  // Whether a name is that of a layer beyond those that the config counts.
   bool is_beyond(const std::string& pattern, const std::string& name) const {
     return pattern.starts_with(layers_ + ".") &&
         std::stoi(numbers_in(name).front()) >= own_->layers;
   }
 
-  // Says where a tensor of the checkpoint goes.
+  // Decides what becomes of a tensor of the checkpoint.
   void place(const std::string& name, const TensorInfo& info) {
     const auto* known = find(name);
     const auto* rules = find_rules(name);
@@ -198,7 +198,7 @@ class Reader {
     }
   }
 
-  // Whether a tensor that has mlx-lm's name has the hub's form.
+  // Whether a tensor under mlx-lm's name still has the hub's form.
   static bool is_hubs(
       const Json& rule,
       const ClassNames::Tensor& known,
@@ -219,7 +219,8 @@ class Reader {
     }
   }
 
-  // What mlx-lm changes only in a checkpoint that has the hub's names.
+  // Adds the sources of tensors that mlx-lm changes only in a checkpoint which
+  // has the hub's names.
   void add_renamed() {
     for (const auto& [name, rule] : waiting_) {
       if (renames_) {
@@ -286,7 +287,8 @@ class Reader {
     return module;
   }
 
-  // The weights in a row, of a packed one by what the config says of its bits.
+  // The number of weights in a row; for a packed matrix the config's bits say
+  // how many stand in a word.
   int64_t width_of(
       const ModelTensors& tensors,
       const std::string& path,
@@ -306,7 +308,8 @@ class Reader {
   }
 
   void finish() {
-    // By layers as they are counted; what is outside of them comes first.
+    // In the order of the layers' numbers; modules outside of layers come
+    // first.
     std::ranges::stable_sort(own_->modules, {}, [](const ModuleSpec& module) {
       std::vector<int> numbers;
       for (const auto& number : numbers_in(module.path)) {
@@ -336,6 +339,7 @@ class Reader {
   std::string layers_;  // the pattern of a layer's path
   bool drops_head_ = false;
   bool renames_ = false;  // some tensor has the hub's name
+  // Tensors and their rules that apply only if renames_ is true.
   std::vector<std::pair<std::string, const Json*>> waiting_;
 };
 

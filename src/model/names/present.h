@@ -9,10 +9,10 @@
 
 namespace pennyweight {
 
-/// Calls `missing`, which throws, with the name of the first tensor that is not
-/// there and that mlx-lm can't load without: what every such model has, the
-/// head where it is a module, and in each layer what always stands beside
-/// another of its tensors.
+/// Calls `missing`, which throws, with the name of the first absent tensor
+/// without which mlx-lm can't load the model: one that every such model has,
+/// the head where it is a module, or one that always stands beside another
+/// tensor of its layer.
 void require_present(
     const ModelTensors& tensors,
     const ClassNames& names,

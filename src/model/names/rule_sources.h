@@ -11,7 +11,7 @@
 
 namespace pennyweight {
 
-/// A rule of ClassNames and a tensor of the checkpoint that it is about.
+/// A rule of ClassNames, and a tensor of the checkpoint that it applies to.
 struct RuleUse {
   const Json& rule;
   const TensorInfo& stored;
@@ -19,8 +19,8 @@ struct RuleUse {
   std::function<int64_t(const std::string& key)> integer;
 };
 
-/// What a rule makes of the tensor, by mlx-lm's names. corrupt Error for rows
-/// that don't divide as the config asks.
+/// The sources that a rule makes of the tensor, by mlx-lm's names. corrupt
+/// Error where the tensor's rows can't be divided as the config asks.
 std::map<std::string, TensorSource> sources_of(const RuleUse& use);
 
 }  // namespace pennyweight

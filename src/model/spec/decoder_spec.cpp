@@ -63,7 +63,7 @@ void check_keys(const JsonView& config) {
   }
 }
 
-// Rows that are looked at to see whether two matrices are one.
+// How many rows are compared to tell whether two matrices are the same.
 constexpr int kSomeRows = 64;
 
 bool rows_differ(
@@ -81,8 +81,9 @@ bool rows_differ(
               .item<bool>();
 }
 
-// A head beside an embedding that is the head: tools write a copy, and training
-// that did not know of the tie makes another one of it.
+// Drops a head that stands beside an embedding which is the head. Some tools
+// write a copy there; training that ignored the tie leaves another matrix,
+// which is noted.
 void settle_unread_head(
     const Checkpoint& checkpoint,
     const FamilyInput& input,

@@ -1,4 +1,5 @@
-// The matrices of a model and of its blocks, and in which order they are read.
+// Lists the matrices of a model and of its blocks in the order of the forward
+// pass.
 
 #include <algorithm>
 
@@ -163,7 +164,7 @@ class Lister {
       add(block_.attention.q, BlockInput::attention, normed);
     }
     add(latent.kv_a, BlockInput::attention, normed);
-    // As of routers, their few weights decide much: they get 8 bits.
+    // Like a router's, these few weights decide much, and get 8 bits.
     const auto decides = ModuleSpec::Kind::router;
     if (latent.indexer) {
       add(latent.indexer->k, BlockInput::attention, normed, decides);
@@ -202,7 +203,7 @@ class Lister {
     }
   }
 
-  // Expert by expert, so that those of one input are neighbours.
+  // Lists them expert by expert, so that modules of one input are neighbours.
   void add_experts(const MlpSpec& experts, BlockInput input) {
     Lister stacks(block_);
     if (input == BlockInput::wide) {
@@ -225,10 +226,10 @@ class Lister {
   }
 
   const BlockSpec& block_;
-  ModuleSpec::Role role_ = ModuleSpec::Role::attention;  // of what is added
+  ModuleSpec::Role role_ = ModuleSpec::Role::attention;  // of modules to add
 };
 
-std::vector<ModuleSpec> homes_of(const std::vector<ModuleSpec>& modules) {
+std::vector<ModuleSpec> stored_among(const std::vector<ModuleSpec>& modules) {
   std::vector<ModuleSpec> stored;
   for (const ModuleSpec& module : modules) {
     if (module.part <= 0) {
@@ -306,11 +307,11 @@ std::vector<ModuleSpec> list_modules(const DecoderSpec& spec) {
 }
 
 std::vector<ModuleSpec> list_stored_modules(const DecoderSpec& spec) {
-  return homes_of(list_modules(spec));
+  return stored_among(list_modules(spec));
 }
 
 std::vector<ModuleSpec> list_stored_modules(const BlockSpec& block) {
-  return homes_of(list_modules(block));
+  return stored_among(list_modules(block));
 }
 
 std::vector<std::vector<BlockInput>> block_steps(const BlockSpec& block) {

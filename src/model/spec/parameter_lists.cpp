@@ -1,4 +1,4 @@
-// Norms and what else of a model is no matrix.
+// Lists the norms of a model, and its other tensors that are no matrices.
 
 #include "model/names/names_spec.h"
 #include "model/spec/decoder_spec.h"

@@ -57,7 +57,8 @@ void check_rope_keys(const JsonView& view) {
       "mrope_section",
       "partial_rotary_factor",
       "llama_4_scaling_beta",
-      // Read by classes of mlx-lm whose families read them themselves.
+      // Some classes of mlx-lm read these themselves, and so do their families
+      // here.
       "alpha",
       "long_mscale",
       "short_mscale"};
@@ -191,7 +192,7 @@ void read_scaled(
   }
 }
 
-// base ** (2 i / dims), i = 0 .. dims / 2 - 1: the wavelengths over 2 pi.
+// The wavelengths over 2 pi: base ** (2 i / dims), i = 0 .. dims / 2 - 1.
 mx::array wavelengths(const RopeSpec& rope) {
   auto exponents =
       mx::arange(0.0, static_cast<double>(rope.dims), 2.0, mx::float32) /
@@ -203,7 +204,8 @@ mx::array scalar(double value) {
   return mx::array(static_cast<float>(value));
 }
 
-// exp(-i log(base) / (dims / 2)), as mx::fast::rope computes it.
+// The frequencies exp(-i log(base) / (dims / 2)), as mx::fast::rope computes
+// them.
 mx::array plain_frequencies(double base, int dims) {
   int half = dims / 2;
   float step = std::log(static_cast<float>(base)) / half;

@@ -9,8 +9,8 @@
 
 namespace pennyweight {
 
-/// Rotary embedding of one attention, as mlx-lm's rope_utils reads it from
-/// the config. Angles are position * frequency_i for the dims / 2 pairs.
+/// The rotary embedding of one attention, as mlx-lm's rope_utils reads it from
+/// the config. Pair i of dims / 2 is turned by position * frequency_i.
 struct RopeSpec {
   enum class Scaling {
     none,
@@ -36,14 +36,14 @@ struct RopeSpec {
   double beta_slow = 1;              // yarn
   double mscale = 1;                 // yarn
   double mscale_all_dim = 0;         // yarn
-  std::vector<double> long_factor;   // longrope: dims / 2, or one for all
+  std::vector<double> long_factor;   // longrope: dims / 2 of them, or one
   int rotated_dims = 0;              // proportional
-  double long_mscale = 0;  // longrope: not 0: by what inputs are scaled
+  double long_mscale = 0;  // longrope: scales inputs; 0: a formula gives it
 };
 
-/// Fills the scaling part of `rope` (dims, base and traditional are set) from
-/// a config's rope_scaling object. What mlx-lm reads otherwise than
-/// transformers is told in `notes`. corrupt for a missing or senseless
+/// Fills the scaling part of `rope`, of which dims, base and traditional are
+/// set, from a config's rope_scaling object. `notes` get what mlx-lm reads
+/// otherwise than transformers. corrupt Error for a missing or senseless
 /// parameter, not_supported for an unknown type.
 void read_rope_scaling(
     const JsonView& scaling,
@@ -51,11 +51,12 @@ void read_rope_scaling(
     RopeSpec& rope,
     std::vector<std::string>& notes);
 
-/// Whether the rope type of a rope_scaling object is another than "default".
+/// Whether the rope type of a rope_scaling object is other than "default".
 bool is_scaled(const JsonView& scaling);
 
-/// The table for positions 0 .. positions - 1. Only dynamic scaling depends
-/// on `positions`. Lazy; float32 with the roundings of mlx-lm's formulas.
+/// The frequencies for positions 0 .. positions - 1; only dynamic scaling
+/// depends on `positions`. Lazy; float32 with the roundings of mlx-lm's
+/// formulas.
 ops::RopeTable make_rope_table(const RopeSpec& rope, int positions);
 
 }  // namespace pennyweight

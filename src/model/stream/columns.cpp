@@ -30,7 +30,7 @@ SharedKeys keys_of(const BlockSpec& spec) {
   return {spec.index, spec.attention.kv_heads, spec.attention.head_dim};
 }
 
-// Where `block`'s columns begin in what `spec` reads.
+// The column at which the keys of the block `block` begin in what `spec` reads.
 int begin_of(const BlockSpec& spec, int block) {
   int begin = residual_columns(spec);
   for (const SharedKeys& shared : spec.reads) {
@@ -46,7 +46,8 @@ int begin_of(const BlockSpec& spec, int block) {
 
 void link_shared_keys(DecoderSpec& spec) {
   const auto count = spec.blocks.size();
-  std::vector<size_t> last(count, 0);  // that reads a block's keys; 0: none
+  // For each block the last one that reads its keys; 0 where none does.
+  std::vector<size_t> last(count, 0);
   for (size_t i = 0; i < count; ++i) {
     if (const int from = spec.blocks[i].attention.keys_of; from >= 0) {
       last[static_cast<size_t>(from)] = i;

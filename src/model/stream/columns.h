@@ -4,55 +4,61 @@
 
 #include "model/decoder.h"
 
-/// What goes from block to block: x [batch, length, columns], float32, of which
-/// the first are the residual stream. Behind it stand, where blocks share keys
-/// and values, those that blocks to come read (BlockSpec::reads, gives), and in
-/// what a block with a token gate reads, last, the token's input. So all that
-/// stores, sends or differentiates x does the same with them.
+/// The array x [batch, length, columns], float32, that goes from block to block
+/// has three parts, one behind the other:
+/// - the residual stream;
+/// - keys and values of earlier blocks that later ones read
+///   (BlockSpec::reads, gives), in models that share them;
+/// - in what a block with a token gate reads, the token's input.
+/// As they are columns of x, all code that stores, sends or differentiates x
+/// does the same with all parts.
 namespace pennyweight {
 
-/// Fills reads and gives of blocks whose attention has keys_of.
+/// Fills `reads` and `gives` of all blocks from AttentionSpec::keys_of.
 void link_shared_keys(DecoderSpec& spec);
 
-/// Columns of what the block reads, without the token's input, and gives.
+/// How many columns the block reads (the token's input is not counted), and how
+/// many it gives.
 int read_columns(const BlockSpec& spec);
 int given_columns(const BlockSpec& spec);
 
-/// The residual stream alone; x itself where nothing is beside it.
+/// The residual stream in x, which is x itself where it has no other part.
 mx::array residual_of(const BlockSpec& spec, const mx::array& x);
 
-/// The keys and values that the block's queries read from beside x, in
-/// `dtype`; absent where the block has its own.
+/// The keys and values in x that the block's queries read, in `dtype`; absent
+/// where the block makes its own.
 std::optional<KeysAndValues>
 shared_keys(const BlockSpec& spec, const mx::array& x, mx::Dtype dtype);
 
-/// Whether blocks behind this read its keys and values.
+/// Whether later blocks read this block's keys and values.
 bool shares_keys(const BlockSpec& spec);
 
-/// y, the residual stream, and beside it what the block gives: of x, which it
-/// has read, and its own keys and values where it shares them.
+/// What the block gives: y, its residual stream, and behind that the shared
+/// keys and values: those that were in x, which it has read, and `own` ones
+/// where it shares them.
 mx::array with_given(
     const BlockSpec& spec,
     const mx::array& y,
     const mx::array& x,
     const std::optional<KeysAndValues>& own);
 
-/// y, the residual stream, and beside it all that stood beside it in x.
+/// x with y in place of its residual stream.
 mx::array
 with_columns(const BlockSpec& spec, const mx::array& y, const mx::array& x);
 
-/// x [..., 0 .. count - 1].
+/// The first `count` columns of x.
 mx::array first_columns(const mx::array& x, int count);
 
-/// The token's input, [batch, length, size], from the end of x.
+/// The token's input [batch, length, size], which are the last columns of x.
 mx::array token_input_of(const BlockSpec& spec, const mx::array& x);
-/// x and the token's input behind it.
+/// x with the token's input as its last columns, as float32.
 mx::array with_token_input(const mx::array& x, const mx::array& input);
 
-/// x made up to so many columns, where no walk has come by what stands beside
-/// the residual stream: to measure times with.
-mx::array padded_input(const mx::array& x, int columns);
-/// Columns of what run_block() reads, the token's input among them.
+/// How many columns run_block() reads, the token's input included.
 int input_columns(const BlockSpec& spec);
+/// x with columns of its own repeated behind it up to `columns`: an input of
+/// the right shape for one block, whose times are measured without those before
+/// it.
+mx::array padded_input(const mx::array& x, int columns);
 
 }  // namespace pennyweight
