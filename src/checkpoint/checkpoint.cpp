@@ -33,7 +33,7 @@ struct Checkpoint::Impl {
     return [this](const std::string& name) { return load_stored(name); };
   }
 
-  // Shows packed matrices in place of what they are stored as.
+  // Fills `tensors`, with packed matrices in place of their parts.
   void show_packed(const QuantizationEntries& entries) {
     packed = PackedSource::find(
         entries,

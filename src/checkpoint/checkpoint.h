@@ -21,23 +21,26 @@ namespace fs = std::filesystem;
 class PackedSource;
 class PackedTensor;
 
-/// A checkpoint folder, read lazily. open() reads config.json and the header of
-/// every model*.safetensors, as mlx-lm does, and of what else the weight index
-/// names, and checks them: what is cut short, overlapping or points outside the
-/// folder is a corrupt Error that names file and tensor. The files decide and
-/// not the index, of which what is wrong is ignored, with a note. A tensor that
-/// stands in two files is the one that the index places; where it says nothing,
-/// equal ones are one, and different ones a corrupt Error that names both
-/// files. Where the index holds and another file repeats tensors or is damaged,
-/// that file is left out, with a note. Nothing from the folder is ever
-/// executed.
+/// A checkpoint folder, read lazily. open() reads and checks config.json and
+/// the header of each model*.safetensors, as mlx-lm does, and of other files
+/// that the weight index names. A file that is cut short, tensors that overlap
+/// and a name that points outside the folder are corrupt Errors that name file
+/// and tensor. Nothing from the folder is ever executed.
 ///
-/// Matrices that another quantizer has packed (packed/packed_source.h) are
-/// shown as what they expand to, under the name X.weight, and the tensors that
-/// they are stored as are not.
+/// The files decide which tensors there are, and not the index:
+/// - where the index is wrong it is ignored, with a note;
+/// - of a tensor that stands in two files the one that the index places is
+///   taken; where it places neither, they must be equal, or it is a corrupt
+///   Error that names both files;
+/// - where the index is right in all, a file that it does not name and that
+///   repeats tensors or is damaged is left out, with a note.
+///
+/// A matrix that another quantizer has packed (packed/packed_source.h) is shown
+/// as it expands, under the name X.weight; the tensors that it is stored as are
+/// not shown.
 class Checkpoint {
  public:
-  /// `provider`: who brings the files, where the folder has but their stubs.
+  /// `provider` brings the files, where the folder has only stubs of them.
   static Checkpoint open(
       const fs::path& folder,
       std::shared_ptr<ShardProvider> provider = nullptr);
@@ -46,57 +49,61 @@ class Checkpoint {
   Checkpoint& operator=(Checkpoint&&) noexcept;
 
   const fs::path& folder() const;
-  /// config.json, tagged floats decoded (untag_floats).
+  /// config.json, with its tagged floats decoded (untag_floats).
   const Json& config() const;
-  /// Puts the truth of how weights are packed into config(), in place of what
-  /// stood there: MLX's entry, or null for plain weights.
+  /// Replaces all entries of config() about packed weights by `entry`, which is
+  /// MLX's; null for plain weights.
   void settle_quantization(const Json& entry);
-  /// What is not as the folder says, for the user.
+  /// Notes for the user about what in the folder contradicts itself.
   const std::vector<std::string>& notes() const;
-  /// Whether files are missing (or could not be read) that hold tensors.
+  /// Whether files that hold tensors are missing or were left out.
   bool lacks_files() const;
-  /// To follow "tensor NAME is missing": which file the index places it in, and
-  /// what to do about that; empty where all files are there.
+  /// Text to follow "tensor NAME is missing": the file in which the index
+  /// places it, and what to do. Empty where all files are there.
   std::string about_missing(const std::string& name) const;
-  /// Who packed the matrices, and how; null where they are as stored.
+  /// How another quantizer packed the matrices; null where none did.
   const PackedSource* packed() const;
-  /// Sorted by name.
+  /// All tensors by name.
   const std::map<std::string, TensorInfo>& tensors() const;
   bool contains(const std::string& name) const;
-  const TensorInfo& info(const std::string& name) const;  // not_found
+  /// not_found Error for a name that is not in tensors().
+  const TensorInfo& info(const std::string& name) const;
 
   /// The tensor as a view of the mapped file, without a copy where alignment
   /// allows; its pages are given back when the last reference goes. The array
-  /// stays valid after the Checkpoint is gone. A packed one is expanded at
-  /// once, and of entries these alone.
+  /// stays valid after the Checkpoint is gone. A packed tensor is expanded
+  /// before this returns.
   mx::array load(const std::string& name) const;
-  /// Entries first .. first + count - 1 along the first axis, a view with pages
-  /// of its own: they are given back when it goes.
+  /// Entries first .. first + count - 1 along the first axis: a view whose
+  /// pages are given back when it goes. Of a packed tensor these alone are
+  /// expanded.
   mx::array load_rows(const std::string& name, int first, int count) const;
-  /// The tensors that the files have of it: itself, or a packed one's parts.
+  /// Names of the tensors in the files that a tensor is stored as: its own, or
+  /// those of a packed one's parts.
   std::vector<std::string> stored_parts(const std::string& name) const;
-  /// Of one of these, and so are the next two.
+  /// Describes a tensor of stored_parts(). read() and stamp() take such names,
+  /// too.
   const TensorInfo& stored_info(const std::string& name) const;
-  /// Shows `use` bytes begin .. end - 1 of a tensor as the file has them, whose
-  /// pages are given back then. From any thread.
+  /// Calls `use` with bytes begin .. end - 1 of a tensor as the file has them,
+  /// and gives their pages back. May be called from any thread.
   void read(
       const std::string& name,
       uint64_t begin,
       uint64_t end,
       const std::function<void(const char* data, size_t bytes)>& use) const;
 
-  /// Whether files are brought when they are read, so that it is best to read
-  /// them one after the other.
+  /// Whether a provider brings files when they are read, so that it is best to
+  /// read them one after the other.
   bool is_streamed() const;
-  /// Of whole files, each as often as it was brought.
+  /// The bytes of all files that were brought, each as often as it was.
   int64_t fetched_bytes() const;
-  /// Says that a file, by its name in the folder, isn't read any more for now.
+  /// Says that a file, by its name in the folder, is not read any more for now.
   void release(const std::string& file) const;
 
-  /// Of the file that a tensor is read from, when it was opened.
+  /// The stamp that the file of a tensor had when it was opened.
   const FileStamp& stamp(const std::string& name) const;
-  /// io Error that names a file which has been written to since it was opened:
-  /// what was read of it may be of either state.
+  /// Throws an io Error that names a file which has been written to since it
+  /// was opened: what was read of it may be of either state.
   void require_unchanged() const;
 
  private:
@@ -109,8 +116,9 @@ class Checkpoint {
   std::unique_ptr<Impl> impl_;
 };
 
-/// numeric Error that names `name` and how many NaN and infinite values a
-/// floating tensor, evaluated and row-contiguous, holds.
+/// Throws a numeric Error with `name` and the numbers of NaN and infinite
+/// values if a floating tensor holds any. It must be evaluated and
+/// row-contiguous.
 void require_finite(const mx::array& tensor, const std::string& name);
 
 }  // namespace pennyweight

@@ -14,7 +14,8 @@ struct OtherFormat {
   const char* advice;  // after "NAME is "
 };
 
-// The first that fits: what a file of weights stands beside says more than it.
+// The first that fits is reported: a file of weights says less than those that
+// may stand beside it.
 constexpr OtherFormat kOthers[] = {
     {"adapter_", "", "of an adapter: merge it into its base model first"},
     {"", ".incomplete", "a download that was not ended: fetch the model again"},

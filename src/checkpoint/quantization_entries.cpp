@@ -27,7 +27,8 @@ std::string text_of(const Json& entry, const char* key) {
       : "";
 }
 
-// Who wrote an entry that is not MLX's. Some leave their name out.
+// The quantizer that wrote an entry which is not MLX's. Some leave their name
+// out.
 std::string method_of(const Json& entry) {
   if (!entry.is_object()) {
     return "of no known form";

@@ -10,7 +10,8 @@ struct NonFinite {
   int64_t infinite = 0;
 };
 
-// By the exponent's bits, all ones, and what is behind them.
+// Counts values whose exponent, the bits of `exponent`, is all ones: they are
+// infinite if the fraction below it is 0, and otherwise NaN.
 template <class Word>
 NonFinite count_non_finite(const mx::array& tensor, Word exponent) {
   const Word* data = tensor.data<Word>();

@@ -50,7 +50,8 @@ Error corrupt(const std::string& name, const std::string& what) {
   return Error(ErrorCode::corrupt, "safetensors", name + " " + what);
 }
 
-// Of a file of `size` bytes; `data` is empty where there are fewer than 8.
+// Reads the length of the header in a file of `size` bytes. `data` is the file,
+// or empty where that has fewer than 8 bytes.
 uint64_t
 header_length(std::string_view data, uint64_t size, const std::string& name) {
   if (data.empty()) {
@@ -81,7 +82,7 @@ header_length(std::string_view data, uint64_t size, const std::string& name) {
 
 std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
     const std::filesystem::path& path) {
-  // Not to wait where the name is a pipe's.
+  // Without O_NONBLOCK it would wait where the name is a pipe's.
   const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd && std::filesystem::is_symlink(path)) {
     throw Error(

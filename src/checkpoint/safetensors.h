@@ -30,16 +30,16 @@ struct SafetensorsEntry {
 /// Longest header accepted, as in the reference implementation.
 inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 
-/// Checks and reads a header (the JSON behind the 8-byte length). `file_size`
-/// is the whole file's; `file` is named in errors. corrupt Error for what is
-/// not the format: a file shorter than its tensors (whose message gives both
-/// sizes) or longer, offsets of the wrong extent, with holes or overlaps,
-/// shapes that overflow, fields the format does not have, names that come
-/// twice. F8_E4M3 and F8_E8M0 are uint8 with a byte type.
-/// not_supported for other dtypes that MLX has not (F64, F8_E5M2). Takes time
-/// and memory in proportion to the header, whatever it holds. Entries come in
-/// the order of their offsets. Format:
-/// https://github.com/huggingface/safetensors#format
+/// Checks and reads a header, which is the JSON behind the 8-byte length of a
+/// file (https://github.com/huggingface/safetensors#format). `file_size` is in
+/// bytes; `file` is named in errors. Entries come in the order of their
+/// offsets; F8_E4M3 and F8_E8M0 are uint8 with a byte type. It takes time and
+/// memory in proportion to the header, whatever that holds.
+///
+/// Errors: corrupt for a file that is shorter than its tensors (the message has
+/// both sizes) or longer, offsets that do not match the shape, leave holes or
+/// overlap, shapes that overflow, unknown fields, and names that come twice;
+/// not_supported for other dtypes that MLX has not (F64, F8_E5M2).
 std::vector<SafetensorsEntry> parse_safetensors_header(
     std::string_view header,
     uint64_t file_size,
@@ -55,8 +55,9 @@ std::string safetensors_dtype_name(
 /// as long as the last of them.
 class SafetensorsFile {
  public:
-  /// corrupt Error for what is no safetensors file; an empty file, one that is
-  /// cut short, a git-LFS pointer and an HTML page are called that.
+  /// Maps a file and reads its header. corrupt Error for what is no safetensors
+  /// file; the message tells an empty file, one that is cut short, a git-LFS
+  /// pointer and an HTML page.
   static std::shared_ptr<SafetensorsFile> open(
       const std::filesystem::path& path);
   /// The entry `name` of an open folder, if it is a regular file and no link.
@@ -74,23 +75,23 @@ class SafetensorsFile {
     return entries_;
   }
 
-  /// Of the file when it was opened.
+  /// The stamp that the file had when it was opened.
   const FileStamp& stamp() const {
     return stamp_;
   }
-  /// io Error where the file has been written to since it was opened. One that
-  /// was put in its place is none of this one's concern.
+  /// Throws an io Error if the file has been written to since it was opened. A
+  /// new file in its place does not matter, since this one stays mapped.
   void require_unchanged() const;
-  /// Shows `use` the bytes begin .. end - 1 of the file, and gives their pages
-  /// back then. From any thread.
+  /// Calls `use` with the bytes begin .. end - 1 of the file, and gives their
+  /// pages back. May be called from any thread.
   void read(
       uint64_t begin,
       uint64_t end,
       const std::function<void(const char* data, size_t bytes)>& use) const;
 
-  /// A view without a copy where the data is aligned to its item size. Its
-  /// pages are handed back to the system when the array goes, so that
-  /// reading a model does not grow the process.
+  /// A tensor as a view of the mapping, or a copy where the data is not aligned
+  /// to its item size. The pages go back to the system when the array goes, so
+  /// that reading a model does not grow the process.
   static mx::array load(
       const std::shared_ptr<SafetensorsFile>& file,
       const SafetensorsEntry& entry);
@@ -111,7 +112,7 @@ class SafetensorsFile {
   FileStamp stamp_;
 };
 
-/// All tensors of a file, by name: views, as SafetensorsFile::load's.
+/// All tensors of a file by name, each as SafetensorsFile::load() gives it.
 std::map<std::string, mx::array> load_safetensors(
     const std::filesystem::path& path);
 std::map<std::string, mx::array> load_safetensors(

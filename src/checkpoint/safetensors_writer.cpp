@@ -16,9 +16,9 @@ uint64_t plan_bytes(const TensorPlan& tensor) {
   return bytes;
 }
 
-// The 8-byte length and the JSON, padded with spaces so that the data behind
-// it is aligned for every dtype. Entries come in the order of their data, which
-// a Json object would have to search for each name.
+// The JSON is padded with spaces so that the data behind it is aligned for
+// every dtype. It is put together as text, since a Json object searches all
+// names again with each one that is added.
 std::string safetensors_header(
     const std::vector<TensorPlan>& plan,
     size_t begin,

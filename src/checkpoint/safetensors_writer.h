@@ -14,7 +14,7 @@ namespace pennyweight {
 
 namespace mx = mlx::core;
 
-/// A tensor before its data is there.
+/// What a header says of a tensor, whose data need not exist yet.
 struct TensorPlan {
   std::string name;
   mx::Dtype dtype;
@@ -22,18 +22,18 @@ struct TensorPlan {
   ByteType byte_type = ByteType::plain;
 };
 
-/// What it takes up in a file.
+/// The bytes of the tensor's data in a file.
 uint64_t plan_bytes(const TensorPlan& tensor);
 
 /// The header of a file that holds the tensors begin .. end - 1 of `plan` one
-/// after the other, its length in front.
+/// after the other: the 8-byte length and the JSON.
 std::string safetensors_header(
     const std::vector<TensorPlan>& plan,
     size_t begin,
     size_t end);
 
-/// One safetensors file of these tensors, whole or not at all. Errors as
-/// AtomicFile's.
+/// Writes one safetensors file of these tensors, whole or not at all. Errors
+/// are those of AtomicFile.
 void write_safetensors(
     const fs::path& file,
     const std::map<std::string, mx::array>& tensors);

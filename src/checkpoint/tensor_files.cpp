@@ -14,7 +14,7 @@ namespace {
   throw Error(ErrorCode::corrupt, "checkpoint", what);
 }
 
-// "a (and 3 more)".
+// A name and how many there are beside it: "a (and 3 more)".
 std::string first_of(const std::string& name, int64_t count) {
   const auto first = one_line(name, 120);
   return count > 1 ? first + " (and " + std::to_string(count - 1) + " more)"
@@ -92,8 +92,8 @@ void TensorFiles::add(const std::shared_ptr<SafetensorsFile>& file) {
   }
 }
 
-// Whether the files that the index names are there and hold what it places
-// in them, as far as they have been added.
+// Whether the index is right about the files added so far: each file that it
+// names is there, and holds the tensors that it places there.
 bool TensorFiles::index_holds() const {
   return missing_.empty() && !index_.places.empty() &&
       std::ranges::all_of(index_.places, [&](const auto& place) {
@@ -136,7 +136,7 @@ void TensorFiles::add_unnamed(const fs::path& path, bool holds) {
   }
 }
 
-// As mlx-lm: every model*.safetensors.
+// Lists every model*.safetensors, as mlx-lm does.
 std::set<std::string> TensorFiles::list_files() const {
   std::set<std::string> names;
   for (const auto& item : fs::directory_iterator(folder_)) {
@@ -198,7 +198,7 @@ void TensorFiles::add_files() {
   }
 }
 
-// In words, what the index says that the files do not.
+// What the index says and the files contradict, in words.
 std::vector<std::string> TensorFiles::index_faults() const {
   std::vector<std::string> misplaced;
   std::vector<std::string> unknown;

@@ -17,7 +17,7 @@ namespace pennyweight {
 
 namespace fs = std::filesystem;
 
-/// The tensors that a folder's files hold, by the rules that Checkpoint tells.
+/// The tensors that a folder's files hold, by the rules in checkpoint.h.
 class TensorFiles {
  public:
   struct Source {
@@ -25,13 +25,13 @@ class TensorFiles {
     SafetensorsEntry entry;
   };
 
-  /// Checkpoint::open's errors.
+  /// Reads index and headers. Errors are those of Checkpoint::open.
   void open(const fs::path& folder, std::shared_ptr<ShardProvider> provider);
   /// The file that has a tensor's bytes.
   std::shared_ptr<SafetensorsFile> file_of(const Source& source) const {
     return held ? held->at(source.file, source.entry) : source.file;
   }
-  /// Checkpoint::about_missing().
+  /// See Checkpoint::about_missing().
   std::string about_missing(const std::string& name) const;
   bool lacks_files() const {
     return !missing_.empty() || !left_out_.empty();
@@ -42,10 +42,10 @@ class TensorFiles {
   std::map<std::string, TensorInfo> infos;
   std::unordered_map<std::string, Source> sources;
   std::vector<std::string> notes;
-  std::unique_ptr<HeldFiles> held;  // of a checkpoint that is streamed
+  std::unique_ptr<HeldFiles> held;  // only where a checkpoint is streamed
 
  private:
-  // Tensors that stand in two files, told together.
+  // Tensors that stand in the same two files, which share a note.
   struct Twice {
     std::string first;
     int64_t count = 0;

@@ -12,8 +12,9 @@ namespace {
 
 constexpr size_t kMaxIndex = size_t{256} << 20;
 
-// A file's name is untrusted: a plain name, so that nothing outside the folder
-// is read. (The file itself may be a link, as in the hub's cache.)
+// Throws unless an untrusted name of a file is a plain one, so that nothing
+// outside the folder is read. (The file itself may be a link, as in the hub's
+// cache.)
 void check_file_name(const std::string& name, const std::string& index) {
   const bool plain = !name.empty() && name != "." && name != ".." &&
       name.find_first_of("/\\") == std::string::npos &&
@@ -27,7 +28,7 @@ void check_file_name(const std::string& name, const std::string& index) {
   }
 }
 
-// An error's text without its origin, and without what it is about.
+// An error's text without its origin and the path in front of it.
 std::string reason_of(const Error& error, const std::string& path) {
   std::string text = error.what();
   if (const auto at = text.find("] "); at != std::string::npos) {

@@ -11,26 +11,29 @@ namespace pennyweight {
 
 inline constexpr const char* kWeightIndex = "model.safetensors.index.json";
 
-/// What a folder's index says of where tensors are. mlx-lm never reads it, so
-/// that it helps where it is right and stops nothing where it is wrong.
+/// A folder's index, which says which file holds each tensor. mlx-lm never
+/// reads it: it helps where it is right, and stops nothing where it is wrong.
 struct WeightIndex {
   std::map<std::string, std::string> places;  // tensor -> file name
-  std::optional<std::string> fault;           // why nothing of it can be read
-  int64_t odd = 0;  // entries that name no safetensors file
+  std::optional<std::string> fault;           // why the file can't be read
+  int64_t odd = 0;  // how many entries name no safetensors file
 
+  /// All files that the index names.
   std::set<std::string> files() const;
   /// The file that `tensor` is in; empty where the index does not say.
   std::string place_of(const std::string& tensor) const;
 };
 
-/// An index that is absent has no places and no fault. corrupt Error for a file
-/// name that points outside the folder.
+/// Reads a folder's index. One that is absent has no places and no fault.
+/// corrupt Error for a file name that points outside the folder.
 WeightIndex read_weight_index(const std::filesystem::path& folder);
 
-/// `model-00002-of-00003.safetensors`: the names of all three; else none.
+/// The names of all files of a numbered set, to which `name` belongs: all three
+/// for `model-00002-of-00003.safetensors`. Empty for a name of another form.
 std::vector<std::string> siblings_of(const std::string& name);
 
-/// "a, b, c and 7 more".
+/// The first `most` of some names, and how many more there are: "a, b, c and 7
+/// more".
 std::string some_of(const std::vector<std::string>& names, size_t most = 3);
 
 }  // namespace pennyweight

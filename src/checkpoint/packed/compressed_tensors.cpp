@@ -116,7 +116,8 @@ std::vector<PackedScheme> read_schemes(const PackedParts& parts) {
   return schemes;
 }
 
-// An entry that only says that there is nothing: {}, "dense", no groups.
+// Whether an entry says more than that it is not used, as {}, "dense" and an
+// empty config_groups do.
 bool is_used(const Json* entry) {
   if (!entry || entry->empty()) {
     return false;

@@ -6,11 +6,11 @@
 
 namespace pennyweight {
 
-/// A quantizer whose weights are read.
+/// How the weights of one quantizer are read.
 struct PackedFormat {
-  /// Adds what it has packed: PackedParts' errors.
+  /// Adds all matrices that it has packed. Errors are those of PackedParts.
   void (*add)(PackedParts& parts);
-  /// How the name of an FP8 matrix's scales ends.
+  /// The end of the name of an FP8 matrix's scales.
   const char* scales;
 };
 
@@ -18,13 +18,16 @@ struct PackedFormat {
 /// read.
 const PackedFormat* packed_format(const Json& entry);
 
-/// MLX's modules with a global_scale, which mlx-lm itself runs as they are.
+/// The format of MLX's nvfp4 modules with a global_scale, which mlx-lm runs
+/// packed.
 const PackedFormat* global_scale_format();
 
-/// The object of an entry that has its settings: hf_quant_config.json has them
-/// one level down.
+/// The object with the settings in an entry: the entry itself, or one level
+/// down as in hf_quant_config.json.
 const Json& packed_settings(const Json& entry);
 
+/// Adds the matrices of compressed-tensors, by the schemes that its entry
+/// lists.
 void add_compressed_tensors(PackedParts& parts);
 
 }  // namespace pennyweight

@@ -9,7 +9,8 @@ namespace pennyweight {
 
 namespace {
 
-// E2M1, the negative ones behind; a zero has a sign, too.
+// The values of E2M1 codes; the negative ones come last, with a zero of their
+// own.
 constexpr float kValues[] =
     {0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0f, -0.5, -1, -1.5, -2, -3, -4, -6};
 
@@ -69,7 +70,8 @@ class Fp4Tensor : public PackedTensor {
   float whole_divisor_;
 };
 
-// The largest code by the largest scale, which MLX's global scale stands for.
+// The largest code times the largest scale: MLX's global scale is the magnitude
+// that this product stands for.
 constexpr float kLargest = 6 * 448;
 
 }  // namespace

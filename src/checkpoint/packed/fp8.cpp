@@ -53,8 +53,8 @@ bool has_size(const mx::Shape& shape, size_t size) {
   return product == size;
 }
 
-// The first block that the scales have the shape of; a corrupt Error that says
-// what the first asks for where none has.
+// The first block that fits the shape of the scales. Where none does, a corrupt
+// Error has the shape that the first one asks for.
 ScaleBlock block_of(
     const PackedParts& parts,
     const TensorInfo& codes,
@@ -102,7 +102,7 @@ void add_fp8(
     const auto* scales = parts.find(base + scales_suffix);
     const auto& codes = parts.require(base + codes_suffix, *scales);
     if (codes.dtype != mx::uint8) {
-      continue;  // another form; what nobody takes is an error
+      continue;  // other functions read it, or else it is refused as left over
     }
     parts.require_matrix(codes);
     if (!FloatReader::can_read(*scales)) {

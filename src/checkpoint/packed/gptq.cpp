@@ -113,11 +113,11 @@ class GptqTensor : public PackedTensor {
   uint32_t added_;
 };
 
-// Words of at most that many bytes are looked at to know how zeros are stored:
-// a file that is fetched piece by piece has them at hand.
+// A tensor of at most so many bytes is preferred to see how zeros are stored:
+// the stub of a streamed file has it.
 constexpr uint64_t kFewBytes = 64 << 10;
 
-// The largest qzeros of few bytes, else the smallest of all.
+// The largest qzeros of at most kFewBytes, or else the smallest of all.
 const TensorInfo* zeros_to_look_at(const PackedParts& parts) {
   const TensorInfo* best = nullptr;
   for (const auto& base : parts.named(".qzeros")) {
@@ -132,7 +132,7 @@ const TensorInfo* zeros_to_look_at(const PackedParts& parts) {
   return best;
 }
 
-// The zero that all codes of these words are; -1 where they are several.
+// The zero that all these words hold; -1 where they hold different ones.
 int64_t only_zero(const PackedParts& parts, const TensorInfo& zeros, int bits) {
   const auto values = parts.integers(zeros);
   const int64_t columns = zeros.shape.back();
@@ -149,10 +149,9 @@ int64_t only_zero(const PackedParts& parts, const TensorInfo& zeros, int bits) {
   return first;
 }
 
-// Symmetric codes have the middle of their range for a zero. Packs were
-// published whose entry says v1 and whose zeros are stored as they are, and the
-// other way round: where all zeros are the middle by one of the two, that one
-// it is.
+// Symmetric codes have the middle of their range as zero. Packs were published
+// whose entry says v1 though zeros are stored as they are, and the other way
+// round. Where all zeros are the middle by one of the two ways, it is taken.
 bool zeros_are_less_one(PackedParts& parts, bool by_entry) {
   const auto* zeros = zeros_to_look_at(parts);
   if (!zeros || !parts.settings().boolean_or("sym", true)) {

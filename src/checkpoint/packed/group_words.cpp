@@ -14,7 +14,7 @@ void require_words(const PackedParts& parts, const TensorInfo& info) {
   parts.require_matrix(info, 16);  // of two bits
 }
 
-// What config.json says, where it says it for all matrices.
+// Checks the form against the entry, unless that has settings by matrix.
 void require_entry(
     const PackedParts& parts,
     const TensorInfo& codes,
@@ -22,7 +22,7 @@ void require_entry(
   const auto settings = parts.settings();
   for (const char* key : {"dynamic", "extra_config"}) {
     if (const Json* more = settings.find(key); more && !more->empty()) {
-      return;  // some have settings of their own, as their shapes show
+      return;  // some matrices have settings of their own
     }
   }
   const auto bits = settings.integer_or(
@@ -46,8 +46,8 @@ void require_entry(
   }
 }
 
-// The tensor whose rows say how many bits a code has: qzeros, or qweight in an
-// AWQ that has none, of which mlx-lm takes each zero for half of the range.
+// The tensor whose rows tell how many bits a code has: qzeros, or qweight where
+// AWQ has none. Then each zero is half of the codes' range, as in mlx-lm.
 const TensorInfo& zeros_of(
     const PackedParts& parts,
     const std::string& base,

@@ -15,10 +15,10 @@ struct IntegerForm {
   mx::Shape shape;
   PackedScheme scheme;
   bool in_words = false;
-  int zeros = 0;  // the part they are; 0: none
+  int zeros = 0;  // the number of the part with zero points; 0: none
   bool zeros_in_words = false;
   bool zeros_are_floats = false;
-  int order = 0;  // likewise the part that has each column's group
+  int order = 0;  // the number of the part with each column's group; 0: none
 };
 
 std::string describe(const IntegerForm& form) {
@@ -148,7 +148,7 @@ mx::Shape matrix_shape(const PackedParts& parts, const std::string& base) {
   return {int(extents[0]), int(extents[1])};
 }
 
-// The scheme that codes and scales have the shapes of.
+// The first scheme that fits the shapes of codes and scales.
 PackedScheme scheme_of(
     const PackedParts& parts,
     const TensorInfo& codes,

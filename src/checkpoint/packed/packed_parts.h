@@ -11,13 +11,13 @@
 
 namespace pennyweight {
 
-/// What a checkpoint's files hold.
+/// The tensors in a checkpoint's files.
 struct StoredTensors {
   const std::map<std::string, TensorInfo>& infos;
   LoadStored load;
-  /// To follow "tensor NAME is missing".
+  /// Gives text to follow "tensor NAME is missing".
   std::function<std::string(const std::string& name)> about_missing;
-  std::string folder;
+  std::string folder;  // begins errors
 };
 
 /// How a checkpoint says its weights are packed.
@@ -27,9 +27,8 @@ struct PackedEntry {
   Json settings;       // an object
 };
 
-/// What a format's reader works on: it looks for tensors by the ends of their
-/// names, checks them and adds what they make. A format is a function that
-/// does so for all matrices of its kind.
+/// What the function of a format works on: it finds tensors by the ends of
+/// their names, checks them, and adds the matrices that they make.
 class PackedParts {
  public:
   PackedParts(const StoredTensors& stored, const PackedEntry& entry)
@@ -42,37 +41,38 @@ class PackedParts {
     return {entry_.settings, entry_.origin};
   }
 
-  /// The names that end so, without that, of tensors that nobody has taken.
+  /// The names of untaken tensors that end with `suffix`, without it.
   std::vector<std::string> named(const std::string& suffix) const;
-  /// Null where there is none.
+  /// The tensor of that name; null where there is none.
   const TensorInfo* find(const std::string& name) const;
-  /// corrupt Error where there is none, or not_found where a file is missing,
-  /// too: `beside` needs it.
+  /// The tensor of that name, which `beside` needs. corrupt Error where there
+  /// is none, or not_found where a file is missing, too.
   const TensorInfo& require(const std::string& name, const TensorInfo& beside)
       const;
-  /// The same of scales, which must be of a floating type.
+  /// As require(); and a corrupt Error for scales of no floating type.
   const TensorInfo& require_scales(
       const std::string& name,
       const TensorInfo& beside) const;
-  /// corrupt Error for what is no matrix nor a stack of them, or of more
-  /// columns than any: `packed` of them stand in one of its values.
+  /// corrupt Error for codes that are neither a matrix nor a stack of them, or
+  /// have too many columns; one of their values packs `packed` columns.
   void require_matrix(const TensorInfo& codes, int64_t packed = 1) const;
-  /// corrupt Error for another shape.
+  /// corrupt Error for a tensor of another shape.
   void require_shape(const TensorInfo& info, const mx::Shape& shape) const;
-  /// The same where ones in front or behind do not count.
+  /// As require_shape(), but axes of extent 1 do not count.
   void require_size(const TensorInfo& info, const mx::Shape& shape) const;
-  /// corrupt Error: "tensor NAME what".
+  /// Throws a corrupt Error: "tensor NAME what".
   [[noreturn]] void wrong(const TensorInfo& info, const std::string& what)
       const;
-  /// not_supported Error that names the entry.
+  /// Throws a not_supported Error about `what` in the entry, which it names.
   [[noreturn]] void unknown(const std::string& what) const;
-  /// The values of a small tensor of integers.
+  /// The values of a small tensor of integers; corrupt Error for other types.
   std::vector<int64_t> integers(const TensorInfo& info) const;
 
+  /// Adds a matrix, whose parts are then taken.
   void add(std::unique_ptr<PackedTensor> tensor);
-  /// A tensor that says nothing of weights.
+  /// Takes a tensor that has no part in any matrix, and counts it.
   void drop(const std::string& name);
-  /// What a user is told beside who packed the model.
+  /// Adds something that the user should be told of how the model is packed.
   void note(const std::string& text) {
     notes_.push_back(text);
   }
@@ -99,7 +99,7 @@ class PackedParts {
   std::vector<std::string> notes_;
 };
 
-/// "[2, 3]".
+/// A shape in words: "[2, 3]".
 std::string packed_shape_text(const mx::Shape& shape);
 
 inline int64_t divide_up(int64_t count, int64_t by) {

@@ -9,7 +9,8 @@ namespace pennyweight {
 
 namespace {
 
-// Scales of what flows through the model: an output computes it in floats.
+// The ends of names of scales for activations and caches, which an output does
+// not quantize.
 constexpr const char* kActivations[] = {
     "activation_scale",
     ".input_global_scale",
@@ -27,7 +28,7 @@ constexpr const char* kActivations[] = {
     ".v_zero_point",
 };
 
-// What belongs to a packed matrix and to nothing else.
+// The ends of names of tensors that belong to packed matrices alone.
 constexpr const char* kParts[] = {
     ".g_idx",
     ".global_scale",
@@ -49,7 +50,8 @@ bool ends_with_one(const std::string& name, auto& suffixes) {
       suffixes, [&](const char* suffix) { return name.ends_with(suffix); });
 }
 
-// FP8 codes and scales without any entry: mlx-lm's classes read them, too.
+// The entry of another quantizer. FP8 codes beside scales need none: mlx-lm's
+// classes read them without, too.
 const Json& assumed_entry(
     const QuantizationEntries& entries,
     const StoredTensors& stored) {
@@ -75,7 +77,7 @@ bool has_global_scales(
       });
 }
 
-// FP8 without scales, and what belongs to matrices that are not there.
+// Refuses FP8 without scales, and parts of matrices that were not read.
 void refuse_left_over(
     const PackedParts& parts,
     const StoredTensors& stored,

@@ -13,7 +13,7 @@ namespace pennyweight {
 /// Gives a stored tensor by its name, as a view of its file.
 using LoadStored = std::function<mx::array(const std::string& name)>;
 
-/// Values of a type that scales are stored in, as float32, which holds each.
+/// Reads scales of any type that they are stored in as float32, which is exact.
 class FloatReader {
  public:
   FloatReader() = default;
@@ -23,6 +23,7 @@ class FloatReader {
   float operator[](size_t at) const {
     return read_(data_, at);
   }
+  /// Whether a tensor is of a type that can be read: floating, or bytes.
   static bool can_read(const TensorInfo& info);
 
  private:
@@ -36,29 +37,32 @@ const float* e4m3_values();
 float from_e8m0(uint8_t byte);
 
 /// A matrix, or a stack of them, that the files hold as several tensors: codes,
-/// scales and what else their format needs. It is expanded when it is read, any
-/// rows alone: values are made in float32, where a code times its scale is
-/// rounded once at most, and then rounded to the tensor's type.
+/// scales and what else their format needs. It is expanded when it is read, as
+/// a whole or some rows alone. Values are made in float32, in which a code
+/// times its scale is rounded once at most, and then rounded to the tensor's
+/// type.
 class PackedTensor {
  public:
   virtual ~PackedTensor() = default;
   PackedTensor(const PackedTensor&) = delete;
   PackedTensor& operator=(const PackedTensor&) = delete;
 
-  /// Expanded: bytes, too. The file is the one that has the codes.
+  /// The tensor as it expands, with its bytes then. The file is that of the
+  /// codes.
   const TensorInfo& info() const {
     return info_;
   }
-  /// Names of the tensors it is stored as; the first has the codes.
+  /// Names of the tensors that it is stored as; the first has the codes.
   const std::vector<std::string>& parts() const {
     return parts_;
   }
-  /// What it is, in words: "int4 in groups of 128".
+  /// Its format in words: "int4 in groups of 128".
   const std::string& form() const {
     return form_;
   }
 
-  /// Entries first .. first + count - 1 along the first axis.
+  /// Expands entries first .. first + count - 1 along the first axis, on all
+  /// threads; evaluated.
   mx::array expand(const LoadStored& load, int first, int count) const;
 
  protected:
@@ -70,8 +74,9 @@ class PackedTensor {
   /// `parts` begin with the codes.
   PackedTensor(Shape shape, std::vector<TensorInfo> parts, std::string form);
 
-  /// Rows `first` .. first + count - 1 of all, a stack's one after the other,
-  /// to out [count, columns]. `parts` are as parts(). From any thread.
+  /// Writes rows first .. first + count - 1 to out [count, columns]; the rows
+  /// of a stack's matrices are counted one after the other. `parts` has the
+  /// arrays of parts(). Called from any thread.
   virtual void expand_rows(
       const std::vector<mx::array>& parts,
       int64_t first,
