@@ -1,5 +1,5 @@
-"""How a command runs in this process: what it names of the hub is fetched before,
-what it says becomes events and warnings, and its report a dict."""
+"""Runs a command in this process: hub ids are fetched first, its events and
+warnings are handed to Python, and its report becomes a dict."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pennyweight.errors import Warning
 from pennyweight.progress import Bar, Progress, listener_of
 
 NO_TEXT = "PENNYWEIGHT_NO_TEXT"
-# From a warning of the program to the caller of a function of commands.py.
+# The stack level at which warnings are shown: the caller of commands.py.
 TO_CALLER = 4
 
 
@@ -24,8 +24,9 @@ def _warn(stage: str, message: str) -> None:
 
 def run(command: str, options: Mapping[str, Any], progress: Progress = None
         ) -> dict[str, Any]:
-    """The report of a command. `options` are named as in the program ("q-bits");
-    None leaves one as it is. To be called by what users call, nothing between."""
+    """Runs a command and gives its report. `options` are named as in the program
+    ("q-bits"); None leaves one as it is. Only the functions that users call may
+    call this one, since TO_CALLER counts the calls between."""
     given: dict[str, Any] = {}
     for name, value in options.items():
         if value is not None:

@@ -1,4 +1,4 @@
-"""Text that a caller has in memory, as a data set in a folder."""
+"""Makes a data set in a folder of text that a caller has in memory."""
 
 import contextlib
 import hashlib
@@ -40,9 +40,9 @@ def _row(row: Any, index: int) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def in_folder(data: Data) -> Generator[tuple[str, str], None, None]:
-    """The name that reports and recipes have for data, which is told by its
-    contents so that a stopped run knows it again, and a folder that holds it as
-    rows.jsonl while this lasts; for a path the path, and no folder."""
+    """Gives (name, folder). For rows in memory the name is made of a hash of them,
+    so that a stopped run knows them again, and the folder has them as rows.jsonl
+    while this lasts. For a path it is (path, "")."""
     if isinstance(data, (str, os.PathLike)):
         yield os.fspath(data), ""
         return

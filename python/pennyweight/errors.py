@@ -1,11 +1,11 @@
-"""What the program's errors are in Python: one class a code, and of Python's own
-classes the one whose meaning is nearest."""
+"""The program's errors as exceptions: one class for each code, which is also one of
+Python's own classes where that fits."""
 
 
 class Error(Exception):
     """Any error of pennyweight: one line that says what is wrong and what to do.
 
-    `code` is the program's name of its kind.
+    `code` is the program's name for this kind of error.
     """
 
     code = "internal"

@@ -1,7 +1,8 @@
-"""Folders for hub ids. huggingface_hub finds, fetches, locks and takes up again;
-what it leaves out stands here: files are compared with their checksums, a copy
-in the cache that stands in for a hub out of reach is said to, and Ctrl-C is
-heard at once and leaves no part of a file."""
+"""Fetches hub ids and gives their folders. huggingface_hub finds files, fetches
+them, locks the cache and resumes downloads; what it leaves out is here: files are
+compared with their checksums, there is a warning where a copy in the cache is
+used because the hub is out of reach, and Ctrl-C is heard at once and leaves no
+part of a file."""
 
 import contextlib
 import fcntl
@@ -24,17 +25,18 @@ from pennyweight.hub import (STOPS, Refused, checked_token, explain, on_stop,
 if TYPE_CHECKING:
     from pennyweight.stream import Streams
 
-# What run/fetched.h reads.
+# The variable that run/fetched.h reads.
 FETCHED = "PENNYWEIGHT_FETCHED"
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# What mlx-lm fetches of a model, code that an output carries and nothing here
-# runs included; what can hold rows of a data set.
+# The files that mlx-lm fetches of a model (among them code, which an output gets
+# and nothing here runs), and those that can hold rows of a data set.
 NEEDED = {
     "model": ["*.json", "*.jsonl", "*.jinja", "*.py", "*.tiktoken", "*.txt",
               "tokenizer.model", "tiktoken.model", "model*.safetensors"],
     "dataset": ["*.json", "*.jsonl", "*.parquet", "*.txt"]}
-# The card tells the licence, and SentencePiece models have any name. Other
-# clients fetch none of these, so that a copy without them is whole.
+# Files that are fetched, too: the card, for the licence, and SentencePiece models,
+# which have any name. Other clients fetch none of them, so that a copy in the
+# cache counts as whole without them.
 WELCOME = {"model": ["README.md", "*.model", "*.model.v*"], "dataset": []}
 
 # As in mlx_lm/quant/utils.py (mlx-lm 0.32.2).
@@ -46,8 +48,9 @@ TEXT_ADDRESS = (
 
 
 def digest(path, name):
-    """What a blob should be called: the SHA-256 of a file in the store, or git's
-    hash of one in the repository. Nothing for another kind of name."""
+    """The checksum of a file by which a blob of that kind is named: SHA-256 for one
+    in the store of large files, git's hash for one in the repository. None where
+    `name` is neither."""
     if re.fullmatch(r"[0-9a-f]{64}", name):
         hasher = hashlib.sha256()
     elif COMMIT.fullmatch(name):
@@ -61,7 +64,7 @@ def digest(path, name):
 
 
 def remove_blob(repository, blob):
-    """And the names that it has; the first of these."""
+    """Removes a blob and all links to it, and gives the name of one of these."""
     names = [path for path in sorted(repository.glob("snapshots/*/**/*"))
              if path.is_symlink() and os.path.realpath(path.parent / os.readlink(
                  path)) == os.path.realpath(blob)]
@@ -72,9 +75,9 @@ def remove_blob(repository, blob):
 
 @contextlib.contextmanager
 def arrivals_checked(repository):
-    """Compares each blob that arrives with its name. The library looks at sizes
-    alone. What a killed run has left is compared by the next: `marker` names
-    what was there before it."""
+    """Compares each blob that arrives in the meantime with its name, since the
+    library compares sizes alone. Blobs that a killed run has left are compared by
+    the next run: `marker` has the names of those that were there before it."""
     blobs, marker = repository / "blobs", repository / ".pennyweight-checked"
 
     def names():
@@ -144,7 +147,8 @@ def fetch(kind, name, warn, bars=None):
 
 
 def fetch_text():
-    """Puts mlx-lm's calibration text where mlx-lm does; why that failed."""
+    """Puts mlx-lm's calibration text where mlx-lm does. Says why that failed, or
+    is empty."""
     path = Path.home() / TEXT
     if path.exists():
         return ""
@@ -165,8 +169,8 @@ def fetch_text():
 
 
 def remove_parts():
-    """Files that this process is just writing into the cache. Its threads go on
-    meanwhile, and can begin no others for the limit, which stays."""
+    """Removes the files that this process is just writing into the cache. Its
+    threads go on meanwhile, but can open no others: the limit stays."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     for number in range(3, min(soft, 1 << 14)):
@@ -181,13 +185,14 @@ def remove_parts():
 
 
 def is_first():
-    """Of the processes that mpirun has started; one of them speaks for all."""
+    """Whether this is the first of the processes that mpirun has started, which
+    speaks for all."""
     variables = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
     return all(os.environ.get(name, "0") == "0" for name in variables)
 
 
 def answer_for(kind, name, bars=None):
-    """What run/fetched.h wants to know of a name."""
+    """The entry for a name that run/fetched.h reads: its folder, or an error."""
     answer = {}
     try:
         answer["folder"] = fetch(
@@ -199,7 +204,7 @@ def answer_for(kind, name, bars=None):
 
 
 def streams_for(names):
-    """Where models are to come file by file: who brings them. Else nobody."""
+    """What brings models file by file, where that is asked for; or None."""
     if not names.get("stream"):
         return None
     from pennyweight.stream import Streams
@@ -207,10 +212,11 @@ def streams_for(names):
 
 
 def hand_over(names: "dict[str, Any]") -> "Streams | None":
-    """Fetches what is named, for the command line of this process. Errors are for
-    it to tell, in its own way: when the user stops this, the process begins
-    anew with that to tell, and without the threads that fetch. What is returned
-    is to be closed after the run."""
+    """Fetches what is named, and puts the answers where the command line of this
+    process reads them. Errors are answers, too, which the program reports in its
+    own way. When the user stops this, the process executes itself again with that
+    as the answer, since threads that fetch can't be ended. The caller closes the
+    result, if there is one, after the run."""
     answers = {"model": {}, "dataset": {}}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -223,7 +229,7 @@ def hand_over(names: "dict[str, Any]") -> "Streams | None":
         remove_parts()
         if sys.stderr.isatty():
             print(file=sys.stderr)  # after a bar
-        for kind in answers:  # those that are there as well: nothing is to begin
+        for kind in answers:  # for all names, so that no run begins
             answers[kind] = dict.fromkeys(
                 names[kind], {"code": "cancelled", "message": "stopped by the user"})
         set_variable()
@@ -252,8 +258,8 @@ def hand_over(names: "dict[str, Any]") -> "Streams | None":
 
 
 def stoppable_bars(stopped):
-    """The library's bars, which end what they count once `stopped` is set: it has
-    no other place to be stopped at."""
+    """The library's bars, which raise once `stopped` is set: a download has no other
+    place at which it could be stopped."""
     from huggingface_hub.utils import tqdm
 
     class Bars(tqdm):
@@ -267,7 +273,7 @@ def stoppable_bars(stopped):
 
 @contextlib.contextmanager
 def library_quiet(bars):
-    """As quieten() leaves it, for as long as this lasts."""
+    """Has the library say nothing while this lasts, and show bars only if `bars`."""
     import huggingface_hub
     from huggingface_hub.utils import (are_progress_bars_disabled,
                                        disable_progress_bars, enable_progress_bars)
@@ -286,8 +292,8 @@ def library_quiet(bars):
 
 def fetch_here(names: "dict[str, Any]", answers: "dict[str, dict[str, Any]]",
                shows: bool) -> "Streams | None":
-    """The same in a process that is not ours. A thread fetches, so that Ctrl-C is
-    heard by this one, which waits; what is begun then ends at its next bytes."""
+    """Does what hand_over() does, in a process that is the user's. A thread fetches
+    while this one waits and so hears Ctrl-C; a download ends at its next bytes."""
     if names["text"] and (why := fetch_text()):
         os.environ["PENNYWEIGHT_NO_TEXT"] = why
     if not names["model"] and not names["dataset"]:

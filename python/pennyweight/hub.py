@@ -21,7 +21,7 @@ REVISION = re.compile(r"(?!.*\.\.)[\w/-][\w./-]*", re.ASCII)
 
 
 class Refused(Exception):
-    """An error of ours: its code, and a line for the user."""
+    """An error with a code of the program's and a line for the user."""
 
     def __init__(self, code, text):
         super().__init__(text)
@@ -29,14 +29,14 @@ class Refused(Exception):
 
 
 def shown(text, limit=600):
-    """On one line, without what would steer a terminal."""
+    """The text on one line, with characters escaped that would steer a terminal."""
     words = " ".join(str(text).split())[:limit]
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 def checked_token():
-    """The user's token, if there is one. One that no header can hold would be
-    quoted in the error of the library that is given it."""
+    """The user's token, if there is one. Refuses one that no HTTP header can hold:
+    the library's error would quote it."""
     from huggingface_hub import get_token
     token = get_token()
     if token and not re.fullmatch(r"[!-~]+", token):
@@ -46,7 +46,7 @@ def checked_token():
 
 
 def quieten(bars):
-    """Bars on a terminal, where they are wanted, and no words of the library."""
+    """Has the library say nothing, and show bars only on a terminal and if `bars`."""
     import huggingface_hub
     huggingface_hub.logging.set_verbosity_error()
     if not (bars and sys.stderr.isatty()):
@@ -54,7 +54,7 @@ def quieten(bars):
 
 
 def passes(error):
-    """Whether trying again may help."""
+    """Whether an error may pass if the call is tried again."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
     if isinstance(error, HfHubHTTPError):
@@ -64,6 +64,8 @@ def passes(error):
 
 
 def patiently(call):
+    """The result of `call`, which is tried up to three times while its errors may
+    pass. A hub that can't be connected to is not tried again."""
     import httpx2
     for pause in (1, 2):
         try:
@@ -76,6 +78,7 @@ def patiently(call):
 
 
 def of_status(error):
+    """Code and line for an answer of the hub that is an error."""
     from huggingface_hub import constants
     status = error.response.status_code
     said = shown(error.server_message or "", 300)
@@ -94,7 +97,7 @@ def of_status(error):
 
 
 def explain(error):
-    """Code and line for whatever huggingface_hub has raised."""
+    """Code and line for any exception that fetching or uploading has raised."""
     import httpx2
     from huggingface_hub import constants, errors
     if isinstance(error, Refused):
@@ -136,9 +139,9 @@ def explain(error):
 
 
 def on_stop(action):
-    """Runs `action`, which ends the process, on Ctrl-C or SIGTERM, whatever the
-    other threads wait for. Only that thread hears these signals, until what is
-    returned is called."""
+    """Runs `action`, which ends the process, on Ctrl-C or SIGTERM, whatever other
+    threads wait for. A thread of its own hears these signals, and no other does
+    until the function is called that this returns."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     done = threading.Event()
 

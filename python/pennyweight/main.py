@@ -1,5 +1,5 @@
-"""The `pennyweight` command: what a command line names of the hub is fetched, and
-the program's own entry runs in this process."""
+"""The `pennyweight` command: fetches the hub ids that a command line names, and runs
+the program's own entry in this process."""
 
 import json
 import os

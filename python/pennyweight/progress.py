@@ -1,4 +1,4 @@
-"""What a run tells of itself while it goes on."""
+"""The events of a run, and the bar that shows them."""
 
 import sys
 from collections.abc import Callable
@@ -11,12 +11,13 @@ class Event:
     """One report of a long task.
 
     Attributes:
-        stage: A short, stable word: what is done.
-        done: How many units are.
-        total: Of how many; 0 where that is not known.
+        stage: A short, stable word for what is being done.
+        done: How many units are done.
+        total: How many there are in all; 0 where that is not known.
         unit: "blocks", "tokens", "bytes" and the like; empty for a message.
-        message: Words, where there are any.
-        left: Seconds to the end of the stage, where they do not go with the count.
+        message: A text for the user; often empty.
+        left: Seconds to the end of the stage, where `done` and `total` do not
+            tell them; otherwise None.
     """
 
     stage: str
@@ -37,7 +38,7 @@ class Bar:
     """A bar for each stage in turn, by tqdm."""
 
     def __init__(self) -> None:
-        from tqdm.auto import tqdm  # which takes time
+        from tqdm.auto import tqdm  # takes time to import
         self._tqdm: Any = tqdm
         self._bar: Any = None
         self._of: tuple[str, str, int] | None = None
@@ -58,14 +59,14 @@ class Bar:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Leaves the bar that is there as it stands."""
+        """Ends the bar that is shown and leaves it as it is."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def listener_of(progress: Progress) -> Listener | None:
-    """What the program calls, for what the user gave."""
+    """The function that the program is to call for each event, if any."""
     if progress is None or progress is False:
         return None
     if progress is True:

@@ -1,4 +1,4 @@
-"""What commands come to. Each class names the figures that matter, with their
+"""The reports of commands. Each class names the figures that matter, with their
 units; `json` holds all that `--json` writes."""
 
 from collections.abc import Mapping
@@ -12,19 +12,20 @@ R = TypeVar("R", bound="Report")
 
 @dataclass(frozen=True)
 class Report:
-    """What all commands tell.
+    """What the reports of all commands have.
 
     Attributes:
         output: The folder that was written, if one was.
         data: Where the text is from, in words; empty without any.
-        parameters: Of the model, as if it were not quantized.
+        parameters: Number of weights, counted as if none were quantized.
         bytes_in: Bytes of the tensors that were read; 0 where that is not told.
         bytes: Bytes of the tensors that were written, or looked at.
-        bits_per_weight: Of those, scales and biases included.
+        bits_per_weight: 8 times `bytes` over `parameters`, scales and biases
+            included.
         seconds: How long it took.
-        peak_rss: Most bytes of memory that this process has had so far.
+        peak_rss: Largest resident memory of this process so far, in bytes.
         notes: What a reader of the report should know.
-        warnings: All that was warned of, in turn.
+        warnings: All warnings, in their order.
         json: Everything, as `--json` writes it.
     """
 
@@ -42,7 +43,7 @@ class Report:
 
     @classmethod
     def of(cls: type[R], json: Json) -> R:
-        """The result for a report as JSON."""
+        """The report whose JSON this is."""
         return cls(
             output=Path(json["output"]) if json["output"] else None,
             data=json.get("data", ""),
@@ -59,7 +60,7 @@ class Report:
 
     @classmethod
     def _figures(cls, json: Json) -> dict[str, Any]:
-        """Of what a class has beside these."""
+        """The fields that a class has beside those of Report."""
         return {}
 
 
@@ -69,9 +70,9 @@ class Stage:
 
     Attributes:
         name: The method that it rounds or trains by.
-        kl: Mean divergence from the full model after it, in nats a token, on text
-            that nothing was fitted to.
-        kept: Whether the model has it.
+        kl: Mean KL divergence from the full model after this stage, in nats a
+            token, on the validation text.
+        kept: Whether the result of this stage was kept.
         note: Why it was cut or left out, if it was.
         seconds: How long it took.
     """
@@ -85,14 +86,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class QuantizeReport(Report):
-    """What `quantize` has come to, on text that no choice has seen.
+    """What `quantize` has made, measured on text that no choice was made on.
 
     Attributes:
         kl: Mean KL divergence from the full model, in nats a token.
-        perplexity: Of the new model.
-        perplexity_reference: Of the full one, on the same text.
-        top1: Share of tokens for which both find the same one the likeliest.
-        stages: Those that were tried, in order.
+        perplexity: Perplexity of the new model.
+        perplexity_reference: Perplexity of the full model, on the same text.
+        top1: Share of tokens for which both models have the same most likely one.
+        stages: The stages that were tried, in order.
     """
 
     kl: float
@@ -113,14 +114,14 @@ class QuantizeReport(Report):
 
 @dataclass(frozen=True)
 class PlannedEffort:
-    """What `quantize` would take with an effort.
+    """What `quantize` would take with one of its efforts.
 
     Attributes:
-        effort: Its name.
-        seconds: Likely time.
-        low: The least that is likely, in seconds.
-        high: The most that is, in seconds.
-        memory: Bytes at most.
+        effort: "fast", "balanced" or "best".
+        seconds: Expected time.
+        low: Lower end of the likely times, in seconds.
+        high: Upper end of the likely times, in seconds.
+        memory: Peak memory in bytes.
     """
 
     effort: str
@@ -155,11 +156,11 @@ class SweepPoint:
 
     Attributes:
         asked: Bits a weight that were asked for.
-        bits_per_weight: What it came to.
-        bytes: Of all tensors.
-        estimated_kl: What the costs of the widths add up to, in nats a token.
-        kl: What was measured; None where it was only estimated.
-        seconds: How long that took.
+        bits_per_weight: Bits a weight of the plan, at most `asked`.
+        bytes: Bytes of all tensors.
+        estimated_kl: Sum of the costs of the plan's widths, in nats a token.
+        kl: Measured mean KL divergence; None where it was only estimated.
+        seconds: How long the measurement took.
     """
 
     asked: float
@@ -314,12 +315,12 @@ class EvaluateReport(Report):
     """How good a model is.
 
     Attributes:
-        tokens: That were scored.
-        perplexity: On them.
-        reference_perplexity: The reference's, where there is one.
-        kl: Its divergence from the reference, where there is one.
-        top1: Share of tokens for which both find the same one the likeliest.
-        tokens_per_second: How fast it went.
+        tokens: Number of tokens that were scored.
+        perplexity: Perplexity of the model on them.
+        reference_perplexity: Perplexity of the reference, where there is one.
+        kl: KL divergence from the reference, where there is one.
+        top1: Share of tokens for which both models have the same most likely one.
+        tokens_per_second: Scored tokens over the time that it took.
     """
 
     tokens: int
@@ -354,11 +355,11 @@ class Module:
     """A tensor, or the tensors of a quantized module.
 
     Attributes:
-        path: mlx-lm's name of it.
-        shape: Of its weight as if it were not quantized.
-        type: Of its numbers as they are stored.
-        bits_per_weight: Scales and biases included.
-        bytes: Of all of its tensors.
+        path: Its name in mlx-lm.
+        shape: Shape of its weight when it is not quantized.
+        type: Type of its numbers as they are stored.
+        bits_per_weight: Bits a weight, scales and biases included.
+        bytes: Bytes of all of its tensors.
     """
 
     path: str
@@ -373,12 +374,12 @@ class InspectReport(Report):
     """What is in a checkpoint.
 
     Attributes:
-        family: By whose code it is read.
-        blocks: How many there are.
-        hidden: Width of the activations between them.
-        vocab: Tokens of the vocabulary.
-        tied: Whether the head is the embedding.
-        modules: All of them.
+        family: The family as which the model is read.
+        blocks: Number of blocks.
+        hidden: Width of the activations between blocks.
+        vocab: Number of tokens in the vocabulary.
+        tied: Whether the embedding is the head, too.
+        modules: All modules and tensors.
     """
 
     family: str

@@ -1,10 +1,10 @@
-"""A model of the hub file by file (`--stream`): the program asks for a file of
-weights when it comes to it and lets it go, and the next is fetched meanwhile. The
-disk holds two of them at most. src/run/streamed.h has the protocol.
+"""Brings a model of the hub file by file (`--stream`): the program asks for a file
+of weights when it needs it and releases it afterwards, and the next one is fetched
+meanwhile. The disk holds two of them at most. src/run/streamed.h has the protocol.
 
-The folder that the program opens has each file of weights in its length, with
-header and small tensors in place and holes elsewhere; whole files stand beside
-it for as long as they are used."""
+The folder that the program opens has a stub of each file of weights: it has the
+file's length, with header and small tensors in place and holes elsewhere. Whole
+files stand in another folder for as long as they are used."""
 
 import contextlib
 import fcntl
@@ -26,12 +26,12 @@ ALWAYS_THERE = 64 << 10
 HELD = 2
 # Small tensors that lie nearer than this are asked for together.
 GAP = 256 << 10
-FIRST = 64 << 10  # bytes in which most headers end
+FIRST = 64 << 10  # bytes that are asked for first: most headers end in them
 LONGEST_HEADER = 100_000_000
 
 
 def read_range(repo, name, commit, begin, end):
-    """Those bytes of a file of the hub, and no others."""
+    """Bytes begin .. end - 1 of a file of the hub."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import (build_hf_headers, get_session,
                                        hf_raise_for_status)
@@ -59,7 +59,7 @@ def read_range(repo, name, commit, begin, end):
 
 
 def near(spans):
-    """Lists of spans between which there is no more than GAP."""
+    """Groups sorted spans into lists, within which gaps are at most GAP bytes."""
     lists = []
     for span in spans:
         if lists and span[0] - lists[-1][-1][1] <= GAP:
@@ -70,8 +70,8 @@ def near(spans):
 
 
 def small_spans(name, header, size):
-    """Where the tensors stand, in order, that a stub has in place: those of few
-    bytes. `header` begins the file."""
+    """Where the small tensors of a file stand, [(begin, end)] in order. `header` is
+    the beginning of the file, up to the end of its header."""
     try:
         entries = json.loads(header[8:])
         spans = sorted(
@@ -87,8 +87,8 @@ def small_spans(name, header, size):
 
 
 def write_stub(path, size, read):
-    """A file of that size with what `read(begin, end)` gives for header and small
-    tensors. It has its name when that is whole."""
+    """Writes a stub: a file of that size with header and small tensors, which
+    `read(begin, end)` gives. It gets its name when it is complete."""
     start = read(0, min(FIRST, size))
     length = 8 + int.from_bytes(start[:8], "little")
     if length > min(size, LONGEST_HEADER):
@@ -111,7 +111,7 @@ def write_stub(path, size, read):
 
 
 def in_place(path):
-    """What a stub of the file has in place: the header, and small tensors."""
+    """Where a stub of the file has data: the header, and small tensors."""
     with path.open("rb") as file:
         length = 8 + int.from_bytes(file.read(8), "little")
         file.seek(0)
@@ -120,8 +120,8 @@ def in_place(path):
 
 
 def is_stub_of(stub, whole):
-    """Whether all that the stub has in place is what the file has there. It came
-    by itself, with no checksum of its own, and may be older than a power cut."""
+    """Whether the stub has the same data as the whole file where it has any. It was
+    fetched without a checksum, and may have been damaged by a power cut."""
     with stub.open("rb") as one, whole.open("rb") as other:
         for begin, end in in_place(whole):
             one.seek(begin)
@@ -132,7 +132,7 @@ def is_stub_of(stub, whole):
 
 
 class Coming:
-    """A file that is fetched: where it is, or why it is not, once that is done."""
+    """A file that is being fetched. Once `done` is set, it has a path or an error."""
 
     def __init__(self):
         self.path: Path | None = None
@@ -141,8 +141,8 @@ class Coming:
 
 
 class Stream:
-    """One model, from opening to closing. Files are fetched by threads, one each,
-    since a download that nobody waits for can be left but not ended."""
+    """One model that is streamed. Each file is fetched by a thread of its own, since
+    a download can't be ended from outside, but its thread can be left."""
 
     def __init__(self, name):
         from huggingface_hub import HfApi, constants, snapshot_download
@@ -168,7 +168,7 @@ class Stream:
             path for path in self.files if fnmatch(path, WEIGHTS) and "/" not in path)
         self.stopped = threading.Event()
         self.bars = stoppable_bars(self.stopped)
-        for shard in self.shards:  # of a run that was killed
+        for shard in self.shards:  # whole files that a killed run has left
             self.remove(shard)
         patiently(lambda: snapshot_download(
             self.repo, revision=commit, local_dir=self.folder,
@@ -178,8 +178,8 @@ class Stream:
         for shard in self.shards:
             self.make_stub(shard)
         self.guard = threading.RLock()
-        self.coming: dict[str, Any] = {}  # fetched, or being so
-        self.held: set[str] = set()  # by the program
+        self.coming: dict[str, Any] = {}  # files on the disk, or on their way
+        self.held: set[str] = set()  # files that the program uses
         self.last, self.step = -1, 1
         self.place = Path(tempfile.mkdtemp(prefix="pennyweight-"))
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -225,16 +225,16 @@ class Stream:
             self.damaged(name)
 
     def damaged(self, name):
-        """Of a stub that is not the file's."""
+        """Removes a stub whose data is not the file's, and says so."""
         (self.folder / name).unlink()
         raise Refused("corrupt", f"small tensors of {shown(name)} arrived damaged "
                       "(they are not the file's); run again to fetch them anew")
 
-    # Files, whole.
+    # What follows is about whole files.
 
     def download(self, name):
         from huggingface_hub import hf_hub_download
-        # Which tries again by itself.
+        # The library tries again by itself.
         path = Path(hf_hub_download(
             self.repo, name, revision=self.commit, local_dir=self.arriving,
             tqdm_class=self.bars))
@@ -257,7 +257,7 @@ class Stream:
         def work():
             try:
                 coming.path = self.download(name)
-            except BaseException as error:  # told to who waits
+            except BaseException as error:  # is raised where someone waits
                 coming.error = error
             coming.done.set()
 
@@ -265,13 +265,14 @@ class Stream:
         threading.Thread(target=work, daemon=True).start()
 
     def drop(self, name):
-        """Of a file that is whole, or will be: the disk is free when it returns."""
+        """Removes a file, which may still be on its way: it waits for that."""
         coming = self.coming.pop(name)
         coming.done.wait()
         self.remove(name)
 
     def guess(self):
-        """The next file of the way that the program goes, if there is room."""
+        """Begins to fetch the file that the program will need next, if there is
+        room: the one beside the last, in the direction in which it goes."""
         at = self.last + self.step
         if (0 <= at < len(self.shards) and len(self.coming) < HELD
                 and self.shards[at] not in self.coming):
@@ -328,8 +329,8 @@ class Stream:
             return {"code": code, "message": message}
 
     def close(self, finished):
-        """After the run. What a next one can go on from stays, if that is needed:
-        the small files, the stubs and a file that has come in part."""
+        """Is called after the run. If that has not finished, the small files, the
+        stubs and files that have come in part stay, for the run that goes on."""
         self.stopped.set()
         with contextlib.suppress(OSError):
             self.server.close()
@@ -345,13 +346,13 @@ class Stream:
 
 
 class Streams:
-    """Those of one command."""
+    """The streamed models of one command."""
 
     def __init__(self):
         self.open: list[Stream] = []
 
     def answer_for(self, name: str) -> "dict[str, Any]":
-        """What run/fetched.h wants to know of a name, as fetch.answer_for."""
+        """The entry for a name that run/fetched.h reads, as fetch.answer_for."""
         try:
             stream = Stream(name)
         except Exception as error:

@@ -69,7 +69,8 @@ def parse(words):
 
 
 def walk(folder):
-    """All but hidden entries; folders are gone into, links to them are not."""
+    """All files but hidden ones, those in folders included. Links to folders are not
+    followed."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
@@ -102,7 +103,7 @@ def checked_name(path, root):
 
 
 def files_of(folder):
-    """Names and paths of what is uploaded of a finished model's folder."""
+    """The files of a finished model's folder: {name in the repository: path}."""
     root = Path(folder).resolve()
     if not root.is_dir():
         raise Refused("not_found", f"{shown(folder)} is not a folder")
@@ -162,7 +163,7 @@ def publish(options, files, warn):
     for name in stale:
         warn(f"{name}, weights of an earlier upload, is deleted")
     for operation in added:
-        if operation._should_ignore:  # only there the library says so
+        if operation._should_ignore:  # the library tells it nowhere else
             warn(f"the repository's .gitignore leaves out {operation.path_in_repo}")
     sizes = [path.stat().st_size for path in files.values()]
     return {"url": f"{api.endpoint}/{options.repo}", "commit": commit.oid,
@@ -185,7 +186,7 @@ def tell(options, result):
 
 
 def upload(words: "list[str]") -> int:
-    """Runs the command; its exit code, as those of the program."""
+    """Runs the command and gives its exit code, one of the program's."""
     events = False
 
     def say(kind, text, **more):
@@ -214,7 +215,7 @@ def upload(words: "list[str]") -> int:
         def warn(text):
             say("warning", shown(text), stage="upload")
 
-        # What the hub has to say of the card comes as a Python warning.
+        # What the hub objects to in the card comes as a Python warning.
         warnings.showwarning = lambda message, *_, **__: warn(str(message))
         tell(options, publish(options, files, warn))
         return 0

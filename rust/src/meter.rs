@@ -24,7 +24,8 @@ struct Meter;
 #[global_allocator]
 static METER: Meter = Meter;
 
-/// Calls what C++ has set, which does not come back; aborts without.
+/// Calls the handler that C++ has set, which does not return; aborts if there is
+/// none.
 fn end(handler: &AtomicPtr<()>) -> ! {
     let handler = handler.load(Ordering::Relaxed);
     if !handler.is_null() {
@@ -51,7 +52,8 @@ fn count(bytes: isize) {
     });
 }
 
-/// Asked before the system is, so that no more than the limit is ever held.
+/// Counts bytes before the system is asked for them, so that no more than the limit
+/// is ever held.
 fn grow<F: FnOnce() -> *mut u8>(bytes: isize, allocate: F) -> *mut u8 {
     count(bytes);
     let data = allocate();
@@ -80,14 +82,14 @@ unsafe impl GlobalAlloc for Meter {
     }
 }
 
-/// What ends the process where the system refuses memory. It may neither return
-/// nor allocate.
+/// Sets the handler that ends the process where the system refuses memory. It may
+/// neither return nor allocate.
 #[no_mangle]
 pub extern "C" fn pw_on_refused_memory(end: extern "C" fn()) {
     REFUSED.store(end as *mut (), Ordering::Relaxed);
 }
 
-/// The same where the limit is passed.
+/// Sets the handler that ends the process where the limit is passed, likewise.
 #[no_mangle]
 pub extern "C" fn pw_meter_on_passed(end: extern "C" fn()) {
     PASSED.store(end as *mut (), Ordering::Relaxed);
@@ -99,7 +101,7 @@ pub extern "C" fn pw_meter_used() -> u64 {
     USED.load(Ordering::Relaxed).max(0) as u64
 }
 
-/// The most that it may hold from now on.
+/// Sets how many bytes this crate may hold from now on.
 #[no_mangle]
 pub extern "C" fn pw_meter_limit(bytes: u64) {
     LIMIT.store(

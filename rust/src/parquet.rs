@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 pub struct PwParquet(RowIter<'static>);
 
-/// `columns` are the names to read, one a line; those that the file lacks are
-/// passed over.
+/// Opens a file. `columns` are the names to read, one a line; those that the file
+/// lacks are passed over, and it is an error if it lacks all.
 fn open(path: &str, columns: &str) -> Outcome<PwParquet> {
     let file = File::open(path).map_err(Failure::io)?;
     let reader = SerializedFileReader::new(file).map_err(Failure::corrupt)?;

@@ -10,10 +10,12 @@ use minijinja::{escape_formatter, AutoEscape, Environment, Error, ErrorKind, Out
 use std::fmt::{self, Write};
 
 const NAME: &str = "chat";
-/// Enough for thousands of messages, little enough to end within seconds.
+/// Fuel for a rendering: enough for thousands of messages, little enough to end
+/// within seconds.
 const BASE_FUEL: u64 = 2_000_000;
 const FUEL_PER_INPUT_BYTE: u64 = 64;
-/// Of what is printed: 16 MB, and 512 bytes for each of the input's.
+/// How many printed bytes a unit of fuel pays for: so at most 16 MB are printed, and
+/// 512 bytes for each byte of the input.
 const BYTES_PER_FUEL: u64 = 8;
 const RAISED: &str = "the template says: ";
 
@@ -32,7 +34,7 @@ fn tojson(
     Ok(Value::from(json))
 }
 
-/// Text that costs fuel: a list that repeats a list is small until it is
+/// Makes printing cost fuel: a list that repeats a list is small until it is
 /// printed, and minijinja prints without limit.
 struct Metered<W, F> {
     out: W,

@@ -61,7 +61,8 @@ fn qwen2() -> [Value; 3] {
     ]
 }
 
-/// The pipeline of a class of transformers around the file's vocabulary.
+/// Puts the pipeline of a class of transformers around the file's vocabulary. Files
+/// whose model is not BPE stay as they are.
 fn use_class(file: &mut Value, scheme: i32) {
     let parts = match scheme {
         METASPACE_FIRST => metaspace("first"),
@@ -173,8 +174,8 @@ fn encode(tokenizer: &PwTokenizer, text: &str, special: bool) -> Outcome<Vec<u8>
     Ok(bytes)
 }
 
-/// Ids with the bytes of `text` that each stands for, [begin, end), without
-/// special tokens.
+/// Ids without special tokens, each with the range [begin, end) of the bytes of
+/// `text` that it stands for.
 fn encode_places(tokenizer: &PwTokenizer, text: &str) -> Outcome<Vec<u8>> {
     let encoding = tokenizer
         .0
@@ -242,8 +243,8 @@ pub unsafe extern "C" fn pw_tokenizer_encode(
     })
 }
 
-/// Three native-endian u32 a token: its id and the first and last byte, plus
-/// one, of the text that it stands for. `input` is shorter than 4 GiB.
+/// Three native-endian u32 a token: its id, and where the bytes of the text that it
+/// stands for begin and end (one past the last). `input` is shorter than 4 GiB.
 ///
 /// # Safety
 /// As `pw_tokenizer_encode`.

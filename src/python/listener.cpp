@@ -9,7 +9,8 @@ namespace pennyweight::python {
 
 namespace {
 
-// Soon enough for Ctrl-C, and rare enough that the GIL costs nothing.
+// How often signals are looked for: soon enough for Ctrl-C, and rarely enough
+// that taking the GIL costs nothing.
 constexpr int64_t kBetweenLooks = 20'000'000;  // nanoseconds
 
 int64_t now() {
@@ -27,11 +28,11 @@ void Listener::keep_silent() {
   silent_ = true;
 }
 
-// Whether Python is to hear of the event, or it is time to look for signals.
+// Whether Python is to be told of the event, or it is time to look for signals.
 bool Listener::is_due(const ProgressEvent& event) {
   if (event.warning) {
     std::lock_guard lock(mutex_);
-    // Stages of one run open the same folders, and say the same of them.
+    // Several stages of a run open the same folders, and warn of the same.
     return warnings_.insert(event.message).second;
   }
   const auto time = now();

@@ -1,5 +1,5 @@
-// pennyweight._core: what the Python package knows of the program. Everything
-// that a user sees of it is in python/pennyweight.
+// pennyweight._core: the functions by which the Python package runs the
+// program. Its users see only python/pennyweight.
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
@@ -38,7 +38,8 @@ nb::typed<nb::list, nb::typed<nb::dict, nb::str, nb::any>> describe_commands() {
   return all;
 }
 
-// Of a command line without the program's name. The texts must outlive it.
+// argv for a command line that is given without the program's name. `words`
+// must outlive it.
 std::vector<const char*> arguments(const std::vector<std::string>& words) {
   std::vector<const char*> all{"pennyweight"};
   for (const auto& word : words) {

@@ -84,7 +84,7 @@ std::string joined(const std::vector<std::string>& texts) {
   return all;
 }
 
-/// One visit's answer to a dict of values.
+/// A visitor that sets options from a dict of values.
 class Setter {
  public:
   Setter(const std::string& command, const nb::dict& values)
@@ -117,7 +117,7 @@ class Setter {
   void set(const OptionInfo& info, const nb::object& value, T& field) {
     using Value = typename Field<T>::Value;
     Value read{};
-    // Python's bool is an int, which no option means by it.
+    // A bool is an int to Python; an option for numbers takes none.
     const bool is_bool = PyBool_Check(value.ptr());
     if (is_bool != std::is_same_v<Value, bool> || !convert(value, read)) {
       const auto text = nb::cast<std::string>(nb::repr(value));
@@ -142,7 +142,7 @@ class Setter {
   static bool convert(const nb::object& value, T& read) {
     return nb::try_cast<T>(value, read);
   }
-  // Of a path that is no UTF-8, too.
+  // Takes paths that are no UTF-8, too.
   static bool convert(const nb::object& value, std::string& read) {
     const bool is_text = nb::isinstance<nb::str>(value);
     if (is_text) {

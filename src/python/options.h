@@ -15,10 +15,10 @@ namespace nb = nanobind;
 /// "affects_result", "advanced" and "takes", as in core/options.h.
 nb::list describe_options(const Command& command);
 
-/// Sets the options of `call` that `values` names, by the names of the
-/// visitor; None leaves one as it is. invalid_argument Error for a name that
-/// it has not, a value of another type, one that is not among the choices, and
-/// a required option that is not there.
+/// Sets the options of `call` that `values` names as the visitor does; None
+/// leaves one as it is. invalid_argument Error for an unknown name, a value of
+/// another type or not among the choices, and a required option that is
+/// missing.
 void set_options(Call& call, const std::string& command, nb::dict values);
 
 }  // namespace pennyweight::python

@@ -31,8 +31,9 @@ namespace mx = mlx::core;
 
 namespace {
 
-/// What a command's process has to itself: MLX's cache, and whose signals and
-/// products are whose.
+/// Holds what only one run of a process can have at a time: MLX's cache, whose
+/// limit it puts back at the end, and the log of products. Throws a
+/// not_supported Error while another run goes on.
 class OneRun {
  public:
   explicit OneRun(const std::string& name) {
@@ -103,7 +104,8 @@ std::string run_call(
   return to_text(json);
 }
 
-// As the class of pennyweight.errors that the code has.
+// Raises an error of the program as the class of pennyweight.errors that its
+// code has.
 [[noreturn]] void raise(std::exception_ptr thrown) {
   const auto words = cli::last_words(thrown);
   const nb::object error = nb::module_::import_("pennyweight.errors")
@@ -128,7 +130,7 @@ nb::str run_command(
     const auto call = find_call(name);
     set_options(*call, name, std::move(options));
     if (!ProcessGroup::world().first()) {
-      listener.keep_silent();  // the first of several speaks for all
+      listener.keep_silent();  // the first process speaks for all
     }
     const SignalStack stack;
     nb::gil_scoped_release released;

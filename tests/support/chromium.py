@@ -1,4 +1,4 @@
-"""A page in headless Chromium, driven over the DevTools protocol's pipe."""
+"""Drives headless Chromium over the DevTools protocol's pipe."""
 
 import base64
 import contextlib
@@ -26,7 +26,8 @@ def find():
 
 
 class Chromium:
-    """`calls` and what pages did wrong: `problems`."""
+    """A browser. `problems` are the errors and console messages of the page that was
+    opened last, `requests` the addresses that it has asked for."""
 
     def __init__(self, profile):
         ours_in, theirs_out = os.pipe()

@@ -9,8 +9,8 @@
 
 namespace pennyweight::testing {
 
-/// `action` must throw an Error of `code` whose text holds `part`, on one
-/// line.
+/// Expects `action` to throw an Error of `code` whose text is one line that
+/// holds `part`.
 inline void expect_error(
     ErrorCode code,
     const std::string& part,

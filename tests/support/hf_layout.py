@@ -1,5 +1,5 @@
-"""mlx-lm's tensors back in the form in which the hub has them: experts one by
-one, heads' matrices joined."""
+"""Turns tensors in mlx-lm's form into the form that the hub has: experts one by one,
+heads' matrices joined."""
 
 import mlx.core as mx
 from hf_layout_dense import LAYOUTS
@@ -13,7 +13,7 @@ EXPERTS = {
 
 
 def inside(weights):
-    """The layout of a model of several modalities since transformers 4.52."""
+    """The names in a model of several modalities since transformers 4.52."""
     out = {}
     for name, tensor in weights.items():
         if name.startswith("language_model.model."):
@@ -31,7 +31,7 @@ NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight",
 
 
 def raw_delta(weights):
-    """Norms without their 1, convolutions with their width last."""
+    """Takes 1 from the norms, and puts the width of convolutions last."""
     out = {}
     for name, tensor in weights.items():
         if name.endswith("conv1d.weight"):
@@ -43,6 +43,7 @@ def raw_delta(weights):
 
 
 def fuse_experts(weights):
+    """Puts gate above up in one stack of all experts."""
     out = {}
     for name, tensor in weights.items():
         if ".switch_mlp.gate_proj" in name:
@@ -58,13 +59,14 @@ def fuse_experts(weights):
 
 
 def turn_experts(weights):
-    """Experts' stacks as they are multiplied from the right."""
+    """Transposes the experts' stacks, which are then multiplied from the right."""
     return {name: tensor.swapaxes(1, 2) if ".mlp.experts." in name else tensor
             for name, tensor in fuse_experts(weights).items()}
 
 
 def gemma4(weights, config):
-    """Experts' gate above up; keys and values that no layer reads."""
+    """Puts experts' gate above up, and adds tensors that no layer reads: norms of
+    keys, and ranges of activations."""
     out = {}
     for name, tensor in weights.items():
         path = name.split("switch_glu")[0]
@@ -87,13 +89,13 @@ def gemma4(weights, config):
 
 
 def alone(weights):
-    """The language model's names without what is around it."""
+    """The names of a language model alone."""
     return {name.removeprefix("language_model."): tensor
             for name, tensor in weights.items()}
 
 
 def pack_experts(weights, config):
-    """As the hub has gpt_oss: blocks of mxfp4, gate's and up's rows in
+    """The hub's form of gpt_oss: blocks of mxfp4, with the rows of gate and up in
     turn."""
     out = {}
     for name, tensor in weights.items():
@@ -126,6 +128,7 @@ def pack_experts(weights, config):
 
 
 def unstack(weights, config):
+    """The tensors of any family in the hub's form."""
     family = config["model_type"]
     if family in LAYOUTS:
         weights = LAYOUTS[family](weights)

@@ -1,5 +1,4 @@
-"""What hf_layout does, of families with names of their own: mlx-lm's tensors
-as the hub has them."""
+"""The part of hf_layout for families with names of their own."""
 
 import mlx.core as mx
 
@@ -7,7 +6,7 @@ W = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 
 
 def split_experts(weights, stack="mlp.switch_mlp", to="mlp.experts", names={}):
-    """Stacks become experts one by one."""
+    """Splits stacks into experts one by one."""
     out = {}
     for name, tensor in weights.items():
         if f".{stack}." not in name:
@@ -31,7 +30,7 @@ def renamed(weights, *pairs):
 
 
 def join_gates(weights):
-    """Gates and ups of all experts in one tensor, above one another."""
+    """Puts gate above up in one tensor of all experts."""
     out = {}
     for name, tensor in weights.items():
         path, _, rest = name.partition("switch_mlp.")
@@ -47,7 +46,7 @@ def join_gates(weights):
 
 
 def raw_alphas(weights):
-    """The activation's two parameters as vectors of one."""
+    """Makes vectors of one entry of the activation's two scalars."""
     return {name: tensor.reshape(1) if "act_fn.alpha" in name else tensor
             for name, tensor in weights.items()}
 

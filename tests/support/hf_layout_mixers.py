@@ -1,18 +1,18 @@
-"""mlx-lm's tensors back in the form of the hub, for families whose layers mix
-tokens by short convolutions or state spaces."""
+"""The part of hf_layout for families whose layers mix tokens by short convolutions
+or state spaces."""
 
 import mlx.core as mx
 
 
 def turned(weights):
-    """Convolutions with their width last."""
+    """Puts the width of convolutions last."""
     return {name: tensor.swapaxes(1, 2)
             if name.endswith(("conv.weight", "conv1d.weight")) else tensor
             for name, tensor in weights.items()}
 
 
 def apart(weights, names):
-    """Experts one by one, by the hub's names of their matrices."""
+    """Splits stacks into experts one by one, with the hub's names of matrices."""
     out = {}
     for name, tensor in weights.items():
         if ".switch_mlp." not in name:
@@ -40,13 +40,13 @@ def lfm2_moe(weights, config):
 
 
 def falcon_h1(weights, config):
-    """The hub's weights, of which mlx-lm makes others by its multipliers: they
-    are what they are, and the model is loaded from them."""
+    """Puts the width of convolutions last. The multipliers, which mlx-lm folds into
+    the hub's weights, are not undone: a test loads mlx-lm's model from this form."""
     return turned(weights)
 
 
 def granitemoehybrid(weights, config):
-    """Gate and up above one another in one matrix."""
+    """Puts gate above up in one matrix."""
     out = {}
     experts = config.get("num_local_experts")
     for name, tensor in weights.items():

@@ -31,32 +31,32 @@ class Hub:
     """files: name -> bytes, of model or data set org/tiny."""
 
     def __init__(self, files=None):
-        self.exists = files is not None
+        self.exists = files is not None  # whether the repository does
         self.files = dict(files or {})
         self.commit = "0123456789abcdef0123456789abcdef01234567"
         self.private = False
         self.branches = {"main", "v1"}
         self.requests = []
-        self.token = None  # asked for where set
+        self.token = None  # if set, requests must have it
         self.gated = False
         self.failing = {}  # part of a path -> statuses of the next answers
-        # Of downloads, by name:
-        self.cuts = {}  # lengths after which a connection breaks
-        self.garbled = set()  # other bytes are sent
-        self.wrong_size = set()
+        # Downloads; `name` is a file's.
+        self.cuts = {}  # name -> lengths after which the connection breaks
+        self.garbled = set()  # names of files of which other bytes are sent
+        self.wrong_size = set()  # names of files with a size that is not theirs
         self.pause = 0  # seconds before each 64 KiB of a large file
-        self.dead = False  # no connection is answered, not even open ones
-        self.sends_parts = True  # of files, where it is asked for them
-        # Of uploads:
+        self.dead = False  # if set, no connection is answered, not even open ones
+        self.sends_parts = True  # whether a Range is heeded
+        # Uploads.
         self.may_create = self.may_write = True
         self.objects = {}  # sha256 -> bytes, or None where they are too many
         self.parts = {}  # sha256 -> {number: bytes}
         self.commits = []  # headers of all commits
-        self.chunk_size = None  # in parts where set
+        self.chunk_size = None  # if set, files are sent in parts of so many bytes
         self.refused_commit = None  # (status, message)
         self.card_errors = []
-        self.ignored = set()
-        self.stall = None  # bytes of a body after which nothing moves
+        self.ignored = set()  # names that the repository's .gitignore has
+        self.stall = None  # bytes of a body after which nothing is sent any more
         self.stalled = threading.Event()
         self.released = threading.Event()
         self.hub = self.start(store=False)
@@ -338,6 +338,6 @@ class Hub:
 
 
 def json_of(body):
-    """Of one value, or of several lines."""
+    """The value of a body: of one line, or a list of those of several lines."""
     lines = [json.loads(line) for line in body.splitlines()]
     return lines if len(lines) > 1 else lines[0] if lines else None

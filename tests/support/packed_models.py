@@ -66,7 +66,7 @@ def int8_rows(weight):
 
 def nvfp4_compressed(weight):
     divisor = np.float32(448 * 6) / np.abs(weight).max()
-    # Scales are divided by it, which a product with its inverse is not.
+    # Scales are divided by it, which is not the same as a product with its inverse.
     packed, scales, _ = packers.fp4(weight, 16, np.float32(1) / divisor)
     wide = packers.spread(packers.E4M3[scales] / divisor, (1, 16),
                           weight.shape)
@@ -189,13 +189,13 @@ KINDS = {
                      lambda w: packers.awq(w, 4, 32, False)),
 }
 
-# Rows and columns that blocks of 128 do not divide.
+# Sizes of which blocks of 128 are no divisors.
 SMALL = {"hidden_size": 192, "intermediate_size": 320, "head_dim": 48}
 
 
 def pack(tensors, packer, ignored=("self_attn.k_proj",)):
-    """Tensors {name: float32}, packed and expanded: every matrix of a block
-    that is not ignored."""
+    """(packed, plain) for tensors {name: float32}: `packer` packs every matrix of a
+    block that is not ignored, and plain has what these expand to."""
     packed, plain = {}, {}
     for name, value in tensors.items():
         layer = ".layers." in name and value.ndim == 2
@@ -233,8 +233,8 @@ def save(folder, config, tensors, entry=None):
 
 
 def write(folder, kind, **changes):
-    """A llama at folder/packed, and at folder/plain what it expands to.
-    Returns the packed tensors."""
+    """Writes a packed llama to folder/packed and what it expands to to
+    folder/plain. Returns the packed tensors."""
     entry, packer = KINDS[kind]
     half = kind.startswith(("gptq", "awq", "auto-round"))
     config = CONFIG | SMALL | changes | (

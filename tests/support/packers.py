@@ -1,5 +1,5 @@
-"""Weights in the packs of other quantizers, and what they mean by the formats'
-definitions, in numpy alone: the oracle of what the program expands."""
+"""Packs weights as other quantizers do, and expands them by the formats'
+definitions, in numpy alone: the oracle for what the program expands."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ class BF16:
 
 
 class Bytes:
-    """uint8 under another name: F8_E4M3, F8_E8M0."""
+    """A tensor of bytes that is written as F8_E4M3 or F8_E8M0."""
 
     def __init__(self, dtype, codes):
         self.dtype, self.codes = dtype, codes.astype(np.uint8)
@@ -47,7 +47,7 @@ class Bytes:
 
 
 def write(path, tensors):
-    """A safetensors file, of numpy arrays and the two above."""
+    """Writes a safetensors file of numpy arrays, BF16 and Bytes."""
     header, blob = {"__metadata__": {"format": "pt"}}, b""
     for name, tensor in sorted(tensors.items()):
         if isinstance(tensor, np.ndarray):
@@ -79,7 +79,7 @@ E2M1 = np.concatenate([E2M1, -E2M1])
 
 
 def nearest(values, table):
-    """Codes of the nearest of some values, which are finite."""
+    """For each value the place in `table` of the finite entry nearest to it."""
     finite = np.where(np.isnan(table), np.inf, table)
     order = np.argsort(finite, kind="stable")
     order = order[np.isfinite(finite[order])]
@@ -91,7 +91,7 @@ def nearest(values, table):
 
 
 def spread(scales, block, shape):
-    """Each scale over its block."""
+    """The scale of each value of a matrix of `shape`."""
     wide = np.repeat(np.repeat(scales, block[0], -2), block[1], -1)
     return wide[..., :shape[-2], :shape[-1]]
 
@@ -106,7 +106,8 @@ def block_peaks(weight, block):
 
 
 def fp8(weight, block, scale_type=np.float32, exponents=False):
-    """codes, scales, expanded (float32, before the result's rounding)."""
+    """(codes, scales, expanded) of FP8; expanded is float32, not yet rounded to the
+    result's type."""
     scales = block_peaks(weight, block) / np.float32(448)
     if exponents:
         power = np.ceil(np.log2(scales)).astype(np.int32)
@@ -122,7 +123,8 @@ def fp8(weight, block, scale_type=np.float32, exponents=False):
 
 
 def fp4(weight, group, whole=None):
-    """packed codes, scales, expanded. `whole`: a scale of all; None: mxfp4."""
+    """(packed codes, scales, expanded) of nvfp4 with a scale `whole` for the matrix,
+    or of mxfp4 where that is None."""
     peaks = block_peaks(weight, (1, group)) / np.float32(6)
     if whole is None:
         stored = np.ceil(np.log2(peaks)).astype(np.int32) + 127
@@ -138,8 +140,8 @@ def fp4(weight, group, whole=None):
 
 
 def rounded(weight, bits, group, scale, symmetric, order=None):
-    """Unsigned codes, zeros and scales of groups, and the expanded product. A
-    column's group is its number in `order`."""
+    """(codes, zeros, scales, expanded) of unsigned integers in groups; `scale` rounds
+    the scales to their type. A column's group is its number in `order`."""
     rows, columns = weight.shape
     of = np.arange(columns) // group if order is None else order
     groups = of.max() + 1
@@ -170,7 +172,7 @@ def stream(codes, bits):
 
 
 def whole_words(codes, bits):
-    """As many codes as fit in a word, the rest of it empty."""
+    """Codes along the last axis in int32 words, as many in each as fit whole."""
     fit = 32 // bits
     pad = -codes.shape[-1] % fit
     codes = np.concatenate(
@@ -181,7 +183,7 @@ def whole_words(codes, bits):
 
 
 def gptq(weight, bits, group, v2=False, symmetric=False, order=None):
-    """{suffix: tensor}, expanded as float16."""
+    """({suffix: tensor}, expanded) of GPTQ's pack; expanded is float16."""
     codes, zeros, scales, full = rounded(
         weight, bits, group, lambda s: s.astype(np.float16), symmetric, order)
     scales = scales.astype(np.float16)
@@ -199,6 +201,7 @@ AWQ_ORDER = {4: [0, 2, 4, 6, 1, 3, 5, 7], 8: [0, 2, 1, 3]}
 
 
 def awq(weight, bits, group, zeros_stored=True):
+    """({suffix: tensor}, expanded) of AWQ's pack; expanded is float16."""
     codes, zeros, scales, full = rounded(
         weight, bits, group, lambda s: s.astype(np.float16),
         symmetric=not zeros_stored)
@@ -216,7 +219,8 @@ def awq(weight, bits, group, zeros_stored=True):
 
 
 def pack_quantized(weight, bits, group, symmetric=True, order=None):
-    """compressed-tensors: signed codes, kept 2^(bits-1) higher."""
+    """({suffix: tensor}, expanded) of compressed-tensors' pack-quantized, which
+    stores signed codes and zeros 2^(bits-1) higher; expanded is bfloat16."""
     group = weight.shape[1] if group is None else group
     codes, zeros, scales, full = rounded(
         weight, bits, group, bf16, symmetric, order)

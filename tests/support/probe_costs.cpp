@@ -1,5 +1,5 @@
-// The costs of rounding, and what linears rounded alone cost, for the parity
-// tests:
+// Prints the estimated costs of rounding, and the measured costs of linears
+// that are rounded alone, for the parity tests:
 //
 //   probe_costs MODEL TOKENS LENGTH CANDIDATES [EVERY BITS]
 //

@@ -1,4 +1,4 @@
-// The figures of evaluate() for the parity tests:
+// Prints the figures of evaluate() for the parity tests:
 //
 //   probe_evaluate MODEL REFERENCE|- TOKENS LENGTH DTYPE
 //

@@ -1,4 +1,4 @@
-// Logits of a model for the parity tests:
+// Writes the logits of a model for the parity tests:
 //
 //   probe_model FOLDER TOKENS BATCH LENGTH OUT DTYPE full|cached|folded
 //
@@ -34,7 +34,7 @@ mx::Dtype dtype_of(const std::string& name, const Model& model) {
   return name == "float16" ? mx::float16 : model.dtype;
 }
 
-// What the block reads of the stream x and of the tokens.
+// What the block reads: x, and what the tokens bring to it.
 mx::array read_by(
     const BlockSpec& block,
     const mx::array& x,

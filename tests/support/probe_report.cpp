@@ -1,4 +1,4 @@
-// probe_report DATA.json PAGE.html: the report's page of this data.
+// Writes the report's page for some data: probe_report DATA.json PAGE.html
 
 #include <fstream>
 #include <iostream>

@@ -1,4 +1,4 @@
-// What the text room makes of files, for the parity tests:
+// Prints what the text room makes of files, for the parity tests:
 //
 //   probe_text ids FOLDER FILE [plain]      ids of a text file, one a line;
 //                                           `plain` adds no special tokens

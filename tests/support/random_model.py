@@ -32,7 +32,7 @@ CONFIG = {
 
 
 def shapes(config):
-    """name -> shape of every tensor that the config describes."""
+    """{name: shape} of all tensors that the config describes."""
     hidden = config["hidden_size"]
     wide = config["intermediate_size"]
     head = config["head_dim"]
@@ -62,8 +62,8 @@ def shapes(config):
 
 
 def write(folder, dtype=mx.bfloat16, seed=0, shards=1, extra=None, **changes):
-    """Writes a checkpoint and returns its tensors. With several shards there
-    is an index; `extra` are tensors beside the model's own."""
+    """Writes a checkpoint and returns its tensors. Several shards get an index;
+    `extra` are tensors beside the model's own, `changes` keys of the config."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     config = {k: v for k, v in (CONFIG | changes).items() if v is not None}

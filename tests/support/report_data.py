@@ -1,4 +1,4 @@
-"""Data of a report as a run would give it, for models of any depth."""
+"""Makes the data of a report for models of any depth, like that of a run."""
 
 import math
 import random

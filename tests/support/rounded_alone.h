@@ -18,9 +18,9 @@
 
 namespace pennyweight::testing {
 
-/// A model with some of its blocks' linears replaced, against itself, in
-/// float32: in bfloat16 any change at all shifts what is rounded on the way, on
-/// SmolLM2-135M by a KL of 5e-4.
+/// Compares a model with itself after some linears of a block are replaced. It
+/// computes in float32: in bfloat16 any change at all also changes roundings on
+/// the way, which on SmolLM2-135M is a KL of 5e-4.
 class RoundedAlone {
  public:
   RoundedAlone(
@@ -41,7 +41,7 @@ class RoundedAlone {
     }
   }
 
-  /// Sum of x x^T over what a linear that is no expert reads.
+  /// The sum of x x^T over the inputs x [in] of a linear that is no expert.
   std::vector<float> hessian(const ModuleSpec& module) const {
     const BlockSpec& block = model_.spec.blocks.at(size_t(module.block));
     const auto weights = load_block(model_, module.block, mx::float32);
@@ -58,7 +58,7 @@ class RoundedAlone {
     return to_vector(sum);
   }
 
-  /// The module's weight by GPTQ, expanded.
+  /// The module's weight after GPTQ, expanded to float32 [out, in].
   mx::array by_gptq(const ModuleSpec& module, const QuantSpec& spec) const {
     const GptqOptions options;
     const GptqHessian factored(hessian(module), module.in, options);
@@ -76,8 +76,8 @@ class RoundedAlone {
         pack_result(result, spec, model_.dtype), mx::float32);
   }
 
-  /// The mean KL to the model with `replaced` in place of linears of one
-  /// block, by module path.
+  /// The mean KL divergence, in nats a token, of the model with weights
+  /// `replaced`, by module path, in place of linears of one block.
   double kl(int block, const std::map<std::string, mx::array>& replaced) const {
     auto states = inputs_[size_t(block)];
     for (size_t i = size_t(block); i < model_.spec.blocks.size(); ++i) {

@@ -5,8 +5,8 @@
 
 namespace pennyweight::testing {
 
-/// What a command reports, as --json writes it, with these options by name; in
-/// `text` what a reader is told.
+/// Runs a command with options by name and gives its report as --json writes
+/// it; `text`, unless it is null, gets the summary.
 inline Json run_command(
     const Command& command,
     const Json& options,

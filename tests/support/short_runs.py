@@ -1,5 +1,5 @@
-"""Each command on the demo model, as short as it gets: for tests that need many
-runs. And the runs themselves, with faults."""
+"""The shortest run of each command on the demo model, for tests that need many, and
+functions that do such runs, with faults too."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ BIN = os.environ.get(
 DEMO = ROOT / "assets/demo"
 TEXT = DEMO / "calibration.txt"
 SLOW = bool(os.environ.get("PENNYWEIGHT_SLOW"))
-# The exit codes of README.md that say that something was refused.
+# The exit codes (docs/commands.md) that say that something was refused.
 REFUSED = {2, 3, 4, 5, 6, 7}
 
 TO = ["--model", DEMO, "--mlx-path", "OUT", "--data-path", TEXT]
@@ -49,7 +49,7 @@ def command(name, out, *flags):
 
 
 def run(arguments, seconds=120, **how):
-    """A run that ends by itself, whatever it says."""
+    """Runs a command to its end, with whatever exit code."""
     how["env"] = os.environ | {
         "OMP_NUM_THREADS": "2"
     } | how.get("env", {})
@@ -61,7 +61,7 @@ def run(arguments, seconds=120, **how):
 
 @contextlib.contextmanager
 def small_disk(folder, options):
-    """A file system of its own at `folder`, which is made."""
+    """Mounts a tmpfs at `folder`, which must not exist yet."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
@@ -75,8 +75,8 @@ def small_disk(folder, options):
 
 
 def fault_of_refusal(done, codes=frozenset(REFUSED)):
-    """What is wrong with how a run was refused, or None: it ends with one of
-    `codes` and one line, before which only warnings stand."""
+    """What is wrong with how a run was refused, or None. It must end with one of
+    `codes` and one line of error, before which only warnings stand."""
     if done.returncode not in codes:
         return f"exit code {done.returncode}: {done.stderr[-1500:]!r}"
     lines = done.stderr.rstrip("\n").split("\n")
@@ -92,7 +92,7 @@ def left_in(folder, *expected):
 
 
 def contents(folder, *apart):
-    """Each file's bytes by its name, but for files that hold times."""
+    """The bytes of each file by its name; `apart` are names to leave out."""
     return {str(p.relative_to(folder)): p.read_bytes()
             for p in sorted(folder.rglob("*"))
             if p.is_file() and p.name not in apart}

@@ -4,8 +4,8 @@ check-all`) every family."""
 
 from short_runs import SLOW
 
-# What sets a structure apart: families that have it, the richest first. Of
-# plain llamas is the demo model, which most other tests run.
+# What sets a structure apart, and the families that have it, the one with most of
+# it first. llama is not first in its own, since most other tests run the demo model.
 STRUCTURES = {
     "plain attention and MLP": [
         "qwen3", "ernie4_5", "exaone", "gemma", "glm", "helium",
@@ -44,7 +44,8 @@ STRUCTURES = {
 
 
 def chosen(families):
-    """Of `families` the first of each structure, in their order."""
+    """The first of `families` of each structure, or all with PENNYWEIGHT_SLOW; in
+    their order."""
     first = {next((name for name in alike if name in families), None)
              for alike in STRUCTURES.values()}
     return [name for name in families if SLOW or name in first]

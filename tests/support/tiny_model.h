@@ -18,7 +18,7 @@
 
 namespace pennyweight::testing {
 
-/// A folder that goes when the test ends.
+/// A folder that is removed when the test ends.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
@@ -141,7 +141,7 @@ inline Tensors random_tensors(const Json& config, uint64_t seed = 1) {
   return tensors;
 }
 
-/// A random model on disk, opened.
+/// A model of random weights that is written to disk and opened.
 struct TinyModel {
   TemporaryFolder folder;
   Model model;

@@ -20,8 +20,7 @@ HELD_OUT = DEMO / "sample.txt"
 
 
 def built_program(name):
-    """A program of the C++ test build; skips the test that wants it where it
-    is not built."""
+    """A program of the C++ test build. Skips the test where it is not built."""
     folder = os.environ.get("PENNYWEIGHT_BUILD_DIR")
     if not folder:
         pytest.skip("PENNYWEIGHT_BUILD_DIR is not set")
@@ -56,7 +55,7 @@ def convert(model, out, *flags):
 
 
 def report_of(method, model, out, *flags, code=0):
-    """The result of any command as JSON; what is said where it must fail."""
+    """The result of any command as JSON; stderr where it must fail with `code`."""
     report = Path(f"{out}.json")
     if report.exists():
         report.unlink()
@@ -97,8 +96,8 @@ def same_files(one, other):
 
 
 def tokens_of(tokenizer, text):
-    """By mlx-lm's tokenizer; of qwen3_5 transformers loads another than the
-    test models' folders have."""
+    """The ids of a text by mlx-lm's tokenizer. For qwen3_5 transformers loads
+    another one than the test models' folders have, so the demo's is taken."""
     if "Qwen3_5" in type(tokenizer._tokenizer).__name__:
         own = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
         return own.encode(text).ids
