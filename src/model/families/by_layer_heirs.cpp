@@ -1,5 +1,5 @@
-// Families with experts whose layers differ in kind: windows and rotary
-// embeddings by layer type, numbers of heads, experts or none.
+// Families whose layers differ: in windows and rotary embeddings, by layer
+// type; in the number of heads or the width of the MLP; or in having experts.
 
 #include <algorithm>
 
@@ -26,7 +26,8 @@ const Json& layer_list(const JsonView& config, const char* key, int layers) {
   return *list;
 }
 
-// rope_parameters holds those of each layer type.
+// Reads the rotary embedding of a layer type, of which rope_parameters has an
+// object each. With `scales_linearly` false the class ignores a linear scaling.
 RopeSpec read_rope_of(
     const JsonView& config,
     const std::string& type,
@@ -95,7 +96,8 @@ std::vector<double> layer_numbers(
   return numbers;
 }
 
-// A width near `wanted` that `divisor` divides, not a tenth below it.
+// The multiple of `divisor` nearest to `wanted`, or the next one where that is
+// more than a tenth smaller.
 int64_t divisible(double wanted, int64_t divisor) {
   const auto steps =
       static_cast<int64_t>(wanted + double(divisor) / 2) / divisor;
@@ -214,7 +216,7 @@ DecoderSpec read_exaone_moe(const FamilyInput& input) {
           "takes rope_theta alone from them");
     }
   }
-  // Stands beside rope_parameters, and is read from there.
+  // The class reads a rope_scaling that stands beside rope_parameters.
   own["rope_scaling"] = input.given->value("rope_scaling", Json());
   count_as_read(config, {"rope_scaling"});
   read_rope(config.like(own), shape.rope, spec);

@@ -103,7 +103,7 @@ void nest_patch(const Json& text, DecoderSpec& spec) {
 void set_next_layers_apart(const JsonView& config, DecoderSpec& spec) {
   const auto more = config.integer_or("num_nextn_predict_layers", 0, 0, 64);
   for (int64_t i = 0; i < more; ++i) {
-    const auto& first = spec.blocks.front().path;  // ends with its number, 0
+    const auto& first = spec.blocks.front().path;  // ends with a 0, its number
     spec.mtp.push_back(
         first.substr(0, first.size() - 1) +
         std::to_string(static_cast<int64_t>(spec.blocks.size()) + i) + ".");

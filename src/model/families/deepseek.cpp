@@ -205,7 +205,8 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
 
 namespace {
 
-// Layers behind the last predict further tokens, which the class leaves out.
+// Adds to spec.mtp the layers behind the last, which predict further tokens and
+// which the class does not read.
 void set_later_layers_apart(const FamilyInput& input, DecoderSpec& spec) {
   const std::string prefix = "model.layers.";
   std::set<size_t> later;
@@ -278,7 +279,7 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
       read_corrected_router(config, block.path + ".mlp", *block.moe);
     }
   }
-  // mlx-lm takes this for the layer that predicts further tokens, by name.
+  // mlx-lm takes layer 61 for the one that predicts further tokens.
   if (spec.blocks.size() > 61) {
     throw Error(
         ErrorCode::not_supported,

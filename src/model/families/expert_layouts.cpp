@@ -8,8 +8,8 @@ namespace {
 
 const std::string kExperts = "experts.";
 
-// What experts stand under in the checkpoint, up to its "experts.", by where
-// the family looks for them; empty where that says nothing.
+// The prefix of the experts' names in the checkpoint, up to "experts.", made of
+// the name that the family looks for; empty where that name has no such part.
 std::string experts_under(const std::string& source) {
   for (const char* stack : {"input_linear.weight", "output_linear.weight"}) {
     if (source.ends_with(stack)) {
@@ -21,8 +21,8 @@ std::string experts_under(const std::string& source) {
   return at == source.npos ? "" : source.substr(0, at + 1 + kExperts.size());
 }
 
-// The source of a stack that no tensor of the checkpoint is; null where there
-// is one, or nothing to go by.
+// The source of a stack, if the checkpoint has neither the stack nor this
+// source; otherwise null.
 const TensorSource* missing_source(
     const FamilyInput& input,
     const LinearSpec& stack,
@@ -50,7 +50,7 @@ std::vector<Projection> projections_of(const MlpSpec& experts) {
   return all;
 }
 
-// The matrices one by one, by either of their names.
+// A source for matrices that stand one by one, under either of their names.
 std::optional<TensorSource> single_source(
     const FamilyInput& input,
     const std::string& under,
@@ -66,7 +66,7 @@ std::optional<TensorSource> single_source(
   return std::nullopt;
 }
 
-// Rows of a stack of all experts.
+// A source for the rows of a stack of all experts.
 std::optional<TensorSource> stacked_source(
     const FamilyInput& input,
     const std::string& under,
@@ -91,7 +91,7 @@ std::optional<TensorSource> stacked_source(
   return source;
 }
 
-// Whether one of the block's stacks was found in another form.
+// Takes other sources for the block's stacks; whether there was one to take.
 bool take_other_layout(
     const FamilyInput& input,
     const MoeSpec& moe,

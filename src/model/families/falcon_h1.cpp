@@ -47,7 +47,7 @@ read_factors(const JsonView& config, const char* key, size_t count) {
   return factors;
 }
 
-// What mlx-lm's sanitize folds into the hub's matrices.
+// Adds sources that multiply the hub's matrices as mlx-lm's sanitize does.
 class Multipliers {
  public:
   Multipliers(const JsonView& config, DecoderSpec& spec)
@@ -80,7 +80,7 @@ class Multipliers {
   }
 
  private:
-  // Gate, x, b, c and dt have factors of their own.
+  // The rows of gate, x, b, c and dt each have a factor.
   void fold_scan(const ScanSpec& scan) {
     const auto factors = read_factors(config_, "ssm_multipliers", 5);
     const int64_t inner = int64_t{scan.heads} * scan.head_dim;
@@ -180,7 +180,7 @@ DecoderSpec read_falcon_h1(const FamilyInput& input) {
   if (shape.tied) {
     spec.logit_scale = head / embedding;
   }
-  // As mlx-lm tells the hub's form.
+  // mlx-lm tells the hub's form by the shape of the convolution.
   const auto stored =
       input.shape_of(spec.blocks.front().side_scan->scan.conv.name);
   if (stored.size() == 3 && stored[2] > stored[1]) {

@@ -9,31 +9,36 @@
 
 namespace pennyweight {
 
-/// What a family reads its spec from.
+/// What a family reads its spec from: the config, and the names and shapes of
+/// the checkpoint's tensors.
 struct FamilyInput {
-  /// As the family's class in mlx-lm has it: see class_config.h.
+  /// The config with the keys and defaults of the family's class in mlx-lm
+  /// (class_config.h).
   JsonView config;
   std::function<bool(const std::string& tensor)> has_tensor;
   std::function<std::vector<std::string>(const std::string& prefix)>
       tensors_under;
-  /// Empty for a tensor that is not there.
+  /// The shape of a tensor; empty for one that is not there.
   std::function<mx::Shape(const std::string& tensor)> shape_of;
-  /// Of all paths; names that has_tensor is asked for are without it.
+  /// What all paths of the spec begin with. Names that has_tensor is asked for
+  /// are without it.
   std::string prefix{};
   /// The config before the class's defaults were added.
   const Json* given = nullptr;
-  /// Weight files are known to be missing, which may hold what seems absent.
+  /// Whether weight files are missing, which may hold tensors that seem absent.
   bool lacks_files = false;
 };
 
-/// A family turns a config into a spec, as the class of mlx-lm does.
+/// A family: it turns a config into the spec of what a class of mlx-lm
+/// computes.
 struct Family {
   const char* model_type;
   const char* model_class;  // in class_keys.h's table
   DecoderSpec (*read)(const FamilyInput& input);
 };
 
-/// One a file in families/; the registry lists them.
+/// The families' functions, which stand in files of families/. registry.cpp
+/// lists them with their names.
 DecoderSpec read_afmoe(const FamilyInput& input);
 DecoderSpec read_apertus(const FamilyInput& input);
 DecoderSpec read_bailing_moe(const FamilyInput& input);
@@ -115,11 +120,12 @@ DecoderSpec read_starcoder2(const FamilyInput& input);
 DecoderSpec read_telechat3(const FamilyInput& input);
 DecoderSpec read_youtu_llm(const FamilyInput& input);
 
+/// All families, by model_type.
 const std::vector<Family>& families();
 
-/// The spec that `read` makes of input.config as the class has it. Its patch
-/// and notes hold what that took. not_supported Error for a key that the
-/// class reads and `read` does not.
+/// Gives input.config the keys and defaults of the class, and has `read` make a
+/// spec of it. The spec's config_patch and notes get those of the config, too.
+/// not_supported Error for a key that the class reads and `read` does not.
 DecoderSpec read_as(
     const char* model_class,
     DecoderSpec (*read)(const FamilyInput& input),

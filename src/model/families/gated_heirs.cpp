@@ -1,5 +1,5 @@
-// Families whose attention is multiplied by gates that a matrix of their own
-// makes, with norms before and behind.
+// Families whose attention is gated by a matrix of its own, with norms before
+// and behind each branch; and phimoe.
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@ void add_gate(BlockSpec& block) {
       block.path + ".self_attn.gate_proj", attention.q.out, attention.q.in};
 }
 
-// By layer, whether it has a window, as layer_types says.
+// Whether each layer has a window, as layer_types says.
 std::vector<bool>
 read_sliding(const JsonView& config, const Json& types, int layers) {
   if (!types.is_array() || types.size() != static_cast<size_t>(layers)) {
@@ -78,7 +78,9 @@ struct MuseLayer {
   bool rotates = false;
 };
 
-// Three of four slide; those that slide rotate, unless bases are listed.
+// By default three of four layers have a window (`slides`), and those have a
+// rotary embedding (`rotates`), unless layer_rope_theta lists its base by
+// layer.
 std::vector<MuseLayer> read_muse_layers(const JsonView& config, int count) {
   Json types = Json::array();
   if (const Json* listed = config.find("layer_types")) {
@@ -98,7 +100,7 @@ std::vector<MuseLayer> read_muse_layers(const JsonView& config, int count) {
   }
   std::vector<MuseLayer> layers;
   for (size_t i = 0; i < slides.size(); ++i) {
-    // mlx-lm rotates what is of neither type, without a window.
+    // mlx-lm rotates layers of an unknown type, too, and gives them no window.
     const bool plain = types.at(i) != "full_attention";
     layers.push_back({slides[i], bases.empty() ? plain : bases[i] != 0});
   }

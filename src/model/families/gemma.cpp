@@ -8,7 +8,7 @@ namespace pennyweight {
 DecoderSpec read_gemma(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  // Published configs say gelu, and transformers takes that for the other one.
+  // Published configs say gelu, which transformers takes for the one with tanh.
   spec.notes.push_back(
       "the MLP's gelu is the exact one, as in mlx-lm; transformers computes "
       "the one with tanh, whatever hidden_act says");

@@ -9,7 +9,7 @@ namespace pennyweight {
 
 namespace {
 
-// The scale of mlx-lm is a bfloat16.
+// mlx-lm rounds the scale to bfloat16.
 float embedding_scale(int64_t hidden) {
   kernels::BFloat16 scale;
   kernels::from_float(

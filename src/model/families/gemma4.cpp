@@ -19,11 +19,11 @@ constexpr int64_t kDefaultVocab = 262144;
 
 struct Gemma4Shape {
   StandardShape base;
-  int global_dim = 0;
-  int global_kv = 0;  // of layers whose keys are their values
+  int global_dim = 0;  // head dimension of layers without a window
+  int global_kv = 0;   // key heads of layers whose keys are their values
   bool keys_as_values = false;
-  int own_keys = 0;  // layers that have keys and values
-  bool wider = false;
+  int own_keys = 0;    // how many layers, the first ones, have keys and values
+  bool wider = false;  // layers without have MLPs twice as wide
   std::vector<bool> slides;
   int window = 0;
   RopeSpec local, global;
@@ -63,7 +63,7 @@ std::vector<bool> read_gemma4_slides(const JsonView& config, int layers) {
   return slides;
 }
 
-// Without rope_parameters the class has its own.
+// The class has rope_parameters of its own where the config has none.
 RopeSpec read_gemma4_rope(
     const JsonView& config,
     bool slides,
@@ -129,7 +129,7 @@ Gemma4Shape read_gemma4_shape(const FamilyInput& input, DecoderSpec& spec) {
   return shape;
 }
 
-// The last block with keys of its own, and of the same kind.
+// The last block of the same kind that has keys of its own.
 int find_gemma4_keys(
     const JsonView& config,
     const Gemma4Shape& shape,
@@ -282,7 +282,8 @@ void fill_gemma4_inputs(
   }
 }
 
-// Ranges of activations that some checkpoints have beside their linears.
+// Drops ranges of activations, which some checkpoints have beside their
+// linears.
 void drop_gemma4_ranges(const FamilyInput& input, DecoderSpec& spec) {
   for (const std::string prefix :
        {"model.layers.", "model.language_model.", "language_model."}) {

@@ -21,7 +21,7 @@ DecoderSpec read_granite(const FamilyInput& input) {
   for (BlockSpec& block : spec.blocks) {
     block.attention.scale = read_multiplier(config, "attention_multiplier");
     block.residual_scale = read_multiplier(config, "residual_multiplier");
-    // As the class asks mlx_lm.convert to.
+    // The class asks mlx_lm.convert for these widths.
     block.attention.o.converts_as = make_quant_spec("affine", 8, 64);
     block.mlp->down.converts_as = make_quant_spec("affine", 8, 64);
   }

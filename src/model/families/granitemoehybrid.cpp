@@ -23,7 +23,8 @@ ScanShape read_granite_scan(const JsonView& config, int64_t hidden) {
   return shape;
 }
 
-// Gate and up stand above one another in one matrix on the hub, in stacks, too.
+// Adds the sources of an MLP or of stacks, whose gate and up stand above one
+// another in one matrix on the hub.
 void split_hub_matrix(
     const std::string& hub,
     const MlpSpec& mlp,

@@ -6,8 +6,8 @@
 
 namespace pennyweight {
 
-/// mlx-lm's deepseek classes give the latents' norms this, whatever the config
-/// says.
+/// The eps of the latents' norms in mlx-lm's deepseek classes, whatever the
+/// config says.
 inline constexpr float kLatentEps = 1e-6f;
 
 /// Widths of latent attention, by the keys that DeepSeek gave them.
@@ -19,12 +19,13 @@ struct LatentShape {
   int value = 0;
 };
 
-/// corrupt Error for a width out of range, not_supported for heads that the
-/// decoder can't run.
+/// Reads the widths. corrupt Error for one out of range, not_supported for
+/// heads that the decoder can't run.
 LatentShape read_latent_shape(const JsonView& config);
 
-/// Queries and keys by way of latents, with the keys' and values' matrix whole,
-/// and scores scaled by the heads' width.
+/// Gives a block latent attention. Keys and values come from one matrix (kv_b);
+/// scores are scaled by 1 / sqrt(nope + rope). `eps` is that of the latents'
+/// norms.
 void fill_latent(
     const LatentShape& shape,
     int64_t hidden,
@@ -32,13 +33,14 @@ void fill_latent(
     BlockSpec& block,
     float eps = kLatentEps);
 
-/// The keys' and values' matrix becomes two stacks over the heads: embed_q for
-/// the keys, turned round, and unembed_out for the values.
+/// Replaces kv_b by two stacks over the heads, as mlx-lm has them: embed_q for
+/// the keys, transposed, and unembed_out for the values; and adds their
+/// sources.
 void split_by_heads(BlockSpec& block, DecoderSpec& spec);
 
-/// What DeepSeek's second and third generation share; the router's scores are
-/// left to them. `eps` is that of the latents' norms, where it is not
-/// kLatentEps.
+/// The spec that DeepSeek's second and third generation share. The router's
+/// scores are left to the caller. `eps` is that of the latents' norms, where it
+/// is not kLatentEps.
 DecoderSpec read_latent_deepseek(
     const FamilyInput& input,
     std::optional<float> eps = std::nullopt);

@@ -11,7 +11,7 @@ namespace pennyweight {
 
 namespace {
 
-// By the factors for long texts, at every length.
+// minicpm3's class uses the factors for long texts at every length.
 void read_minicpm3_rope(
     const JsonView& config,
     RopeSpec& rope,

@@ -14,7 +14,8 @@ namespace {
   throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
 }
 
-// Layers with attention; the others have a short convolution.
+// The numbers of the layers with attention; the others have a short
+// convolution.
 std::set<int> full_layers(const JsonView& config, int layers) {
   std::set<int> full;
   const auto types = read_layer_names(config, "layer_types", layers);
@@ -60,7 +61,7 @@ void fill_convolution(
   block.attention = std::move(attention);
 }
 
-// Blocks without their MLPs' sizes and names.
+// Fills all but the MLPs, whose names and experts are left to the caller.
 void fill_blocks(const FamilyInput& input, int64_t wide, DecoderSpec& spec) {
   Json values = input.config.json();
   values["intermediate_size"] = wide;

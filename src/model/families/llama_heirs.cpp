@@ -1,5 +1,5 @@
-// Families that are llama but for which projections have biases, which keys say
-// so, and a multiplier here and there.
+// Families that differ from llama only in which projections have biases, in the
+// keys that say so, and in some multipliers.
 
 #include <cmath>
 
@@ -11,8 +11,8 @@ namespace pennyweight {
 
 namespace {
 
-// The class multiplies by the stored embedding, which it can't once it is
-// packed.
+// Refuses a tied embedding: the class multiplies by the stored matrix, which it
+// can't do once that is packed.
 void refuse_tied(const JsonView& config, bool tied) {
   if (tied) {
     refuse_config(

@@ -5,30 +5,30 @@
 
 #include "model/families/standard.h"
 
-/// What families share whose blocks mix tokens by more than attention.
+/// Helpers of families whose blocks mix tokens by scans or convolutions.
 namespace pennyweight {
 
-/// The names by layer under `key`; empty where it is absent. A corrupt Error
-/// where they are not `layers` strings.
+/// The list of strings under `key`, one for each layer; empty where it is
+/// absent. corrupt Error where it is something else.
 std::vector<std::string>
 read_layer_names(const JsonView& config, const char* key, int layers);
 
-/// The hub has convolutions [channels, 1, width]; mlx-lm turns them to
-/// [channels, width, 1], which is what `name` is, unless it stands so already.
+/// Adds the source of a convolution's weight `name`, [channels, width, 1] in
+/// mlx-lm and [channels, 1, width] on the hub, if the checkpoint has the
+/// latter.
 void add_convolution_source(
     const FamilyInput& input,
     const std::string& name,
     DecoderSpec& spec);
 
-/// rope_theta, for which a class takes that of rope_parameters where there is
-/// one, and makes nothing of the rest; a scaling is noted. Where both are there
-/// they must agree (corrupt Error).
+/// Reads rope_theta from the config or its rope_parameters, which must agree if
+/// both have it (corrupt Error). These classes use no scaling: one is noted.
 void read_hybrid_rope(
     const JsonView& config,
     RopeSpec& rope,
     DecoderSpec& spec);
 
-/// The sizes of a scan, by whatever keys a config has them.
+/// The sizes of a scan, for which each family has keys of its own.
 struct ScanShape {
   int64_t hidden = 0;
   int heads = 0;
@@ -42,20 +42,20 @@ struct ScanShape {
   float dt_most = 0;
 };
 
-/// An integer within what any model's scan has.
+/// A size of a scan, range-checked (corrupt Error).
 int read_scan_size(const JsonView& config, const char* key);
 
-/// dt's bounds from time_step_limit, [least, most]; `least` and `most` where it
-/// is absent.
+/// Reads dt's bounds from time_step_limit, [least, most]; takes `least` and
+/// `most` where it is absent.
 void read_time_limit(
     const JsonView& config,
     float least,
     float most,
     ScanShape& shape);
 
-/// A scan under `path` (which ends with a dot): in_proj, conv1d, A_log,
-/// dt_bias, D, and where the convolution stands in the checkpoint. Without its
-/// norm. A corrupt Error where the groups do not divide the heads.
+/// A scan without its norm, of the modules in_proj, conv1d, A_log, dt_bias and
+/// D under `path`, which ends with a dot; adds the source of its convolution.
+/// corrupt Error where the groups do not divide the heads.
 ScanSpec make_scan(
     const FamilyInput& input,
     const std::string& path,

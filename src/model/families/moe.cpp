@@ -7,7 +7,7 @@ namespace pennyweight {
 namespace {
 
 constexpr int64_t kMaxExperts = 1 << 12;
-// Of all layers together: nobody has a tenth of them.
+// The most experts in all layers together, ten times as many as any model has.
 constexpr int64_t kMaxExpertsInAll = 1 << 17;
 
 [[noreturn]] void wrong_experts(
@@ -16,7 +16,7 @@ constexpr int64_t kMaxExpertsInAll = 1 << 17;
   throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
 }
 
-// The stack's tensors, of those of single experts.
+// Adds the sources of a stack that the checkpoint holds as single experts.
 void add_sources(
     const std::string& stack,
     const std::string& experts,

@@ -16,20 +16,20 @@ struct ExpertNames {
   const char* stacks = "switch_mlp";
 };
 
-/// Numbers of experts and of those that a token takes, by the keys that hold
-/// them (corrupt Error out of range).
+/// How many experts there are, and how many of them each token chooses.
 struct ExpertCounts {
   int count = 0;
   int chosen = 0;
 };
+/// Reads these from the keys `key` and `chosen` (corrupt Error out of range).
 ExpertCounts read_expert_counts(
     const JsonView& config,
     const char* key,
     const char* chosen = "num_experts_per_tok");
 
-/// Experts under `path`: the router path.gate and stacks in path.switch_mlp, or
-/// as `names` call them; the checkpoint may hold path.experts.N.* instead (told
-/// to `spec`). The scores are left to the family.
+/// Experts under `path`: the router path.gate and the stacks path.switch_mlp.*,
+/// or by other `names`. Adds to `spec` the sources of stacks that the
+/// checkpoint holds as path.experts.N.*. The scores are left to the family.
 MoeSpec standard_moe(
     const std::string& path,
     int64_t hidden,
@@ -38,15 +38,15 @@ MoeSpec standard_moe(
     DecoderSpec& spec,
     const ExpertNames& names = {});
 
-/// n_group and topk_group, which may be absent, for groups that count by the
-/// two highest of their experts.
+/// Reads n_group and topk_group, which may be absent. Groups are compared by
+/// the sum of their two highest scores.
 void read_groups(const JsonView& config, MoeSpec& moe);
 
-/// Whether the experts' matrices have biases.
+/// Sets whether the experts' matrices have biases.
 void set_expert_biases(MoeSpec& moe, bool bias);
 
-/// The router of DeepSeek-V3 and its heirs: sigmoid scores, a correction for
-/// the choice, groups; a plain matrix that is never packed.
+/// Makes the router that of DeepSeek-V3: sigmoid scores, a correction for the
+/// choice, groups; a plain matrix that is never packed.
 void read_corrected_router(
     const JsonView& config,
     const std::string& path,

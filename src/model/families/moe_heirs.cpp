@@ -11,7 +11,8 @@ namespace pennyweight {
 
 namespace {
 
-// Of a key that holds a number, or one number for each kind of expert.
+// The value of a key that holds a number, or a list with one for each kind of
+// expert, of which the smallest or the largest (`last`) is taken.
 int64_t first_or_last(
     const JsonView& config,
     const char* key,

@@ -10,7 +10,8 @@ namespace pennyweight {
 
 namespace {
 
-// A letter a layer: a scan (M), attention (*), an MLP (-) or experts (E).
+// Reads the kinds of the layers as a string with a letter for each: a scan (M),
+// attention (*), an MLP (-) or experts (E).
 std::string read_pattern(const JsonView& config) {
   std::string pattern;
   const Json* own = config.find("hybrid_override_pattern");

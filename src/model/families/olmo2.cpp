@@ -1,4 +1,4 @@
-// Norms behind attention and MLP alone.
+// Families with norms behind attention and MLP, and none before them.
 
 #include <algorithm>
 
@@ -28,7 +28,7 @@ void widen_head_norms(DecoderSpec& spec) {
   }
 }
 
-// By layer, whether it has a window: layer_types, or three of four.
+// Whether each layer has a window: as layer_types says, or three of four.
 std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
   const Json* types = config.find("layer_types");
   if (types &&
@@ -58,10 +58,10 @@ std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
   return slides;
 }
 
-// Which layers have a window, and with it a rotary embedding: by a string of
-// L and G, from whose start layers take their letters in turn; all are plain
-// where there is none. Newer configs have layer_types or a number beside it,
-// and an output gets the string.
+// Reads which layers have a window, and with it a rotary embedding: those with
+// an L in a string of L and G, which is repeated over the layers. It is empty
+// where no layer has a window. Newer configs have layer_types or a number
+// instead, and an output gets the string.
 std::string
 read_exaone4_pattern(const JsonView& config, int layers, DecoderSpec& spec) {
   const Json* given = config.find("sliding_window_pattern");

@@ -6,7 +6,7 @@ namespace pennyweight {
 
 namespace {
 
-// The lengths stand beside rope_scaling, not in it.
+// Reads rope_scaling; its lengths stand beside it in the config, and not in it.
 void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
   count_as_read(
       config, {"original_max_position_embeddings", "max_position_embeddings"});

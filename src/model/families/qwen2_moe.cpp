@@ -5,7 +5,8 @@ namespace pennyweight {
 
 namespace {
 
-// The class takes no scaling but a linear one, of which it makes nothing.
+// Refuses scalings with which the class can't be loaded: all but a linear one,
+// which it does not use.
 void check_scaling(const JsonView& config) {
   const auto scaling = config.object("rope_scaling");
   if (scaling && !scaling->json().empty() &&

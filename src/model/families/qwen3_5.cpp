@@ -28,7 +28,7 @@ std::string stored_name(const FamilyInput& input, const std::string& name) {
   return name;
 }
 
-// Stacks as transformers keeps them: gate above up.
+// Adds sources for experts' stacks in transformers' form: gate above up.
 void add_fused_experts(
     const FamilyInput& input,
     const MoeSpec& moe,
@@ -76,7 +76,7 @@ void add_sources(const FamilyInput& input, DecoderSpec& spec) {
   }
 }
 
-// The text part's spec under language_model.
+// The spec of the language model, with paths under language_model.
 DecoderSpec read_text(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
@@ -91,7 +91,7 @@ DecoderSpec read_text(const FamilyInput& input) {
     return input.has_tensor(stored_name(input, kInner + name));
   };
   shape.tied = read_tied(stored, spec);
-  static const Json none = Json::object();  // what a null is to mlx-lm
+  static const Json none = Json::object();  // mlx-lm takes a null for this
   const auto given = config.object("rope_parameters");
   const auto parameters =
       given ? *given : JsonView(none, config.origin() + ": rope_parameters");

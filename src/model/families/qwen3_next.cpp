@@ -19,8 +19,8 @@ DecoderSpec read_qwen3_next(const FamilyInput& input) {
   fill_delta_layers(config, shape, true, spec);
   fill_delta_experts(config, shape.hidden, false, spec);
   spec.mtp.push_back("*mtp.");
-  // As mlx-lm tells the hub's form: by experts that are not stacked yet, or
-  // stacked as transformers holds them.
+  // mlx-lm tells the hub's form by experts that stand one by one or in
+  // transformers' stacks.
   for (const BlockSpec& block : spec.blocks) {
     if (input.has_tensor(block.path + ".mlp.experts.0.up_proj.weight") ||
         input.has_tensor(block.path + ".mlp.experts.gate_up_proj")) {

@@ -1,5 +1,5 @@
-// Qwen's models of text, pictures and films, of which mlx-lm, and so this, has
-// the language model.
+// Qwen's models of text, images and video, of which mlx-lm, and so this
+// program, has the language model.
 
 #include "core/error.h"
 #include "core/json.h"
@@ -10,8 +10,8 @@ namespace pennyweight {
 
 namespace {
 
-// Of the text part, or of a config that is all text part, as those before
-// transformers 4.52 are.
+// The spec of the text_config, or of a config without one, as before
+// transformers 4.52.
 DecoderSpec read_qwen_vl_text(
     const FamilyInput& input,
     const char* model_class,
@@ -32,8 +32,8 @@ DecoderSpec read_qwen_vl_text(
   return spec;
 }
 
-// Experts in stacks that are multiplied from the right, [experts, in, out],
-// gate beside up.
+// Adds sources for experts in stacks that are multiplied from the right,
+// [experts, in, out], with gate beside up.
 void add_turned_experts(
     const FamilyInput& input,
     const MoeSpec& moe,

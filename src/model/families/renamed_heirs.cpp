@@ -1,5 +1,5 @@
-// Families that are llama but for the names of their modules and keys, and for
-// how queries, keys and values are joined.
+// Families that differ from llama only in the names of their modules and keys,
+// and in how queries, keys and values are joined.
 
 #include <cmath>
 
@@ -11,8 +11,8 @@ namespace pennyweight {
 
 namespace {
 
-// Names of modules within a block; of `qkv`, where it is not empty, instead of
-// q, k and v.
+// Names of modules within a block. `qkv`, where it is not empty, stands for q,
+// k and v in one matrix.
 struct BlockNames {
   std::string blocks{};
   std::string attention_norm{}, mlp_norm{};
@@ -45,7 +45,8 @@ const BlockNames kGptNames = {
     .attention_norm = "ln_1",
     .mlp_norm = "ln_2"};
 
-// The class reads `from` where others read `to`.
+// Copies the key `from`, which the class reads, to `to`, which other classes
+// read.
 void rename_key(
     const JsonView& config,
     const char* from,

@@ -9,7 +9,7 @@ namespace pennyweight {
 
 namespace {
 
-// Far above any model; keeps every product below within int64.
+// Bounds far above any model's sizes, which keep products within int64.
 constexpr int64_t kMaxHeads = 1 << 16;
 constexpr int64_t kMaxHeadDim = 1 << 14;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
@@ -235,7 +235,8 @@ void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   for (int i = 0; i < shape.layers; ++i) {
     spec.blocks.push_back(standard_block(shape, i));
   }
-  // Derived from the config; scales of a cache in fp8, which MLX has not.
+  // Tensors that follow from the config, and scales of an FP8 cache, which MLX
+  // does not have.
   for (const char* part : {"rotary_emb.inv_freq", ".k_scale", ".v_scale"}) {
     spec.dropped.push_back(std::string("*") + part);
   }

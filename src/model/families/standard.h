@@ -8,10 +8,10 @@
 
 namespace pennyweight {
 
-/// The layout that llama began and many families share: pre-norm blocks of
+/// The sizes of llama's layout, which many families share: pre-norm blocks of
 /// self_attn.{q,k,v,o}_proj and mlp.{gate,up,down}_proj under model.layers.N.
 struct StandardShape {
-  std::string prefix;  // of all paths
+  std::string prefix;  // what all paths begin with
   int64_t hidden = 0;
   int64_t intermediate = 0;
   int64_t vocab = 0;
@@ -29,9 +29,9 @@ struct StandardShape {
   std::vector<int> windows;  // by layer; empty: none
 };
 
-/// The sizes every such config has, range-checked (corrupt Error): hidden,
-/// intermediate, vocab, layers, heads, eps and, where given, kv_heads and
-/// head_dim with their usual defaults.
+/// Reads the sizes that every such config has, range-checked (corrupt Error):
+/// hidden, intermediate, vocab, layers, heads, eps, and kv_heads and head_dim,
+/// which have their usual defaults. `eps` is the key of the norms' eps.
 StandardShape read_standard_shape(
     const JsonView& config,
     const char* eps = "rms_norm_eps");
@@ -41,15 +41,16 @@ StandardShape read_standard_shape(
     const JsonView& config,
     const std::string& what);
 
-/// mlx-lm's class has `activation` whatever the config says: notes a config
-/// that says otherwise (silu goes by the name of swish, too).
+/// Adds a note where the config names another activation than `activation`, the
+/// one that mlx-lm's class has whatever the config says. Names of the same
+/// function count as equal.
 void note_activation(
     const JsonView& config,
     DecoderSpec& spec,
     const std::string& activation = "silu",
     const char* key = "hidden_act");
 
-/// A number that must be above 0.
+/// Reads a number that must be above 0 (corrupt Error).
 float read_multiplier(const JsonView& config, const char* key);
 
 /// Whether the head is the embedding, as tie_word_embeddings says. Where the
@@ -62,8 +63,8 @@ bool read_tied(
     const char* embedding = "model.embed_tokens",
     const char* head = "lm_head");
 
-/// For families whose class always ties: a head of its own is dropped, with a
-/// note.
+/// Drops the head of a checkpoint, if it has one, with a note: for families
+/// whose class always ties.
 void drop_head(
     const FamilyInput& input,
     DecoderSpec& spec,
@@ -71,84 +72,89 @@ void drop_head(
 
 /// Fills rope.base and the scaling from rope_theta and rope_scaling.
 void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
-/// The same for a class that has rope_scaling and makes nothing of it, which
-/// is noted.
+/// Fills rope.base alone, for a class that has rope_scaling and does not use
+/// it; a scaling is noted.
 void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 
-/// The class reads these keys, which are of no effect in some configs: they
-/// count as read where nothing else asks for them.
+/// Marks keys as read that the class reads and that have no effect in some
+/// configs, so that check_reads() does not refuse them.
 void count_as_read(
     const JsonView& config,
     std::initializer_list<const char*> keys);
 
-/// The patch of an inner config becomes one of the config around it, whose
+/// Turns the patch of an inner config into one of the config around it, whose
 /// text_config is `text`.
 void nest_patch(const Json& text, DecoderSpec& spec);
 
-/// Layers behind the last, which predict further tokens
-/// (num_nextn_predict_layers), go to spec.mtp.
+/// Adds to spec.mtp the layers behind the last that predict further tokens
+/// (num_nextn_predict_layers).
 void set_next_layers_apart(const JsonView& config, DecoderSpec& spec);
 
-/// q, k and v become one matrix, in this order.
+/// Puts q, k and v into one matrix at `path`, in this order.
 void fuse_qkv(AttentionSpec& attention, const std::string& path);
 
-/// gate and up become one matrix, gate_up_proj.
+/// Puts gate and up into one matrix at path.gate_up_proj.
 void fuse_gate_up(MlpSpec& mlp, const std::string& path);
 
-/// gate_proj, up_proj and down_proj under `path`.
+/// An MLP of gate_proj, up_proj and down_proj under `path`, `wide` rows wide
+/// inside.
 MlpSpec standard_mlp(
     const std::string& path,
     int64_t hidden,
     int64_t wide,
     bool bias = false);
 
-/// For families whose mlx-lm class takes hidden_size / num_attention_heads for
-/// the head dimension, whatever head_dim says, which is noted.
+/// Sets the head dimension to hidden_size / num_attention_heads, for families
+/// whose class in mlx-lm takes that; a config that says otherwise is noted.
 void use_plain_heads(StandardShape& shape, DecoderSpec& spec);
 
-/// Gemma's blocks: norms that add 1 before and behind, gelu, scores scaled by
-/// 1 / sqrt(scalar).
+/// Makes the blocks those of Gemma: norms before and behind each branch that
+/// add 1 to their weights, gelu, scores scaled by 1 / sqrt(scalar).
 void fill_gemma_blocks(
     const StandardShape& shape,
     double scalar,
     DecoderSpec& spec);
 
-/// Tells where the tensors of the spec's modules, norms and parameters are in
-/// the checkpoint: stored(name), where it is another name.
+/// Adds a source for each tensor of the spec's modules, norms and parameters
+/// whose name in the checkpoint, stored(name), is another one.
 void add_stored_names(
     const std::function<std::string(const std::string&)>& stored,
     DecoderSpec& spec);
 
-/// `count` tensors under `prefix` are no part of the language model.
+/// Has the tensors under `prefix` carried over to an output, since they are no
+/// part of the language model; a note has their `count`.
 void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec);
 
-/// Queries that grow with their position, as Mistral's rope_parameters tell it,
-/// and the config with these spread out to rope_theta and rope_scaling.
+/// How queries grow with their position (AttentionSpec::growth_beta), as
+/// Mistral's rope_parameters say.
 struct QueryGrowth {
   float beta = 0;
   int positions = 0;
+  /// The config with rope_parameters spread out to rope_theta and rope_scaling.
   Json config;
 };
-/// `theta`: what the class takes where rope_parameters have no rope_theta.
-/// corrupt Error for a number that is missing or out of range.
+/// Reads these. `theta` is what the class takes where rope_parameters have no
+/// rope_theta. corrupt Error for a number that is missing or out of range.
 QueryGrowth read_query_growth(
     const JsonView& config,
     std::optional<double> theta = std::nullopt);
 
-/// How many dims of a head partial_rotary_factor has rotated (corrupt Error
-/// for none or an odd number).
+/// How many dims of a head are rotated by partial_rotary_factor, or by
+/// `fallback` where that is absent. corrupt Error for none or an odd number.
 int partial_dims(const JsonView& config, int head_dim, double fallback = 1);
 
+/// Bounds far above any model's sizes, which keep products within int64.
 inline constexpr int64_t kMaxWidth = int64_t{1} << 22;
 inline constexpr int64_t kMaxLayers = 4096;
 
-/// For classes that know a linear scaling alone, and make nothing of another.
+/// As read_rope() for linear scaling and as read_plain_rope() for any other,
+/// for classes that know only that one.
 void read_linear_rope(
     const JsonView& config,
     RopeSpec& rope,
     DecoderSpec& spec);
 
-/// Blocks, norms, embedding and head from `shape` into `spec`.
+/// Fills blocks, norms, embedding and head of `spec` from `shape`.
 void fill_standard(const StandardShape& shape, DecoderSpec& spec);
 
 }  // namespace pennyweight
