@@ -33,6 +33,9 @@ std::set<std::string> list_harmless(const BlockSpec& spec) {
   if (spec.attention.gated) {
     add(spec.attention.q);
   }
+  if (!spec.attention.softplus_gate) {
+    add(spec.attention.gate);
+  }
   if (const auto& delta = spec.attention.delta) {
     add(delta->ba);
     add(delta->b);

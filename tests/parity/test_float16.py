@@ -121,6 +121,8 @@ FITS = {
         "post_feedforward_layernorm.weight": 20000}),
     "wide scores": ("cohere2", {LAYER + "self_attn.q_proj.weight": 1000,
                                 LAYER + "self_attn.k_proj.weight": 1000}),
+    "gates before a sigmoid": ("afmoe", {
+        LAYER + "self_attn.gate_proj.weight": 60000}),
 }
 
 
