@@ -183,7 +183,12 @@ class Stream:
         self.last, self.step = -1, 1
         self.place = Path(tempfile.mkdtemp(prefix="pennyweight-"))
         self.server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.server.bind(str(self.place / "socket"))
+        try:
+            self.server.bind(str(self.place / "socket"))
+        except OSError as error:  # such as of a path over some 100 bytes
+            shutil.rmtree(self.place, ignore_errors=True)
+            raise Refused("io", f"can't make a socket in {shown(self.place, 300)} "
+                          f"({shown(error)}); set TMPDIR to another folder") from None
         self.server.listen(1)
         threading.Thread(target=self.serve, daemon=True).start()
 

@@ -137,6 +137,15 @@ class Disk:
             time.sleep(0.002)
 
 
+def test_a_folder_that_can_hold_no_socket_is_named(hub, tmp_path):
+    """A socket's path has 107 bytes at most."""
+    temporary = tmp_path / ("t" * 100)
+    temporary.mkdir()
+    done = stream(hub, tmp_path, TMPDIR=str(temporary))
+    assert fails(done, 5, "socket", "TMPDIR")
+    assert not list(temporary.iterdir())
+
+
 def test_two_files_are_on_the_disk_at_most_and_each_comes_once(
         hub, plain, tmp_path):
     hub.pause = 0.005
