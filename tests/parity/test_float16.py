@@ -121,7 +121,7 @@ FITS = {
         "post_feedforward_layernorm.weight": 20000}),
     "wide scores": ("cohere2", {LAYER + "self_attn.q_proj.weight": 1000,
                                 LAYER + "self_attn.k_proj.weight": 1000}),
-    "gates before a sigmoid": ("afmoe", {
+    "gates before a sigmoid": ("muse_glimmer", {
         LAYER + "self_attn.gate_proj.weight": 60000}),
 }
 
