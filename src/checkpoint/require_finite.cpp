@@ -23,6 +23,7 @@ NonFinite count_non_finite(const mx::array& tensor, Word exponent) {
   if (all == 0) {
     return count;
   }
+  // All bits below the lowest one of the exponent.
   const Word fraction = Word((exponent & (~exponent + 1)) - 1);
   for (size_t i = 0; i < tensor.size(); ++i) {
     const bool is_nan =

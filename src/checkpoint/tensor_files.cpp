@@ -78,7 +78,10 @@ void TensorFiles::put_second(const Source& second) {
     put(second);
   }
   auto& told = twice_[{place == b ? b : a, place == b ? a : b, decided}];
-  told.first = told.count++ == 0 ? name : told.first;
+  if (told.count == 0) {
+    told.first = name;
+  }
+  ++told.count;
 }
 
 void TensorFiles::add(const std::shared_ptr<SafetensorsFile>& file) {
@@ -172,9 +175,11 @@ void TensorFiles::add_files() {
   std::set<std::string> named;
   std::error_code ignored;
   for (const auto& name : index_.files()) {
-    (files.contains(name) || fs::exists(folder_ / name, ignored) ? named
-                                                                 : missing_)
-        .insert(name);
+    if (files.contains(name) || fs::exists(folder_ / name, ignored)) {
+      named.insert(name);
+    } else {
+      missing_.insert(name);
+    }
   }
   files.insert(named.begin(), named.end());
   if (files.empty()) {

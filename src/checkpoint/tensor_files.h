@@ -68,7 +68,8 @@ class TensorFiles {
   WeightIndex index_;
   std::map<std::string, std::string> left_out_;  // file -> why
   std::set<std::string> missing_;                // files
-  // By the file taken, the other, and whether the index decided.
+  // The keys are the file that was taken, the other one, and whether the index
+  // decided.
   std::map<std::tuple<std::string, std::string, bool>, Twice> twice_;
 };
 

@@ -122,10 +122,15 @@ const TensorInfo* zeros_to_look_at(const PackedParts& parts) {
   const TensorInfo* best = nullptr;
   for (const auto& base : parts.named(".qzeros")) {
     const auto* info = parts.find(base + ".qzeros");
-    const bool few = info->bytes <= kFewBytes;
-    const bool best_few = best && best->bytes <= kFewBytes;
-    if (!best || (few && !best_few) ||
-        (few == best_few && (info->bytes > best->bytes) == few)) {
+    if (!best) {
+      best = info;
+      continue;
+    }
+    const bool best_is_few = best->bytes <= kFewBytes;
+    const bool better = info->bytes <= kFewBytes
+        ? !best_is_few || info->bytes > best->bytes
+        : !best_is_few && info->bytes <= best->bytes;
+    if (better) {
       best = info;
     }
   }

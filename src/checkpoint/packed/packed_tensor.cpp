@@ -128,7 +128,7 @@ mx::array PackedTensor::expand(const LoadStored& load, int first, int count)
   }
   auto shape = info_.shape;
   shape[0] = count;
-  // Of a stack, an entry is a matrix.
+  // An entry of a stack is a matrix, and of a matrix a row.
   const int64_t in_entry = shape.size() > 2 ? shape[1] : 1;
   const int64_t begin = first * in_entry;
   const int64_t rows = count * in_entry;
