@@ -1,9 +1,9 @@
 #pragma once
 
-// The border to the Rust crate in rust. Every entry that can fail
-// returns 0 or ErrorCode + 1 and then writes an owned message to `error`; no
-// panic crosses it. Rooms declare the entries they use next to their owners
-// (text/rust_text.h); this header has what all share.
+// The C ABI of the Rust crate in rust/. Every entry that can fail returns 0, or
+// ErrorCode + 1 and then writes an owned message to `error`; no panic crosses
+// it. Rooms declare the entries that they use next to the owners of their
+// handles (text/rust_text.h); this header has what all share.
 
 #include <cstddef>
 #include <cstdint>

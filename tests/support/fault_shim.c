@@ -65,7 +65,7 @@ static void path_of_descriptor(int fd, char* path, size_t size) {
   path[length > 0 ? length : 0] = '\0';
 }
 
-// The path as it is named, after its folder where it is relative.
+// The path of a name, which may be relative to the folder `dir`.
 static void path_of_name(int dir, const char* name, char* path, size_t size) {
   if (name[0] == '/') {
     snprintf(path, size, "%s", name);
@@ -96,10 +96,14 @@ static int error_of(const char* name) {
       return kErrors[i].number;
     }
   }
-  return EIO;
+  static const char kWrong[] = "fault_shim: PENNYWEIGHT_FAULT is no fault\n";
+  syscall(SYS_write, 2, kWrong, sizeof(kWrong) - 1);
+  abort();
 }
 
-// Counts a call; what is to become of it. kFail has set errno.
+// Counts a call on `path` and says what is to become of it; for kFail it has set
+// errno. `standard`: whether the call counts when PENNYWEIGHT_FAULT_CALLS is
+// absent.
 static enum Act count(const char* name, const char* path, int standard) {
   char quoted[64];
   snprintf(quoted, sizeof(quoted), ",%s,", name);
@@ -324,7 +328,7 @@ int remove(const char* name) {
   return S_ISDIR(info.st_mode) ? rmdir(name) : unlink(name);
 }
 
-// Counted only where it is named, since it is of no folder.
+// Counted only where PENNYWEIGHT_FAULT_CALLS names it, since it has no path.
 int pthread_create(
     pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
     void* argument) {
