@@ -98,10 +98,10 @@ struct DecoderSpec {
   int64_t vocab = 0;
   std::string embedding;  // module path; weight [vocab, hidden]
   float embedding_scale = 1;
-  /// Whether mlx-lm rounds embedding_scale to the type that the model runs in.
-  bool embedding_scale_in_type = false;
   /// The eps of an RMS norm without a weight that embeddings go through.
   std::optional<float> embedding_eps;
+  /// Whether mlx-lm rounds embedding_scale to the type that the model runs in.
+  bool embedding_scale_in_type = false;
   float logit_scale = 1;
   float logit_cap = 0;  // logits become cap * tanh(logit / cap); 0: they stay
   std::optional<TokenInputsSpec> token_inputs;
