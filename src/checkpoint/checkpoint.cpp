@@ -20,6 +20,7 @@ constexpr size_t kMaxConfig = size_t{16} << 20;
 struct Checkpoint::Impl {
   fs::path folder;
   Json config;
+  QuantizationEntries entries;
   TensorFiles files;
   std::map<std::string, TensorInfo> tensors;
   std::unique_ptr<PackedSource> packed;
@@ -34,7 +35,7 @@ struct Checkpoint::Impl {
   }
 
   // Fills `tensors`, with packed matrices in place of their parts.
-  void show_packed(const QuantizationEntries& entries) {
+  void show_packed() {
     packed = PackedSource::find(
         entries,
         {files.infos,
@@ -106,17 +107,18 @@ Checkpoint Checkpoint::open_folder(
         "checkpoint",
         (folder / "config.json").string() + " is not a JSON object");
   }
-  const auto entries = read_quantization_entries(impl->config, folder);
+  impl->entries = read_quantization_entries(impl->config, folder);
   try {
     impl->files.open(folder, std::move(provider));
-    impl->show_packed(entries);
+    impl->show_packed();
   } catch (const Error& error) {
     const std::string what = error.what();
-    if (error.code() != ErrorCode::not_supported || entries.method.empty() ||
+    const auto& method = impl->entries.method;
+    if (error.code() != ErrorCode::not_supported || method.empty() ||
         what.find("quantized by") != what.npos) {
       throw;
     }
-    throw about("checkpoint", "quantized by \"" + entries.method + "\"", error);
+    throw about("checkpoint", "quantized by \"" + method + "\"", error);
   }
   impl->files.note_twice();
   return Checkpoint(std::move(impl));
@@ -135,6 +137,10 @@ void Checkpoint::settle_quantization(const Json& entry) {
   if (!entry.is_null()) {
     impl_->config["quantization"] = entry;
   }
+}
+
+const QuantizationEntries& Checkpoint::quantization_entries() const {
+  return impl_->entries;
 }
 
 const std::vector<std::string>& Checkpoint::notes() const {
@@ -212,6 +218,10 @@ std::vector<std::string> Checkpoint::stored_parts(
     const std::string& name) const {
   const auto* packed = find_packed(name);
   return packed ? packed->parts() : std::vector<std::string>{name};
+}
+
+const std::map<std::string, TensorInfo>& Checkpoint::stored_tensors() const {
+  return impl_->files.infos;
 }
 
 const TensorInfo& Checkpoint::stored_info(const std::string& name) const {

@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 
 class PackedSource;
 class PackedTensor;
+struct QuantizationEntries;
 
 /// A checkpoint folder, read lazily. open() reads and checks config.json and
 /// the header of each model*.safetensors, as mlx-lm does, and of other files
@@ -54,6 +55,9 @@ class Checkpoint {
   /// Replaces all entries of config() about packed weights by `entry`, which is
   /// MLX's; null for plain weights.
   void settle_quantization(const Json& entry);
+  /// What the folder's entries about packed weights said when it was opened,
+  /// true or not.
+  const QuantizationEntries& quantization_entries() const;
   /// Notes for the user about what in the folder contradicts itself.
   const std::vector<std::string>& notes() const;
   /// Whether files that hold tensors are missing or were left out.
@@ -81,6 +85,8 @@ class Checkpoint {
   /// Names of the tensors in the files that a tensor is stored as: its own, or
   /// those of a packed one's parts.
   std::vector<std::string> stored_parts(const std::string& name) const;
+  /// All tensors of the files, by the names that they have there.
+  const std::map<std::string, TensorInfo>& stored_tensors() const;
   /// Describes a tensor of stored_parts(). read() and stamp() take such names,
   /// too.
   const TensorInfo& stored_info(const std::string& name) const;

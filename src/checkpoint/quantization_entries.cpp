@@ -105,6 +105,10 @@ QuantizationEntries read_quantization_entries(
   return entries;
 }
 
+std::string packed_by(const Json& entry) {
+  return is_mlx(entry) ? "mlx" : method_of(entry);
+}
+
 Json without_quantization(Json config) {
   for (const char* key : kKeys) {
     config.erase(key);

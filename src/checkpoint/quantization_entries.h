@@ -32,6 +32,9 @@ QuantizationEntries read_quantization_entries(
     const Json& config,
     const std::filesystem::path& folder);
 
+/// Who packed weights by an entry, in words: "mlx", "gptq".
+std::string packed_by(const Json& entry);
+
 /// The config without any entry about packed weights, at its top or in its
 /// text_config.
 Json without_quantization(Json config);

@@ -142,6 +142,14 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::map(
   return file;
 }
 
+std::map<std::string, std::string> SafetensorsFile::metadata() const {
+  const auto name = path_.string();
+  const auto length = header_length({data_, size_}, size_, name);
+  std::map<std::string, std::string> found;
+  parse_safetensors_header({data_ + 8, length}, size_, name, &found);
+  return found;
+}
+
 void SafetensorsFile::require_unchanged() const {
   const auto now = FileStamp::of(path_);
   if (now && now->same_file(stamp_) && *now != stamp_) {

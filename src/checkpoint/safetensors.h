@@ -35,6 +35,7 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 /// bytes; `file` is named in errors. Entries come in the order of their
 /// offsets; F8_E4M3 and F8_E8M0 are uint8 with a byte type. It takes time and
 /// memory in proportion to the header, whatever that holds.
+/// `metadata`, where it is given, is filled with the header's "__metadata__".
 ///
 /// Errors: corrupt for a file that is shorter than its tensors (the message has
 /// both sizes) or longer, offsets that do not match the shape, leave holes or
@@ -43,7 +44,8 @@ inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
 std::vector<SafetensorsEntry> parse_safetensors_header(
     std::string_view header,
     uint64_t file_size,
-    const std::string& file);
+    const std::string& file,
+    std::map<std::string, std::string>* metadata = nullptr);
 
 /// The dtype's name in a safetensors header ("BF16"); not_supported for one
 /// that the format has not.

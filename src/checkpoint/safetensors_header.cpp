@@ -43,8 +43,11 @@ const DtypeName kDtypes[] = {
 // name costs one look-up.
 class HeaderReader {
  public:
-  HeaderReader(uint64_t data_start, const std::string& file)
-      : data_start_(data_start), file_(file) {}
+  HeaderReader(
+      uint64_t data_start,
+      const std::string& file,
+      std::map<std::string, std::string>* metadata)
+      : data_start_(data_start), file_(file), metadata_(metadata) {}
 
   std::vector<SafetensorsEntry> take() {
     return std::move(entries_);
@@ -71,6 +74,9 @@ class HeaderReader {
         begin_name(text);
         return true;
       case State::metadata:
+        if (metadata_) {
+          metadata_key_ = text;
+        }
         state_ = State::metadata_value;
         return true;
       case State::fields:
@@ -95,6 +101,9 @@ class HeaderReader {
 
   bool string(std::string& text) {
     if (state_ == State::metadata_value) {
+      if (metadata_) {
+        (*metadata_)[metadata_key_] = text;
+      }
       state_ = State::metadata;
     } else if (state_ == State::dtype) {
       fields_.dtype = read_dtype(text);
@@ -300,6 +309,8 @@ class HeaderReader {
 
   uint64_t data_start_;
   const std::string& file_;
+  std::map<std::string, std::string>* metadata_;
+  std::string metadata_key_;
   State state_ = State::start;
   std::string name_;
   Fields fields_;
@@ -312,9 +323,10 @@ class HeaderReader {
 std::vector<SafetensorsEntry> parse_safetensors_header(
     std::string_view header,
     uint64_t file_size,
-    const std::string& file) {
+    const std::string& file,
+    std::map<std::string, std::string>* metadata) {
   uint64_t data_start = 8 + header.size();
-  HeaderReader reader(data_start, file);
+  HeaderReader reader(data_start, file, metadata);
   nlohmann::json::sax_parse(header.begin(), header.end(), &reader);
   auto entries = reader.take();
   std::ranges::sort(entries, {}, [](const SafetensorsEntry& entry) {

@@ -22,8 +22,9 @@ uint64_t plan_bytes(const TensorPlan& tensor) {
 std::string safetensors_header(
     const std::vector<TensorPlan>& plan,
     size_t begin,
-    size_t end) {
-  std::string text = R"({"__metadata__":{"format":"mlx"})";
+    size_t end,
+    const std::map<std::string, std::string>& metadata) {
+  auto text = R"({"__metadata__":)" + Json(metadata).dump();
   uint64_t offset = 0;
   for (size_t i = begin; i < end; ++i) {
     Json entry;

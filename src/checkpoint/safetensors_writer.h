@@ -30,7 +30,8 @@ uint64_t plan_bytes(const TensorPlan& tensor);
 std::string safetensors_header(
     const std::vector<TensorPlan>& plan,
     size_t begin,
-    size_t end);
+    size_t end,
+    const std::map<std::string, std::string>& metadata = {{"format", "mlx"}});
 
 /// Writes one safetensors file of these tensors, whole or not at all. Errors
 /// are those of AtomicFile.

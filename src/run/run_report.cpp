@@ -36,6 +36,9 @@ Json to_json(const RunReport& report) {
         {"file", kMtpFile},
         {"tensors", report.mtp.tensors},
         {"bytes", report.mtp.bytes}};
+    if (!report.mtp.packed_by.empty()) {
+      json["mtp"]["packed_by"] = report.mtp.packed_by;
+    }
   }
   json["seconds"] = report.seconds;
   json["peak_rss"] = report.peak_rss;
@@ -71,7 +74,11 @@ std::string summary(const RunReport& report) {
           std::to_string(report.mtp.tensors) +
           " tensors of heads that predict "
           "further tokens, " +
-          human_bytes(double(report.mtp.bytes)) + "\n";
+          human_bytes(double(report.mtp.bytes)) +
+          (report.mtp.packed_by.empty()
+               ? ""
+               : ", packed by \"" + shown(report.mtp.packed_by) + "\"") +
+          "\n";
     }
     text += "written to " + shown(report.output) + "\n";
   }

@@ -92,6 +92,7 @@ def test_carried_and_nothing_else_changes(models, method):
     report = made(method, folder / "model", folder / "out")
     made(method, folder / "plain", folder / "without")
     same(mx.load(str(folder / "out" / FILE)), heads)
+    assert metadata(folder / "out" / FILE) == {"format": "mlx"}
     assert report["mtp"] == {
         "file": FILE, "tensors": len(heads),
         "bytes": sum(value.nbytes for value in heads.values())}
@@ -126,26 +127,104 @@ def stored(file):
             for name, own in header.items()}
 
 
-def test_a_packed_head_stays_packed(tmp_path):
-    """In FP8, whose scales go with it: that loses nothing and takes no room."""
-    write(tmp_path / "model", "deepseek_v3", "bfloat16")
-    file = tmp_path / "model/model.safetensors"
+def metadata(file):
+    data = file.read_bytes()
+    return json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get(
+        "__metadata__")
+
+
+def packing_in(file):
+    """The entry that says how a file's codes are packed."""
+    return json.loads(metadata(file)["quantization_config"])
+
+
+def write_packed(folder, kind, beside=False):
+    """deepseek_v3 with a head in someone's pack, in the model's file or beside
+    it. Returns the entry and the head's tensors as they are stored."""
+    write(folder, "deepseek_v3", "bfloat16")
+    file = folder / "model.safetensors"
     tensors = {name: packers.BF16(np.array(value.astype(mx.float32)))
                for name, value in mx.load(str(file)).items()}
-    entry, packer = packed_models.KINDS["fp8"]
+    entry, packer = packed_models.KINDS[kind]
     head = LAYOUTS["deepseek_v3"].format(
         layers=config_of("deepseek_v3")["num_hidden_layers"])
     weight = np.random.default_rng(3).standard_normal((192, 256)).astype(np.float32)
     parts, _ = packer(weight)
     heads = {f"{head}mlp.up_proj{suffix}": part for suffix, part in parts.items()}
     heads[f"{head}enorm.weight"] = packers.BF16(np.ones(24))
-    packers.write(file, tensors | heads)
-    change(tmp_path / "model/config.json",
-           {"num_nextn_predict_layers": 1, "quantization_config": entry})
+    packers.write(file, tensors if beside else tensors | heads)
+    if beside:
+        packers.write(folder / FILE, heads)
+    else:
+        packers.write(folder.parent / FILE, heads)
+    change(folder / "config.json", {"num_nextn_predict_layers": 1} | (
+        {} if "quantization" in entry else {"quantization_config": entry}))
+    if "quantization" in entry:
+        (folder / "hf_quant_config.json").write_text(json.dumps(entry))
+    return entry, stored(folder / FILE if beside else folder.parent / FILE)
+
+
+PACKS = ["awq", "fp8", "fp8 tensor", "gptq desc_act", "modelopt nvfp4",
+         "pack-quantized zeros"]
+
+
+@pytest.mark.parametrize("kind", PACKS)
+def test_a_packed_head_stays_packed_and_says_how(kind, tmp_path):
+    """That loses nothing and takes no room, and all parts go with it, scales of
+    activations too. The output's config speaks of other weights, so that the
+    file itself has to tell how its codes are to be read."""
+    entry, heads = write_packed(tmp_path / "model", kind)
+    report = made("convert", tmp_path / "model", tmp_path / "out")
+    assert stored(tmp_path / "out" / FILE) == heads
+    assert packing_in(tmp_path / "out" / FILE) == entry
+    assert metadata(tmp_path / "out" / FILE)["format"] == "mlx"
+    assert report["mtp"]["packed_by"] == entry.get("quant_method", "NVFP4")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "`quantization_config` in the file's own metadata" in card
+    mlx_lm_utils.load_model(tmp_path / "out")
+    # And in what is made of that.
+    walks.convert(tmp_path / "out", tmp_path / "again", "--dequantize")
+    assert (tmp_path / "again" / FILE).read_bytes() == \
+        (tmp_path / "out" / FILE).read_bytes()
+
+
+def test_a_packed_file_beside_the_model_says_how(tmp_path):
+    entry, heads = write_packed(tmp_path / "model", "gptq", beside=True)
+    report = made("convert", tmp_path / "model", tmp_path / "out")
+    assert stored(tmp_path / "out" / FILE) == heads
+    assert packing_in(tmp_path / "out" / FILE) == entry
+    assert metadata(tmp_path / "out" / FILE)["format"] == "pt"
+    assert report["mtp"]["packed_by"] == "gptq"
+
+
+def test_fp8_that_no_entry_names(tmp_path):
+    _, heads = write_packed(tmp_path / "model", "fp8")
+    change(tmp_path / "model/config.json", {"quantization_config": None})
     made("convert", tmp_path / "model", tmp_path / "out")
-    found, source = stored(tmp_path / "out" / FILE), stored(file)
-    assert found == {name: source[name] for name in heads}
-    assert found[f"{head}mlp.up_proj.weight"][0] == "F8_E4M3"
+    assert stored(tmp_path / "out" / FILE) == heads
+    assert packing_in(tmp_path / "out" / FILE) == {"quant_method": "fp8"}
+
+
+def test_a_head_in_mlx_codes_says_how(tmp_path):
+    """Whatever becomes of the model that it comes with."""
+    write(tmp_path / "model", "deepseek_v3", "bfloat16")
+    walks.convert(tmp_path / "model", tmp_path / "mlx", "-q", "--q-bits", 5,
+                  "--q-group-size", 32)
+    file = tmp_path / "mlx/model.safetensors"
+    head = LAYOUTS["deepseek_v3"].format(
+        layers=config_of("deepseek_v3")["num_hidden_layers"])
+    codes, scales, biases = mx.quantize(
+        mx.random.normal((64, 64)), group_size=32, bits=5)
+    heads = {f"{head}eh_proj.weight": codes, f"{head}eh_proj.scales": scales,
+             f"{head}eh_proj.biases": biases}
+    mx.save_safetensors(str(file), mx.load(str(file)) | heads, {"format": "mlx"})
+    change(tmp_path / "mlx/config.json", {"num_nextn_predict_layers": 1})
+    entry = json.loads((tmp_path / "mlx/config.json").read_text())["quantization"]
+    report = walks.report_of(
+        "convert", tmp_path / "mlx", tmp_path / "out", "--dequantize")
+    same(mx.load(str(tmp_path / "out" / FILE)), heads)
+    assert packing_in(tmp_path / "out" / FILE) == entry
+    assert report["mtp"]["packed_by"] == "mlx"
 
 
 def test_a_layer_by_no_number_is_no_head(tmp_path):

@@ -90,13 +90,17 @@ void refuse_left_over(
       const auto base = name.substr(0, name.rfind(".weight"));
       parts.require(base + format.scales, info);
     }
-    if (ends_with_one(name, kParts) || info.byte_type != ByteType::plain) {
+    if (is_packed_part(name, info.byte_type)) {
       parts.wrong(info, "belongs to no matrix that is packed as it says");
     }
   }
 }
 
 }  // namespace
+
+bool is_packed_part(const std::string& name, ByteType byte_type) {
+  return byte_type != ByteType::plain || ends_with_one(name, kParts);
+}
 
 std::unique_ptr<PackedSource> PackedSource::find(
     const QuantizationEntries& entries,
@@ -115,14 +119,11 @@ std::unique_ptr<PackedSource> PackedSource::find(
                     : "fp8",
       stored.folder + "/" + (foreign ? entries.foreign_place : "config.json"),
       packed_settings(found)};
-  const bool has_bytes =
+  const bool has_parts =
       std::ranges::any_of(stored.infos, [](const auto& entry) {
-        return entry.second.byte_type != ByteType::plain;
+        return is_packed_part(entry.first, entry.second.byte_type);
       });
-  const bool has_parts = std::ranges::any_of(
-      stored.infos,
-      [](const auto& entry) { return ends_with_one(entry.first, kParts); });
-  if (!has_bytes && !has_parts) {
+  if (!has_parts) {
     return nullptr;
   }
   PackedParts parts(stored, source->entry_);

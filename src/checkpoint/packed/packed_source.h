@@ -10,6 +10,10 @@
 
 namespace pennyweight {
 
+/// Whether a tensor belongs to a packed matrix and can be nothing else, by its
+/// name and type: all such matrices but MLX's own have a part that is so.
+bool is_packed_part(const std::string& name, ByteType byte_type);
+
 /// The matrices of a checkpoint that another quantizer has packed, as tensors
 /// X.weight that are expanded when they are read. In memory is only what
 /// describes them.
