@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pytest
 
+np = pytest.importorskip("numpy")
 mx = pytest.importorskip("mlx.core")
 mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
+
+from mlx_lm.models.cache import make_prompt_cache  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 for place in ("tests/support", "tests/parity"):
     sys.path.insert(0, str(ROOT / place))
 import walks  # noqa: E402
-from test_families import text_of, write  # noqa: E402
+from structures import chosen  # noqa: E402
+from test_families import FAMILIES, config_of, text_of, write  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
     distance, make_tokens, probe, run_probe, their_logits)
 
@@ -57,6 +61,47 @@ def test_the_output_can_be_run(probe, tmp_path, family, key):  # noqa: F811
     ours, _ = run_probe(probe, tmp_path / "model", tokens)
     walks.convert(tmp_path / "model", tmp_path / "out")
     assert distance(ours, logits(tmp_path / "out", tokens)) < 1e-4
+
+
+def token_by_token(folder, tokens):
+    """As mlx-lm generates: with a cache, in which windows are rings."""
+    model, _ = mlx_lm_utils.load_model(folder)
+    model.set_dtype(mx.float32)
+    cache = make_prompt_cache(model)
+    parts = [tokens[:, :16], *(tokens[:, i:i + 1] for i in range(16, 24))]
+    return np.concatenate([
+        np.array(model(mx.array(part), cache=cache)) for part in parts], axis=1)
+
+
+WINDOWS = [family for family in FAMILIES
+           if text_of(config_of(family)).get("sliding_window") == 8]
+
+
+def test_what_has_windows():
+    assert {"cohere2", "gemma3", "gemma4", "gpt_oss", "laguna", "ministral3",
+            "olmo3"} <= set(WINDOWS)
+
+
+@pytest.mark.parametrize("family", chosen(WINDOWS))
+def test_no_window(probe, tmp_path, family):  # noqa: F811
+    """mlx-lm takes a null for none, and fails at the first token that it
+    generates with one: an output has a window that never ends."""
+    write(tmp_path / "model", family, "float32")
+    tokens = make_tokens(text_of(config_of(family)), 1, 24)
+    slides = run_probe(probe, tmp_path / "model", tokens)[0]
+    put_null(tmp_path / "model", "sliding_window")
+    # mlx-lm has no newer layout of gemma3, and no rings for mistral3.
+    if family not in ("gemma3", "mistral3"):
+        with pytest.raises(TypeError):
+            token_by_token(tmp_path / "model", tokens)
+    ours, said = run_probe(probe, tmp_path / "model", tokens)
+    assert "no layer has a window" in said
+    assert distance(ours, slides) > 1e-3
+    walks.convert(tmp_path / "model", tmp_path / "out")
+    assert distance(ours, logits(tmp_path / "out", tokens)) < 1e-4
+    assert distance(ours, token_by_token(tmp_path / "out", tokens)) < 1e-4
+    if family != "gemma3":
+        assert distance(ours, logits(tmp_path / "model", tokens)) < 1e-4
 
 
 @pytest.mark.parametrize("family, changes, code, words", [

@@ -220,14 +220,14 @@ DecoderSpec read_exaone_moe(const FamilyInput& input) {
   own["rope_scaling"] = input.given->value("rope_scaling", Json());
   count_as_read(config, {"rope_scaling"});
   read_rope(config.like(own), shape.rope, spec);
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   const Json types = layer_list(config, "layer_types", shape.layers);
   const bool any =
       std::ranges::find(types, Json("sliding_attention")) != types.end();
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     if (types.at(static_cast<size_t>(block.index)) == "sliding_attention") {
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     } else if (any) {
       block.attention.rope.dims = 0;
     }
@@ -251,6 +251,8 @@ DecoderSpec read_laguna(const FamilyInput& input) {
   count_as_read(
       config, {"rope_parameters", "partial_rotary_factor", "sliding_window"});
   const auto types = laguna_types(config, shape.layers);
+  const bool slides = std::ranges::count(types, "sliding_attention") > 0;
+  const int window = slides ? read_window(config, spec) : 0;
   const Json* gating = config.find("gating");
   const bool gated = !gating || *gating != false;
   std::vector<double> heads(types.size(), shape.heads);
@@ -274,10 +276,7 @@ DecoderSpec read_laguna(const FamilyInput& input) {
     }
     attention.rope =
         read_rope_of(config, types[at], shape.head_dim, true, spec);
-    if (types[at] == "sliding_attention") {
-      attention.window = static_cast<int>(
-          config.integer("sliding_window", 1, int64_t{1} << 30));
-    }
+    attention.window = types[at] == "sliding_attention" ? window : 0;
   }
   add_laguna_experts(config, spec);
   return spec;
@@ -351,7 +350,7 @@ DecoderSpec read_mellum(const FamilyInput& input) {
   auto shape = read_standard_shape(config);
   shape.qk_norm = true;
   shape.tied = read_tied(input, spec);
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   const Json types = layer_list(config, "layer_types", shape.layers);
   if (std::ranges::find(types, Json("full_attention")) == types.end()) {
     refuse_config(
@@ -368,7 +367,7 @@ DecoderSpec read_mellum(const FamilyInput& input) {
     block.attention.rope =
         read_rope_of(config, name, shape.head_dim, false, spec);
     if (name != "full_attention") {
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     }
     block.mlp.reset();
     block.moe =

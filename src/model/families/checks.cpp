@@ -84,6 +84,20 @@ void carry_over(const std::string& prefix, size_t count, DecoderSpec& spec) {
   }
 }
 
+int read_window(const JsonView& config, DecoderSpec& spec) {
+  constexpr const char* kKey = "sliding_window";
+  constexpr int64_t kLongest = int64_t{1} << 30;
+  if (config.has(kKey) || !config.json().contains(kKey)) {
+    return static_cast<int>(config.integer(kKey, 1, kLongest));
+  }
+  spec.config_patch[kKey] = kLongest;
+  spec.notes.push_back(
+      std::string(kKey) +
+      " is null: no layer has a window, as in mlx-lm, and an output says so by "
+      "one that is longer than any text, without which mlx-lm can't generate");
+  return 0;
+}
+
 void count_as_read(
     const JsonView& config,
     std::initializer_list<const char*> keys) {

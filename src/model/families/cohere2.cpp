@@ -26,7 +26,7 @@ DecoderSpec read_cohere2(const FamilyInput& input) {
   read_plain_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   const bool bias = config.boolean_or("layer_norm_bias", false);
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   const auto pattern = config.integer("sliding_window_pattern", 1, 1 << 20);
   for (BlockSpec& block : spec.blocks) {
     block.parallel = true;
@@ -37,7 +37,7 @@ DecoderSpec read_cohere2(const FamilyInput& input) {
     if ((block.index + 1) % pattern == 0) {
       block.attention.rope.dims = 0;
     } else {
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     }
   }
   spec.final_norm.centered = true;

@@ -150,7 +150,7 @@ DecoderSpec read_afmoe(const FamilyInput& input) {
         "no layer is of type full_attention, without which mlx-lm can't load "
         "this family");
   }
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     const auto norm = [&](const char* name) {
@@ -161,7 +161,7 @@ DecoderSpec read_afmoe(const FamilyInput& input) {
     block.mlp_post = norm(".post_mlp_layernorm");
     add_gate(block);
     if (slides[static_cast<size_t>(block.index)]) {
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     } else {
       block.attention.rope.dims = 0;
     }
@@ -244,7 +244,7 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
     shape.rope.base = parameters->number_or("rope_theta", shape.rope.base);
   }
   const auto layers = read_muse_layers(config, shape.layers);
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   const double post_eps = config.number_or("post_norm_eps", 1e-8);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
@@ -265,7 +265,7 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
     attention.k_norm = bare;
     attention.scale *= read_multiplier(config, "qk_scale_factor");
     add_gate(block);
-    attention.window = layers[at].slides ? static_cast<int>(window) : 0;
+    attention.window = layers[at].slides ? window : 0;
     if (!layers[at].rotates) {
       attention.rope.dims = 0;
     }

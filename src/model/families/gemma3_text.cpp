@@ -26,7 +26,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
   note_activation(config, spec, "gelu_pytorch_tanh", "hidden_activation");
   auto shape = read_standard_shape(config);
   shape.prefix = input.prefix;
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   const auto pattern =
       static_cast<int>(config.integer("sliding_window_pattern", 1, 1 << 20));
   if (pattern > shape.layers) {
@@ -52,7 +52,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
     block.attention.k_norm->offset = 1;
     if ((block.index + 1) % pattern != 0) {
       block.attention.rope = local;
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     }
   }
   return spec;

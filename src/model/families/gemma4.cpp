@@ -122,8 +122,7 @@ Gemma4Shape read_gemma4_shape(const FamilyInput& input, DecoderSpec& spec) {
       static_cast<int>(config.integer_or("num_kv_shared_layers", 0, 0, layers));
   shape.wider = config.boolean_or("use_double_wide_mlp", true);
   shape.slides = read_gemma4_slides(config, layers);
-  shape.window =
-      static_cast<int>(config.integer("sliding_window", 1, int64_t{1} << 30));
+  shape.window = read_window(config, spec);
   shape.local = read_gemma4_rope(config, true, shape.base.head_dim, spec);
   shape.global = read_gemma4_rope(config, false, shape.global_dim, spec);
   return shape;

@@ -38,12 +38,12 @@ void add_sources(const std::string& path, DecoderSpec& spec) {
   }
 }
 
-void read_layers(
+std::vector<int> read_windows(
     const JsonView& config,
     const StandardShape& shape,
-    std::vector<int>& windows) {
-  const auto window =
-      static_cast<int>(config.integer("sliding_window", 1, int64_t{1} << 30));
+    DecoderSpec& spec) {
+  std::vector<int> windows;
+  const int window = read_window(config, spec);
   const Json* types = config.find("layer_types");
   if (types &&
       (!types->is_array() ||
@@ -60,6 +60,7 @@ void read_layers(
         : i % 2 == 1;
     windows.push_back(full ? 0 : window);
   }
+  return windows;
 }
 
 }  // namespace
@@ -73,7 +74,7 @@ DecoderSpec read_gpt_oss(const FamilyInput& input) {
   shape.qkv_bias = true;
   shape.output_bias = true;
   shape.tied = false;
-  read_layers(config, shape, shape.windows);
+  shape.windows = read_windows(config, shape, spec);
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   spec.experts_published_as = make_quant_spec("mxfp4", 4, 32);

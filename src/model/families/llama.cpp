@@ -27,8 +27,10 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
   }
   const bool slides =
       std::ranges::find(*types, Json("sliding_attention")) != types->end();
-  const int64_t window =
-      slides ? config.integer_or("sliding_window", 0, 0, int64_t{1} << 30) : 0;
+  const int64_t window = !slides ? 0
+      : config.has("sliding_window")
+      ? config.integer("sliding_window", 0, int64_t{1} << 30)
+      : read_window(config, spec);
   std::vector<int> windows;
   bool any_full = false;
   for (const Json& type : *types) {

@@ -142,7 +142,7 @@ DecoderSpec read_olmo3(const FamilyInput& input) {
   shape.qk_norm = true;
   shape.tied = read_tied(input, spec);
   read_rope(config, shape.rope, spec);
-  const auto window = config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = read_window(config, spec);
   const auto slides = read_olmo3_layers(config, shape.layers);
   fill_standard(shape, spec);
   put_norms_behind(shape, spec);
@@ -153,7 +153,7 @@ DecoderSpec read_olmo3(const FamilyInput& input) {
   for (BlockSpec& block : spec.blocks) {
     if (slides[static_cast<size_t>(block.index)]) {
       block.attention.rope = plain;
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     }
   }
   return spec;
@@ -171,9 +171,7 @@ DecoderSpec read_exaone4(const FamilyInput& input) {
   read_rope(config, shape.rope, spec);
   const auto pattern = read_exaone4_pattern(config, shape.layers, spec);
   count_as_read(config, {"sliding_window"});
-  const auto window = pattern.empty()
-      ? 0
-      : config.integer("sliding_window", 1, int64_t{1} << 30);
+  const int window = pattern.empty() ? 0 : read_window(config, spec);
   fill_standard(shape, spec);
   put_norms_behind(shape, spec);
   for (BlockSpec& block : spec.blocks) {
@@ -182,7 +180,7 @@ DecoderSpec read_exaone4(const FamilyInput& input) {
     }
     const auto at = static_cast<size_t>(block.index) % pattern.size();
     if (pattern[at] == 'L') {
-      block.attention.window = static_cast<int>(window);
+      block.attention.window = window;
     } else {
       block.attention.rope.dims = 0;
     }

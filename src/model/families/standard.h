@@ -76,6 +76,12 @@ void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 /// it; a scaling is noted.
 void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 
+/// sliding_window, for the layers that have one; 0: none. mlx-lm's classes take
+/// a null for no window where a text is read at once, and can't go on with one
+/// token by token: an output gets a window that is longer than any text.
+/// corrupt Error where the key is missing or no length.
+int read_window(const JsonView& config, DecoderSpec& spec);
+
 /// Marks keys as read that the class reads and that have no effect in some
 /// configs, so that check_reads() does not refuse them.
 void count_as_read(
