@@ -34,6 +34,27 @@ struct Checkpoint::Impl {
     return [this](const std::string& name) { return load_stored(name); };
   }
 
+  std::string unread_packs() const {
+    // gpt_oss's own packs are read by its family.
+    if (packed || entries.method.empty() || entries.method == "mxfp4") {
+      return "";
+    }
+    for (const auto& [name, info] : files.infos) {
+      const bool by_mlx = info.dtype == mx::uint32 &&
+          files.infos.contains(
+              name.substr(0, name.rfind(".weight")) + ".scales");
+      const bool matrix_of_codes = info.shape.size() > 1 &&
+          mx::issubdtype(info.dtype, mx::integer) &&
+          !name.ends_with("position_ids");
+      if (!by_mlx &&
+          (matrix_of_codes || is_packed_part(name, info.byte_type))) {
+        return "quantized by \"" + entries.method + "\" (tensor " +
+            one_line(name, 120) + ")";
+      }
+    }
+    return "";
+  }
+
   // Fills `tensors`, with packed matrices in place of their parts.
   void show_packed() {
     packed = PackedSource::find(
@@ -53,6 +74,13 @@ struct Checkpoint::Impl {
     }
     for (const auto& [name, info] : tensors) {
       if (info.byte_type != ByteType::plain) {
+        if (const auto packs = unread_packs(); !packs.empty()) {
+          throw Error(
+              ErrorCode::not_supported,
+              "checkpoint",
+              folder.string() + ": " + packs +
+                  ", which is not read: start from the full-precision model");
+        }
         throw Error(
             ErrorCode::not_supported,
             "checkpoint",
@@ -157,6 +185,10 @@ std::string Checkpoint::about_missing(const std::string& name) const {
 
 const PackedSource* Checkpoint::packed() const {
   return impl_->packed.get();
+}
+
+std::string Checkpoint::unread_packs() const {
+  return impl_->unread_packs();
 }
 
 const std::map<std::string, TensorInfo>& Checkpoint::tensors() const {

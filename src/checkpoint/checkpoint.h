@@ -67,6 +67,10 @@ class Checkpoint {
   std::string about_missing(const std::string& name) const;
   /// How another quantizer packed the matrices; null where none did.
   const PackedSource* packed() const;
+  /// Whose packs these are, where nobody here reads them, and a tensor that
+  /// shows it: "quantized by "marlin" (tensor NAME)"; else empty. A hint only:
+  /// the folder may be one of plain weights that says so still.
+  std::string unread_packs() const;
   /// All tensors by name.
   const std::map<std::string, TensorInfo>& tensors() const;
   bool contains(const std::string& name) const;

@@ -394,20 +394,22 @@ Model open_known(Checkpoint checkpoint, const std::string& assumed) {
     }
     refuse_type(checkpoint, type);
   }
-  auto spec = read_decoder_spec(checkpoint, known ? type : assumed);
-  if (!known) {
-    spec.notes.push_back(
-        "model_type " + one_line(type, 60) + " is assumed to be " + assumed +
-        ", which an output is named");
-    spec.config_patch["model_type"] = assumed;
-  } else if (!assumed.empty() && assumed != type) {
-    spec.notes.push_back(
-        "--assume-family " + assumed + " is not used: model_type " + type +
-        " is known");
-  }
-  auto model = claim_all(std::move(checkpoint), std::move(spec));
-  require_finite_vectors(model);
-  return model;
+  return or_unread_packs(checkpoint, [&] {
+    auto spec = read_decoder_spec(checkpoint, known ? type : assumed);
+    if (!known) {
+      spec.notes.push_back(
+          "model_type " + one_line(type, 60) + " is assumed to be " + assumed +
+          ", which an output is named");
+      spec.config_patch["model_type"] = assumed;
+    } else if (!assumed.empty() && assumed != type) {
+      spec.notes.push_back(
+          "--assume-family " + assumed + " is not used: model_type " + type +
+          " is known");
+    }
+    auto model = claim_all(std::move(checkpoint), std::move(spec));
+    require_finite_vectors(model);
+    return model;
+  });
 }
 
 }  // namespace
@@ -429,10 +431,12 @@ Model open_by_names(
     return open_known(std::move(checkpoint), assumed);
   }
   check_loader_keys(checkpoint);
-  auto spec = read_names_spec(checkpoint);
-  auto model = claim_all(std::move(checkpoint), std::move(spec));
-  require_finite_vectors(model);
-  return model;
+  return or_unread_packs(checkpoint, [&] {
+    auto spec = read_names_spec(checkpoint);
+    auto model = claim_all(std::move(checkpoint), std::move(spec));
+    require_finite_vectors(model);
+    return model;
+  });
 }
 
 }  // namespace pennyweight

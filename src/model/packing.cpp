@@ -93,6 +93,28 @@ bool is_published(const Packing& packing, const Model& model) {
 
 }  // namespace
 
+Model or_unread_packs(
+    const Checkpoint& checkpoint,
+    const std::function<Model()>& read) {
+  const auto packs = checkpoint.unread_packs();
+  const auto folder = checkpoint.folder().string();
+  const bool whole = !checkpoint.lacks_files();
+  try {
+    return read();
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    const bool of_the_folder = error.code() == ErrorCode::corrupt ||
+        error.code() == ErrorCode::not_found ||
+        error.code() == ErrorCode::not_supported;
+    if (packs.empty() || !whole || !of_the_folder ||
+        what.find("quantized by") != what.npos) {
+      throw;
+    }
+    throw not_supported_error(
+        "model", folder + ": " + packs + ", " + what_to_do(packs));
+  }
+}
+
 void settle_published(const Packing& packing, Model& model) {
   model.published_packed = is_published(packing, model);
   if (!model.published_packed) {

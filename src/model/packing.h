@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -29,6 +30,14 @@ Packing read_packing(
     const Checkpoint& checkpoint,
     const ModelTensors& tensors,
     DecoderSpec& spec);
+
+/// What `read` gives, which makes a model of the checkpoint's tensors. Where
+/// that fails and the weights are packs that nobody here reads
+/// (Checkpoint::unread_packs), a not_supported Error that says so: what is
+/// missing or left over by names of a plain model is no news then.
+Model or_unread_packs(
+    const Checkpoint& checkpoint,
+    const std::function<Model()>& read);
 
 /// Sets Model::published_packed, and where that is true, the `published` maps
 /// of the model's spec.
