@@ -103,6 +103,25 @@ TEST_P(Fisher, TilesMakeOneVocabulary) {
       700);
 }
 
+// On a GPU the same draws are made by MLX's ops: nothing that a run decides by
+// them may depend on the device.
+TEST_P(Fisher, MlxDrawsTheSame) {
+  const auto type = GetParam();
+  const HeadRows head{
+      random({40, 32}, type, 1), random({700, 32}, type, 2, 0.3f)};
+  for (const FisherDraw& draw :
+       {FisherDraw{7, 0, 0},
+        FisherDraw{0xfedcba9876543210u, int64_t{5} << 32, 128}}) {
+    const auto state = fisher_update(fisher_start(40), head, draw);
+    expect_close(
+        mlx_path::fisher_gradient(state, head, draw),
+        wide(fisher_gradient(state, head, draw)),
+        type,
+        2,
+        700);
+  }
+}
+
 INSTANTIATE_OPS_TEST(Fisher);
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "kernels/access.h"
 #include "kernels/distill.h"
+#include "kernels/mixed_bits.h"
 #include "kernels/tiled/head_tile.h"
 
 namespace pennyweight::kernels {
@@ -29,14 +30,6 @@ void each_tile(int64_t rows, int64_t columns, F&& f) {
       std::min(kHeadTileRows, rows - row),
       std::min(kHeadTileColumns, columns - column));
   });
-}
-
-/// A mixer of 64 bits (splitmix64's).
-uint64_t mixed(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 /// The signed roots s sqrt(p) of one row of a tile.

@@ -1,8 +1,8 @@
 #include <mlx/ops.h>
-#include <mlx/random.h>
 
 #include <limits>
 
+#include "kernels/mixed_bits.h"
 #include "ops/check.h"
 #include "ops/head/head_inputs.h"
 #include "ops/head/tile_ops.h"
@@ -10,6 +10,43 @@
 namespace pennyweight::ops {
 
 namespace {
+
+mx::array wide_word(uint64_t value) {
+  return mx::array(value, mx::uint64);
+}
+
+mx::array mixed_by_mlx(mx::array x) {
+  const auto folded = [](const mx::array& word, uint64_t shift) {
+    return mx::bitwise_xor(word, mx::right_shift(word, wide_word(shift)));
+  };
+  x = x + wide_word(kernels::kMixStep);
+  x = folded(x, 30) * wide_word(kernels::kMixFactors[0]);
+  x = folded(x, 27) * wide_word(kernels::kMixFactors[1]);
+  return folded(x, 31);
+}
+
+/// The kernels' own signs [rows, columns], 1 or -1 (kernels/mixed_bits.h).
+mx::array signs_by_mlx(const FisherDraw& draw, int rows, int columns) {
+  constexpr int kBits = 64;
+  const int words = (columns + kBits - 1) / kBits;
+  const auto row = mx::reshape(mx::arange(rows, mx::uint64), {rows, 1}) +
+      wide_word(uint64_t(draw.first_row));
+  const auto key =
+      mixed_by_mlx(mx::bitwise_xor(wide_word(draw.seed), mixed_by_mlx(row)));
+  const auto at = mx::arange(words, mx::uint64) * wide_word(kBits) +
+      wide_word(uint64_t(draw.first));
+  // Bytes of a word, and bits of a byte, from the lowest on.
+  const auto bytes = mx::view(mixed_by_mlx(key + at), mx::uint8);
+  const auto bits = mx::bitwise_and(
+      mx::right_shift(
+          mx::expand_dims(bytes, 2), mx::arange(kBits / 8, mx::uint8)),
+      mx::array(1, mx::uint8));
+  return mx::where(
+      mx::slice(
+          mx::reshape(bits, {rows, words * kBits}), {0, 0}, {rows, columns}),
+      mx::array(1.0f),
+      mx::array(-1.0f));
+}
 
 /// A tile's logits, its softmax p over its own columns, `roots` = s sqrt(p)
 /// with random signs s, and log(sum(exp(logits))) [rows, 1].
@@ -21,13 +58,7 @@ struct MlxDraw {
         p(mx::softmax(logits, -1, true)),
         roots(p),
         log_sum(mx::logsumexp(logits, -1, true)) {
-    const auto key = mx::random::key(
-        draw.seed + (uint64_t(draw.first_row) << 20) + uint64_t(draw.first));
-    const auto signs = mx::where(
-        mx::random::bernoulli(mx::array(0.5f), p.shape(), key),
-        mx::array(1.0f),
-        mx::array(-1.0f));
-    roots = mx::sqrt(p) * signs;
+    roots = mx::sqrt(p) * signs_by_mlx(draw, p.shape(0), p.shape(1));
   }
 };
 
