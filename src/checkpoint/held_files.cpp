@@ -38,8 +38,7 @@ std::shared_ptr<SafetensorsFile> HeldFiles::at(
   }
   auto file = SafetensorsFile::open(provider_->fetch(name));
   if (!same_entries(*file, *stub)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "checkpoint",
         name + " is not the file whose header was read; run again");
   }

@@ -43,8 +43,7 @@ std::string counted(int64_t count, const std::string& what) {
 
 void require_finite(const mx::array& tensor, const std::string& name) {
   if (!tensor.is_available() || !tensor.flags().row_contiguous) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "checkpoint",
         "tensor " + one_line(name, 120) + " must be evaluated and contiguous");
   }
@@ -61,8 +60,7 @@ void require_finite(const mx::array& tensor, const std::string& name) {
   }
   const auto nan = counted(count.nan, "NaN");
   const auto infinite = counted(count.infinite, "infinite");
-  throw Error(
-      ErrorCode::numeric,
+  throw numeric_error(
       "checkpoint",
       "tensor " + one_line(name, 120) + " holds " +
           (count.infinite == 0  ? nan

@@ -47,7 +47,7 @@ mx::array view_on_cpu(
 }
 
 Error corrupt(const std::string& name, const std::string& what) {
-  return Error(ErrorCode::corrupt, "safetensors", name + " " + what);
+  return corrupt_error("safetensors", name + " " + what);
 }
 
 // Reads the length of the header in a file of `size` bytes. `data` is the file,
@@ -85,8 +85,7 @@ std::shared_ptr<SafetensorsFile> SafetensorsFile::open(
   // Without O_NONBLOCK it would wait where the name is a pipe's.
   const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd && std::filesystem::is_symlink(path)) {
-    throw Error(
-        ErrorCode::not_found,
+    throw not_found_error(
         "safetensors",
         path.string() +
             " is a link to a file that is not there; fetch it again");

@@ -11,7 +11,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void corrupt(const std::string& what) {
-  throw Error(ErrorCode::corrupt, "checkpoint", what);
+  throw corrupt_error("checkpoint", what);
 }
 
 // A name and how many there are beside it: "a (and 3 more)".
@@ -154,16 +154,14 @@ std::set<std::string> TensorFiles::list_files() const {
 void TensorFiles::fail_without_weights() const {
   if (missing_.empty()) {
     const auto other = about_other_formats(folder_);
-    throw Error(
-        ErrorCode::not_found,
+    throw not_found_error(
         "checkpoint",
         folder_.string() + " holds neither model.safetensors nor " +
             kWeightIndex + "; " +
             (other.empty() ? "mlx-lm reads model*.safetensors and no others"
                            : other));
   }
-  throw Error(
-      ErrorCode::not_found,
+  throw not_found_error(
       "checkpoint",
       folder_.string() +
           " holds no weights: " + some_of({missing_.begin(), missing_.end()}) +

@@ -20,8 +20,7 @@ void check_file_name(const std::string& name, const std::string& index) {
       name.find_first_of("/\\") == std::string::npos &&
       name.find('\0') == std::string::npos;
   if (!plain) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "checkpoint",
         index + ": the shard \"" + one_line(name, 120) +
             "\" points outside the folder");

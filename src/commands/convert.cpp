@@ -34,10 +34,8 @@ void check_options(const ConvertOptions& options) {
         "without -q");
   }
   if (!options.pins.empty() && !options.quantize) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "convert",
-        "--pin, --at-least and --keep do nothing without -q");
+    throw argument_error(
+        "convert", "--pin, --at-least and --keep do nothing without -q");
   }
   if (options.quant_predicate && options.q_bits) {
     throw argument_error(

@@ -33,10 +33,8 @@ const Recipe& find_recipe(const std::string& name) {
       return recipe;
     }
   }
-  throw Error(
-      ErrorCode::invalid_argument,
-      "quantization",
-      "there is no recipe \"" + one_line(name, 40) + "\"");
+  throw argument_error(
+      "quantization", "there is no recipe \"" + one_line(name, 40) + "\"");
 }
 
 // The first number in the path is the block's; 0 outside the blocks.
@@ -70,10 +68,8 @@ int recipe_bits(const Recipe& recipe, const std::string& path, int num_blocks) {
 const QuantPlan::Entry& QuantPlan::at(const std::string& path) const {
   auto it = modules.find(path);
   if (it == modules.end()) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        "quantization",
-        "the plan has no module " + one_line(path, 120));
+    throw argument_error(
+        "quantization", "the plan has no module " + one_line(path, 120));
   }
   return it->second;
 }

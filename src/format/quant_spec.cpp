@@ -25,7 +25,7 @@ constexpr std::array kAffineBits{2, 3, 4, 5, 6, 8};
 constexpr std::array kAffineGroups{32, 64, 128};
 
 [[noreturn]] void invalid(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, "quantization", what);
+  throw argument_error("quantization", what);
 }
 
 }  // namespace
@@ -90,10 +90,7 @@ QuantSpec quant_spec_from_json(const JsonView& json) {
   try {
     return make_quant_spec(mode, bits, group);
   } catch (const Error& error) {
-    throw Error(
-        ErrorCode::corrupt,
-        "quantization",
-        json.origin() + ": " + error.what());
+    throw corrupt_error("quantization", json.origin() + ": " + error.what());
   }
 }
 

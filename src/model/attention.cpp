@@ -247,8 +247,7 @@ Heads latent_heads(
   const auto& spec = *attention.latent;
   if (const int keys = offset + input.shape(1);
       spec.indexer && keys > spec.indexer->most) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         "a text of " + std::to_string(keys) + " tokens: beyond " +
             std::to_string(spec.indexer->most) +

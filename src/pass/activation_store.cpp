@@ -46,8 +46,7 @@ void ActivationStore::put(size_t index, const mx::array& value) {
   Slot& slot = slots_.at(index);
   auto bytes = static_cast<int64_t>(dense.nbytes());
   if (!slot.shape.empty() && slot.dtype != dense.dtype()) {
-    throw Error(
-        ErrorCode::invalid_argument, "scratch", "a slot can't change its type");
+    throw argument_error("scratch", "a slot can't change its type");
   }
   if (slot.shape != dense.shape()) {
     make_room(slot, bytes);

@@ -34,10 +34,7 @@ inline double strength_of(
     const std::string& where) {
   const double strength = options.prefer_active.value_or(0);
   if (!(strength >= 0) || !std::isfinite(strength)) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        where,
-        "--prefer-active takes a number from 0 on");
+    throw argument_error(where, "--prefer-active takes a number from 0 on");
   }
   return strength;
 }

@@ -7,7 +7,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void refuse(const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, "quantize", what);
+  throw argument_error("quantize", what);
 }
 
 }  // namespace

@@ -126,8 +126,7 @@ std::shared_ptr<ShardProvider> shard_provider(
     const ProgressFn& progress) {
   std::error_code ignored;
   if (fs::is_directory(name, ignored)) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         kWhere,
         "--stream is for a model of the hub; " + one_line(name, 200) +
             " is here already");

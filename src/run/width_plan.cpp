@@ -20,10 +20,8 @@ SizeTarget size_target(
     return {std::nullopt, parse_bytes(*bytes, "--target-size")};
   }
   if (!bits_per_weight || !(*bits_per_weight > 0 && *bits_per_weight <= 32)) {
-    throw Error(
-        ErrorCode::invalid_argument,
-        where,
-        "--target-bpw has to be above 0, and at most 32");
+    throw argument_error(
+        where, "--target-bpw has to be above 0, and at most 32");
   }
   return {bits_per_weight, std::nullopt};
 }
@@ -101,8 +99,7 @@ std::optional<std::string> WidthChooser::add(
     offer(rule->pinned, 0);
   }
   if (choice.candidates.empty() && forbidden) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "widths",
         rule->said + ": " + module.path +
             " is offered no width of so many bits; --pin gives it one, or "
@@ -301,8 +298,7 @@ WidthPlan WidthChooser::plan_for(const std::vector<Candidate>& specs) const {
     const auto& own = choices_[i].candidates;
     const auto it = std::find(own.begin(), own.end(), specs[i]);
     if (it == own.end()) {
-      throw Error(
-          ErrorCode::invalid_argument,
+      throw argument_error(
           "widths",
           candidate_name(specs[i]) + " does not fit " +
               choices_[i].module.path);

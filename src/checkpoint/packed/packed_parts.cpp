@@ -105,16 +105,14 @@ void PackedParts::require_size(const TensorInfo& info, const mx::Shape& shape)
 }
 
 void PackedParts::wrong(const TensorInfo& info, const std::string& what) const {
-  throw Error(
-      ErrorCode::corrupt,
+  throw corrupt_error(
       "checkpoint",
       stored_.folder + ": quantized by \"" + entry_.method + "\", but tensor " +
           one_line(info.name, 120) + " " + what);
 }
 
 void PackedParts::unknown(const std::string& what) const {
-  throw Error(
-      ErrorCode::not_supported,
+  throw not_supported_error(
       "checkpoint",
       entry_.origin + ": quantized by \"" + entry_.method + "\" with " + what +
           ", which is not read: start from the full-precision model");

@@ -26,8 +26,7 @@ int parse_number(std::string_view text, const std::string& entry) {
   const auto [end, failed] =
       std::from_chars(text.data(), text.data() + text.size(), value);
   if (failed != std::errc() || end != text.data() + text.size()) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "dynamic",
         "candidate '" + one_line(entry, 40) +
             "' is neither bits:group_size, such as 4:64, nor bf16");
@@ -81,8 +80,7 @@ class Knapsack {
       left_ -= *least;
     }
     if (left_ < 0) {
-      throw Error(
-          ErrorCode::invalid_argument,
+      throw argument_error(
           "dynamic",
           "the target is " + std::to_string(-left_) +
               " bytes below the smallest that the candidates allow; raise it, "

@@ -10,8 +10,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void broken(const std::string& origin, const std::string& what) {
-  throw Error(
-      ErrorCode::corrupt,
+  throw corrupt_error(
       "costs",
       origin + " is no table of rounding costs: " + what +
           "; measure them anew");

@@ -22,8 +22,7 @@ ModuleLosses unmeasured(size_t candidates) {
 }
 
 [[noreturn]] void missing(const std::string& file, const ModuleSpec& module) {
-  throw Error(
-      ErrorCode::not_found,
+  throw not_found_error(
       "dynamic-quant",
       file + " has no sensitivity of " + module.path +
           "; is it of another model?");
@@ -37,8 +36,7 @@ std::vector<ModuleLosses> read_pairs(
   for (const Json& pair : json) {
     if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() ||
         !pair[1].is_number()) {
-      throw Error(
-          ErrorCode::corrupt,
+      throw corrupt_error(
           "dynamic-quant",
           file + " is not a list of pairs of a module and a number");
     }
@@ -76,8 +74,7 @@ ModuleLosses read_figures(
   for (const auto& candidate : candidates) {
     const auto entry = figures->object(candidate_name(candidate));
     if (!entry) {
-      throw Error(
-          ErrorCode::not_found,
+      throw not_found_error(
           "dynamic-quant",
           json.origin() + " has no figures of " + candidate_name(candidate) +
               "; measure anew without --sensitivities");
@@ -155,8 +152,7 @@ std::vector<ModuleLosses> SensitivityFile::read(
     return losses;
   }
   if (listed_) {
-    throw Error(
-        ErrorCode::invalid_argument,
+    throw argument_error(
         "dynamic-quant",
         file.string() +
             " is for two widths only; leave out --candidates, or leave "

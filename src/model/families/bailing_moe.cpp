@@ -73,8 +73,7 @@ DecoderSpec read_bailing_moe(const FamilyInput& input) {
   auto shape = read_standard_shape(config);
   use_plain_heads(shape, spec);
   if (config.boolean_or("norm_head", false)) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": norm_head, with which mlx-lm would scale the packed head anew "

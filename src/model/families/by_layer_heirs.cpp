@@ -17,8 +17,7 @@ const Json& layer_list(const JsonView& config, const char* key, int layers) {
   const Json* list = config.find(key);
   if (!list || !list->is_array() ||
       list->size() != static_cast<size_t>(layers)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"" + key + "\" must have " +
             std::to_string(layers) + " entries");
@@ -37,8 +36,7 @@ RopeSpec read_rope_of(
   const auto all = config.object("rope_parameters");
   const auto own = all ? all->object(type) : std::nullopt;
   if (!own) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": rope_parameters has none for \"" +
             one_line(type, 40) + "\"");
@@ -46,10 +44,8 @@ RopeSpec read_rope_of(
   RopeSpec rope;
   rope.base = own->number_or("rope_theta", 10000);
   if (!(rope.base > 1) || rope.base > 1e15) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        own->origin() + ": \"rope_theta\" must be above 1");
+    throw corrupt_error(
+        "model", own->origin() + ": \"rope_theta\" must be above 1");
   }
   rope.dims = scales_linearly
       ? partial_dims(
@@ -87,10 +83,8 @@ std::vector<double> layer_numbers(
   auto numbers = config.numbers(key);
   for (double number : numbers) {
     if (!(number > 0) || number > limit) {
-      throw Error(
-          ErrorCode::corrupt,
-          "model",
-          config.origin() + ": \"" + key + "\" is out of range");
+      throw corrupt_error(
+          "model", config.origin() + ": \"" + key + "\" is out of range");
     }
   }
   return numbers;

@@ -129,10 +129,8 @@ QueryGrowth read_query_growth(
     std::optional<double> theta) {
   const auto parameters = config.object("rope_parameters");
   if (!parameters) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        config.origin() + ": \"rope_parameters\" is missing");
+    throw corrupt_error(
+        "model", config.origin() + ": \"rope_parameters\" is missing");
   }
   const double beta = parameters->number("llama_4_scaling_beta");
   const auto positions = parameters->integer(

@@ -11,8 +11,7 @@ DecoderSpec read_cohere2(const FamilyInput& input) {
   note_activation(config, spec);
   auto shape = read_standard_shape(config, "layer_norm_eps");
   if (shape.head_dim * int64_t{shape.heads} != shape.hidden) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": head_dim * num_attention_heads is not hidden_size, without "

@@ -19,8 +19,7 @@ LatentShape read_latent_shape(const JsonView& config) {
   shape.rope = size("qk_rope_head_dim", 2);
   shape.value = size("v_head_dim", 1);
   if (shape.value > shape.nope + shape.rope || shape.rope % 2 != 0) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": heads whose values are wider than their keys, or rotate an odd "
@@ -178,8 +177,7 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   auto spec = read_latent_deepseek(input);
   const auto scaling = config.object("rope_scaling");
   if (!scaling || !scaling->has("factor")) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": no rope_scaling with a factor, without which mlx-lm cannot "
@@ -251,8 +249,7 @@ DecoderSpec read_deepseek_v32(const FamilyInput& input) {
   count_as_read(config, {"indexer_rope_interleave", "rope_parameters"});
   for (BlockSpec& block : spec.blocks) {
     if (!block.attention.latent->q_b) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "model",
           config.origin() +
               ": no \"q_lora_rank\", without which mlx-lm cannot load this "
@@ -281,8 +278,7 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
   }
   // mlx-lm takes layer 61 for the one that predicts further tokens.
   if (spec.blocks.size() > 61) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": mlx-lm drops layer 61 of this family, whatever "

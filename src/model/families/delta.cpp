@@ -27,8 +27,7 @@ DeltaShape read_delta_shape(const JsonView& config) {
       size("linear_value_head_dim"),
       size("linear_conv_kernel_dim")};
   if (shape.heads % shape.key_heads != 0) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() +
             ": linear_num_value_heads must be a multiple of "

@@ -22,8 +22,7 @@ ScanShape read_falcon_scan(const JsonView& config, int64_t hidden) {
   shape.dt_most = std::numeric_limits<float>::infinity();
   if (config.integer("mamba_d_ssm", 1, kMaxWidth) !=
       int64_t{shape.heads} * shape.head_dim) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() +
             ": \"mamba_d_ssm\" must be mamba_n_heads * mamba_d_head");
@@ -38,8 +37,7 @@ read_factors(const JsonView& config, const char* key, size_t count) {
     factors.push_back(static_cast<float>(factor));
   }
   if (factors.size() != count) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"" + key + "\" must be " + std::to_string(count) +
             " numbers");

@@ -22,8 +22,7 @@ void add_gate(BlockSpec& block) {
 std::vector<bool>
 read_sliding(const JsonView& config, const Json& types, int layers) {
   if (!types.is_array() || types.size() != static_cast<size_t>(layers)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"layer_types\" must name " +
             std::to_string(layers) + " layers");

@@ -30,8 +30,7 @@ DecoderSpec read_gemma3_text(const FamilyInput& input) {
   const auto pattern =
       static_cast<int>(config.integer("sliding_window_pattern", 1, 1 << 20));
   if (pattern > shape.layers) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": no layer has full attention (sliding_window_pattern, "

@@ -48,8 +48,7 @@ std::vector<int> read_windows(
   if (types &&
       (!types->is_array() ||
        types->size() != static_cast<size_t>(shape.layers))) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"layer_types\" must name " +
             std::to_string(shape.layers) + " layers");

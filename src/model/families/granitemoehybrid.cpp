@@ -106,10 +106,8 @@ DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
       config.integer_or("num_local_experts", 0, 0, 1 << 14) > 0;
   const auto types = read_layer_names(config, "layer_types", shape.layers);
   if (types.empty()) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        config.origin() + ": \"layer_types\" is missing");
+    throw corrupt_error(
+        "model", config.origin() + ": \"layer_types\" is missing");
   }
   for (BlockSpec& block : spec.blocks) {
     const auto& type = types.at(static_cast<size_t>(block.index));
@@ -122,8 +120,7 @@ DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
       scan.norm = scan_norm(path, own, shape.eps);
       block.attention = scan_layer(path, own, std::move(scan));
     } else if (type != "attention") {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "model",
           config.origin() + ": layer type " + one_line(type, 40) +
               " is not known; mlx-lm's class has mamba and attention");

@@ -11,7 +11,7 @@ namespace pennyweight {
 namespace {
 
 [[noreturn]] void wrong_lfm2(const JsonView& config, const std::string& what) {
-  throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
+  throw corrupt_error("model", config.origin() + ": " + what);
 }
 
 // The numbers of the layers with attention; the others have a short

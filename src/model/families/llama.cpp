@@ -19,8 +19,7 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
     return {};
   }
   if (!types->is_array() || types->size() != static_cast<size_t>(layers)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"layer_types\" must name " +
             std::to_string(layers) + " layers");
@@ -45,8 +44,7 @@ read_windows(const JsonView& config, int layers, DecoderSpec& spec) {
     windows.push_back(sliding ? static_cast<int>(window) : 0);
   }
   if (!any_full) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": no layer is of type full_attention, without which mlx-lm can't "

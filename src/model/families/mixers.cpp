@@ -19,8 +19,7 @@ read_layer_names(const JsonView& config, const char* key, int layers) {
   }
   if (!types->is_array() || names.size() != types->size() ||
       names.size() != static_cast<size_t>(layers)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"" + key + "\" must name " +
             std::to_string(layers) + " layers");
@@ -51,8 +50,7 @@ void read_hybrid_rope(
   }
   if (parameters->has("rope_theta") &&
       parameters->number("rope_theta") != rope.base) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() +
             ": \"rope_theta\" and that of \"rope_parameters\" differ");
@@ -80,8 +78,7 @@ void read_time_limit(
   }
   const auto limits = config.numbers("time_step_limit");
   if (limits.size() != 2 || !(limits[0] >= 0) || !(limits[1] > limits[0])) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() +
             ": \"time_step_limit\" must be two numbers, the "
@@ -97,18 +94,15 @@ ScanSpec make_scan(
     const ScanShape& shape,
     DecoderSpec& spec) {
   if (shape.heads % shape.groups != 0) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         input.config.origin() + ": the scan's groups do not divide its heads");
   }
   const int64_t inner = int64_t{shape.heads} * shape.head_dim;
   const int64_t mixed = inner + 2 * int64_t{shape.groups} * shape.state;
   if (inner + mixed > 16 * kMaxWidth) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        input.config.origin() + ": the scan's sizes are out of range");
+    throw corrupt_error(
+        "model", input.config.origin() + ": the scan's sizes are out of range");
   }
   ScanSpec scan;
   scan.in = {

@@ -13,7 +13,7 @@ constexpr int64_t kMaxExpertsInAll = 1 << 17;
 [[noreturn]] void wrong_experts(
     const JsonView& config,
     const std::string& what) {
-  throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
+  throw corrupt_error("model", config.origin() + ": " + what);
 }
 
 // Adds the sources of a stack that the checkpoint holds as single experts.
@@ -101,8 +101,7 @@ void read_corrected_router(
     MoeSpec& moe) {
   if (config.string_or("topk_method", "noaux_tc") != "noaux_tc" ||
       config.string_or("scoring_func", "sigmoid") != "sigmoid") {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": only topk_method noaux_tc and scoring_func sigmoid are known "

@@ -136,10 +136,8 @@ DecoderSpec read_ernie4_5_moe(const FamilyInput& input) {
       config.integer_or("moe_num_shared_experts", 0, 0, 1 << 10);
   const auto act = config.string_or("moe_gate_act", "softmax");
   if (act != "softmax" && act != "sigmoid") {
-    throw Error(
-        ErrorCode::not_supported,
-        "model",
-        config.origin() + ": moe_gate_act must be softmax or sigmoid");
+    throw not_supported_error(
+        "model", config.origin() + ": moe_gate_act must be softmax or sigmoid");
   }
   const auto every = config.integer_or("moe_layer_interval", 1, 1, kMaxLayers);
   const auto begin = first_or_last(config, "moe_layer_start_index", 0, false);

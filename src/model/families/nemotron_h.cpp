@@ -18,7 +18,7 @@ std::string read_pattern(const JsonView& config) {
   const Json* types = config.find("layers_block_type");
   const Json* others = config.find("layer_types");
   const auto wrong = [&](const std::string& what) {
-    throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
+    throw corrupt_error("model", config.origin() + ": " + what);
   };
   if (own && own->is_string()) {
     pattern = own->get<std::string>();

@@ -33,8 +33,7 @@ std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
   const Json* types = config.find("layer_types");
   if (types &&
       (!types->is_array() || types->size() != static_cast<size_t>(layers))) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"layer_types\" must name " +
             std::to_string(layers) + " layers");

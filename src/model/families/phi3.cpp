@@ -15,8 +15,7 @@ void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
     return;
   }
   if (!given->has("long_factor") || !given->has("type")) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": rope_scaling without \"type\" and \"long_factor\", which "

@@ -11,8 +11,7 @@ void check_scaling(const JsonView& config) {
   const auto scaling = config.object("rope_scaling");
   if (scaling && !scaling->json().empty() &&
       (scaling->string_or("type", "") != "linear" || !scaling->has("factor"))) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": rope_scaling is not linear, without which mlx-lm can't load "

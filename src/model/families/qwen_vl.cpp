@@ -75,15 +75,12 @@ DecoderSpec read_qwen3_vl(const FamilyInput& input) {
 // mlx_lm/models/qwen3_vl_moe.py
 DecoderSpec read_qwen3_vl_moe(const FamilyInput& input) {
   if (!input.config.find("text_config")) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        input.config.origin() + ": \"text_config\" is missing");
+    throw corrupt_error(
+        "model", input.config.origin() + ": \"text_config\" is missing");
   }
   auto spec = read_qwen_vl_text(input, "qwen3_moe", read_qwen3_moe);
   if (!spec.head) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         input.config.origin() +
             ": the embedding is the head, too (tie_word_embeddings), with "

@@ -12,8 +12,7 @@ DecoderSpec read_smollm3(const FamilyInput& input) {
   const size_t layers = spec.blocks.size();
   const Json* list = config.find("no_rope_layers");
   if (list && (!list->is_array() || list->size() != layers)) {
-    throw Error(
-        ErrorCode::corrupt,
+    throw corrupt_error(
         "model",
         config.origin() + ": \"no_rope_layers\" must have " +
             std::to_string(layers) + " entries");

@@ -15,7 +15,7 @@ constexpr int64_t kMaxHeadDim = 1 << 14;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
 
 [[noreturn]] void wrong(const JsonView& config, const std::string& what) {
-  throw Error(ErrorCode::corrupt, "model", config.origin() + ": " + what);
+  throw corrupt_error("model", config.origin() + ": " + what);
 }
 
 }  // namespace

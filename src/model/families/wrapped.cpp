@@ -96,10 +96,8 @@ DecoderSpec read_inner(
 const Json& text_config(const FamilyInput& input) {
   const Json* text = input.config.find("text_config");
   if (!text || !text->is_object()) {
-    throw Error(
-        ErrorCode::corrupt,
-        "model",
-        input.config.origin() + ": \"text_config\" is missing");
+    throw corrupt_error(
+        "model", input.config.origin() + ": \"text_config\" is missing");
   }
   return *text;
 }
@@ -136,8 +134,7 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
   text.update(added);
   if (type != "ministral3" && type != "mistral4" && type != "llama" &&
       type != "mistral") {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         input.config.origin() + ": a language model of type " +
             one_line(type, 40) + " inside this family");

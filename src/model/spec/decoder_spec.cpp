@@ -39,23 +39,20 @@ void check_keys(const JsonView& config) {
       "text_config"};
   for (const auto& [key, value] : config.json().items()) {
     if (is_loader_key(key) && !known.contains(key) && !value.is_null()) {
-      throw Error(
-          ErrorCode::not_supported,
+      throw not_supported_error(
           "model",
           config.origin() + ": the key \"" + key +
               "\" changes how mlx-lm loads the model and is not known here");
     }
   }
   if (config.has("model_file")) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() + ": \"model_file\" asks to run code of its own");
   }
   if (const Json* value = config.find("quantize_activations");
       value && *value != false) {
-    throw Error(
-        ErrorCode::not_supported,
+    throw not_supported_error(
         "model",
         config.origin() +
             ": \"quantize_activations\" has mlx-lm round activations, too, "
@@ -164,10 +161,8 @@ DecoderSpec read_decoder_spec(
       return spec;
     }
   }
-  throw Error(
-      ErrorCode::not_supported,
-      "model",
-      "there is no family " + one_line(family, 60));
+  throw not_supported_error(
+      "model", "there is no family " + one_line(family, 60));
 }
 
 bool is_among(const std::string& name, const std::vector<std::string>& names) {

@@ -83,7 +83,7 @@ std::string listed(const std::vector<std::string>& texts) {
 
 [[noreturn]] void
 refuse(const WidthPin& pin, const std::string& where, const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, where, pin.said + " " + what);
+  throw argument_error(where, pin.said + " " + what);
 }
 
 }  // namespace

@@ -129,7 +129,7 @@ class Parser {
   }
 
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(ErrorCode::invalid_argument, where_, pin_.said + ": " + what);
+    throw argument_error(where_, pin_.said + ": " + what);
   }
 
   std::string text_;

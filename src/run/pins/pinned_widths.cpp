@@ -12,7 +12,7 @@ namespace {
 constexpr int kOfferedBits[] = {2, 3, 4, 5, 6, 8};
 
 [[noreturn]] void refuse(const std::string& where, const std::string& what) {
-  throw Error(ErrorCode::invalid_argument, where, what);
+  throw argument_error(where, what);
 }
 
 // The groups that divide rows of `in`, for who is to choose another.
