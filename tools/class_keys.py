@@ -28,13 +28,13 @@ FAMILIES = ROOT / "src/model/families"
 
 
 def registered():
-    """(model type, class) of each family, as the registry has them."""
-    return re.findall(r'\{"([\w-]+)",\s*"([\w.-]+)",\s*read_\w+\}',
-                      (FAMILIES / "registry.cpp").read_text())
+    """(model type, class) of each family, as families.def has them."""
+    return re.findall(r'^\w+\("([\w-]+)", "([\w.-]+)", \w+\)$',
+                      (FAMILIES / "families.def").read_text(), re.M)
 
 
 def classes():
-    """The registry's, and those that families read inner configs as."""
+    """Those of families.def, and those that families read inner configs as."""
     names = {name for _, name in registered()}
     for file in FAMILIES.glob("*.cpp"):
         names |= set(re.findall(r'read_as\("([\w.]+)"', file.read_text()))

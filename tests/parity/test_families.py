@@ -244,8 +244,8 @@ def test_unknown_type_is_offered(tmp_path):
 
 
 def test_no_family_is_left_out():
-    source = (ROOT / "src/model/families/registry.cpp").read_text()
-    names = [line.split('"')[1] for line in source.splitlines() if '{"' in line]
+    source = (ROOT / "src/model/families/families.def").read_text()
+    names = [line.split('"')[1] for line in source.splitlines() if '("' in line]
     assert sorted(names) == sorted(FAMILIES)
     assert sorted(names) == sorted(sum(STRUCTURES.values(), []))
 

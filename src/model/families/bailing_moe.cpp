@@ -1,4 +1,3 @@
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/moe.h"
 
@@ -6,11 +5,7 @@ namespace pennyweight {
 
 namespace {
 
-void fill_experts(
-    const JsonView& config,
-    bool bias,
-    int64_t hidden,
-    DecoderSpec& spec) {
+void fill_experts(const JsonView& config, bool bias, DecoderSpec& spec) {
   const auto counts = read_expert_counts(config, "num_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
   auto shared_wide =
@@ -36,30 +31,26 @@ void fill_experts(
       continue;
     }
     const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(
-        path, hidden, wide, counts, spec, {.router = "gate.gate_proj"});
-    MoeSpec& moe = *block.moe;
-    set_expert_biases(moe, bias);
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = wide,
+         .shared = shared_wide * shared,
+         .bias = bias,
+         .shared_bias = bias,
+         .names = {.router = "gate.gate_proj"}},
+        block,
+        spec);
     spec.sources[moe.router.path + ".weight"] =
         TensorSource{.name = path + ".gate.weight"};
-    moe.router.converts_as = make_quant_spec("affine", 8, 64);
+    moe.router.converts_as = router_spec();
     // The class takes what is not the one for the other.
     moe.scores = config.string_or("score_function", "softmax") == "sigmoid"
         ? MoeSpec::Scores::sigmoid
         : MoeSpec::Scores::softmax;
     if (corrected) {
-      moe.correction =
-          ParameterSpec{path + ".gate.expert_bias", {int64_t{moe.count}}, true};
+      correct_choice(path + ".gate.expert_bias", moe);
     }
-    moe.normalize = moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
-    moe.scale =
-        static_cast<float>(config.number_or("routed_scaling_factor", 1));
-    read_groups(config, moe);
-    if (shared > 0) {
-      block.mlp = standard_mlp(
-          path + ".shared_experts", hidden, shared_wide * shared, bias);
-    }
+    read_router_scale(config, moe);
   }
 }
 
@@ -69,30 +60,29 @@ void fill_experts(
 DecoderSpec read_bailing_moe(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
   if (config.boolean_or("norm_head", false)) {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": norm_head, with which mlx-lm would scale the packed head anew "
-            "each time that it loads it");
+    refuse_config(
+        config,
+        "norm_head, with which mlx-lm would scale the packed head anew each "
+        "time that it loads it");
   }
   count_as_read(config, {"norm_softmax"});
-  const bool bias = config.boolean_or("use_bias", false);
-  shape.qkv_bias = config.boolean_or("use_qkv_bias", false);
-  shape.output_bias = bias;
-  shape.mlp_bias = bias;
-  shape.qk_norm = config.boolean_or("use_qk_norm", false);
-  shape.tied = read_tied(input, spec, "model.word_embeddings");
+  auto shape = read_standard_shape(
+      input,
+      {.plain_heads = true,
+       .qkv_bias = "use_qkv_bias",
+       .output_bias = "use_bias",
+       .mlp_bias = "use_bias",
+       .qk_norm = "use_qk_norm",
+       .rope = RopeFact::own,
+       .embedding_path = "model.word_embeddings"},
+      spec);
   count_as_read(config, {"partial_rotary_factor"});
   shape.rope.dims = config.has("rotary_dim")
       ? static_cast<int>(config.integer("rotary_dim", 2, shape.head_dim))
       : partial_dims(config, shape.head_dim);
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
-  spec.embedding = "model.word_embeddings";
   for (BlockSpec& block : spec.blocks) {
     auto& attention = block.attention;
     const std::string path = block.path + ".attention";
@@ -103,7 +93,7 @@ DecoderSpec read_bailing_moe(const FamilyInput& input) {
       attention.k_norm->path = path + ".key_layernorm";
     }
   }
-  fill_experts(config, bias, shape.hidden, spec);
+  fill_experts(config, shape.mlp_bias, spec);
   return spec;
 }
 

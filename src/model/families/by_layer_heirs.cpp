@@ -12,19 +12,6 @@ namespace pennyweight {
 
 namespace {
 
-// A list with an entry for each layer.
-const Json& layer_list(const JsonView& config, const char* key, int layers) {
-  const Json* list = config.find(key);
-  if (!list || !list->is_array() ||
-      list->size() != static_cast<size_t>(layers)) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": \"" + key + "\" must have " +
-            std::to_string(layers) + " entries");
-  }
-  return *list;
-}
-
 // Reads the rotary embedding of a layer type, of which rope_parameters has an
 // object each. With `scales_linearly` false the class ignores a linear scaling.
 RopeSpec read_rope_of(
@@ -36,25 +23,18 @@ RopeSpec read_rope_of(
   const auto all = config.object("rope_parameters");
   const auto own = all ? all->object(type) : std::nullopt;
   if (!own) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": rope_parameters has none for \"" +
-            one_line(type, 40) + "\"");
+    throw wrong_config(
+        config, "rope_parameters has none for \"" + one_line(type, 40) + "\"");
   }
   RopeSpec rope;
-  rope.base = own->number_or("rope_theta", 10000);
-  if (!(rope.base > 1) || rope.base > 1e15) {
-    throw corrupt_error(
-        "model", own->origin() + ": \"rope_theta\" must be above 1");
-  }
+  rope.base = check_rope_base(*own, own->number_or("rope_theta", 10000));
   rope.dims = scales_linearly
       ? partial_dims(
             *own, head_dim, config.number_or("partial_rotary_factor", 1))
       : head_dim;
   Json scaling = own->json();
   scaling.erase("rope_theta");
-  const auto positions = static_cast<int>(
-      config.integer("max_position_embeddings", 1, int64_t{1} << 30));
+  const int positions = read_positions(config);
   const JsonView view(scaling, own->origin());
   const bool linear = own->string_or("rope_type", "") == "linear";
   if (is_scaled(view) && (scales_linearly || !linear)) {
@@ -83,8 +63,8 @@ std::vector<double> layer_numbers(
   auto numbers = config.numbers(key);
   for (double number : numbers) {
     if (!(number > 0) || number > limit) {
-      throw corrupt_error(
-          "model", config.origin() + ": \"" + key + "\" is out of range");
+      throw wrong_config(
+          config, "\"" + std::string(key) + "\" is out of range");
     }
   }
   return numbers;
@@ -107,12 +87,7 @@ std::vector<std::string> laguna_types(const JsonView& config, int layers) {
       return type.is_string() ? type.get<std::string>() : "";
     });
   }
-  if (std::ranges::find(types, "full_attention") == types.end()) {
-    refuse_config(
-        config,
-        "no layer is of type full_attention, without which mlx-lm can't load "
-        "this family");
-  }
+  require_full_attention(config, types);
   return types;
 }
 
@@ -140,21 +115,24 @@ void add_laguna_experts(const JsonView& config, DecoderSpec& spec) {
       continue;
     }
     const std::string path = block.path + ".mlp";
-    block.moe = standard_moe(
-        path, spec.hidden, wide, counts, spec, {.router = "gate.proj"});
-    MoeSpec& moe = *block.moe;
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = wide,
+         .shared = shared,
+         .shared_path = ".shared_expert",
+         .names = {.router = "gate.proj"}},
+        block,
+        spec);
     spec.sources[moe.router.path + ".weight"] =
         TensorSource{.name = path + ".gate.weight"};
-    moe.router.converts_as = make_quant_spec("affine", 8, 64);
+    moe.router.converts_as = router_spec();
     moe.scores = MoeSpec::Scores::sigmoid;
-    moe.correction = ParameterSpec{
-        path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
+    correct_choice(path + ".gate.e_score_correction_bias", moe);
     spec.sources[moe.correction->name] =
         TensorSource{.name = path + ".experts.e_score_correction_bias"};
     moe.normalize = true;
     moe.scale =
         static_cast<float>(config.number_or("moe_routed_scaling_factor", 1));
-    block.mlp = standard_mlp(path + ".shared_expert", spec.hidden, shared);
   }
 }
 
@@ -177,15 +155,11 @@ void add_exaone_experts(const JsonView& config, DecoderSpec& spec) {
       continue;
     }
     const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(path, spec.hidden, wide, counts, spec);
-    read_corrected_router(config, path, *block.moe);
-    spec.sources[block.moe->correction->name] =
+    MoeSpec& moe = put_experts(
+        {.counts = counts, .wide = wide, .shared = wide * shared}, block, spec);
+    read_corrected_router(config, path, moe);
+    spec.sources[moe.correction->name] =
         TensorSource{.name = path + ".e_score_correction_bias"};
-    if (shared > 0) {
-      block.mlp =
-          standard_mlp(path + ".shared_experts", spec.hidden, wide * shared);
-    }
   }
 }
 
@@ -196,10 +170,8 @@ void add_exaone_experts(const JsonView& config, DecoderSpec& spec) {
 DecoderSpec read_exaone_moe(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
+  auto shape = read_standard_shape(
+      input, {.qk_norm = true, .rope = RopeFact::own}, spec);
   Json own = config.json();
   if (const auto parameters = config.object("rope_parameters");
       parameters && parameters->has("rope_theta")) {
@@ -236,12 +208,13 @@ DecoderSpec read_exaone_moe(const FamilyInput& input) {
 DecoderSpec read_laguna(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = true;
-  shape.qkv_bias = config.boolean_or("qkv_bias", false);
-  shape.output_bias = config.boolean_or("attention_bias", false);
-  shape.tied = read_tied(input, spec);
+  const auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "qkv_bias",
+       .output_bias = "attention_bias",
+       .qk_norm = true,
+       .rope = RopeFact::own},
+      spec);
   count_as_read(
       config, {"rope_parameters", "partial_rotary_factor", "sliding_window"});
   const auto types = laguna_types(config, shape.layers);
@@ -280,7 +253,6 @@ DecoderSpec read_laguna(const FamilyInput& input) {
 DecoderSpec read_openelm(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec, "swish", "activation_fn_name");
   const auto layers =
       static_cast<int>(config.integer("num_transformer_layers", 1, kMaxLayers));
   const auto heads = layer_numbers(config, "num_query_heads", layers, 1 << 16);
@@ -295,14 +267,22 @@ DecoderSpec read_openelm(const FamilyInput& input) {
   own["intermediate_size"] = 1;
   own["rope_theta"] = config.number("rope_freq_constant");
   count_as_read(config, {"ffn_with_glu"});
-  const auto like = config.like(own);
-  auto shape = read_standard_shape(like);
-  shape.qk_norm = config.boolean_or("normalize_qk_projections", true);
+  const auto like = input.like(own);
+  auto shape = read_standard_shape(
+      like,
+      {.activation = "swish",
+       .activation_key = "activation_fn_name",
+       .qk_norm = {"normalize_qk_projections", true},
+       .head = HeadFact::own,
+       .rope = RopeFact::own,
+       .embedding_path = "transformer.token_embeddings",
+       .final_norm_path = "transformer.norm"},
+      spec);
   shape.tied = config.boolean_or("share_input_output_layers", true);
   if (shape.tied) {
     drop_head(input, spec);
   }
-  read_plain_rope(like, shape.rope, spec);
+  read_plain_rope(like.config, shape.rope, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     const auto at = static_cast<size_t>(block.index);
@@ -331,8 +311,6 @@ DecoderSpec read_openelm(const FamilyInput& input) {
     block.mlp->gate_up->path = block.path + ".ffn.proj_1";
     block.mlp->down.path = block.path + ".ffn.proj_2";
   }
-  spec.embedding = "transformer.token_embeddings";
-  spec.final_norm.path = "transformer.norm";
   return spec;
 }
 
@@ -340,18 +318,11 @@ DecoderSpec read_openelm(const FamilyInput& input) {
 DecoderSpec read_mellum(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
+  const auto shape = read_standard_shape(
+      input, {.qk_norm = true, .rope = RopeFact::own}, spec);
   const int window = read_window(config, spec);
   const Json types = layer_list(config, "layer_types", shape.layers);
-  if (std::ranges::find(types, Json("full_attention")) == types.end()) {
-    refuse_config(
-        config,
-        "no layer is of type full_attention, without which mlx-lm can't load "
-        "this family");
-  }
+  require_full_attention(config, types);
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
@@ -363,11 +334,9 @@ DecoderSpec read_mellum(const FamilyInput& input) {
     if (name != "full_attention") {
       block.attention.window = window;
     }
-    block.mlp.reset();
-    block.moe =
-        standard_moe(block.path + ".mlp", shape.hidden, wide, counts, spec);
-    block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
-    block.moe->normalize = config.boolean_or("norm_topk_prob", false);
+    MoeSpec& moe = put_experts({.counts = counts, .wide = wide}, block, spec);
+    moe.router.converts_as = router_spec();
+    moe.normalize = config.boolean_or("norm_topk_prob", false);
   }
   return spec;
 }

@@ -1,20 +1,64 @@
-#include "core/error.h"
+#include <algorithm>
+
 #include "core/json.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
 
-namespace {
-
-[[noreturn]] void
-refuse(ErrorCode code, const JsonView& config, const std::string& what) {
-  throw Error(code, "model", config.origin() + ": " + what);
+void refuse_config(const JsonView& config, const std::string& what) {
+  throw not_supported_error("model", config.origin() + ": " + what);
 }
 
-}  // namespace
+const Json*
+find_layer_list(const JsonView& config, const char* key, int64_t layers) {
+  const Json* list = config.find(key);
+  if (list && (!list->is_array() || std::ssize(*list) != layers)) {
+    throw wrong_config(
+        config,
+        "\"" + std::string(key) + "\" must have " + std::to_string(layers) +
+            " entries");
+  }
+  return list;
+}
 
-void refuse_config(const JsonView& config, const std::string& what) {
-  refuse(ErrorCode::not_supported, config, what);
+const Json&
+layer_list(const JsonView& config, const char* key, int64_t layers) {
+  const Json* list = find_layer_list(config, key, layers);
+  if (!list) {
+    throw wrong_config(config, "\"" + std::string(key) + "\" is missing");
+  }
+  return *list;
+}
+
+void require_full_attention(const JsonView& config, const Json& types) {
+  if (std::ranges::find(types, Json("full_attention")) == types.end()) {
+    refuse_config(
+        config,
+        "no layer is of type full_attention, without which mlx-lm can't load "
+        "this family");
+  }
+}
+
+void require_scaling(
+    const JsonView& config,
+    const char* key,
+    const std::vector<std::string>& types) {
+  const auto scaling = config.object("rope_scaling");
+  if (!scaling || scaling->json().empty()) {
+    return;
+  }
+  const auto type = scaling->string_or(key, "");
+  if (!scaling->has("factor") ||
+      std::ranges::find(types, type) == types.end()) {
+    std::string list;
+    for (const auto& known : types) {
+      list += (list.empty() ? "" : " or ") + known;
+    }
+    refuse_config(
+        config,
+        "rope_scaling wants a factor and a " + std::string(key) + " of " +
+            list + ", without which mlx-lm can't load this family");
+  }
 }
 
 void use_plain_heads(StandardShape& shape, DecoderSpec& spec) {
@@ -41,6 +85,47 @@ void fuse_qkv(AttentionSpec& attention, const std::string& path) {
 void fuse_gate_up(MlpSpec& mlp, const std::string& path) {
   mlp.gate_up = LinearSpec{
       path + ".gate_up_proj", 2 * mlp.gate.out, mlp.gate.in, mlp.gate.bias};
+}
+
+void split_gate_up(
+    const MlpSpec& mlp,
+    const TensorSource& joined,
+    const std::string& down,
+    DecoderSpec& spec) {
+  auto gate = joined, up = joined, below = joined;
+  gate.end = static_cast<int>(mlp.gate.out);
+  up.first = gate.end;
+  below.name = down;
+  spec.sources[mlp.gate.path + ".weight"] = gate;
+  spec.sources[mlp.up.path + ".weight"] = up;
+  spec.sources[mlp.down.path + ".weight"] = below;
+}
+
+NormSpec block_norm(
+    const BlockSpec& block,
+    const char* name,
+    const StandardShape& shape,
+    float offset) {
+  return {block.path + name, shape.hidden, shape.eps, offset};
+}
+
+void widen_head_norms(DecoderSpec& spec) {
+  for (BlockSpec& block : spec.blocks) {
+    block.attention.q_norm->size = block.attention.q.out;
+    block.attention.k_norm->size = block.attention.k.out;
+  }
+}
+
+void use_layer_norms(DecoderSpec& spec, bool bias) {
+  const auto center = [&](NormSpec& norm) {
+    norm.centered = true;
+    norm.bias = bias;
+  };
+  for (BlockSpec& block : spec.blocks) {
+    center(*block.attention_norm);
+    center(*block.mlp_norm);
+  }
+  center(spec.final_norm);
 }
 
 void add_stored_names(
@@ -129,8 +214,7 @@ QueryGrowth read_query_growth(
     std::optional<double> theta) {
   const auto parameters = config.object("rope_parameters");
   if (!parameters) {
-    throw corrupt_error(
-        "model", config.origin() + ": \"rope_parameters\" is missing");
+    throw wrong_config(config, "\"rope_parameters\" is missing");
   }
   const double beta = parameters->number("llama_4_scaling_beta");
   const auto positions = parameters->integer(
@@ -148,8 +232,7 @@ int partial_dims(const JsonView& config, int head_dim, double fallback) {
   const double factor = config.number_or("partial_rotary_factor", fallback);
   const int dims = static_cast<int>(head_dim * factor);
   if (!(factor > 0) || factor > 1 || dims < 2 || dims % 2 != 0) {
-    refuse(
-        ErrorCode::corrupt,
+    throw wrong_config(
         config,
         "\"partial_rotary_factor\" must rotate an even part of each head");
   }

@@ -2,7 +2,6 @@
 #include <cmath>
 #include <set>
 
-#include "core/error.h"
 #include "model/families/latent.h"
 #include "model/families/moe.h"
 
@@ -19,11 +18,10 @@ LatentShape read_latent_shape(const JsonView& config) {
   shape.rope = size("qk_rope_head_dim", 2);
   shape.value = size("v_head_dim", 1);
   if (shape.value > shape.nope + shape.rope || shape.rope % 2 != 0) {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": heads whose values are wider than their keys, or rotate an odd "
-            "number of channels");
+    refuse_config(
+        config,
+        "heads whose values are wider than their keys, or rotate an odd number "
+        "of channels");
   }
   return shape;
 }
@@ -89,22 +87,12 @@ void split_by_heads(BlockSpec& block, DecoderSpec& spec) {
   latent.kv_b.reset();
 }
 
-namespace {
-
-struct MoeShape {
-  ExpertCounts counts;
-  int64_t wide = 0;
-  int64_t shared = 0;
-  int64_t dense_layers = 0;
-  int64_t frequency = 1;
-
-  bool has_experts(int layer) const {
-    return counts.count > 0 && layer >= dense_layers && layer % frequency == 0;
-  }
-};
-
-MoeShape read_moe_shape(const JsonView& config) {
-  MoeShape shape;
+DecoderSpec read_latent_deepseek(
+    const FamilyInput& input,
+    std::optional<float> eps) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  const auto latent = read_latent_shape(config);
   count_as_read(
       config,
       {"moe_intermediate_size",
@@ -118,33 +106,8 @@ MoeShape read_moe_shape(const JsonView& config) {
        "topk_method",
        "scoring_func",
        "routed_scaling_factor"});
-  if (!config.has("n_routed_experts")) {
-    return shape;
-  }
-  shape.counts = read_expert_counts(config, "n_routed_experts");
-  shape.wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
-  shape.shared = config.integer_or("n_shared_experts", 0, 0, 1 << 10);
-  shape.dense_layers =
-      config.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
-  shape.frequency = config.integer_or("moe_layer_freq", 1, 1, kMaxLayers);
-  return shape;
-}
-
-}  // namespace
-
-DecoderSpec read_latent_deepseek(
-    const FamilyInput& input,
-    std::optional<float> eps) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec);
-  const auto latent = read_latent_shape(config);
-  const auto moe = read_moe_shape(config);
-  auto shape = read_standard_shape(config);
-  shape.prefix = input.prefix;
+  auto shape = read_standard_shape(input, {.head = HeadFact::own}, spec);
   const bool bias = config.boolean_or("attention_bias", false);
-  shape.tied = false;  // whatever tie_word_embeddings says
-  read_rope(config, shape.rope, spec);
   shape.rope.dims = latent.rope;
   shape.rope.traditional = true;
   fill_standard(shape, spec);
@@ -157,17 +120,8 @@ DecoderSpec read_latent_deepseek(
   for (BlockSpec& block : spec.blocks) {
     fill_latent(latent, shape.hidden, bias, block, eps.value_or(kLatentEps));
     block.attention.scale = static_cast<float>(scale);
-    if (!moe.has_experts(block.index)) {
-      continue;
-    }
-    const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(path, shape.hidden, moe.wide, moe.counts, spec);
-    if (moe.shared > 0) {
-      block.mlp = standard_mlp(
-          path + ".shared_experts", shape.hidden, moe.wide * moe.shared);
-    }
   }
+  add_deepseek_experts(config, spec);
   return spec;
 }
 
@@ -177,11 +131,10 @@ DecoderSpec read_deepseek_v2(const FamilyInput& input) {
   auto spec = read_latent_deepseek(input);
   const auto scaling = config.object("rope_scaling");
   if (!scaling || !scaling->has("factor")) {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": no rope_scaling with a factor, without which mlx-lm cannot "
-            "load this family");
+    refuse_config(
+        config,
+        "no rope_scaling with a factor, without which mlx-lm cannot load this "
+        "family");
   }
   const auto method = config.string("topk_method");
   for (BlockSpec& block : spec.blocks) {
@@ -221,6 +174,16 @@ void set_later_layers_apart(const FamilyInput& input, DecoderSpec& spec) {
   }
 }
 
+void split_and_correct(
+    const JsonView& config,
+    BlockSpec& block,
+    DecoderSpec& spec) {
+  split_by_heads(block, spec);
+  if (block.moe) {
+    read_corrected_router(config, block.path + ".mlp", *block.moe);
+  }
+}
+
 void add_indexer(const JsonView& config, BlockSpec& block) {
   auto& latent = *block.attention.latent;
   const auto heads = config.integer("index_n_heads", 1, 1 << 16);
@@ -249,17 +212,12 @@ DecoderSpec read_deepseek_v32(const FamilyInput& input) {
   count_as_read(config, {"indexer_rope_interleave", "rope_parameters"});
   for (BlockSpec& block : spec.blocks) {
     if (!block.attention.latent->q_b) {
-      throw not_supported_error(
-          "model",
-          config.origin() +
-              ": no \"q_lora_rank\", without which mlx-lm cannot load this "
-              "family");
+      refuse_config(
+          config,
+          "no \"q_lora_rank\", without which mlx-lm cannot load this family");
     }
     add_indexer(config, block);
-    split_by_heads(block, spec);
-    if (block.moe) {
-      read_corrected_router(config, block.path + ".mlp", *block.moe);
-    }
+    split_and_correct(config, block, spec);
   }
   set_later_layers_apart(input, spec);
   return spec;
@@ -271,18 +229,14 @@ DecoderSpec read_deepseek_v3(const FamilyInput& input) {
   const JsonView& config = input.config;
   auto spec = read_latent_deepseek(input);
   for (BlockSpec& block : spec.blocks) {
-    split_by_heads(block, spec);
-    if (block.moe) {
-      read_corrected_router(config, block.path + ".mlp", *block.moe);
-    }
+    split_and_correct(config, block, spec);
   }
   // mlx-lm takes layer 61 for the one that predicts further tokens.
   if (spec.blocks.size() > 61) {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": mlx-lm drops layer 61 of this family, whatever "
-            "num_hidden_layers says, and can't load a model that needs it");
+    refuse_config(
+        config,
+        "mlx-lm drops layer 61 of this family, whatever num_hidden_layers "
+        "says, and can't load a model that needs it");
   }
   spec.mtp.push_back(input.prefix + "model.layers.61.");
   set_next_layers_apart(config, spec);
@@ -303,10 +257,7 @@ DecoderSpec read_glm4_moe_lite(const FamilyInput& input) {
         "qk_rope_head_dim channels in this family");
   }
   for (BlockSpec& block : spec.blocks) {
-    split_by_heads(block, spec);
-    if (block.moe) {
-      read_corrected_router(config, block.path + ".mlp", *block.moe);
-    }
+    split_and_correct(config, block, spec);
   }
   set_next_layers_apart(config, spec);
   return spec;

@@ -1,8 +1,6 @@
 #include "model/families/delta.h"
 
-#include <set>
-
-#include "core/error.h"
+#include <algorithm>
 
 namespace pennyweight {
 
@@ -27,11 +25,9 @@ DeltaShape read_delta_shape(const JsonView& config) {
       size("linear_value_head_dim"),
       size("linear_conv_kernel_dim")};
   if (shape.heads % shape.key_heads != 0) {
-    throw corrupt_error(
-        "model",
-        config.origin() +
-            ": linear_num_value_heads must be a multiple of "
-            "linear_num_key_heads");
+    throw wrong_config(
+        config,
+        "linear_num_value_heads must be a multiple of linear_num_key_heads");
   }
   return shape;
 }
@@ -96,7 +92,6 @@ void fill_delta_layers(
 
 void fill_delta_experts(
     const JsonView& config,
-    int64_t hidden,
     bool everywhere,
     DecoderSpec& spec) {
   count_as_read(
@@ -110,33 +105,31 @@ void fill_delta_experts(
   if (config.integer_or("num_experts", 0, 0, 1 << 14) == 0) {
     return;
   }
-  const auto counts = read_expert_counts(config, "num_experts");
-  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
-  const auto shared =
-      config.integer("shared_expert_intermediate_size", 1, kMaxWidth);
+  const ExpertLayer layer{
+      .counts = read_expert_counts(config, "num_experts"),
+      .wide = config.integer("moe_intermediate_size", 1, kMaxWidth),
+      .shared = config.integer("shared_expert_intermediate_size", 1, kMaxWidth),
+      .shared_path = ".shared_expert"};
   const bool normalize = config.boolean_or("norm_topk_prob", false);
   const auto step =
       everywhere ? 1 : config.integer_or("decoder_sparse_step", 1, 1, 1 << 20);
-  std::set<double> dense;
+  std::vector<double> dense;
   if (!everywhere && config.has("mlp_only_layers")) {
-    for (double layer : config.numbers("mlp_only_layers")) {
-      dense.insert(layer);
-    }
+    dense = config.numbers("mlp_only_layers");
   }
   for (BlockSpec& block : spec.blocks) {
-    if (dense.contains(block.index) || (block.index + 1) % step != 0) {
+    if (std::ranges::find(dense, block.index) != dense.end() ||
+        (block.index + 1) % step != 0) {
       continue;
     }
-    const std::string path = block.path + ".mlp";
-    block.moe = standard_moe(path, hidden, wide, counts, spec);
-    block.moe->normalize = normalize;
-    block.moe->router.converts_as = make_quant_spec("affine", 8, 64);
-    block.moe->shared_gate = LinearSpec{
-        .path = path + ".shared_expert_gate",
+    MoeSpec& moe = put_experts(layer, block, spec);
+    moe.normalize = normalize;
+    moe.router.converts_as = router_spec();
+    moe.shared_gate = LinearSpec{
+        .path = block.path + ".mlp.shared_expert_gate",
         .out = 1,
-        .in = hidden,
-        .converts_as = make_quant_spec("affine", 8, 64)};
-    block.mlp = standard_mlp(path + ".shared_expert", hidden, shared);
+        .in = spec.hidden,
+        .converts_as = router_spec()};
   }
 }
 

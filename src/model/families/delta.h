@@ -19,7 +19,6 @@ void fill_delta_layers(
 /// not exclude.
 void fill_delta_experts(
     const JsonView& config,
-    int64_t hidden,
     bool everywhere,
     DecoderSpec& spec);
 

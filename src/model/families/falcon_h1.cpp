@@ -1,7 +1,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/mixers.h"
 
@@ -10,22 +9,22 @@ namespace pennyweight {
 namespace {
 
 ScanShape read_falcon_scan(const JsonView& config, int64_t hidden) {
-  ScanShape shape;
-  shape.hidden = hidden;
-  shape.heads = read_scan_size(config, "mamba_n_heads");
-  shape.head_dim = read_scan_size(config, "mamba_d_head");
-  shape.groups = read_scan_size(config, "mamba_n_groups");
-  shape.state = read_scan_size(config, "mamba_d_state");
-  shape.width = read_scan_size(config, "mamba_d_conv");
-  shape.bias = config.boolean_or("mamba_proj_bias", false);
+  auto shape = read_scan_shape(
+      config,
+      hidden,
+      {"mamba_n_heads",
+       "mamba_d_head",
+       "mamba_n_groups",
+       "mamba_d_state",
+       "mamba_d_conv",
+       "mamba_proj_bias",
+       "mamba_conv_bias"});
   shape.conv_bias = config.boolean_or("mamba_conv_bias", true);
   shape.dt_most = std::numeric_limits<float>::infinity();
   if (config.integer("mamba_d_ssm", 1, kMaxWidth) !=
       int64_t{shape.heads} * shape.head_dim) {
-    throw corrupt_error(
-        "model",
-        config.origin() +
-            ": \"mamba_d_ssm\" must be mamba_n_heads * mamba_d_head");
+    throw wrong_config(
+        config, "\"mamba_d_ssm\" must be mamba_n_heads * mamba_d_head");
   }
   return shape;
 }
@@ -37,9 +36,9 @@ read_factors(const JsonView& config, const char* key, size_t count) {
     factors.push_back(static_cast<float>(factor));
   }
   if (factors.size() != count) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": \"" + key + "\" must be " + std::to_string(count) +
+    throw wrong_config(
+        config,
+        "\"" + std::string(key) + "\" must be " + std::to_string(count) +
             " numbers");
   }
   return factors;
@@ -158,17 +157,16 @@ void fill_falcon_block(
 DecoderSpec read_falcon_h1(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
   count_unused(config);
-  auto shape = read_standard_shape(config);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.tied = read_tied(input, spec);
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  read_rope(config, shape.rope, spec);
+  const auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .mlp_bias = "mlp_bias",
+       .traditional = "rope_traditional",
+       .final_norm_path = "model.final_layernorm"},
+      spec);
   fill_standard(shape, spec);
-  spec.final_norm.path = "model.final_layernorm";
   const auto own = read_falcon_scan(config, shape.hidden);
   for (BlockSpec& block : spec.blocks) {
     fill_falcon_block(input, own, shape.eps, block, spec);

@@ -1,10 +1,8 @@
 // Families whose attention is gated by a matrix of its own, with norms before
 // and behind each branch; and phimoe.
 
-#include <algorithm>
 #include <cmath>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/moe.h"
 
@@ -18,22 +16,6 @@ void add_gate(BlockSpec& block) {
       block.path + ".self_attn.gate_proj", attention.q.out, attention.q.in};
 }
 
-// Whether each layer has a window, as layer_types says.
-std::vector<bool>
-read_sliding(const JsonView& config, const Json& types, int layers) {
-  if (!types.is_array() || types.size() != static_cast<size_t>(layers)) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": \"layer_types\" must name " +
-            std::to_string(layers) + " layers");
-  }
-  std::vector<bool> slides;
-  for (const Json& type : types) {
-    slides.push_back(type == "sliding_attention");
-  }
-  return slides;
-}
-
 void add_afmoe_experts(const JsonView& config, DecoderSpec& spec) {
   const auto counts = read_expert_counts(config, "num_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
@@ -45,30 +27,20 @@ void add_afmoe_experts(const JsonView& config, DecoderSpec& spec) {
     if (block.index < dense) {
       continue;
     }
-    const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(
-        path,
-        spec.hidden,
-        wide,
-        counts,
-        spec,
-        {.router = "router.gate", .stacks = "experts"});
-    MoeSpec& moe = *block.moe;
-    moe.router.converts_as = make_quant_spec("affine", 8, 64);
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = wide,
+         .shared = wide * shared,
+         .names = {.router = "router.gate", .stacks = "experts"}},
+        block,
+        spec);
+    moe.router.converts_as = router_spec();
     // The class takes what is not the one for the other.
     moe.scores = config.string_or("score_func", "sigmoid") == "sigmoid"
         ? MoeSpec::Scores::sigmoid
         : MoeSpec::Scores::softmax;
-    moe.correction =
-        ParameterSpec{path + ".expert_bias", {int64_t{moe.count}}, true};
-    moe.normalize = moe.chosen > 1 && config.boolean_or("route_norm", true);
-    moe.scale = static_cast<float>(config.number_or("route_scale", 1));
-    read_groups(config, moe);
-    if (shared > 0) {
-      block.mlp =
-          standard_mlp(path + ".shared_experts", spec.hidden, wide * shared);
-    }
+    correct_choice(block.path + ".mlp.expert_bias", moe);
+    read_router_scale(config, moe, "route_norm", "route_scale");
   }
 }
 
@@ -82,26 +54,27 @@ struct MuseLayer {
 // layer.
 std::vector<MuseLayer> read_muse_layers(const JsonView& config, int count) {
   Json types = Json::array();
-  if (const Json* listed = config.find("layer_types")) {
+  if (const Json* listed = find_layer_list(config, "layer_types", count)) {
     types = *listed;
   } else {
     for (int i = 0; i < count; ++i) {
       types.push_back(i % 4 == 3 ? "full_attention" : "sliding_attention");
     }
   }
-  const auto slides = read_sliding(config, types, count);
   std::vector<double> bases;
   if (config.find("layer_rope_theta")) {
     bases = config.numbers("layer_rope_theta");
   }
-  if (!bases.empty() && bases.size() != slides.size()) {
+  if (!bases.empty() && bases.size() != types.size()) {
     refuse_config(config, "\"layer_rope_theta\" is not one for each layer");
   }
   std::vector<MuseLayer> layers;
-  for (size_t i = 0; i < slides.size(); ++i) {
-    // mlx-lm rotates layers of an unknown type, too, and gives them no window.
+  for (size_t i = 0; i < types.size(); ++i) {
+    // mlx-lm rotates what is of neither type, without a window.
     const bool plain = types.at(i) != "full_attention";
-    layers.push_back({slides[i], bases.empty() ? plain : bases[i] != 0});
+    layers.push_back(
+        {types.at(i) == "sliding_attention",
+         bases.empty() ? plain : bases[i] != 0});
   }
   return layers;
 }
@@ -135,31 +108,18 @@ void carry_muse_vision(const FamilyInput& input, DecoderSpec& spec) {
 DecoderSpec read_afmoe(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
-  read_rope(config, shape.rope, spec);
-  const Json* types = config.find("layer_types");
-  const auto slides =
-      read_sliding(config, types ? *types : Json(), shape.layers);
-  if (std::ranges::find(*types, Json("full_attention")) == types->end()) {
-    refuse_config(
-        config,
-        "no layer is of type full_attention, without which mlx-lm can't load "
-        "this family");
-  }
+  const auto shape = read_standard_shape(input, {.qk_norm = true}, spec);
+  const Json& types = layer_list(config, "layer_types", shape.layers);
+  require_full_attention(config, types);
   const int window = read_window(config, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
-    const auto norm = [&](const char* name) {
-      return NormSpec{block.path + name, shape.hidden, shape.eps};
-    };
-    block.attention_post = norm(".post_attention_layernorm");
-    block.mlp_norm = norm(".pre_mlp_layernorm");
-    block.mlp_post = norm(".post_mlp_layernorm");
+    block.attention_post =
+        block_norm(block, ".post_attention_layernorm", shape);
+    block.mlp_norm = block_norm(block, ".pre_mlp_layernorm", shape);
+    block.mlp_post = block_norm(block, ".post_mlp_layernorm", shape);
     add_gate(block);
-    if (slides[static_cast<size_t>(block.index)]) {
+    if (types.at(static_cast<size_t>(block.index)) == "sliding_attention") {
       block.attention.window = window;
     } else {
       block.attention.rope.dims = 0;
@@ -177,16 +137,17 @@ DecoderSpec read_afmoe(const FamilyInput& input) {
 DecoderSpec read_phimoe(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = true;
-  shape.output_bias = true;
-  shape.tied = false;
+  auto shape = read_standard_shape(
+      input,
+      {.plain_heads = true,
+       .qkv_bias = true,
+       .output_bias = true,
+       .head = HeadFact::own,
+       .rope = RopeFact::own},
+      spec);
   shape.rope.base = config.number("rope_theta");
   count_as_read(config, {"original_max_position_embeddings"});
-  const auto positions = static_cast<int>(config.integer_or(
-      "max_position_embeddings", 131072, 1, int64_t{1} << 30));
+  const int positions = read_positions(config, 131072);
   if (const auto given = config.object("rope_scaling")) {
     Json scaling = given->json();
     scaling["type"] = "longrope";
@@ -200,26 +161,19 @@ DecoderSpec read_phimoe(const FamilyInput& input) {
   }
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_local_experts");
-  const auto layer_norm = [](NormSpec& norm) {
-    norm.centered = true;
-    norm.bias = true;
-  };
+  use_layer_norms(spec, true);
   for (BlockSpec& block : spec.blocks) {
-    layer_norm(*block.attention_norm);
-    layer_norm(*block.mlp_norm);
-    block.mlp.reset();
-    block.moe = standard_moe(
-        block.path + ".block_sparse_moe",
-        shape.hidden,
-        shape.intermediate,
-        counts,
-        spec,
-        {"w1", "w3", "w2"});
-    block.moe->scores = MoeSpec::Scores::sparse_mixer;
-    block.moe->jitter =
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = shape.intermediate,
+         .path = ".block_sparse_moe",
+         .names = {"w1", "w3", "w2"}},
+        block,
+        spec);
+    moe.scores = MoeSpec::Scores::sparse_mixer;
+    moe.jitter =
         static_cast<float>(config.number_or("router_jitter_noise", 0.01));
   }
-  layer_norm(spec.final_norm);
   spec.head->bias = true;
   return spec;
 }
@@ -235,10 +189,10 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
         "where mlx-lm's class has them, too");
   }
   DecoderSpec spec;
-  note_activation(config, spec, "silu", "hidden_activation");
-  auto shape = read_standard_shape(config);
-  shape.tied = read_tied(input, spec);
-  read_plain_rope(config, shape.rope, spec);
+  auto shape = read_standard_shape(
+      input,
+      {.activation_key = "hidden_activation", .rope = RopeFact::plain},
+      spec);
   if (const auto parameters = config.object("rope_parameters")) {
     shape.rope.base = parameters->number_or("rope_theta", shape.rope.base);
   }
@@ -248,14 +202,15 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     const auto at = static_cast<size_t>(block.index);
-    const auto norm = [&](const char* name, double eps) {
-      return NormSpec{
-          block.path + name, shape.hidden, static_cast<float>(eps), 1.0f};
+    const auto post_norm = [&](const char* name) {
+      auto norm = block_norm(block, name, shape, 1);
+      norm.eps = static_cast<float>(post_eps);
+      return norm;
     };
-    block.attention_norm = norm(".input_layernorm", shape.eps);
-    block.attention_post = norm(".post_attention_layernorm", post_eps);
-    block.mlp_norm = norm(".pre_feedforward_layernorm", shape.eps);
-    block.mlp_post = norm(".post_feedforward_layernorm", post_eps);
+    block.attention_norm = block_norm(block, ".input_layernorm", shape, 1);
+    block.attention_post = post_norm(".post_attention_layernorm");
+    block.mlp_norm = block_norm(block, ".pre_feedforward_layernorm", shape, 1);
+    block.mlp_post = post_norm(".post_feedforward_layernorm");
     auto& attention = block.attention;
     NormSpec bare{block.path + ".self_attn.q_norm", shape.head_dim, shape.eps};
     bare.bare = true;

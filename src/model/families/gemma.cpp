@@ -6,17 +6,18 @@ namespace pennyweight {
 
 // mlx_lm/models/gemma.py
 DecoderSpec read_gemma(const FamilyInput& input) {
-  const JsonView& config = input.config;
   DecoderSpec spec;
   // Published configs say gelu, which transformers takes for the one with tanh.
   spec.notes.push_back(
       "the MLP's gelu is the exact one, as in mlx-lm; transformers computes "
       "the one with tanh, whatever hidden_act says");
-  auto shape = read_standard_shape(config);
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = true;
-  drop_head(input, spec);
-  read_plain_rope(config, shape.rope, spec);
+  const auto shape = read_standard_shape(
+      input,
+      {.activation = nullptr,
+       .head = HeadFact::dropped,
+       .traditional = "rope_traditional",
+       .rope = RopeFact::plain},
+      spec);
   fill_standard(shape, spec);
   spec.embedding_scale = std::sqrt(static_cast<float>(shape.hidden));
   spec.embedding_scale_in_type = true;
@@ -35,7 +36,7 @@ void fill_gemma_blocks(
     DecoderSpec& spec) {
   for (BlockSpec& block : spec.blocks) {
     const auto norm = [&](const char* name) {
-      return NormSpec{block.path + name, shape.hidden, shape.eps, 1.0f};
+      return block_norm(block, name, shape, 1);
     };
     block.attention_norm = norm(".input_layernorm");
     block.attention_post = norm(".post_attention_layernorm");
@@ -45,6 +46,31 @@ void fill_gemma_blocks(
     block.mlp->activation = Activation::gelu;
   }
   spec.final_norm.offset = 1;
+}
+
+// mlx_lm/models/gemma2.py: norms that add 1 before and behind, and capped
+// scores and logits. It knows no sliding windows.
+DecoderSpec read_gemma2(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  const auto shape = read_standard_shape(
+      input,
+      {.activation = "gelu_pytorch_tanh",
+       .activation_key = "hidden_activation",
+       .head = HeadFact::dropped,
+       .traditional = "rope_traditional",
+       .rope = RopeFact::plain},
+      spec);
+  fill_standard(shape, spec);
+  spec.embedding_scale =
+      static_cast<float>(std::sqrt(static_cast<double>(shape.hidden)));
+  spec.logit_cap = read_multiplier(config, "final_logit_softcapping");
+  fill_gemma_blocks(
+      shape, read_multiplier(config, "query_pre_attn_scalar"), spec);
+  for (BlockSpec& block : spec.blocks) {
+    block.attention.cap = read_multiplier(config, "attn_logit_softcapping");
+  }
+  return spec;
 }
 
 }  // namespace pennyweight

@@ -1,8 +1,6 @@
 #include <cmath>
 
-#include "core/error.h"
 #include "kernels/types.h"
-#include "model/families/family.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -23,22 +21,23 @@ float embedding_scale(int64_t hidden) {
 DecoderSpec read_gemma3_text(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec, "gelu_pytorch_tanh", "hidden_activation");
-  auto shape = read_standard_shape(config);
-  shape.prefix = input.prefix;
+  auto shape = read_standard_shape(
+      input,
+      {.activation = "gelu_pytorch_tanh",
+       .activation_key = "hidden_activation",
+       .qk_norm = true,
+       .head = HeadFact::own},
+      spec);
   const int window = read_window(config, spec);
   const auto pattern =
       static_cast<int>(config.integer("sliding_window_pattern", 1, 1 << 20));
   if (pattern > shape.layers) {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": no layer has full attention (sliding_window_pattern, "
-            "layer_types), without which mlx-lm can't run this family");
+    refuse_config(
+        config,
+        "no layer has full attention (sliding_window_pattern, layer_types), "
+        "without which mlx-lm can't run this family");
   }
-  shape.qk_norm = true;
   shape.tied = !input.has_tensor("lm_head.weight");
-  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   spec.embedding_scale = embedding_scale(shape.hidden);
   RopeSpec local;

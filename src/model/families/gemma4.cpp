@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/config/class_config.h"
 #include "model/families/moe.h"
@@ -29,14 +28,9 @@ struct Gemma4Shape {
   RopeSpec local, global;
 };
 
-[[noreturn]] void
-refuse_gemma4(ErrorCode code, const JsonView& config, const std::string& what) {
-  throw Error(code, "model", config.origin() + ": " + what);
-}
-
 std::vector<bool> read_gemma4_slides(const JsonView& config, int layers) {
   const auto pattern = config.integer("sliding_window_pattern", 1, 1 << 20);
-  const Json* types = config.find("layer_types");
+  const Json* types = find_layer_list(config, "layer_types", layers);
   std::vector<bool> slides;
   for (int i = 0; i < layers && !types; ++i) {
     slides.push_back((i + 1) % pattern != 0);
@@ -44,16 +38,9 @@ std::vector<bool> read_gemma4_slides(const JsonView& config, int layers) {
   if (!types) {
     return slides;
   }
-  if (!types->is_array() || types->size() != static_cast<size_t>(layers)) {
-    refuse_gemma4(
-        ErrorCode::corrupt,
-        config,
-        "\"layer_types\" must name " + std::to_string(layers) + " layers");
-  }
   for (const Json& type : *types) {
     if (type != "sliding_attention" && type != "full_attention") {
-      refuse_gemma4(
-          ErrorCode::not_supported,
+      refuse_config(
           config,
           "a layer of type " + one_line(type.dump(), 60) +
               ", which mlx-lm can't run in this family");
@@ -84,25 +71,23 @@ RopeSpec read_gemma4_rope(
   RopeSpec rope;
   rope.dims = dims;
   rope.traditional = config.boolean_or("rope_traditional", false);
-  rope.base = parameters.number_or("rope_theta", 10000);
-  if (!(rope.base > 1) || rope.base > 1e15) {
-    refuse_gemma4(ErrorCode::corrupt, config, "\"rope_theta\" must be above 1");
-  }
-  read_rope_scaling(
-      parameters,
-      static_cast<int>(
-          config.integer("max_position_embeddings", 1, int64_t{1} << 30)),
-      rope,
-      spec.notes);
+  rope.base =
+      check_rope_base(config, parameters.number_or("rope_theta", 10000));
+  read_rope_scaling(parameters, read_positions(config), rope, spec.notes);
   return rope;
 }
 
 Gemma4Shape read_gemma4_shape(const FamilyInput& input, DecoderSpec& spec) {
   const JsonView& config = input.config;
   Gemma4Shape shape;
-  shape.base = read_standard_shape(config);
-  shape.base.prefix = input.prefix;
-  shape.base.qk_norm = true;
+  shape.base = read_standard_shape(
+      input,
+      {.activation = "gelu_pytorch_tanh",
+       .activation_key = "hidden_activation",
+       .qk_norm = true,
+       .head = HeadFact::own,
+       .rope = RopeFact::own},
+      spec);
   const int layers = shape.base.layers;
   shape.global_dim =
       static_cast<int>(config.integer_or("global_head_dim", 0, 0, 1 << 16));
@@ -113,10 +98,8 @@ Gemma4Shape read_gemma4_shape(const FamilyInput& input, DecoderSpec& spec) {
   shape.global_kv = static_cast<int>(config.integer_or(
       "num_global_key_value_heads", shape.base.kv_heads, 1, shape.base.heads));
   if (shape.base.heads % shape.global_kv != 0) {
-    refuse_gemma4(
-        ErrorCode::corrupt,
-        config,
-        "\"num_global_key_value_heads\" does not divide the heads");
+    throw wrong_config(
+        config, "\"num_global_key_value_heads\" does not divide the heads");
   }
   shape.own_keys = layers -
       static_cast<int>(config.integer_or("num_kv_shared_layers", 0, 0, layers));
@@ -139,8 +122,7 @@ int find_gemma4_keys(
       return from;
     }
   }
-  refuse_gemma4(
-      ErrorCode::not_supported,
+  refuse_config(
       config,
       "layer " + std::to_string(layer) +
           " shares the keys of an earlier one of its type, and there is none "
@@ -192,20 +174,20 @@ void fill_gemma4_experts(
   const int64_t hidden = shape.base.hidden;
   const std::string router = block.path + ".router.";
   const auto norm = [&](const char* name) {
-    return NormSpec{block.path + "." + name, hidden, shape.base.eps};
+    return block_norm(block, name, shape.base);
   };
   MoeSpec moe;
   moe.router = {.path = router + "proj", .out = count, .in = hidden};
-  moe.router.converts_as = make_quant_spec("affine", 8, 64);
+  moe.router.converts_as = router_spec();
   moe.router_scale = ParameterSpec{router + "scale", {hidden}};
   moe.router_eps = shape.base.eps;
   moe.expert_scale = ParameterSpec{router + "per_expert_scale", {count}};
   moe.count = static_cast<int>(count);
   moe.chosen = static_cast<int>(chosen);
   moe.scores = MoeSpec::Scores::chosen_softmax;
-  moe.norm = norm("pre_feedforward_layernorm_2");
-  moe.post = norm("post_feedforward_layernorm_2");
-  moe.mlp_post = norm("post_feedforward_layernorm_1");
+  moe.norm = norm(".pre_feedforward_layernorm_2");
+  moe.post = norm(".post_feedforward_layernorm_2");
+  moe.mlp_post = norm(".post_feedforward_layernorm_1");
   const std::string experts = block.path + ".experts.";
   moe.experts = standard_mlp(experts + "switch_glu", hidden, wide);
   moe.experts.activation = Activation::gelu;
@@ -213,15 +195,11 @@ void fill_gemma4_experts(
        {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {
     linear->count = count;
   }
-  TensorSource gate{.name = experts + "gate_up_proj"};
-  auto up = gate;
-  gate.end = static_cast<int>(wide);
-  up.first = gate.end;
-  spec.sources.emplace(moe.experts.gate.path + ".weight", gate);
-  spec.sources.emplace(moe.experts.up.path + ".weight", up);
-  spec.sources.emplace(
-      moe.experts.down.path + ".weight",
-      TensorSource{.name = experts + "down_proj"});
+  split_gate_up(
+      moe.experts,
+      {.name = experts + "gate_up_proj"},
+      experts + "down_proj",
+      spec);
   block.moe = std::move(moe);
 }
 
@@ -232,12 +210,12 @@ void fill_gemma4_block(
     DecoderSpec& spec) {
   const int64_t hidden = shape.base.hidden;
   const auto norm = [&](const char* name) {
-    return NormSpec{block.path + "." + name, hidden, shape.base.eps};
+    return block_norm(block, name, shape.base);
   };
   fill_gemma4_attention(config, shape, block, spec);
-  block.attention_post = norm("post_attention_layernorm");
-  block.mlp_norm = norm("pre_feedforward_layernorm");
-  block.mlp_post = norm("post_feedforward_layernorm");
+  block.attention_post = norm(".post_attention_layernorm");
+  block.mlp_norm = norm(".pre_feedforward_layernorm");
+  block.mlp_post = norm(".post_feedforward_layernorm");
   const bool shared = block.index >= shape.own_keys;
   block.mlp = standard_mlp(
       block.path + ".mlp",
@@ -303,7 +281,6 @@ void drop_gemma4_ranges(const FamilyInput& input, DecoderSpec& spec) {
 DecoderSpec read_gemma4_text(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec, "gelu_pytorch_tanh", "hidden_activation");
   count_as_read(
       config,
       {"global_partial_rotary_factor",
@@ -335,8 +312,7 @@ DecoderSpec read_gemma4(const FamilyInput& input) {
   const Json* given = input.config.find("text_config");
   const Json before = given ? *given : Json::object();
   if (!before.is_object()) {
-    refuse_gemma4(
-        ErrorCode::corrupt, input.config, "\"text_config\" is not an object");
+    throw wrong_config(input.config, "\"text_config\" is not an object");
   }
   Json text = before;
   const auto set_default = [&](const char* key, int64_t value) {

@@ -1,6 +1,5 @@
 #include <array>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/moe.h"
 
@@ -44,15 +43,7 @@ std::vector<int> read_windows(
     DecoderSpec& spec) {
   std::vector<int> windows;
   const int window = read_window(config, spec);
-  const Json* types = config.find("layer_types");
-  if (types &&
-      (!types->is_array() ||
-       types->size() != static_cast<size_t>(shape.layers))) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": \"layer_types\" must name " +
-            std::to_string(shape.layers) + " layers");
-  }
+  const Json* types = find_layer_list(config, "layer_types", shape.layers);
   for (int i = 0; i < shape.layers; ++i) {
     const bool full = types
         ? types->at(static_cast<size_t>(i)) == "full_attention"
@@ -68,11 +59,13 @@ std::vector<int> read_windows(
 DecoderSpec read_gpt_oss(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qkv_bias = true;
-  shape.output_bias = true;
-  shape.tied = false;
+  auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = true,
+       .output_bias = true,
+       .head = HeadFact::own,
+       .rope = RopeFact::own},
+      spec);
   shape.windows = read_windows(config, shape, spec);
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
@@ -89,7 +82,7 @@ DecoderSpec read_gpt_oss(const FamilyInput& input) {
         .out = counts.count,
         .in = shape.hidden,
         .bias = true,
-        .converts_as = make_quant_spec("affine", 8, 64)};
+        .converts_as = router_spec()};
     moe.experts =
         standard_mlp(path + ".experts", shape.hidden, shape.intermediate, true);
     moe.experts.activation = Activation::clipped;

@@ -1,4 +1,3 @@
-#include "core/error.h"
 #include "model/families/mixers.h"
 #include "model/families/moe.h"
 
@@ -10,15 +9,16 @@ constexpr float kLeastStep = 0.001f;
 constexpr float kMostStep = 100;
 
 ScanShape read_granite_scan(const JsonView& config, int64_t hidden) {
-  ScanShape shape;
-  shape.hidden = hidden;
-  shape.heads = read_scan_size(config, "mamba_n_heads");
-  shape.head_dim = read_scan_size(config, "mamba_d_head");
-  shape.groups = read_scan_size(config, "mamba_n_groups");
-  shape.state = read_scan_size(config, "mamba_d_state");
-  shape.width = read_scan_size(config, "mamba_d_conv");
-  shape.bias = config.boolean_or("mamba_proj_bias", false);
-  shape.conv_bias = config.boolean_or("mamba_conv_bias", false);
+  auto shape = read_scan_shape(
+      config,
+      hidden,
+      {"mamba_n_heads",
+       "mamba_d_head",
+       "mamba_n_groups",
+       "mamba_d_state",
+       "mamba_d_conv",
+       "mamba_proj_bias",
+       "mamba_conv_bias"});
   read_time_limit(config, kLeastStep, kMostStep, shape);
   return shape;
 }
@@ -29,16 +29,11 @@ void split_hub_matrix(
     const std::string& hub,
     const MlpSpec& mlp,
     DecoderSpec& spec) {
-  const int half = static_cast<int>(mlp.up.out);
-  TensorSource gate{.name = hub + "input_linear.weight"};
-  auto up = gate;
-  gate.end = half;
-  up.first = half;
-  spec.sources.insert_or_assign(mlp.gate.path + ".weight", gate);
-  spec.sources.insert_or_assign(mlp.up.path + ".weight", up);
-  spec.sources.insert_or_assign(
-      mlp.down.path + ".weight",
-      TensorSource{.name = hub + "output_linear.weight"});
+  split_gate_up(
+      mlp,
+      {.name = hub + "input_linear.weight"},
+      hub + "output_linear.weight",
+      spec);
 }
 
 void fill_granite_experts(
@@ -47,15 +42,14 @@ void fill_granite_experts(
     BlockSpec& block,
     DecoderSpec& spec) {
   const std::string path = block.path + ".block_sparse_moe";
-  block.moe = standard_moe(
-      path,
-      shape.hidden,
-      shape.intermediate,
-      read_expert_counts(config, "num_local_experts"),
+  MoeSpec& moe = put_experts(
+      {.counts = read_expert_counts(config, "num_local_experts"),
+       .wide = shape.intermediate,
+       .path = ".block_sparse_moe",
+       .names = {.router = "router.layer"}},
+      block,
       spec);
-  auto& moe = *block.moe;
-  moe.router.path = path + ".router.layer";
-  moe.router.converts_as = make_quant_spec("affine", 8, 64);
+  moe.router.converts_as = router_spec();
   moe.scores = MoeSpec::Scores::chosen_softmax;
   split_hub_matrix(path + ".", moe.experts, spec);
   const std::string shared = block.path + ".shared_mlp.";
@@ -73,7 +67,6 @@ void fill_granite_experts(
 DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
   count_as_read(
       config,
       {"num_experts_per_tok",
@@ -87,12 +80,14 @@ DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
        "mamba_d_conv",
        "mamba_n_groups",
        "mamba_conv_bias"});
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.tied = read_tied(input, spec);
+  auto shape = read_standard_shape(
+      input,
+      {.plain_heads = true,
+       .qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .mlp_bias = "mlp_bias",
+       .rope = RopeFact::own},
+      spec);
   read_hybrid_rope(config, shape.rope, spec);
   if (config.string_or("position_embedding_type", "rope") == "nope") {
     shape.rope.dims = 0;
@@ -106,8 +101,7 @@ DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
       config.integer_or("num_local_experts", 0, 0, 1 << 14) > 0;
   const auto types = read_layer_names(config, "layer_types", shape.layers);
   if (types.empty()) {
-    throw corrupt_error(
-        "model", config.origin() + ": \"layer_types\" is missing");
+    throw wrong_config(config, "\"layer_types\" is missing");
   }
   for (BlockSpec& block : spec.blocks) {
     const auto& type = types.at(static_cast<size_t>(block.index));
@@ -120,9 +114,9 @@ DecoderSpec read_granitemoehybrid(const FamilyInput& input) {
       scan.norm = scan_norm(path, own, shape.eps);
       block.attention = scan_layer(path, own, std::move(scan));
     } else if (type != "attention") {
-      throw not_supported_error(
-          "model",
-          config.origin() + ": layer type " + one_line(type, 40) +
+      refuse_config(
+          config,
+          "layer type " + one_line(type, 40) +
               " is not known; mlx-lm's class has mamba and attention");
     }
     if (experts) {

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/latent.h"
 #include "model/families/moe.h"
@@ -30,8 +29,7 @@ void read_minicpm3_rope(
   if (const Json* factors = given->find("long_factor")) {
     scaling["long_factor"] = *factors;
   }
-  const auto positions = static_cast<int>(
-      config.integer("max_position_embeddings", 1, int64_t{1} << 30));
+  const int positions = read_positions(config);
   const std::string origin = config.origin() + ": rope_scaling";
   read_rope_scaling(JsonView(scaling, origin), positions, rope, spec.notes);
   rope.base = config.number("rope_theta");
@@ -45,15 +43,13 @@ void read_minicpm3_rope(
 DecoderSpec read_minicpm3(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
+  auto shape = read_standard_shape(
+      input, {.plain_heads = true, .rope = RopeFact::own}, spec);
   Json own = config.json();
   own["v_head_dim"] = shape.head_dim;
   config.integer("q_lora_rank", 1, 1 << 16);
   const auto latent = read_latent_shape(config.like(own));
   const bool bias = config.boolean_or("attention_bias", false);
-  shape.tied = read_tied(input, spec);
   shape.rope.dims = latent.rope;
   read_minicpm3_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
@@ -78,9 +74,7 @@ DecoderSpec read_mistral4(const FamilyInput& input) {
   Json own = growth.config;
   count_as_read(config, {"head_dim", "qk_head_dim"});
   own.erase("head_dim");
-  FamilyInput latent = input;
-  latent.config = config.like(own);
-  auto spec = read_latent_deepseek(latent);
+  auto spec = read_latent_deepseek(input.like(own));
   if (read_tied(input, spec)) {
     spec.head.reset();
   }
@@ -103,15 +97,8 @@ DecoderSpec read_mistral4(const FamilyInput& input) {
     if (!input.has_tensor(path.substr(input.prefix.size()) + "gate_up_proj")) {
       continue;
     }
-    const auto wide = static_cast<int>(moe.experts.gate.out);
-    TensorSource gate{.name = path + "gate_up_proj"};
-    auto up = gate;
-    gate.end = wide;
-    up.first = wide;
-    spec.sources[moe.experts.gate.path + ".weight"] = gate;
-    spec.sources[moe.experts.up.path + ".weight"] = up;
-    spec.sources[moe.experts.down.path + ".weight"] =
-        TensorSource{.name = path + "down_proj"};
+    split_gate_up(
+        moe.experts, {.name = path + "gate_up_proj"}, path + "down_proj", spec);
   }
   return spec;
 }
@@ -120,14 +107,15 @@ DecoderSpec read_mistral4(const FamilyInput& input) {
 DecoderSpec read_youtu_llm(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
   const auto latent = read_latent_shape(config);
-  auto shape = read_standard_shape(config);
   const bool bias = config.boolean_or("attention_bias", false);
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.tied = read_tied(input, spec);
+  auto shape = read_standard_shape(
+      input,
+      {.mlp_bias = "mlp_bias",
+       .traditional = {"rope_traditional", true},
+       .rope = RopeFact::own},
+      spec);
   shape.rope.dims = latent.rope;
-  shape.rope.traditional = config.boolean_or("rope_traditional", true);
   read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {

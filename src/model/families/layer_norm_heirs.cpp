@@ -1,27 +1,11 @@
 // Families with layer norms, and mostly with MLPs that have no gate.
 
-#include <cmath>
-
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
 
 namespace {
-
-void make_layer_norm(NormSpec& norm, bool bias) {
-  norm.centered = true;
-  norm.bias = bias;
-}
-
-void use_layer_norms(DecoderSpec& spec, bool bias) {
-  for (BlockSpec& block : spec.blocks) {
-    make_layer_norm(*block.attention_norm, bias);
-    make_layer_norm(*block.mlp_norm, bias);
-  }
-  make_layer_norm(spec.final_norm, bias);
-}
 
 // Attention and MLP read the same norm and are added at once.
 void make_parallel(DecoderSpec& spec) {
@@ -48,9 +32,6 @@ MlpSpec ungated_mlp(
 }
 
 void name_gpt_neox(DecoderSpec& spec) {
-  spec.embedding = "model.embed_in";
-  spec.head->path = "model.embed_out";
-  spec.final_norm.path = "model.final_layer_norm";
   for (const char* part_name : {".attention.bias", ".attention.masked_bias"}) {
     spec.dropped.push_back(std::string("*") + part_name);
   }
@@ -66,35 +47,67 @@ void name_gpt_neox(DecoderSpec& spec) {
       spec);
 }
 
+// What cohere and cohere2 share.
+StandardShape
+read_cohere_shape(const FamilyInput& input, bool plain, DecoderSpec& spec) {
+  auto shape = read_standard_shape(
+      input,
+      {.eps = "layer_norm_eps",
+       .plain_heads = plain,
+       .qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .head = HeadFact::dropped,
+       .traditional = true,
+       .rope = RopeFact::plain},
+      spec);
+  shape.qk_norm = plain && input.config.boolean_or("use_qk_norm", false);
+  fill_standard(shape, spec);
+  use_layer_norms(spec, input.config.boolean_or("layer_norm_bias", false));
+  make_parallel(spec);
+  spec.logit_scale = read_multiplier(input.config, "logit_scale");
+  return shape;
+}
+
 }  // namespace
 
 // mlx_lm/models/cohere.py: cohere2 without windows; a norm for each head.
 DecoderSpec read_cohere(const FamilyInput& input) {
-  const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config, "layer_norm_eps");
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.qk_norm = config.boolean_or("use_qk_norm", false);
-  shape.rope.traditional = true;
-  shape.tied = true;
-  drop_head(input, spec);
-  read_plain_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
-  use_layer_norms(spec, config.boolean_or("layer_norm_bias", false));
-  make_parallel(spec);
+  const auto shape = read_cohere_shape(input, true, spec);
   for (BlockSpec& block : spec.blocks) {
     auto& attention = block.attention;
     if (shape.qk_norm) {
-      make_layer_norm(*attention.q_norm, false);
-      make_layer_norm(*attention.k_norm, false);
+      attention.q_norm->centered = true;
       attention.q_norm->heads = shape.heads;
+      attention.k_norm->centered = true;
       attention.k_norm->heads = shape.kv_heads;
     }
   }
-  spec.logit_scale = read_multiplier(config, "logit_scale");
+  return spec;
+}
+
+// mlx_lm/models/cohere2.py: attention and MLP side by side behind one layer
+// norm; rope on the layers with a window alone.
+DecoderSpec read_cohere2(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  const auto shape = read_cohere_shape(input, false, spec);
+  if (shape.head_dim * int64_t{shape.heads} != shape.hidden) {
+    refuse_config(
+        config,
+        "head_dim * num_attention_heads is not hidden_size, without which "
+        "mlx-lm can't load this family");
+  }
+  const int window = read_window(config, spec);
+  const auto pattern = config.integer("sliding_window_pattern", 1, 1 << 20);
+  for (BlockSpec& block : spec.blocks) {
+    block.attention.wide_scores = true;
+    if ((block.index + 1) % pattern == 0) {
+      block.attention.rope.dims = 0;
+    } else {
+      block.attention.window = window;
+    }
+  }
   return spec;
 }
 
@@ -103,7 +116,6 @@ DecoderSpec read_cohere(const FamilyInput& input) {
 DecoderSpec read_gpt_neox(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec, "gelu_new");
   Json own = config.json();
   const auto hidden = config.integer("hidden_size", 1, kMaxWidth / 4);
   own["intermediate_size"] = 4 * hidden;
@@ -111,14 +123,20 @@ DecoderSpec read_gpt_neox(const FamilyInput& input) {
       config.integer("num_attention_heads", 1, 1 << 16);
   own["rope_theta"] = config.number("rotary_emb_base");
   count_as_read(config, {"num_key_value_heads", "max_position_embeddings"});
-  const auto like = config.like(own);
-  auto shape = read_standard_shape(like, "layer_norm_eps");
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = true;
-  shape.output_bias = true;
-  shape.mlp_bias = true;
-  shape.tied = false;
-  read_plain_rope(like, shape.rope, spec);
+  auto shape = read_standard_shape(
+      input.like(own),
+      {.activation = "gelu_new",
+       .eps = "layer_norm_eps",
+       .plain_heads = true,
+       .qkv_bias = true,
+       .output_bias = true,
+       .mlp_bias = true,
+       .head = HeadFact::own,
+       .rope = RopeFact::plain,
+       .embedding_path = "model.embed_in",
+       .final_norm_path = "model.final_layer_norm",
+       .head_path = "model.embed_out"},
+      spec);
   const double part = config.number("rotary_pct");
   shape.rope.dims = static_cast<int>(shape.head_dim * part);
   if (!(part > 0) || part > 1 || shape.rope.dims < 2 ||
@@ -151,7 +169,6 @@ DecoderSpec read_gpt_neox(const FamilyInput& input) {
 DecoderSpec read_gptj(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec, "gelu_new", "activation_function");
   Json own = config.json();
   const auto hidden = config.integer("n_embd", 2, kMaxWidth / 4);
   own["hidden_size"] = hidden;
@@ -161,13 +178,19 @@ DecoderSpec read_gptj(const FamilyInput& input) {
   own["num_hidden_layers"] = config.integer("n_layer", 1, kMaxLayers);
   own["rope_theta"] = 10000.0;
   count_as_read(config, {"n_positions"});
-  const auto like = config.like(own);
-  auto shape = read_standard_shape(like, "layer_norm_epsilon");
-  use_plain_heads(shape, spec);
-  shape.mlp_bias = true;
-  shape.tied = false;
-  shape.rope.traditional = true;
-  read_plain_rope(like, shape.rope, spec);
+  auto shape = read_standard_shape(
+      input.like(own),
+      {.activation = "gelu_new",
+       .activation_key = "activation_function",
+       .eps = "layer_norm_epsilon",
+       .plain_heads = true,
+       .mlp_bias = true,
+       .head = HeadFact::own,
+       .traditional = true,
+       .rope = RopeFact::plain,
+       .embedding_path = "model.wte",
+       .final_norm_path = "model.ln_f"},
+      spec);
   const auto rotated = config.integer_or("rotary_dim", 0, 0, shape.head_dim);
   if (rotated % 2 != 0) {
     refuse_config(config, "\"rotary_dim\" must be even");
@@ -190,8 +213,6 @@ DecoderSpec read_gptj(const FamilyInput& input) {
         *block.mlp,
         Activation::gelu);
   }
-  spec.embedding = "model.wte";
-  spec.final_norm.path = "model.ln_f";
   spec.head->bias = true;
   for (const char* part_name : {".attn.bias", ".attn.masked_bias"}) {
     spec.dropped.push_back(std::string("*") + part_name);
@@ -208,26 +229,17 @@ DecoderSpec read_gptj(const FamilyInput& input) {
 // mlx_lm/models/nemotron.py: layer norms that add 1 to their weights, relu
 // squared without a gate.
 DecoderSpec read_nemotron(const FamilyInput& input) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec, "relu2");
-  auto shape = read_standard_shape(config, "norm_eps");
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.tied = read_tied(input, spec);
-  count_as_read(config, {"rope_traditional"});
-  if (const auto scaling = config.object("rope_scaling"); scaling &&
-      !scaling->json().empty() &&
-      (scaling->string_or("type", "") != "linear" || !scaling->has("factor"))) {
-    refuse_config(
-        config,
-        "rope_scaling is not linear, without which mlx-lm can't load this "
-        "family");
-  }
-  shape.rope.dims = partial_dims(config, shape.head_dim, 0.5);
-  read_linear_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  count_as_read(input.config, {"rope_traditional"});
+  require_scaling(input.config, "type", {"linear"});
+  auto spec = read_standard(
+      input,
+      {.activation = "relu2",
+       .eps = "norm_eps",
+       .qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .mlp_bias = "mlp_bias",
+       .part = 0.5,
+       .rope = RopeFact::linear});
   use_layer_norms(spec, true);
   for (BlockSpec& block : spec.blocks) {
     block.attention_norm->offset = 1;
@@ -244,18 +256,18 @@ DecoderSpec read_nemotron(const FamilyInput& input) {
 
 // mlx_lm/models/phi.py: attention and MLP side by side, biases everywhere.
 DecoderSpec read_phi(const FamilyInput& input) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec, "gelu_new");
-  auto shape = read_standard_shape(config, "layer_norm_eps");
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = true;
-  shape.output_bias = true;
-  shape.mlp_bias = true;
-  shape.tied = false;
-  shape.rope.dims = partial_dims(config, shape.head_dim, 0.4);
-  read_plain_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  auto spec = read_standard(
+      input,
+      {.activation = "gelu_new",
+       .eps = "layer_norm_eps",
+       .plain_heads = true,
+       .qkv_bias = true,
+       .output_bias = true,
+       .mlp_bias = true,
+       .head = HeadFact::own,
+       .part = 0.4,
+       .rope = RopeFact::plain,
+       .final_norm_path = "model.final_layernorm"});
   use_layer_norms(spec, true);
   make_parallel(spec);
   for (BlockSpec& block : spec.blocks) {
@@ -267,7 +279,6 @@ DecoderSpec read_phi(const FamilyInput& input) {
         *block.mlp,
         Activation::gelu);
   }
-  spec.final_norm.path = "model.final_layernorm";
   spec.head->bias = true;
   return spec;
 }
@@ -275,19 +286,18 @@ DecoderSpec read_phi(const FamilyInput& input) {
 // mlx_lm/models/stablelm.py
 DecoderSpec read_stablelm(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config, "layer_norm_eps");
-  use_plain_heads(shape, spec);
   if (config.boolean_or("qk_layernorm", false)) {
     refuse_config(
         config, "qk_layernorm, a module for each head, is not supported");
   }
-  shape.qkv_bias = config.boolean_or("use_qkv_bias", false);
-  shape.tied = false;  // the class has a head of its own
-  shape.rope.dims = partial_dims(config, shape.head_dim);
-  read_plain_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  auto spec = read_standard(
+      input,
+      {.eps = "layer_norm_eps",
+       .plain_heads = true,
+       .qkv_bias = "use_qkv_bias",
+       .head = HeadFact::own,
+       .part = 1,
+       .rope = RopeFact::plain});
   use_layer_norms(spec, true);
   if (config.boolean_or("use_parallel_residual", false)) {
     make_parallel(spec);
@@ -300,17 +310,15 @@ DecoderSpec read_stablelm(const FamilyInput& input) {
 
 // mlx_lm/models/starcoder2.py
 DecoderSpec read_starcoder2(const FamilyInput& input) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec, "gelu");
-  auto shape = read_standard_shape(config, "norm_epsilon");
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = true;
-  shape.output_bias = true;
-  shape.mlp_bias = true;
-  shape.tied = read_tied(input, spec);
-  read_plain_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  auto spec = read_standard(
+      input,
+      {.activation = "gelu",
+       .eps = "norm_epsilon",
+       .plain_heads = true,
+       .qkv_bias = true,
+       .output_bias = true,
+       .mlp_bias = true,
+       .rope = RopeFact::plain});
   use_layer_norms(spec, true);
   for (BlockSpec& block : spec.blocks) {
     block.mlp = ungated_mlp(

@@ -1,7 +1,6 @@
 #include <cmath>
 #include <set>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/mixers.h"
 #include "model/families/moe.h"
@@ -10,12 +9,7 @@ namespace pennyweight {
 
 namespace {
 
-[[noreturn]] void wrong_lfm2(const JsonView& config, const std::string& what) {
-  throw corrupt_error("model", config.origin() + ": " + what);
-}
-
-// The numbers of the layers with attention; the others have a short
-// convolution.
+// Layers with attention; the others have a short convolution.
 std::set<int> full_layers(const JsonView& config, int layers) {
   std::set<int> full;
   const auto types = read_layer_names(config, "layer_types", layers);
@@ -31,7 +25,7 @@ std::set<int> full_layers(const JsonView& config, int layers) {
     }
   }
   if (full.empty() || *full.begin() < 0 || *full.rbegin() >= layers) {
-    wrong_lfm2(
+    throw wrong_config(
         config,
         "\"full_attn_idxs\" or \"layer_types\" must name layers with "
         "full_attention, without which mlx-lm can't run this family");
@@ -65,11 +59,18 @@ void fill_convolution(
 void fill_blocks(const FamilyInput& input, int64_t wide, DecoderSpec& spec) {
   Json values = input.config.json();
   values["intermediate_size"] = wide;
-  const JsonView config = input.config.like(values);
-  auto shape = read_standard_shape(config, "norm_eps");
-  use_plain_heads(shape, spec);
-  shape.qk_norm = true;
-  shape.tied = true;
+  const auto own = input.like(values);
+  const JsonView& config = own.config;
+  auto shape = read_standard_shape(
+      own,
+      {.activation = nullptr,
+       .eps = "norm_eps",
+       .plain_heads = true,
+       .qk_norm = true,
+       .head = HeadFact::tied,
+       .rope = RopeFact::own,
+       .final_norm_path = "model.embedding_norm"},
+      spec);
   read_hybrid_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   const auto full = full_layers(config, shape.layers);
@@ -85,7 +86,6 @@ void fill_blocks(const FamilyInput& input, int64_t wide, DecoderSpec& spec) {
     block.attention.q_norm->path = path + "q_layernorm";
     block.attention.k_norm->path = path + "k_layernorm";
   }
-  spec.final_norm.path = "model.embedding_norm";
 }
 
 int64_t mlp_width(const JsonView& config) {
@@ -109,7 +109,7 @@ int64_t mlp_width(const JsonView& config) {
   const auto step = config.integer("block_multiple_of", 1, kMaxWidth);
   wide = (wide + step - 1) / step * step;
   if (wide < 1 || wide > kMaxWidth) {
-    wrong_lfm2(config, "\"block_ffn_dim_multiplier\" is out of range");
+    throw wrong_config(config, "\"block_ffn_dim_multiplier\" is out of range");
   }
   return wide;
 }
@@ -125,7 +125,7 @@ DecoderSpec read_lfm2(const FamilyInput& input) {
   if (!config.has("block_dim")) {
     spec.config_patch["block_dim"] = spec.hidden;
   } else if (config.integer("block_dim", 1, kMaxWidth) != spec.hidden) {
-    wrong_lfm2(config, "\"block_dim\" must be hidden_size");
+    throw wrong_config(config, "\"block_dim\" must be hidden_size");
   }
   for (BlockSpec& block : spec.blocks) {
     const std::string path = block.path + ".feed_forward.";
@@ -145,23 +145,20 @@ void fill_experts(
     DecoderSpec& spec) {
   const JsonView& config = input.config;
   const bool renamed = input.has_tensor(path + ".experts.0.w1.weight");
-  block.mlp.reset();
-  block.moe = standard_moe(
-      path,
-      spec.hidden,
-      config.integer("moe_intermediate_size", 1, kMaxWidth),
-      read_expert_counts(config, "num_experts"),
-      spec,
-      renamed ? ExpertNames{"w1", "w3", "w2"} : ExpertNames{});
-  auto& moe = *block.moe;
+  MoeSpec& moe = put_experts(
+      {.counts = read_expert_counts(config, "num_experts"),
+       .wide = config.integer("moe_intermediate_size", 1, kMaxWidth),
+       .path = ".feed_forward",
+       .names = renamed ? ExpertNames{"w1", "w3", "w2"} : ExpertNames{}},
+      block,
+      spec);
   moe.scores = MoeSpec::Scores::sigmoid;
-  moe.router.converts_as = make_quant_spec("affine", 8, 64);
+  moe.router.converts_as = router_spec();
   moe.normalize = config.boolean_or("norm_topk_prob", false);
   moe.normalize_eps = 1e-6f;
   moe.scale = static_cast<float>(config.number_or("routed_scaling_factor", 1));
   if (config.boolean_or("use_expert_bias", false)) {
-    moe.correction =
-        ParameterSpec{path + ".expert_bias", {int64_t{moe.count}}, true};
+    correct_choice(path + ".expert_bias", moe);
   }
 }
 

@@ -1,6 +1,5 @@
 #include <limits>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/mixers.h"
 
@@ -11,16 +10,16 @@ namespace {
 constexpr float kBlockEps = 1e-5f;  // of MLX's RMSNorm, where no other is said
 
 ScanShape read_mamba2_shape(const JsonView& config) {
-  ScanShape shape;
-  shape.hidden = config.integer("hidden_size", 1, kMaxWidth);
-  shape.heads = read_scan_size(config, "num_heads");
-  shape.head_dim = read_scan_size(config, "head_dim");
-  shape.groups = read_scan_size(config, "n_groups");
-  shape.state = read_scan_size(
-      config, config.has("ssm_state_size") ? "ssm_state_size" : "state_size");
-  shape.width = read_scan_size(config, "conv_kernel");
-  shape.bias = config.boolean_or("use_bias", false);
-  shape.conv_bias = config.boolean_or("use_conv_bias", false);
+  auto shape = read_scan_shape(
+      config,
+      config.integer("hidden_size", 1, kMaxWidth),
+      {"num_heads",
+       "head_dim",
+       "n_groups",
+       config.has("ssm_state_size") ? "ssm_state_size" : "state_size",
+       "conv_kernel",
+       "use_bias",
+       "use_conv_bias"});
   read_time_limit(config, 0, std::numeric_limits<float>::infinity(), shape);
   return shape;
 }

@@ -1,28 +1,19 @@
 #include "model/families/mixers.h"
 
-#include "core/error.h"
 #include "core/json.h"
 
 namespace pennyweight {
 
 std::vector<std::string>
 read_layer_names(const JsonView& config, const char* key, int layers) {
-  const Json* types = config.find(key);
   std::vector<std::string> names;
-  if (!types) {
-    return names;
-  }
-  for (const Json& type : types->is_array() ? *types : Json::array()) {
-    if (type.is_string()) {
-      names.push_back(type.get<std::string>());
+  const Json* types = find_layer_list(config, key, layers);
+  for (const Json& type : types ? *types : Json::array()) {
+    if (!type.is_string()) {
+      throw wrong_config(
+          config, "\"" + std::string(key) + "\" must be a list of names");
     }
-  }
-  if (!types->is_array() || names.size() != types->size() ||
-      names.size() != static_cast<size_t>(layers)) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": \"" + key + "\" must name " +
-            std::to_string(layers) + " layers");
+    names.push_back(type.get<std::string>());
   }
   return names;
 }
@@ -50,10 +41,8 @@ void read_hybrid_rope(
   }
   if (parameters->has("rope_theta") &&
       parameters->number("rope_theta") != rope.base) {
-    throw corrupt_error(
-        "model",
-        config.origin() +
-            ": \"rope_theta\" and that of \"rope_parameters\" differ");
+    throw wrong_config(
+        config, "\"rope_theta\" and that of \"rope_parameters\" differ");
   }
   if (is_scaled(*parameters)) {
     spec.notes.push_back(
@@ -62,8 +51,21 @@ void read_hybrid_rope(
   }
 }
 
-int read_scan_size(const JsonView& config, const char* key) {
-  return static_cast<int>(config.integer(key, 1, 1 << 16));
+ScanShape
+read_scan_shape(const JsonView& config, int64_t hidden, const ScanKeys& keys) {
+  const auto size = [&](const char* key) {
+    return static_cast<int>(config.integer(key, 1, 1 << 16));
+  };
+  ScanShape shape;
+  shape.hidden = hidden;
+  shape.heads = size(keys.heads);
+  shape.head_dim = size(keys.head_dim);
+  shape.groups = size(keys.groups);
+  shape.state = size(keys.state);
+  shape.width = size(keys.width);
+  shape.bias = config.boolean_or(keys.bias, false);
+  shape.conv_bias = config.boolean_or(keys.conv_bias, false);
+  return shape;
 }
 
 void read_time_limit(
@@ -78,11 +80,9 @@ void read_time_limit(
   }
   const auto limits = config.numbers("time_step_limit");
   if (limits.size() != 2 || !(limits[0] >= 0) || !(limits[1] > limits[0])) {
-    throw corrupt_error(
-        "model",
-        config.origin() +
-            ": \"time_step_limit\" must be two numbers, the "
-            "least and the most");
+    throw wrong_config(
+        config,
+        "\"time_step_limit\" must be two numbers, the least and the most");
   }
   shape.dt_least = static_cast<float>(limits[0]);
   shape.dt_most = static_cast<float>(limits[1]);
@@ -94,15 +94,13 @@ ScanSpec make_scan(
     const ScanShape& shape,
     DecoderSpec& spec) {
   if (shape.heads % shape.groups != 0) {
-    throw corrupt_error(
-        "model",
-        input.config.origin() + ": the scan's groups do not divide its heads");
+    throw wrong_config(
+        input.config, "the scan's groups do not divide its heads");
   }
   const int64_t inner = int64_t{shape.heads} * shape.head_dim;
   const int64_t mixed = inner + 2 * int64_t{shape.groups} * shape.state;
   if (inner + mixed > 16 * kMaxWidth) {
-    throw corrupt_error(
-        "model", input.config.origin() + ": the scan's sizes are out of range");
+    throw wrong_config(input.config, "the scan's sizes are out of range");
   }
   ScanSpec scan;
   scan.in = {

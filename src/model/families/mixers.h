@@ -42,8 +42,18 @@ struct ScanShape {
   float dt_most = 0;
 };
 
-/// A size of a scan, range-checked (corrupt Error).
-int read_scan_size(const JsonView& config, const char* key);
+/// The keys that hold them; of a bias that is absent there is none.
+struct ScanKeys {
+  const char* heads;
+  const char* head_dim;
+  const char* groups;
+  const char* state;
+  const char* width;
+  const char* bias;
+  const char* conv_bias;
+};
+ScanShape
+read_scan_shape(const JsonView& config, int64_t hidden, const ScanKeys& keys);
 
 /// Reads dt's bounds from time_step_limit, [least, most]; takes `least` and
 /// `most` where it is absent.

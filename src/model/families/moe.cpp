@@ -1,7 +1,5 @@
 #include "model/families/moe.h"
 
-#include "core/error.h"
-
 namespace pennyweight {
 
 namespace {
@@ -10,13 +8,7 @@ constexpr int64_t kMaxExperts = 1 << 12;
 // The most experts in all layers together, ten times as many as any model has.
 constexpr int64_t kMaxExpertsInAll = 1 << 17;
 
-[[noreturn]] void wrong_experts(
-    const JsonView& config,
-    const std::string& what) {
-  throw corrupt_error("model", config.origin() + ": " + what);
-}
-
-// Adds the sources of a stack that the checkpoint holds as single experts.
+// The stack's tensors, of those of single experts.
 void add_sources(
     const std::string& stack,
     const std::string& experts,
@@ -65,20 +57,67 @@ ExpertCounts read_expert_counts(
   counts.chosen = static_cast<int>(config.integer(chosen, 1, kMaxExperts));
   const auto layers = config.integer("num_hidden_layers", 1, kMaxLayers);
   if (layers * counts.count > kMaxExpertsInAll) {
-    wrong_experts(config, "\"" + std::string(key) + "\" is out of range");
+    throw wrong_config(config, "\"" + std::string(key) + "\" is out of range");
   }
   if (counts.chosen > counts.count) {
-    wrong_experts(
+    throw wrong_config(
         config,
         "\"" + std::string(chosen) + "\" is more than there are experts");
   }
   return counts;
 }
 
-void set_expert_biases(MoeSpec& moe, bool bias) {
+MoeSpec&
+put_experts(const ExpertLayer& layer, BlockSpec& block, DecoderSpec& spec) {
+  const std::string path = block.path + layer.path;
+  MoeSpec& moe = block.moe.emplace(standard_moe(
+      path, spec.hidden, layer.wide, layer.counts, spec, layer.names));
   for (LinearSpec* linear :
        {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {
-    linear->bias = bias;
+    linear->bias = layer.bias;
+  }
+  block.mlp.reset();
+  if (layer.shared > 0) {
+    block.mlp = standard_mlp(
+        path + layer.shared_path, spec.hidden, layer.shared, layer.shared_bias);
+  }
+  return moe;
+}
+
+QuantSpec router_spec() {
+  return make_quant_spec("affine", 8, 64);
+}
+
+void correct_choice(const std::string& path, MoeSpec& moe) {
+  moe.correction = ParameterSpec{path, {int64_t{moe.count}}, true};
+}
+
+void read_router_scale(
+    const JsonView& config,
+    MoeSpec& moe,
+    const char* normalize,
+    const char* scale) {
+  moe.normalize = moe.chosen > 1 && config.boolean_or(normalize, true);
+  moe.scale = static_cast<float>(config.number_or(scale, 1));
+  read_groups(config, moe);
+}
+
+void add_deepseek_experts(const JsonView& config, DecoderSpec& spec) {
+  if (!config.has("n_routed_experts")) {
+    return;
+  }
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const ExpertLayer layer{
+      .counts = read_expert_counts(config, "n_routed_experts"),
+      .wide = wide,
+      .shared = wide * config.integer_or("n_shared_experts", 0, 0, 1 << 10)};
+  const auto dense =
+      config.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
+  const auto every = config.integer_or("moe_layer_freq", 1, 1, kMaxLayers);
+  for (BlockSpec& block : spec.blocks) {
+    if (block.index >= dense && block.index % every == 0) {
+      put_experts(layer, block, spec);
+    }
   }
 }
 
@@ -91,7 +130,7 @@ void read_groups(const JsonView& config, MoeSpec& moe) {
   moe.two_highest = true;
   if (moe.count % moe.groups != 0 ||
       (moe.groups > 1 && moe.count / moe.groups < 2)) {
-    wrong_experts(config, "\"n_group\" does not divide the experts");
+    throw wrong_config(config, "\"n_group\" does not divide the experts");
   }
 }
 
@@ -101,19 +140,15 @@ void read_corrected_router(
     MoeSpec& moe) {
   if (config.string_or("topk_method", "noaux_tc") != "noaux_tc" ||
       config.string_or("scoring_func", "sigmoid") != "sigmoid") {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": only topk_method noaux_tc and scoring_func sigmoid are known "
-            "for this family, as in mlx-lm");
+    refuse_config(
+        config,
+        "only topk_method noaux_tc and scoring_func sigmoid are known for this "
+        "family, as in mlx-lm");
   }
   moe.router.packable = false;
   moe.scores = MoeSpec::Scores::sigmoid;
-  moe.correction = ParameterSpec{
-      path + ".gate.e_score_correction_bias", {int64_t{moe.count}}, true};
-  moe.normalize = moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
-  moe.scale = static_cast<float>(config.number_or("routed_scaling_factor", 1));
-  read_groups(config, moe);
+  correct_choice(path + ".gate.e_score_correction_bias", moe);
+  read_router_scale(config, moe);
 }
 
 }  // namespace pennyweight

@@ -38,12 +38,43 @@ MoeSpec standard_moe(
     DecoderSpec& spec,
     const ExpertNames& names = {});
 
+/// The experts that a block has in place of its MLP, and the shared ones beside
+/// them. Widths are those of the hidden layer.
+struct ExpertLayer {
+  ExpertCounts counts{};
+  int64_t wide = 0;
+  int64_t shared = 0;  // of all shared ones together; 0: there are none
+  const char* path = ".mlp";
+  const char* shared_path = ".shared_experts";
+  bool bias = false;
+  bool shared_bias = false;
+  ExpertNames names{};
+};
+/// Puts them into the block, whose MLP goes; returns the block's MoeSpec.
+MoeSpec&
+put_experts(const ExpertLayer& layer, BlockSpec& block, DecoderSpec& spec);
+
+/// The width that mlx_lm.convert gives most routers.
+QuantSpec router_spec();
+
+/// The parameter `path` is added to the scores for the choice.
+void correct_choice(const std::string& path, MoeSpec& moe);
+
+/// Reads whether the chosen experts' scores are made to add up to 1, what the
+/// scores are multiplied by, and the groups of experts.
+void read_router_scale(
+    const JsonView& config,
+    MoeSpec& moe,
+    const char* normalize = "norm_topk_prob",
+    const char* scale = "routed_scaling_factor");
+
+/// DeepSeek's experts by its keys (n_routed_experts and their like), where the
+/// config has any. The router's scores are left to the family.
+void add_deepseek_experts(const JsonView& config, DecoderSpec& spec);
+
 /// Reads n_group and topk_group, which may be absent. Groups are compared by
 /// the sum of their two highest scores.
 void read_groups(const JsonView& config, MoeSpec& moe);
-
-/// Sets whether the experts' matrices have biases.
-void set_expert_biases(MoeSpec& moe, bool bias);
 
 /// Makes the router that of DeepSeek-V3: sigmoid scores, a correction for the
 /// choice, groups; a plain matrix that is never packed.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/moe.h"
 
@@ -36,15 +35,13 @@ int64_t first_or_last(
 // mlx_lm/models/deepseek.py, the first generation: a plain matrix routes.
 DecoderSpec read_deepseek(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.tied = false;  // the class has a head of its own
-  read_linear_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  auto spec = read_standard(
+      input,
+      {.plain_heads = true,
+       .qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .head = HeadFact::own,
+       .rope = RopeFact::linear});
   count_as_read(
       config,
       {"moe_intermediate_size",
@@ -52,26 +49,10 @@ DecoderSpec read_deepseek(const FamilyInput& input) {
        "num_experts_per_tok",
        "first_k_dense_replace",
        "moe_layer_freq"});
-  if (!config.has("n_routed_experts")) {
-    return spec;
-  }
-  const auto counts = read_expert_counts(config, "n_routed_experts");
-  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
-  const auto shared = config.integer_or("n_shared_experts", 0, 0, 1 << 10);
-  const auto dense =
-      config.integer_or("first_k_dense_replace", 0, 0, kMaxLayers);
-  const auto every = config.integer_or("moe_layer_freq", 1, 1, kMaxLayers);
+  add_deepseek_experts(config, spec);
   for (BlockSpec& block : spec.blocks) {
-    if (block.index < dense || block.index % every != 0) {
-      continue;
-    }
-    const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(path, shape.hidden, wide, counts, spec);
-    block.moe->router.packable = false;
-    if (shared > 0) {
-      block.mlp =
-          standard_mlp(path + ".shared_experts", shape.hidden, wide * shared);
+    if (block.moe) {
+      block.moe->router.packable = false;
     }
   }
   return spec;
@@ -80,11 +61,6 @@ DecoderSpec read_deepseek(const FamilyInput& input) {
 // mlx_lm/models/dots1.py: DeepSeek-V3's router over qwen3's attention.
 DecoderSpec read_dots1(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = true;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
   count_as_read(
       config,
       {"attention_bias",
@@ -93,9 +69,7 @@ DecoderSpec read_dots1(const FamilyInput& input) {
        "routed_scaling_factor",
        "n_group",
        "topk_group"});
-  shape.tied = read_tied(input, spec);
-  read_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  auto spec = read_standard(input, {.mlp_bias = "mlp_bias", .qk_norm = true});
   const auto counts = read_expert_counts(config, "n_routed_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
   const auto shared = config.integer("n_shared_experts", 1, 1 << 10);
@@ -104,20 +78,19 @@ DecoderSpec read_dots1(const FamilyInput& input) {
     if (block.index < dense) {
       continue;
     }
-    const std::string path = block.path + ".mlp";
-    block.moe = standard_moe(
-        path, shape.hidden, wide, counts, spec, {.stacks = "experts"});
-    MoeSpec& moe = *block.moe;
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = wide,
+         .shared = wide * shared,
+         .shared_bias = block.mlp->up.bias,
+         .names = {.stacks = "experts"}},
+        block,
+        spec);
     moe.router.packable = false;
     moe.scores = MoeSpec::Scores::sigmoid;
-    moe.correction = ParameterSpec{
-        path + ".gate.e_score_correction_bias", {int64_t{moe.count}}};
-    moe.normalize = moe.chosen > 1 && config.boolean_or("norm_topk_prob", true);
-    moe.scale =
-        static_cast<float>(config.number_or("routed_scaling_factor", 1));
-    read_groups(config, moe);
-    block.mlp = standard_mlp(
-        path + ".shared_experts", shape.hidden, wide * shared, shape.mlp_bias);
+    correct_choice(block.path + ".mlp.gate.e_score_correction_bias", moe);
+    moe.correction->keeps_type = false;
+    read_router_scale(config, moe);
   }
   return spec;
 }
@@ -136,8 +109,7 @@ DecoderSpec read_ernie4_5_moe(const FamilyInput& input) {
       config.integer_or("moe_num_shared_experts", 0, 0, 1 << 10);
   const auto act = config.string_or("moe_gate_act", "softmax");
   if (act != "softmax" && act != "sigmoid") {
-    throw not_supported_error(
-        "model", config.origin() + ": moe_gate_act must be softmax or sigmoid");
+    refuse_config(config, "moe_gate_act must be softmax or sigmoid");
   }
   const auto every = config.integer_or("moe_layer_interval", 1, 1, kMaxLayers);
   const auto begin = first_or_last(config, "moe_layer_start_index", 0, false);
@@ -148,17 +120,17 @@ DecoderSpec read_ernie4_5_moe(const FamilyInput& input) {
         block.index > end) {
       continue;
     }
-    const std::string path = block.path + ".mlp";
-    block.mlp.reset();
-    block.moe = standard_moe(path, spec.hidden, wide, counts, spec);
-    set_expert_biases(*block.moe, bias);
-    block.moe->normalize = true;
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = wide,
+         .shared = wide * shared,
+         .bias = bias,
+         .shared_bias = bias},
+        block,
+        spec);
+    moe.normalize = true;
     if (act == "sigmoid") {
-      block.moe->scores = MoeSpec::Scores::sigmoid;
-    }
-    if (shared > 0) {
-      block.mlp = standard_mlp(
-          path + ".shared_experts", spec.hidden, wide * shared, bias);
+      moe.scores = MoeSpec::Scores::sigmoid;
     }
   }
   for (const char* part :
@@ -180,22 +152,22 @@ DecoderSpec read_granitemoe(const FamilyInput& input) {
   const auto counts = read_expert_counts(config, "num_local_experts");
   const auto wide = config.integer("intermediate_size", 1, kMaxWidth);
   for (BlockSpec& block : spec.blocks) {
-    const std::string path = block.path + ".block_sparse_moe";
-    block.mlp.reset();
-    block.moe = standard_moe(
-        path, spec.hidden, wide, counts, spec, {.router = "router.layer"});
-    MoeSpec& moe = *block.moe;
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = wide,
+         .path = ".block_sparse_moe",
+         .names = {.router = "router.layer"}},
+        block,
+        spec);
     moe.scores = MoeSpec::Scores::chosen_softmax;
-    moe.router.converts_as = make_quant_spec("affine", 8, 64);
-    moe.experts.down.converts_as = make_quant_spec("affine", 8, 64);
-    const TensorSource joined{.name = path + ".input_linear.weight"};
-    auto gate = joined, up = joined;
-    gate.end = static_cast<int>(wide);
-    up.first = static_cast<int>(wide);
-    spec.sources[moe.experts.gate.path + ".weight"] = gate;
-    spec.sources[moe.experts.up.path + ".weight"] = up;
-    spec.sources[moe.experts.down.path + ".weight"] =
-        TensorSource{.name = path + ".output_linear.weight"};
+    moe.router.converts_as = router_spec();
+    moe.experts.down.converts_as = router_spec();
+    const std::string path = block.path + ".block_sparse_moe.";
+    split_gate_up(
+        moe.experts,
+        {.name = path + "input_linear.weight"},
+        path + "output_linear.weight",
+        spec);
   }
   return spec;
 }
@@ -205,37 +177,165 @@ DecoderSpec read_granitemoe(const FamilyInput& input) {
 DecoderSpec read_minimax(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = config.boolean_or("use_qk_norm", true);
-  shape.tied = read_tied(input, spec);
-  read_plain_rope(config, shape.rope, spec);
+  auto shape = read_standard_shape(
+      input, {.qk_norm = {"use_qk_norm", true}, .rope = RopeFact::plain}, spec);
   shape.rope.dims =
       static_cast<int>(config.integer("rotary_dim", 2, shape.head_dim)) / 2 * 2;
   count_as_read(config, {"shared_intermediate_size", "scoring_func"});
   fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_local_experts");
+  if (shape.qk_norm) {
+    widen_head_norms(spec);
+  }
   for (BlockSpec& block : spec.blocks) {
-    if (shape.qk_norm) {
-      block.attention.q_norm->size = block.attention.q.out;
-      block.attention.k_norm->size = block.attention.k.out;
-    }
-    const std::string path = block.path + ".block_sparse_moe";
-    block.mlp.reset();
-    block.moe = standard_moe(
-        path,
-        shape.hidden,
-        shape.intermediate,
-        counts,
-        spec,
-        {"w1", "w3", "w2"});
-    MoeSpec& moe = *block.moe;
-    moe.router.converts_as = make_quant_spec("affine", 8, 64);
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = shape.intermediate,
+         .path = ".block_sparse_moe",
+         .names = {"w1", "w3", "w2"}},
+        block,
+        spec);
+    moe.router.converts_as = router_spec();
     moe.scores = MoeSpec::Scores::sigmoid;
-    moe.correction = ParameterSpec{
-        path + ".e_score_correction_bias", {int64_t{moe.count}}, true};
+    correct_choice(
+        block.path + ".block_sparse_moe.e_score_correction_bias", moe);
     moe.normalize = true;
   }
+  return spec;
+}
+
+// mlx_lm/models/mixtral.py
+DecoderSpec read_mixtral(const FamilyInput& input) {
+  DecoderSpec spec;
+  const auto shape = read_standard_shape(
+      input,
+      {.plain_heads = true,
+       .traditional = "rope_traditional",
+       .rope = RopeFact::plain},
+      spec);
+  fill_standard(shape, spec);
+  const auto counts = read_expert_counts(input.config, "num_local_experts");
+  for (BlockSpec& block : spec.blocks) {
+    MoeSpec& moe = put_experts(
+        {.counts = counts,
+         .wide = shape.intermediate,
+         .path = ".block_sparse_moe",
+         .names = {"w1", "w3", "w2"}},
+        block,
+        spec);
+    moe.scores = MoeSpec::Scores::chosen_softmax;
+  }
+  return spec;
+}
+
+// mlx_lm/models/olmoe.py: queries and keys are normed over all heads together.
+DecoderSpec read_olmoe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  DecoderSpec spec;
+  const auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .qk_norm = true,
+       .traditional = "rope_traditional"},
+      spec);
+  fill_standard(shape, spec);
+  widen_head_norms(spec);
+  const ExpertLayer layer{
+      .counts = read_expert_counts(config, "num_experts"),
+      .wide = shape.intermediate,
+      .bias = config.boolean_or("mlp_bias", false)};
+  for (BlockSpec& block : spec.blocks) {
+    put_experts(layer, block, spec).normalize =
+        config.boolean_or("norm_topk_prob", false);
+  }
+  return spec;
+}
+
+// mlx_lm/models/qwen2_moe.py: every layer has experts, whose scores are never
+// made to add up to 1, and a shared one behind a gate of its own. The class
+// takes no scaling but a linear one, of which it makes nothing.
+DecoderSpec read_qwen2_moe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  count_as_read(config, {"tie_word_embeddings"});  // it never ties
+  require_scaling(config, "type", {"linear"});
+  auto spec = read_standard(
+      input,
+      {.plain_heads = true,
+       .qkv_bias = true,
+       .head = HeadFact::own,
+       .traditional = "rope_traditional",
+       .rope = RopeFact::plain});
+  const ExpertLayer layer{
+      .counts = read_expert_counts(config, "num_experts"),
+      .wide = config.integer("moe_intermediate_size", 1, kMaxWidth),
+      .shared = config.integer("shared_expert_intermediate_size", 1, kMaxWidth),
+      .shared_path = ".shared_expert"};
+  for (BlockSpec& block : spec.blocks) {
+    put_experts(layer, block, spec).shared_gate = LinearSpec{
+        .path = block.path + ".mlp.shared_expert_gate",
+        .out = 1,
+        .in = spec.hidden};
+  }
+  return spec;
+}
+
+// mlx_lm/models/qwen3_moe.py
+DecoderSpec read_qwen3_moe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  count_as_read(config, {"norm_topk_prob"});
+  auto spec = read_standard(input, {.qk_norm = true, .rope = RopeFact::plain});
+  const ExpertLayer layer{
+      .counts = read_expert_counts(config, "num_experts"),
+      .wide = config.integer("moe_intermediate_size", 1, kMaxWidth)};
+  const auto step = config.integer("decoder_sparse_step", 1, 1 << 20);
+  const auto dense = config.numbers("mlp_only_layers");
+  for (BlockSpec& block : spec.blocks) {
+    if (std::ranges::find(dense, block.index) != dense.end() ||
+        (block.index + 1) % step != 0) {
+      continue;
+    }
+    MoeSpec& moe = put_experts(layer, block, spec);
+    moe.normalize = config.boolean_or("norm_topk_prob", false);
+    moe.router.converts_as = router_spec();
+  }
+  return spec;
+}
+
+// mlx_lm/models/glm4_moe.py
+DecoderSpec read_glm4_moe(const FamilyInput& input) {
+  const JsonView& config = input.config;
+  count_as_read(
+      config,
+      {"tie_word_embeddings",
+       "n_group",
+       "topk_group",
+       "norm_topk_prob",
+       "routed_scaling_factor",
+       "scoring_func",
+       "topk_method"});
+  auto spec = read_standard(
+      input,
+      {.qkv_bias = "attention_bias",
+       .qk_norm = "use_qk_norm",
+       .head = HeadFact::own,
+       .part = 1,
+       .rope = RopeFact::plain});
+  const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
+  const ExpertLayer layer{
+      .counts = read_expert_counts(config, "n_routed_experts"),
+      .wide = wide,
+      .shared = wide * config.integer_or("n_shared_experts", 0, 0, 1 << 10)};
+  const auto dense = config.integer("first_k_dense_replace", 0, kMaxLayers);
+  for (BlockSpec& block : spec.blocks) {
+    if (block.index >= dense) {
+      read_corrected_router(
+          config, block.path + ".mlp", put_experts(layer, block, spec));
+    }
+  }
+  // The layer that predicts further tokens.
+  spec.mtp.push_back(
+      "model.layers." + std::to_string(spec.blocks.size()) + ".");
   return spec;
 }
 

@@ -1,7 +1,6 @@
 #include <limits>
 #include <map>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/mixers.h"
 #include "model/families/moe.h"
@@ -17,9 +16,6 @@ std::string read_pattern(const JsonView& config) {
   const Json* own = config.find("hybrid_override_pattern");
   const Json* types = config.find("layers_block_type");
   const Json* others = config.find("layer_types");
-  const auto wrong = [&](const std::string& what) {
-    throw corrupt_error("model", config.origin() + ": " + what);
-  };
   if (own && own->is_string()) {
     pattern = own->get<std::string>();
   } else if (const Json* list = own ? own : types ? types : others) {
@@ -41,29 +37,32 @@ std::string read_pattern(const JsonView& config) {
       pattern += it == letters.end() ? '?' : it->second;
     }
   } else {
-    wrong(
+    throw wrong_config(
+        config,
         "neither \"hybrid_override_pattern\" nor \"layers_block_type\" says "
         "what the layers are");
   }
   if (pattern.empty() || pattern.size() > size_t{kMaxLayers} ||
       pattern.find_first_not_of("M*-E") != std::string::npos) {
-    wrong(
+    throw wrong_config(
+        config,
         "the pattern of layers " + one_line(pattern, 60) +
-        " has others than M, *, - and E");
+            " has others than M, *, - and E");
   }
   return pattern;
 }
 
 ScanShape read_nemotron_scan(const JsonView& config, int64_t hidden) {
-  ScanShape shape;
-  shape.hidden = hidden;
-  shape.heads = read_scan_size(config, "mamba_num_heads");
-  shape.head_dim = read_scan_size(config, "mamba_head_dim");
-  shape.groups = read_scan_size(config, "n_groups");
-  shape.state = read_scan_size(config, "ssm_state_size");
-  shape.width = read_scan_size(config, "conv_kernel");
-  shape.bias = config.boolean_or("mamba_proj_bias", false);
-  shape.conv_bias = config.boolean_or("use_conv_bias", false);
+  auto shape = read_scan_shape(
+      config,
+      hidden,
+      {"mamba_num_heads",
+       "mamba_head_dim",
+       "n_groups",
+       "ssm_state_size",
+       "conv_kernel",
+       "mamba_proj_bias",
+       "use_conv_bias"});
   read_time_limit(config, 0, std::numeric_limits<float>::infinity(), shape);
   return shape;
 }
@@ -198,18 +197,22 @@ DecoderSpec read_nemotron_h(const FamilyInput& input) {
   const auto pattern = read_pattern(input.config);
   Json values = input.config.json();
   values["num_hidden_layers"] = pattern.size();
-  FamilyInput own = input;
-  own.config = input.config.like(values);
-  const JsonView& config = own.config;
+  const auto own = input.like(values);
   DecoderSpec spec;
-  auto shape = read_standard_shape(config, "layer_norm_epsilon");
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
+  auto shape = read_standard_shape(
+      own,
+      {.activation = nullptr,
+       .eps = "layer_norm_epsilon",
+       .qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .mlp_bias = "mlp_bias",
+       .head = HeadFact::own,
+       .rope = RopeFact::own,
+       .embedding_path = "backbone.embeddings",
+       .final_norm_path = "backbone.norm_f"},
+      spec);
   shape.rope.dims = 0;
   fill_standard(shape, spec);
-  spec.embedding = "backbone.embeddings";
-  spec.final_norm.path = "backbone.norm_f";
   for (BlockSpec& block : spec.blocks) {
     block.path = "backbone.layers." + std::to_string(block.index);
     fill_nemotron_block(

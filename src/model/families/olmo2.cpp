@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/standard.h"
 
@@ -13,31 +12,16 @@ namespace {
 void put_norms_behind(const StandardShape& shape, DecoderSpec& spec) {
   for (BlockSpec& block : spec.blocks) {
     block.attention_norm.reset();
-    block.attention_post = {
-        block.path + ".post_attention_layernorm", shape.hidden, shape.eps};
+    block.attention_post =
+        block_norm(block, ".post_attention_layernorm", shape);
     block.mlp_norm.reset();
-    block.mlp_post = {
-        block.path + ".post_feedforward_layernorm", shape.hidden, shape.eps};
-  }
-}
-
-void widen_head_norms(DecoderSpec& spec) {
-  for (BlockSpec& block : spec.blocks) {
-    block.attention.q_norm->size = block.attention.q.out;
-    block.attention.k_norm->size = block.attention.k.out;
+    block.mlp_post = block_norm(block, ".post_feedforward_layernorm", shape);
   }
 }
 
 // Whether each layer has a window: as layer_types says, or three of four.
 std::vector<bool> read_olmo3_layers(const JsonView& config, int layers) {
-  const Json* types = config.find("layer_types");
-  if (types &&
-      (!types->is_array() || types->size() != static_cast<size_t>(layers))) {
-    throw corrupt_error(
-        "model",
-        config.origin() + ": \"layer_types\" must name " +
-            std::to_string(layers) + " layers");
-  }
+  const Json* types = find_layer_list(config, "layer_types", layers);
   std::vector<bool> slides;
   for (int i = 0; i < layers; ++i) {
     slides.push_back(
@@ -112,17 +96,15 @@ read_exaone4_pattern(const JsonView& config, int layers, DecoderSpec& spec) {
 // mlx_lm/models/olmo2.py: norms behind attention and MLP alone; queries and
 // keys are normed over all heads together.
 DecoderSpec read_olmo2(const FamilyInput& input) {
-  const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
-  read_rope(config, shape.rope, spec);
+  const auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .mlp_bias = "mlp_bias",
+       .qk_norm = true,
+       .traditional = "rope_traditional"},
+      spec);
   fill_standard(shape, spec);
   put_norms_behind(shape, spec);
   widen_head_norms(spec);
@@ -134,13 +116,12 @@ DecoderSpec read_olmo2(const FamilyInput& input) {
 DecoderSpec read_olmo3(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
-  read_rope(config, shape.rope, spec);
+  const auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .qk_norm = true},
+      spec);
   const int window = read_window(config, spec);
   const auto slides = read_olmo3_layers(config, shape.layers);
   fill_standard(shape, spec);
@@ -163,11 +144,7 @@ DecoderSpec read_olmo3(const FamilyInput& input) {
 DecoderSpec read_exaone4(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
-  read_rope(config, shape.rope, spec);
+  const auto shape = read_standard_shape(input, {.qk_norm = true}, spec);
   const auto pattern = read_exaone4_pattern(config, shape.layers, spec);
   count_as_read(config, {"sliding_window"});
   const int window = pattern.empty() ? 0 : read_window(config, spec);

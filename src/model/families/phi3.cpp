@@ -1,4 +1,3 @@
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/standard.h"
 
@@ -15,11 +14,11 @@ void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
     return;
   }
   if (!given->has("long_factor") || !given->has("type")) {
-    throw not_supported_error(
-        "model",
-        config.origin() +
-            ": rope_scaling without \"type\" and \"long_factor\", which "
-            "mlx-lm cannot load for this family");
+    refuse_config(
+        config,
+        "rope_scaling without \"type\" and \"long_factor\", which mlx-lm "
+        "cannot "
+        "load for this family");
   }
   Json scaling = given->json();
   const auto type = given->string("type");
@@ -33,8 +32,7 @@ void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
         " is not used, as in mlx-lm");
     return;
   }
-  const auto positions = static_cast<int>(config.integer_or(
-      "max_position_embeddings", 131072, 1, int64_t{1} << 30));
+  const int positions = read_positions(config, 131072);
   const std::string origin = config.origin() + ": rope_scaling";
   read_rope_scaling(JsonView(scaling, origin), positions, rope, spec.notes);
 }
@@ -45,12 +43,13 @@ void read_scaling(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
 DecoderSpec read_phi3(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
-  shape.tied = read_tied(input, spec);
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.rope.dims = partial_dims(config, shape.head_dim);
+  auto shape = read_standard_shape(
+      input,
+      {.plain_heads = true,
+       .traditional = "rope_traditional",
+       .part = 1,
+       .rope = RopeFact::own},
+      spec);
   shape.rope.base = config.number_or("rope_theta", 10000);
   read_scaling(config, shape.rope, spec);
   fill_standard(shape, spec);

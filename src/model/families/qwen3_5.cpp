@@ -1,6 +1,3 @@
-#include <algorithm>
-
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/delta.h"
 
@@ -40,17 +37,7 @@ void add_fused_experts(
   if (!input.has_tensor(fused)) {
     return;
   }
-  const int half = static_cast<int>(moe.experts.gate.out);
-  TensorSource gate{.name = fused};
-  gate.end = half;
-  TensorSource up{.name = fused};
-  up.first = half;
-  const auto put = [&](const LinearSpec& linear, TensorSource source) {
-    spec.sources.insert_or_assign(linear.path + ".weight", std::move(source));
-  };
-  put(moe.experts.gate, gate);
-  put(moe.experts.up, up);
-  put(moe.experts.down, {.name = down});
+  split_gate_up(moe.experts, {.name = fused}, down, spec);
 }
 
 void add_sources(const FamilyInput& input, DecoderSpec& spec) {
@@ -80,32 +67,28 @@ void add_sources(const FamilyInput& input, DecoderSpec& spec) {
 DecoderSpec read_text(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.prefix = kInner;
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.qk_norm = true;
   FamilyInput stored = input;
   stored.has_tensor = [&](const std::string& name) {
     return input.has_tensor(stored_name(input, kInner + name));
   };
-  shape.tied = read_tied(stored, spec);
-  static const Json none = Json::object();  // mlx-lm takes a null for this
+  auto shape = read_standard_shape(
+      stored,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .qk_norm = true,
+       .rope = RopeFact::own},
+      spec);
+  shape.prefix = kInner;
+  static const Json none = Json::object();  // what a null is to mlx-lm
   const auto given = config.object("rope_parameters");
   const auto parameters =
       given ? *given : JsonView(none, config.origin() + ": rope_parameters");
   shape.rope.dims = partial_dims(parameters, shape.head_dim, kDefaultPart);
   shape.rope.base = parameters.number_or("rope_theta", 100000);
-  read_rope_scaling(
-      parameters,
-      static_cast<int>(
-          config.integer("max_position_embeddings", 1, int64_t{1} << 30)),
-      shape.rope,
-      spec.notes);
+  read_rope_scaling(parameters, read_positions(config), shape.rope, spec.notes);
   fill_standard(shape, spec);
   fill_delta_layers(config, shape, false, spec);
-  fill_delta_experts(config, shape.hidden, true, spec);
+  fill_delta_experts(config, true, spec);
   if (shape.tied) {
     spec.dropped.push_back("lm_head.weight");
     spec.dropped.push_back(kInner + "lm_head.weight");

@@ -1,4 +1,3 @@
-#include "core/error.h"
 #include "model/families/delta.h"
 
 namespace pennyweight {
@@ -7,17 +6,16 @@ namespace pennyweight {
 DecoderSpec read_qwen3_next(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.qk_norm = true;
-  shape.tied = read_tied(input, spec);
-  shape.rope.dims = partial_dims(config, shape.head_dim);
-  read_rope(config, shape.rope, spec);
+  const auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .qk_norm = true,
+       .part = 1},
+      spec);
   fill_standard(shape, spec);
   fill_delta_layers(config, shape, true, spec);
-  fill_delta_experts(config, shape.hidden, false, spec);
+  fill_delta_experts(config, false, spec);
   spec.mtp.push_back("*mtp.");
   // mlx-lm tells the hub's form by experts that stand one by one or in
   // transformers' stacks.

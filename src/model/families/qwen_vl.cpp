@@ -1,7 +1,6 @@
 // Qwen's models of text, images and video, of which mlx-lm, and so this
 // program, has the language model.
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/standard.h"
 #include "model/families/wrapped.h"
@@ -44,20 +43,11 @@ void add_turned_experts(
   if (!input.has_tensor(fused)) {
     return;
   }
-  const int half = static_cast<int>(moe.experts.gate.out);
-  const TensorSource whole{.name = fused, .vectors = true, .transposed = true};
-  const auto put = [&](const LinearSpec& linear, TensorSource source) {
-    spec.sources.insert_or_assign(linear.path + ".weight", std::move(source));
-  };
-  auto gate = whole;
-  gate.end = half;
-  auto up = whole;
-  up.first = half;
-  auto down = whole;
-  down.name = found_name(input, experts + "down_proj");
-  put(moe.experts.gate, gate);
-  put(moe.experts.up, up);
-  put(moe.experts.down, down);
+  split_gate_up(
+      moe.experts,
+      {.name = fused, .vectors = true, .transposed = true},
+      found_name(input, experts + "down_proj"),
+      spec);
 }
 
 }  // namespace
@@ -75,16 +65,14 @@ DecoderSpec read_qwen3_vl(const FamilyInput& input) {
 // mlx_lm/models/qwen3_vl_moe.py
 DecoderSpec read_qwen3_vl_moe(const FamilyInput& input) {
   if (!input.config.find("text_config")) {
-    throw corrupt_error(
-        "model", input.config.origin() + ": \"text_config\" is missing");
+    throw wrong_config(input.config, "\"text_config\" is missing");
   }
   auto spec = read_qwen_vl_text(input, "qwen3_moe", read_qwen3_moe);
   if (!spec.head) {
-    throw not_supported_error(
-        "model",
-        input.config.origin() +
-            ": the embedding is the head, too (tie_word_embeddings), with "
-            "which mlx-lm can't load this family");
+    refuse_config(
+        input.config,
+        "the embedding is the head, too (tie_word_embeddings), with which "
+        "mlx-lm can't load this family");
   }
   for (const BlockSpec& block : spec.blocks) {
     if (block.moe) {

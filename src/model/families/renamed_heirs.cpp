@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/families/standard.h"
 
@@ -61,18 +60,14 @@ void rename_key(
 
 // mlx_lm/models/apertus.py: an activation with parameters, without a gate.
 DecoderSpec read_apertus(const FamilyInput& input) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec, "xielu");
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
-  count_as_read(config, {"attention_bias", "post_norm", "qk_norm"});
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.qk_norm = true;
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = read_tied(input, spec);
-  read_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  count_as_read(input.config, {"attention_bias", "post_norm", "qk_norm"});
+  auto spec = read_standard(
+      input,
+      {.activation = "xielu",
+       .plain_heads = true,
+       .mlp_bias = "mlp_bias",
+       .qk_norm = true,
+       .traditional = "rope_traditional"});
   for (BlockSpec& block : spec.blocks) {
     block.attention_norm->path = block.path + ".attention_layernorm";
     block.mlp_norm->path = block.path + ".feedforward_layernorm";
@@ -98,23 +93,25 @@ DecoderSpec read_apertus(const FamilyInput& input) {
 DecoderSpec read_exaone(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec, "silu", "activation_function");
   Json own = config.json();
   rename_key(config, "num_layers", "num_hidden_layers", own);
-  const auto like = config.like(own);
-  auto shape = read_standard_shape(like, "layer_norm_epsilon");
+  const auto shape = read_standard_shape(
+      input.like(own),
+      {.activation_key = "activation_function",
+       .eps = "layer_norm_epsilon",
+       .qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .mlp_bias = "mlp_bias",
+       .traditional = "rope_traditional",
+       .embedding_path = "transformer.wte",
+       .final_norm_path = "transformer.ln_f"},
+      spec);
   if (int64_t{shape.heads} * shape.head_dim != shape.hidden) {
     refuse_config(
         config,
         "head_dim * num_attention_heads is not hidden_size, without which "
         "mlx-lm can't run this family");
   }
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.mlp_bias = config.boolean_or("mlp_bias", false);
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = read_tied(input, spec, "transformer.wte");
-  read_rope(config, shape.rope, spec);
   fill_standard(shape, spec);
   auto names = kGptNames;
   names.q = "attn.attention.q_proj";
@@ -125,8 +122,6 @@ DecoderSpec read_exaone(const FamilyInput& input) {
   names.up = "mlp.c_fc_1";
   names.down = "mlp.c_proj";
   rename_blocks(names, spec);
-  spec.embedding = "transformer.wte";
-  spec.final_norm.path = "transformer.ln_f";
   return spec;
 }
 
@@ -135,12 +130,13 @@ DecoderSpec read_exaone(const FamilyInput& input) {
 DecoderSpec read_hunyuan_v1_dense(const FamilyInput& input) {
   const JsonView& config = input.config;
   DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  shape.qkv_bias = config.boolean_or("attention_bias", false);
-  shape.output_bias = shape.qkv_bias;
-  shape.qk_norm = config.boolean_or("use_qk_norm", true);
-  shape.tied = read_tied(input, spec);
+  auto shape = read_standard_shape(
+      input,
+      {.qkv_bias = "attention_bias",
+       .output_bias = "attention_bias",
+       .qk_norm = {"use_qk_norm", true},
+       .rope = RopeFact::own},
+      spec);
   count_as_read(config, {"max_position_embeddings"});
   shape.rope.base = config.number("rope_theta");
   if (const auto scaling = config.object("rope_scaling");
@@ -169,27 +165,15 @@ DecoderSpec read_hunyuan_v1_dense(const FamilyInput& input) {
 
 // mlx_lm/models/internlm2.py: q, k and v by groups in one matrix.
 DecoderSpec read_internlm2(const FamilyInput& input) {
-  const JsonView& config = input.config;
-  DecoderSpec spec;
-  note_activation(config, spec);
-  auto shape = read_standard_shape(config);
-  use_plain_heads(shape, spec);
-  shape.qkv_bias = config.boolean_or("bias", true);
-  shape.output_bias = shape.qkv_bias;
-  shape.rope.traditional = config.boolean_or("rope_traditional", false);
-  shape.tied = read_tied(input, spec, "model.tok_embeddings", "output");
-  if (const auto scaling = config.object("rope_scaling");
-      scaling && !scaling->json().empty()) {
-    const auto type = scaling->string_or("type", "");
-    if (!scaling->has("factor") || (type != "linear" && type != "dynamic")) {
-      refuse_config(
-          config,
-          "rope_scaling wants a factor and a type of linear or dynamic, "
-          "without which mlx-lm can't load this family");
-    }
-  }
-  read_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  require_scaling(input.config, "type", {"linear", "dynamic"});
+  auto spec = read_standard(
+      input,
+      {.plain_heads = true,
+       .qkv_bias = {"bias", true},
+       .output_bias = {"bias", true},
+       .traditional = "rope_traditional",
+       .embedding_path = "model.tok_embeddings",
+       .head_path = "output"});
   rename_blocks(
       {.blocks = "model.layers",
        .attention_norm = "attention_norm",
@@ -203,10 +187,6 @@ DecoderSpec read_internlm2(const FamilyInput& input) {
   for (BlockSpec& block : spec.blocks) {
     block.attention.by_group = true;
   }
-  spec.embedding = "model.tok_embeddings";
-  if (spec.head) {
-    spec.head->path = "output";
-  }
   spec.dropped.push_back("*attention.rope.inv_freq");
   return spec;
 }
@@ -214,7 +194,6 @@ DecoderSpec read_internlm2(const FamilyInput& input) {
 // mlx_lm/models/lille-130m.py
 DecoderSpec read_lille_130m(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
   Json own = config.json();
   rename_key(config, "n_embd", "hidden_size", own);
   rename_key(config, "n_head", "num_attention_heads", own);
@@ -224,13 +203,17 @@ DecoderSpec read_lille_130m(const FamilyInput& input) {
   own["intermediate_size"] = static_cast<int64_t>(
       256 * std::nearbyint(std::floor(8.0 * double(hidden) / 3) / 256));
   count_as_read(config, {"block_size", "tie_word_embeddings"});
-  const auto like = config.like(own);
-  auto shape = read_standard_shape(like, "layer_norm_eps");
-  use_plain_heads(shape, spec);
-  shape.rope.traditional = true;
-  shape.tied = true;  // whatever tie_word_embeddings says
-  read_plain_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
+  // The head is the embedding whatever tie_word_embeddings says.
+  auto spec = read_standard(
+      input.like(own),
+      {.activation = nullptr,
+       .eps = "layer_norm_eps",
+       .plain_heads = true,
+       .head = HeadFact::tied,
+       .traditional = true,
+       .rope = RopeFact::plain,
+       .embedding_path = "transformer.tok_embeddings",
+       .final_norm_path = "transformer.norm"});
   rename_blocks(
       {.blocks = "transformer.layers",
        .attention_norm = "attention.norm",
@@ -241,8 +224,6 @@ DecoderSpec read_lille_130m(const FamilyInput& input) {
        .up = "feed_forward.up_proj",
        .down = "feed_forward.down_proj"},
       spec);
-  spec.embedding = "transformer.tok_embeddings";
-  spec.final_norm.path = "transformer.norm";
   spec.dropped.push_back("*rotary_emb");
   return spec;
 }
@@ -259,9 +240,17 @@ DecoderSpec read_qwen(const FamilyInput& input) {
       config.integer("num_attention_heads", 1, 1 << 16);
   own["rope_theta"] = 10000.0;  // whatever rotary_emb_base says
   count_as_read(config, {"max_position_embeddings"});
-  const auto like = config.like(own);
-  auto shape = read_standard_shape(like, "layer_norm_epsilon");
-  use_plain_heads(shape, spec);
+  auto shape = read_standard_shape(
+      input.like(own),
+      {.activation = nullptr,
+       .eps = "layer_norm_epsilon",
+       .plain_heads = true,
+       .qkv_bias = true,
+       .head = HeadFact::own,
+       .rope = RopeFact::plain,
+       .embedding_path = "transformer.wte",
+       .final_norm_path = "transformer.ln_f"},
+      spec);
   if (config.integer("kv_channels", 1, 1 << 14) * shape.heads != shape.hidden) {
     refuse_config(
         config,
@@ -269,11 +258,8 @@ DecoderSpec read_qwen(const FamilyInput& input) {
         "mlx-lm can't run this family");
   }
   const bool bias = !config.boolean_or("no_bias", true);
-  shape.qkv_bias = true;
   shape.output_bias = bias;
   shape.mlp_bias = bias;
-  shape.tied = false;
-  read_plain_rope(like, shape.rope, spec);
   fill_standard(shape, spec);
   auto names = kGptNames;
   names.qkv = "attn.c_attn";
@@ -282,8 +268,6 @@ DecoderSpec read_qwen(const FamilyInput& input) {
   names.up = "mlp.w1";
   names.down = "mlp.c_proj";
   rename_blocks(names, spec);
-  spec.embedding = "transformer.wte";
-  spec.final_norm.path = "transformer.ln_f";
   spec.head->bias = bias;
   return spec;
 }

@@ -14,11 +14,11 @@ constexpr int64_t kMaxHeads = 1 << 16;
 constexpr int64_t kMaxHeadDim = 1 << 14;
 constexpr int64_t kMaxPositions = int64_t{1} << 30;
 
-[[noreturn]] void wrong(const JsonView& config, const std::string& what) {
-  throw corrupt_error("model", config.origin() + ": " + what);
-}
-
 }  // namespace
+
+Error wrong_config(const JsonView& config, const std::string& what) {
+  return corrupt_error("model", config.origin() + ": " + what);
+}
 
 MlpSpec
 standard_mlp(const std::string& path, int64_t hidden, int64_t wide, bool bias) {
@@ -64,9 +64,7 @@ BlockSpec standard_block(const StandardShape& shape, int index) {
   return block;
 }
 
-}  // namespace
-
-StandardShape read_standard_shape(const JsonView& config, const char* eps_key) {
+StandardShape read_sizes(const JsonView& config, const char* eps_key) {
   StandardShape shape;
   shape.hidden = config.integer("hidden_size", 1, kMaxWidth);
   shape.intermediate = config.integer("intermediate_size", 1, kMaxWidth);
@@ -81,30 +79,99 @@ StandardShape read_standard_shape(const JsonView& config, const char* eps_key) {
     shape.head_dim = static_cast<int>(shape.hidden / shape.heads);
   }
   if (shape.head_dim < 2 || shape.head_dim % 2 != 0) {
-    wrong(config, "the head dimension must be even");
+    throw wrong_config(config, "the head dimension must be even");
   }
   if (shape.heads % shape.kv_heads != 0) {
-    wrong(
+    throw wrong_config(
         config,
         "num_attention_heads must be a multiple of "
         "num_key_value_heads");
   }
   if (int64_t{shape.heads} * shape.head_dim > kMaxWidth * 16) {
-    wrong(config, "num_attention_heads * head_dim is out of range");
+    throw wrong_config(
+        config, "num_attention_heads * head_dim is out of range");
   }
   double eps = config.number(eps_key);
   if (eps < 0 || eps > 1) {
-    wrong(config, "\"" + std::string(eps_key) + "\" must be in [0, 1]");
+    throw wrong_config(
+        config, "\"" + std::string(eps_key) + "\" must be in [0, 1]");
   }
   shape.eps = static_cast<float>(eps);
   shape.rope.dims = shape.head_dim;
   return shape;
 }
 
+bool holds(const JsonView& config, const Fact& fact) {
+  return fact.key ? config.boolean_or(fact.key, fact.value) : fact.value;
+}
+
+bool read_head(
+    const FamilyInput& input,
+    const StandardFacts& facts,
+    DecoderSpec& spec) {
+  switch (facts.head) {
+    case HeadFact::as_told:
+      return read_tied(input, spec, facts.embedding_path, facts.head_path);
+    case HeadFact::own:
+      return false;
+    case HeadFact::tied:
+      return true;
+    case HeadFact::dropped:
+      drop_head(input, spec, facts.head_path);
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+StandardShape read_standard_shape(
+    const FamilyInput& input,
+    const StandardFacts& facts,
+    DecoderSpec& spec) {
+  const JsonView& config = input.config;
+  if (facts.activation) {
+    note_activation(config, spec, facts.activation, facts.activation_key);
+  }
+  auto shape = read_sizes(config, facts.eps);
+  shape.prefix = input.prefix;
+  shape.embedding = facts.embedding_path;
+  shape.final_norm = facts.final_norm_path;
+  shape.head = facts.head_path;
+  if (facts.plain_heads) {
+    use_plain_heads(shape, spec);
+  }
+  shape.qkv_bias = holds(config, facts.qkv_bias);
+  shape.output_bias = holds(config, facts.output_bias);
+  shape.mlp_bias = holds(config, facts.mlp_bias);
+  shape.qk_norm = holds(config, facts.qk_norm);
+  shape.tied = read_head(input, facts, spec);
+  shape.rope.traditional = holds(config, facts.traditional);
+  if (facts.part > 0) {
+    shape.rope.dims = partial_dims(config, shape.head_dim, facts.part);
+  }
+  if (facts.rope == RopeFact::scaled) {
+    read_rope(config, shape.rope, spec);
+  } else if (facts.rope == RopeFact::plain) {
+    read_plain_rope(config, shape.rope, spec);
+  } else if (facts.rope == RopeFact::linear) {
+    read_linear_rope(config, shape.rope, spec);
+  }
+  return shape;
+}
+
+DecoderSpec read_standard(
+    const FamilyInput& input,
+    const StandardFacts& facts) {
+  DecoderSpec spec;
+  fill_standard(read_standard_shape(input, facts, spec), spec);
+  return spec;
+}
+
 float read_multiplier(const JsonView& config, const char* key) {
   const double value = config.number(key);
   if (!(value > 0) || value > 1e6) {
-    wrong(config, "\"" + std::string(key) + "\" must be above 0");
+    throw wrong_config(config, "\"" + std::string(key) + "\" must be above 0");
   }
   return static_cast<float>(value);
 }
@@ -176,19 +243,22 @@ void drop_head(
   }
 }
 
-namespace {
-
-void read_rope_base(const JsonView& config, RopeSpec& rope) {
-  rope.base = config.number("rope_theta");
-  if (!(rope.base > 1) || rope.base > 1e15) {
-    wrong(config, "\"rope_theta\" must be above 1");
+double check_rope_base(const JsonView& config, double base) {
+  if (!(base > 1) || base > 1e15) {
+    throw wrong_config(config, "\"rope_theta\" must be above 1");
   }
+  return base;
 }
 
-}  // namespace
+int read_positions(const JsonView& config, std::optional<int> fallback) {
+  const char* key = "max_position_embeddings";
+  return static_cast<int>(
+      fallback ? config.integer_or(key, *fallback, 1, kMaxPositions)
+               : config.integer(key, 1, kMaxPositions));
+}
 
 void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
-  read_rope_base(config, rope);
+  rope.base = check_rope_base(config, config.number("rope_theta"));
   count_as_read(config, {"max_position_embeddings"});
   const auto scaling = config.object("rope_scaling");
   if (!scaling) {
@@ -196,8 +266,7 @@ void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec) {
   }
   std::optional<int> max_positions;
   if (is_scaled(*scaling) && config.has("max_position_embeddings")) {
-    max_positions = static_cast<int>(
-        config.integer("max_position_embeddings", 1, kMaxPositions));
+    max_positions = read_positions(config);
   }
   read_rope_scaling(*scaling, max_positions, rope, spec.notes);
 }
@@ -206,7 +275,7 @@ void read_plain_rope(
     const JsonView& config,
     RopeSpec& rope,
     DecoderSpec& spec) {
-  read_rope_base(config, rope);
+  rope.base = check_rope_base(config, config.number("rope_theta"));
   count_as_read(config, {"max_position_embeddings"});
   if (auto scaling = config.object("rope_scaling");
       scaling && is_scaled(*scaling)) {
@@ -231,7 +300,7 @@ void read_linear_rope(
 void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   spec.hidden = shape.hidden;
   spec.vocab = shape.vocab;
-  spec.embedding = shape.prefix + "model.embed_tokens";
+  spec.embedding = shape.prefix + shape.embedding;
   for (int i = 0; i < shape.layers; ++i) {
     spec.blocks.push_back(standard_block(shape, i));
   }
@@ -240,10 +309,10 @@ void fill_standard(const StandardShape& shape, DecoderSpec& spec) {
   for (const char* part : {"rotary_emb.inv_freq", ".k_scale", ".v_scale"}) {
     spec.dropped.push_back(std::string("*") + part);
   }
-  spec.final_norm = {shape.prefix + "model.norm", shape.hidden, shape.eps};
+  spec.final_norm = {shape.prefix + shape.final_norm, shape.hidden, shape.eps};
   if (!shape.tied) {
     spec.head =
-        LinearSpec{shape.prefix + "lm_head", shape.vocab, shape.hidden, false};
+        LinearSpec{shape.prefix + shape.head, shape.vocab, shape.hidden, false};
   }
 }
 

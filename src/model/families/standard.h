@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "model/families/family.h"
 
 namespace pennyweight {
@@ -12,6 +13,7 @@ namespace pennyweight {
 /// self_attn.{q,k,v,o}_proj and mlp.{gate,up,down}_proj under model.layers.N.
 struct StandardShape {
   std::string prefix;  // what all paths begin with
+  std::string embedding, final_norm, head;
   int64_t hidden = 0;
   int64_t intermediate = 0;
   int64_t vocab = 0;
@@ -29,12 +31,65 @@ struct StandardShape {
   std::vector<int> windows;  // by layer; empty: none
 };
 
-/// Reads the sizes that every such config has, range-checked (corrupt Error):
-/// hidden, intermediate, vocab, layers, heads, eps, and kv_heads and head_dim,
-/// which have their usual defaults. `eps` is the key of the norms' eps.
+/// Fixed for a family, or what a key of the config says: `value` where it is
+/// absent.
+struct Fact {
+  Fact(bool fixed) : value(fixed) {}
+  Fact(const char* config_key, bool fallback = false)
+      : key(config_key), value(fallback) {}
+
+  const char* key = nullptr;
+  bool value = false;
+};
+
+enum class HeadFact {
+  as_told,  // read_tied()
+  own,      // whatever tie_word_embeddings says; or the family sets it later
+  tied,
+  dropped,  // tied; one of its own goes (drop_head())
+};
+
+enum class RopeFact {
+  scaled,  // read_rope()
+  plain,   // read_plain_rope()
+  linear,  // read_linear_rope()
+  own,     // the family reads it
+};
+
+/// What a family's class in mlx-lm makes of a config, where it is llama's but
+/// for these.
+struct StandardFacts {
+  const char* activation = "silu";  // nullptr: the family looks at it
+  const char* activation_key = "hidden_act";
+  const char* eps = "rms_norm_eps";
+  bool plain_heads = false;  // use_plain_heads()
+  Fact qkv_bias = false;
+  Fact output_bias = false;
+  Fact mlp_bias = false;
+  Fact qk_norm = false;
+  HeadFact head = HeadFact::as_told;
+  Fact traditional = false;  // RopeSpec
+  double part = 0;           // not 0: rope.dims = partial_dims(..., part)
+  RopeFact rope = RopeFact::scaled;
+  const char* embedding_path = "model.embed_tokens";
+  const char* final_norm_path = "model.norm";
+  const char* head_path = "lm_head";
+};
+
+/// Sizes, range-checked (corrupt Error), and what `facts` say, with their notes
+/// and patches in `spec`. The sizes are those that every such config has:
+/// hidden, intermediate, vocab, layers, heads, eps and, where given, kv_heads
+/// and head_dim with their usual defaults.
 StandardShape read_standard_shape(
-    const JsonView& config,
-    const char* eps = "rms_norm_eps");
+    const FamilyInput& input,
+    const StandardFacts& facts,
+    DecoderSpec& spec);
+
+/// The spec of a family that is these facts.
+DecoderSpec read_standard(const FamilyInput& input, const StandardFacts& facts);
+
+/// A corrupt Error that names the config.
+Error wrong_config(const JsonView& config, const std::string& what);
 
 /// Throws a not_supported Error that names the config.
 [[noreturn]] void refuse_config(
@@ -50,7 +105,25 @@ void note_activation(
     const std::string& activation = "silu",
     const char* key = "hidden_act");
 
-/// Reads a number that must be above 0 (corrupt Error).
+/// A key's list with an entry for each layer (corrupt Error for another);
+/// nullptr where it is absent.
+const Json*
+find_layer_list(const JsonView& config, const char* key, int64_t layers);
+/// The same; absent is an Error, too.
+const Json& layer_list(const JsonView& config, const char* key, int64_t layers);
+
+/// Refuses a list of layer types of which none is full_attention, which most
+/// classes look for.
+void require_full_attention(const JsonView& config, const Json& types);
+
+/// Refuses a rope_scaling that is not empty and has no factor, or another type
+/// under `key` than one of `types`: the class can't be loaded with it.
+void require_scaling(
+    const JsonView& config,
+    const char* key,
+    const std::vector<std::string>& types);
+
+/// A number that must be above 0.
 float read_multiplier(const JsonView& config, const char* key);
 
 /// Whether the head is the embedding, as tie_word_embeddings says. Where the
@@ -70,11 +143,19 @@ void drop_head(
     DecoderSpec& spec,
     const std::string& head = "lm_head");
 
+/// `base`, which must be above 1 (corrupt Error).
+double check_rope_base(const JsonView& config, double base);
+
 /// Fills rope.base and the scaling from rope_theta and rope_scaling.
 void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 /// Fills rope.base alone, for a class that has rope_scaling and does not use
 /// it; a scaling is noted.
 void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
+
+/// max_position_embeddings; `fallback`, where there is one, if it is absent.
+int read_positions(
+    const JsonView& config,
+    std::optional<int> fallback = std::nullopt);
 
 /// sliding_window, for the layers that have one; 0: none. mlx-lm's classes take
 /// a null for no window where a text is read at once, and can't go on with one
@@ -102,8 +183,15 @@ void fuse_qkv(AttentionSpec& attention, const std::string& path);
 /// Puts gate and up into one matrix at path.gate_up_proj.
 void fuse_gate_up(MlpSpec& mlp, const std::string& path);
 
-/// An MLP of gate_proj, up_proj and down_proj under `path`, `wide` rows wide
-/// inside.
+/// The checkpoint has gate above up in one tensor; `down`, taken as it is, is
+/// beside it.
+void split_gate_up(
+    const MlpSpec& mlp,
+    const TensorSource& joined,
+    const std::string& down,
+    DecoderSpec& spec);
+
+/// gate_proj, up_proj and down_proj under `path`.
 MlpSpec standard_mlp(
     const std::string& path,
     int64_t hidden,
@@ -114,8 +202,21 @@ MlpSpec standard_mlp(
 /// whose class in mlx-lm takes that; a config that says otherwise is noted.
 void use_plain_heads(StandardShape& shape, DecoderSpec& spec);
 
-/// Makes the blocks those of Gemma: norms before and behind each branch that
-/// add 1 to their weights, gelu, scores scaled by 1 / sqrt(scalar).
+/// The norm block.path + `name` of the residual stream.
+NormSpec block_norm(
+    const BlockSpec& block,
+    const char* name,
+    const StandardShape& shape,
+    float offset = 0);
+
+/// Queries and keys are normed over all heads together.
+void widen_head_norms(DecoderSpec& spec);
+
+/// All norms but the heads' become layer norms.
+void use_layer_norms(DecoderSpec& spec, bool bias);
+
+/// Gemma's blocks: norms that add 1 before and behind, gelu, scores scaled by
+/// 1 / sqrt(scalar).
 void fill_gemma_blocks(
     const StandardShape& shape,
     double scalar,

@@ -6,7 +6,6 @@
 
 #include <map>
 
-#include "core/error.h"
 #include "core/json.h"
 #include "model/config/class_config.h"
 #include "model/families/standard.h"
@@ -96,8 +95,7 @@ DecoderSpec read_inner(
 const Json& text_config(const FamilyInput& input) {
   const Json* text = input.config.find("text_config");
   if (!text || !text->is_object()) {
-    throw corrupt_error(
-        "model", input.config.origin() + ": \"text_config\" is missing");
+    throw wrong_config(input.config, "\"text_config\" is missing");
   }
   return *text;
 }
@@ -134,10 +132,10 @@ DecoderSpec read_mistral3(const FamilyInput& input) {
   text.update(added);
   if (type != "ministral3" && type != "mistral4" && type != "llama" &&
       type != "mistral") {
-    throw not_supported_error(
-        "model",
-        input.config.origin() + ": a language model of type " +
-            one_line(type, 40) + " inside this family");
+    refuse_config(
+        input.config,
+        "a language model of type " + one_line(type, 40) +
+            " inside this family");
   }
   auto spec = type == "ministral3"
       ? read_inner(input, text, "ministral3", read_ministral3)
