@@ -15,6 +15,7 @@
 #include "kernels/dispatch.h"
 #include "measure.h"
 #include "text/load_data.h"
+#include "text/text_reader.h"
 
 namespace {
 
@@ -33,7 +34,8 @@ load_tokens(const fs::path& model, const char* text, int sequences) {
     throw Error(
         ErrorCode::not_found, "bench", id + " is no text file or folder");
   };
-  return load_data(Tokenizer::load(model), options, {}, fail).sequences;
+  TextReader reader(model);
+  return load_data(reader, options, {}, fail).sequences;
 }
 
 /// oneDNN's seconds for `tokens` rows through every matrix of the model. The

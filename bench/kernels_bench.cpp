@@ -188,48 +188,18 @@ void bench_elementwise() {
       "softmax 256 x 49152 float32",
       eval_seconds([&] { return ops::softmax(logits); }),
       double(logits.size()) * 8);
-  print_bytes(
-      "logsumexp 256 x 49152 float32",
-      eval_seconds([&] { return ops::logsumexp(logits); }),
-      double(logits.size()) * 4);
 }
 
 void bench_scores() {
   const int rows = 1024, columns = 4096;
   std::printf("scores, 1024 rows against 4096 of the vocabulary\n");
-  const auto logits = random({rows, columns}, mx::float32);
-  const auto beside = random({rows, columns}, mx::float32);
   const auto targets = mx::zeros({rows}, mx::int32);
   auto state = mx::contiguous(ops::score_start(rows));
   mx::eval(targets, state);
-  const double count = double(rows) * columns;
-  const double alone = eval_seconds([&] {
-    return ops::score_update(state, logits, std::nullopt, targets, 0);
-  });
-  std::printf(
-      "  %-34s %8.3f ms %7.2f G logits/s\n",
-      "score_update",
-      alone * 1e3,
-      count / alone / 1e9);
-  const double both = eval_seconds(
-      [&] { return ops::score_update(state, logits, beside, targets, 0); });
-  std::printf(
-      "  %-34s %8.3f ms %7.2f G logits/s\n",
-      "score_update with a reference",
-      both * 1e3,
-      count / both / 1e9);
   const auto x = random({rows, kHidden}, mx::bfloat16);
   const auto head = random({columns, kHidden}, mx::bfloat16, 0.1f);
   const double own = onednn_seconds(rows, columns, kHidden, true, true);
   const double flops = flops_of(rows, columns, kHidden);
-  print_products(
-      "linear, then score_update",
-      eval_seconds([&] {
-        const auto tile = ops::linear(x, head, std::nullopt, mx::float32);
-        return ops::score_update(state, tile, std::nullopt, targets, 0);
-      }),
-      flops,
-      own);
   print_products(
       "score_linear",
       eval_seconds([&] {

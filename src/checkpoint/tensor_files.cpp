@@ -5,6 +5,7 @@
 
 #include "checkpoint/other_formats.h"
 #include "core/error.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -269,13 +270,9 @@ void TensorFiles::note_index() {
         "has " + std::to_string(index_.odd) +
         " entries that name no safetensors file");
   }
-  std::string text;
-  for (const auto& fault : faults) {
-    text += (text.empty() ? "" : "; it ") + fault;
-  }
-  if (!text.empty()) {
+  if (!faults.empty()) {
     notes.push_back(
-        std::string(kWeightIndex) + " " + text +
+        std::string(kWeightIndex) + " " + joined(faults, "; it ") +
         ": in this it is ignored, and the files decide");
   }
 }

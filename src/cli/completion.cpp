@@ -1,4 +1,5 @@
 #include "cli/completion.h"
+#include "core/text.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -14,24 +15,6 @@ struct Flag {
   bool is_path = false;
   std::vector<std::string> choices;
 };
-
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(at, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
-std::string joined(const std::vector<std::string>& texts, const char* between) {
-  std::string all;
-  for (const auto& text : texts) {
-    all += (all.empty() ? "" : between) + text;
-  }
-  return all;
-}
 
 /// The first clause of a help text, without what shells read as their own.
 std::string brief(const std::string& help) {
@@ -55,7 +38,7 @@ Flag flag_of(const CLI::Option& option) {
   flag.takes_value = option.get_items_expected_max() > 0;
   const auto type = option.get_type_name();
   if (const auto at = type.find(":{"); at != std::string::npos) {
-    flag.choices = split(type.substr(at + 2, type.size() - at - 3), ',');
+    flag.choices = cut(type.substr(at + 2, type.size() - at - 3), ',');
   }
   flag.is_path = flag.takes_value && flag.choices.empty() &&
       type.find("INT") == std::string::npos && type != "FLOAT";

@@ -6,10 +6,10 @@
 
 #include "commands/command.h"
 #include "commands/convert.h"
+#include "commands/dwq_report.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
 #include "core/json.h"
-#include "core/text.h"
 #include "core/version.h"
 #include "export/conversion.h"
 #include "export/write_model.h"
@@ -110,23 +110,24 @@ class Distillation {
                        ranks_,
                        session_.fetch_dataset(),
                        session_.progress());
-    train_sequences_ = count_sequences(data_.train);
-    held_out_sequences_ = count_sequences(data_.valid);
+    done_.train_sequences = count_sequences(data_.train);
+    done_.held_out_sequences = count_sequences(data_.valid);
     auto& report = session_.report();
     report.data = data_.source;
     report.data_use = data_.use;
     report.notes.insert(
         report.notes.end(), data_.notes.begin(), data_.notes.end());
     report.figures["targets"] = "";
-    report.figures["train_sequences"] = train_sequences_;
-    report.figures["held_out_sequences"] = held_out_sequences_;
+    report.figures["train_sequences"] = done_.train_sequences;
+    report.figures["held_out_sequences"] = done_.held_out_sequences;
     if (own_.target_dir) {
       make_targets();
     }
     if (!own_.targets_only) {
       distill();
     }
-    describe();
+    report.text += pins_.text();
+    report_distillation(done_, own_, report);
   }
 
  private:
@@ -233,29 +234,18 @@ class Distillation {
   }
 
   void list_untrained(const Student& student) {
-    for (const ModuleSpec& module : list_stored_modules(student_->spec)) {
-      auto it = student_->quantized.find(module.path);
-      const bool packed = it != student_->quantized.end();
-      if (packed && is_trained(it->second)) {
-        continue;
-      }
-      untrained_.push_back(
-          module.path + ": " +
-          (!packed                           ? "in floats"
-               : it->second.mode != "affine" ? "its scales are no floats"
-                                             : "8 bits"));
-    }
-    trained_ = !student.trained().empty();
+    const auto untrained = untrained_modules(*student_);
+    done_.trained = !student.trained().empty();
     auto& figures = session_.report().figures;
     figures["trained_modules"] = student.trained().size();
     figures["trained_parameters"] = student.parameters();
-    figures["untrained"] = untrained_;
-    if (!untrained_.empty() && trained_) {
+    figures["untrained"] = untrained;
+    if (!untrained.empty() && done_.trained) {
       session_.note(
-          std::to_string(untrained_.size()) +
+          std::to_string(untrained.size()) +
           " modules are not trained (in floats, of 8 bits, or with scales that "
           "are no floats): " +
-          untrained_.front() + (untrained_.size() > 1 ? ", ..." : ""));
+          untrained.front() + (untrained.size() > 1 ? ", ..." : ""));
     }
   }
 
@@ -275,11 +265,11 @@ class Distillation {
     {
       Student student(*student_, part);
       list_untrained(student);
-      if (trained_) {
+      if (done_.trained) {
         Distiller distiller(student, part, kActivationBytes, work_->path());
         const auto train_targets = targets();
         const auto valid_targets = targets();
-        training_ = train_dwq(
+        done_.training = train_dwq(
             student,
             distiller,
             part,
@@ -293,14 +283,15 @@ class Distillation {
             "fewer than 8 bits: the start is kept");
       }
     }
-    if (training_.diverged) {
+    if (done_.training.diverged) {
       session_.note(
           "training diverged after step " +
           std::to_string(
-              training_.curve.empty() ? 0 : training_.curve.back().step) +
+              done_.training.curve.empty() ? 0
+                                           : done_.training.curve.back().step) +
           ": choose a lower --learning-rate");
     }
-    if (trained_ && training_.tensors.empty()) {
+    if (done_.trained && done_.training.tensors.empty()) {
       session_.note(
           "no step was better on held-out text than the start, which is kept");
     }
@@ -312,59 +303,13 @@ class Distillation {
     ranks_.barrier();
   }
 
-  void describe() {
-    auto& report = session_.report();
-    report.text += pins_.text();
-    auto& figures = report.figures;
-    const auto sequences = std::to_string(train_sequences_);
-    const auto held_out = std::to_string(held_out_sequences_);
-    if (!trained_) {
-      if (own_.targets_only) {
-        report.text += "targets of " + sequences + " and " + held_out +
-            " sequences are in " + shown(*own_.target_dir) + "\n";
-      }
-      return;
-    }
-    figures["learning_rate"] = training_.rate;
-    figures["trial"] = training_.trial;
-    figures["start_kl"] = training_.start;
-    figures["best_kl"] = training_.best;
-    figures["best_step"] = training_.best_step;
-    figures["resumed_steps"] = training_.resumed_steps;
-    figures["tokens_per_second"] = training_.seconds > 0
-        ? double(training_.tokens) / training_.seconds
-        : 0.0;
-    figures["curve"] = to_json(training_.curve);
-    report.text += "data: " + shown(report.data) + "; " + sequences +
-        " sequences, " + held_out + " held out\n" +
-        figures["trained_parameters"].dump() +
-        " scales and biases trained, learning rate " +
-        fixed(training_.rate * 1e6, 1) + "e-6\nheld-out KL " +
-        fixed(training_.start, 4) + " -> " + fixed(training_.best, 4) +
-        (training_.best_step > 0
-             ? ", best after step " + std::to_string(training_.best_step)
-             : ": no step was better than the start, which is kept") +
-        "\n";
-  }
-
-  std::string summary() const {
-    if (training_.tensors.empty()) {
-      return "DWQ kept the quantized model as it was, at %bpw bits a weight, "
-             "scales included.";
-    }
-    return "Scales and biases distilled from the full model (DWQ) at %bpw "
-           "bits a weight, scales included, on " +
-        std::to_string(train_sequences_) + " sequences of " +
-        session_.report().data + ".";
-  }
-
   void write() {
     ConversionSettings settings;
     settings.mtp = !options_.part && !options_.drop_mtp;
     settings.floats = [&](const std::string& name) -> std::optional<mx::array> {
-      auto it = training_.tensors.find(name);
-      return it == training_.tensors.end() ? std::nullopt
-                                           : std::optional(it->second);
+      auto it = done_.training.tensors.find(name);
+      return it == done_.training.tensors.end() ? std::nullopt
+                                                : std::optional(it->second);
     };
     Conversion conversion(*student_, settings);
     AtomicFolder output(options_.mlx_path, options_.force);
@@ -373,12 +318,12 @@ class Distillation {
         conversion,
         output.path(),
         options_.model,
-        summary() + pins_.sentence(),
+        summary_of(done_, session_.report().data) + pins_.sentence(),
         session_.command(),
         session_.progress(),
         &teacher_);
-    if (trained_) {
-      write_file(output.path() / "dwq_log.csv", log_csv(training_));
+    if (done_.trained) {
+      write_file(output.path() / "dwq_log.csv", log_csv(done_.training));
     }
     output.commit();
     session_.describe_output(options_.mlx_path, written);
@@ -396,12 +341,8 @@ class Distillation {
   PinnedWidths pins_;
   std::optional<Model> student_;
   DwqData data_;
-  int64_t train_sequences_ = 0;
-  int64_t held_out_sequences_ = 0;
   std::optional<WorkFolder> work_;
-  std::vector<std::string> untrained_;  // modules, with the reason
-  bool trained_ = false;                // false: there is nothing to train
-  TrainResult training_;
+  Distilled done_;
 };
 
 RunReport run(Session& session, const DwqRunOptions& options) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "commands/command.h"
@@ -62,16 +61,12 @@ struct SweepPoint {
 
 std::vector<double> split_numbers(const std::string& text, char separator) {
   std::vector<double> numbers;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(separator, at), text.size());
-    double value = 0;
-    const auto [stop, failed] =
-        std::from_chars(text.data() + at, text.data() + end, value);
-    if (failed != std::errc() || stop != text.data() + end) {
+  for (const auto& part : cut(text, separator)) {
+    const auto value = number_in<double>(part);
+    if (!value) {
       return {};
     }
-    numbers.push_back(value);
-    at = end + 1;
+    numbers.push_back(*value);
   }
   return numbers;
 }

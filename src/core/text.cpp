@@ -18,11 +18,31 @@ std::string lower_case(std::string text) {
   return text;
 }
 
+std::string joined(
+    const std::vector<std::string>& texts,
+    const std::string& between) {
+  std::string all;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    all += (i > 0 ? between : "") + texts[i];
+  }
+  return all;
+}
+
 std::vector<std::string> split(const std::string& text, char mark) {
   std::vector<std::string> parts;
   std::istringstream stream(text);
   for (std::string part; std::getline(stream, part, mark);) {
     parts.push_back(part);
+  }
+  return parts;
+}
+
+std::vector<std::string> cut(const std::string& text, char mark) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(mark, begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
   }
   return parts;
 }

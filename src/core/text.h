@@ -1,6 +1,9 @@
 #pragma once
 
+#include <charconv>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 /// Numbers, sizes and times as people read them, and texts in parts.
@@ -15,8 +18,32 @@ std::string human_time(double seconds);
 std::string table(const std::vector<std::vector<std::string>>& cells);
 /// ASCII letters made small.
 std::string lower_case(std::string text);
+/// The texts with `between` between them.
+std::string joined(
+    const std::vector<std::string>& texts,
+    const std::string& between = ", ");
+/// "[2, 3]".
+template <class Numbers>
+std::string bracketed(const Numbers& numbers) {
+  std::vector<std::string> texts;
+  for (const auto number : numbers) {
+    texts.push_back(std::to_string(number));
+  }
+  return "[" + joined(texts) + "]";
+}
 /// What stands between the marks; nothing behind a last one.
 std::vector<std::string> split(const std::string& text, char mark);
+/// The same, with what is behind a last mark too: one part more than marks.
+std::vector<std::string> cut(const std::string& text, char mark);
+/// The number that the whole text is, as from_chars reads it.
+template <class Number>
+std::optional<Number> number_in(std::string_view text) {
+  Number number{};
+  const char* end = text.data() + text.size();
+  const auto [stop, failed] = std::from_chars(text.data(), end, number);
+  return failed == std::errc() && stop == end ? std::optional(number)
+                                              : std::nullopt;
+}
 /// As printf writes it, 255 characters at most.
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))

@@ -45,12 +45,8 @@ std::string describe_published(const Model& model) {
   if (found.modules == 0) {
     return "";
   }
-  std::string modes;
-  for (const auto& mode : found.modes) {
-    modes += (modes.empty() ? "" : ", ") + mode;
-  }
   return std::to_string(found.modules) + " modules are published packed (" +
-      modes + ", " +
+      joined({found.modes.begin(), found.modes.end()}) + ", " +
       fixed(8.0 * double(found.bytes) / double(found.parameters), 2) +
       " bits a weight): there is no fuller model, and what quantizes it leaves "
       "them as they are";

@@ -226,7 +226,7 @@ struct LogSumExpArgs {
   float* out = nullptr;
 };
 
-/// Brings the scoring state (see ops::score_update and score_state.h) up to
+/// Brings the scoring state (see ops::score_linear and score_state.h) up to
 /// date by a tile of logits: columns first .. first + columns - 1 of the
 /// vocabulary.
 struct ScoreArgs {

@@ -33,6 +33,25 @@ struct StageSizes {
   }
 };
 
+/// All but dwq_rate, by their names in JSON. `least`: the least that a recipe
+/// may say, -1 of what it does not hold.
+struct StageSize {
+  const char* name;
+  int StageSizes::*value;
+  int least = -1;
+};
+inline constexpr StageSize kStageSizes[] = {
+    {"cost_sequences", &StageSizes::cost_sequences},
+    {"cost_row_step", &StageSizes::cost_row_step},
+    {"gate_sequences", &StageSizes::gate_sequences},
+    {"block_gate", &StageSizes::block_gate, 1},
+    {"report_sequences", &StageSizes::report_sequences},
+    {"gptq_sequences", &StageSizes::gptq_sequences, 1},
+    {"fold_every", &StageSizes::fold_every, 0},
+    {"learn_steps", &StageSizes::learn_steps, 0},
+    {"dwq_sequences", &StageSizes::dwq_sequences, 0},
+    {"dwq_epochs", &StageSizes::dwq_epochs, 1}};
+
 /// The stages that efforts have. Another method of the registry is a stage of
 /// its own by its name.
 namespace stage {

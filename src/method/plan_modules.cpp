@@ -10,10 +10,6 @@ void keep_published(const Model& model, QuantPlan& plan) {
   }
 }
 
-QuantSpec router_spec() {
-  return make_quant_spec("affine", 8, 64);
-}
-
 QuantPlan plan_modules(
     const Model& model,
     const QuantSpec& linears,

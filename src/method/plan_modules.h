@@ -8,9 +8,6 @@ namespace pennyweight {
 /// Modules that came packed from their publisher stay so in `plan`.
 void keep_published(const Model& model, QuantPlan& plan);
 
-/// Routers decide for whole tokens and weigh little: 8 bits, in groups of 64.
-QuantSpec router_spec();
-
 /// The plan that gives each of the blocks' linears `linears`, the embedding
 /// `embedding` and a head of its own `head`, where they fit.
 QuantPlan plan_modules(

@@ -1,6 +1,7 @@
 #include "method/registry.h"
 
 #include "core/error.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -18,16 +19,16 @@ const std::vector<MethodEntry>& methods() {
 }
 
 const MethodEntry& find_method(const std::string& name) {
-  std::string names;
+  std::vector<std::string> names;
   for (const MethodEntry& entry : methods()) {
     if (entry.name == name) {
       return entry;
     }
-    names += (names.empty() ? "" : ", ") + entry.name;
+    names.push_back(entry.name);
   }
   throw argument_error(
       "method",
-      "there is no method " + shown(name) + "; choose one of " + names);
+      "there is no method " + shown(name) + "; choose one of " + joined(names));
 }
 
 }  // namespace pennyweight

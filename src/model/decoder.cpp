@@ -4,7 +4,7 @@
 #include <mlx/transforms.h>
 
 #include "core/error.h"
-#include "model/block_parts.h"
+#include "model/blocks/block_parts.h"
 #include "model/stream/columns.h"
 #include "model/stream/token_inputs.h"
 #include "ops/evaluated.h"
@@ -118,21 +118,6 @@ mx::array head_tile(
     mx::eval(parts.back());
   });
   return evaluated(mx::concatenate(std::move(parts), -1));
-}
-
-mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype) {
-  auto tables = load_embedding_and_head(model, dtype);
-  auto x = embed(tables, tokens);
-  const auto inputs = token_inputs(tables, tokens, x, dtype);
-  ForwardContext context{.dtype = dtype};
-  for (const BlockSpec& block : model.spec.blocks) {
-    if (block.token_gate) {
-      x = with_token_input(x, inputs.at(static_cast<size_t>(block.index)));
-    }
-    x = run_block(block, load_block(model, block.index, dtype), x, context);
-  }
-  auto normal = final_norm(model.spec, tables, x, dtype);
-  return head_tile(tables, normal, 0, static_cast<int>(model.spec.vocab));
 }
 
 }  // namespace pennyweight

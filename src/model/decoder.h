@@ -199,8 +199,4 @@ mx::array head_tile(
     int first,
     int count);
 
-/// Logits float32 [batch, length, vocab] of tokens [batch, length] through
-/// the whole model, all at once: for tests and tiny models.
-mx::array logits(const Model& model, const mx::array& tokens, mx::Dtype dtype);
-
 }  // namespace pennyweight

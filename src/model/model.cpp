@@ -2,240 +2,17 @@
 
 #include <mlx/ops.h>
 
-#include <algorithm>
-#include <set>
-
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
+#include "model/claims.h"
 #include "model/families/family.h"
 #include "model/finite.h"
 #include "model/names/names_spec.h"
 #include "model/packing.h"
 
 namespace pennyweight {
-
-namespace {
-
-bool is_float(mx::Dtype dtype) {
-  return dtype == mx::float32 || dtype == mx::bfloat16 || dtype == mx::float16;
-}
-
-std::string shape_text(const mx::Shape& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    text += (i ? ", " : "") + std::to_string(shape[i]);
-  }
-  return text + "]";
-}
-
-// Claims tensors one by one and says at the end what nobody asked for.
-class Claims {
- public:
-  Claims(const Checkpoint& checkpoint, const ModelTensors& tensors)
-      : checkpoint_(checkpoint), tensors_(tensors) {}
-
-  bool contains(const std::string& name) const {
-    return tensors_.contains(name);
-  }
-
-  const TensorInfo& claim(
-      const std::string& name,
-      const std::vector<int64_t>& shape) {
-    if (!tensors_.contains(name)) {
-      throw Error(
-          checkpoint_.lacks_files() ? ErrorCode::not_found : ErrorCode::corrupt,
-          "model",
-          checkpoint_.folder().string() + ": tensor " + name + " is missing" +
-              checkpoint_.about_missing(name) + about_names(name));
-    }
-    const auto& info = tensors_.info(name);
-    if (!std::ranges::equal(info.shape, shape)) {
-      std::string expected = "[";
-      for (size_t i = 0; i < shape.size(); ++i) {
-        expected += (i ? ", " : "") + std::to_string(shape[i]);
-      }
-      fail(
-          "tensor " + name + " has shape " + shape_text(info.shape) +
-          ", the config asks for " + expected + "]");
-    }
-    if (!claimed_.insert(name).second) {
-      fail("tensor " + name + " is claimed by two modules");
-    }
-    return info;
-  }
-
-  const TensorInfo& claim_float(
-      const std::string& name,
-      const std::vector<int64_t>& shape) {
-    const auto& info = claim(name, shape);
-    if (!is_float(info.dtype)) {
-      fail("tensor " + name + " is not of a floating type");
-    }
-    count_[info.dtype.val()] += info.bytes;
-    return info;
-  }
-
-  // What the names that are there say of one that is not.
-  std::string about_names(const std::string& name) const {
-    for (const auto& [other, info] : tensors_.all()) {
-      if (other.find(".lora_A.") != other.npos) {
-        return "; this is an adapter (" + one_line(other, 120) +
-            "): merge it into its base model first";
-      }
-      if (other.ends_with("." + name) || name.ends_with("." + other)) {
-        return "; there is " + one_line(other, 120) +
-            ": save the model under the names that mlx-lm reads";
-      }
-    }
-    return "";
-  }
-
-  bool is_claimed(const std::string& name) const {
-    return claimed_.contains(name);
-  }
-
-  // What nobody asks for, though it is there.
-  void leave(const std::string& name) {
-    claimed_.insert(name);
-  }
-
-  void finish() const {
-    for (const auto& [name, info] : tensors_.all()) {
-      if (!claimed_.contains(name)) {
-        fail(
-            "tensor " + one_line(name, 120) +
-            " belongs to no module of this model");
-      }
-    }
-  }
-
-  mx::Dtype main_dtype() const {
-    auto most = std::ranges::max_element(
-        count_, {}, [](const auto& entry) { return entry.second; });
-    for (mx::Dtype dtype : {mx::float32, mx::bfloat16, mx::float16}) {
-      if (most != count_.end() && dtype.val() == most->first) {
-        return dtype;
-      }
-    }
-    return mx::float32;
-  }
-
-  [[noreturn]] void fail(const std::string& what) const {
-    throw corrupt_error("model", checkpoint_.folder().string() + ": " + what);
-  }
-
- private:
-  const Checkpoint& checkpoint_;
-  const ModelTensors& tensors_;
-  std::set<std::string> claimed_;
-  std::map<mx::Dtype::Val, uint64_t> count_;
-};
-
-// As mlx-lm: what the config says of this module by name, else what the
-// shapes say (the config's common entry may not hold for every module).
-QuantSpec stored_spec(
-    const ModelTensors& tensors,
-    const Json& common,
-    const ModuleSpec& module) {
-  if (auto it = common.find(module.path);
-      it != common.end() && it->is_object()) {
-    std::string origin = "config.json: quantization of " + module.path;
-    return quant_spec_from_json(JsonView(*it, origin));
-  }
-  const auto& weight = tensors.info(module.path + ".weight");
-  const auto& scales = tensors.info(module.path + ".scales");
-  int64_t words = weight.shape.empty() ? 0 : weight.shape.back();
-  int64_t groups = scales.shape.empty() ? 0 : scales.shape.back();
-  int group = groups > 0 ? static_cast<int>(module.in / groups) : 0;
-  int bits = static_cast<int>(words * 32 / module.in);
-  std::string mode = "affine";
-  if (scales.dtype == mx::uint8) {
-    mode = group == 16 ? "nvfp4" : bits == 4 ? "mxfp4" : "mxfp8";
-  }
-  try {
-    return make_quant_spec(mode, bits, group);
-  } catch (const Error&) {
-    throw corrupt_error(
-        "model",
-        module.path + ".weight and .scales have shapes " +
-            shape_text(weight.shape) + " and " + shape_text(scales.shape) +
-            ", which fit no MLX quantization of " + std::to_string(module.in) +
-            " inputs");
-  }
-}
-
-// [rows], or of a stack [count, rows].
-std::vector<int64_t> shape_of(
-    const ModuleSpec& module,
-    std::vector<int64_t> shape) {
-  if (module.count > 0) {
-    shape.insert(shape.begin(), module.count);
-  }
-  return shape;
-}
-
-void claim_packed(
-    Claims& claims,
-    const ModuleSpec& module,
-    const QuantSpec& spec) {
-  if (!fits(spec, module.in)) {
-    claims.fail(
-        "module " + module.path + " is " + std::to_string(module.in) +
-        " wide, which groups of " + std::to_string(spec.group_size) +
-        " do not divide");
-  }
-  int64_t words = module.in * spec.bits / 32;
-  int64_t groups = module.in / spec.group_size;
-  const auto& weight = claims.claim(
-      module.path + ".weight", shape_of(module, {module.out, words}));
-  if (weight.dtype != mx::uint32) {
-    claims.fail("tensor " + weight.name + " must hold packed uint32");
-  }
-  if (spec.mode == "affine") {
-    const auto shape = shape_of(module, {module.out, groups});
-    claims.claim_float(module.path + ".scales", shape);
-    claims.claim_float(module.path + ".biases", shape);
-    return;
-  }
-  const auto& scales = claims.claim(
-      module.path + ".scales", shape_of(module, {module.out, groups}));
-  if (scales.dtype != mx::uint8) {
-    claims.fail("tensor " + scales.name + " must hold uint8");
-  }
-}
-
-void claim_module(
-    Model& model,
-    Claims& claims,
-    const Json& common,
-    const ModuleSpec& module) {
-  if (!common.is_null() && claims.contains(module.path + ".scales") &&
-      claims.contains(module.path + ".weight")) {
-    auto spec = stored_spec(model.tensors, common, module);
-    claim_packed(claims, module, spec);
-    model.quantized.emplace(module.path, spec);
-  } else {
-    claims.claim_float(
-        module.path + ".weight", shape_of(module, {module.out, module.in}));
-  }
-  if (module.bias) {
-    claims.claim_float(module.path + ".bias", shape_of(module, {module.out}));
-  }
-}
-
-void claim_norm(Claims& claims, const NormSpec& norm) {
-  std::vector<int64_t> shape{norm.size};
-  if (norm.heads > 0) {
-    shape.insert(shape.begin(), norm.heads);
-  }
-  claims.claim_float(norm.path + ".weight", shape);
-  if (norm.bias) {
-    claims.claim_float(norm.path + ".bias", {norm.size});
-  }
-}
-
-}  // namespace
 
 namespace {
 
@@ -247,7 +24,7 @@ void drop_zero_biases(const Claims& claims, Model& model) {
   for (const auto& [name, info] : model.tensors.all()) {
     if (!name.ends_with(".bias") || claims.is_claimed(name) ||
         !claims.is_claimed(module_of(name) + ".weight") ||
-        info.shape.size() != 1 || !is_float(info.dtype)) {
+        info.shape.size() != 1 || !is_stored_float(info.dtype)) {
       continue;
     }
     if (mx::all(mx::equal(model.load(name), mx::array(0, info.dtype)))
@@ -305,18 +82,20 @@ Model claim_all(Checkpoint checkpoint, DecoderSpec spec) {
   const auto packing =
       read_packing(model.checkpoint, model.tensors, model.spec);
   for (const ModuleSpec& module : list_stored_modules(model.spec)) {
-    claim_module(model, claims, packing.common, module);
+    if (auto spec = claims.claim_module(packing.common, module)) {
+      model.quantized.emplace(module.path, *spec);
+    }
   }
   for (const BlockSpec& block : model.spec.blocks) {
     for (const NormSpec& norm : list_norms(block)) {
-      claim_norm(claims, norm);
+      claims.claim_norm(norm);
     }
   }
   for (const ParameterSpec& parameter : list_parameters(model.spec)) {
     claims.claim_float(parameter.name, parameter.shape);
   }
   for (const NormSpec& norm : list_outer_norms(model.spec)) {
-    claim_norm(claims, norm);
+    claims.claim_norm(norm);
   }
   drop_zero_biases(claims, model);
   leave_dropped(claims, model);
@@ -348,14 +127,6 @@ std::vector<std::string> matching_families(const Checkpoint& checkpoint) {
   return names;
 }
 
-std::string listed(const std::vector<std::string>& names) {
-  std::string text;
-  for (const auto& name : names) {
-    text += (text.empty() ? "" : ", ") + name;
-  }
-  return text;
-}
-
 [[noreturn]] void refuse_type(
     const Checkpoint& checkpoint,
     const std::string& type) {
@@ -376,9 +147,9 @@ std::string listed(const std::vector<std::string>& names) {
       "model",
       (checkpoint.folder() / "config.json").string() + ": model_type \"" +
           one_line(type, 60) + "\" is not supported; " +
-          (matching.empty() ? "known are " + listed(known)
+          (matching.empty() ? "known are " + joined(known)
                             : "its tensors and config keys are those of " +
-                   listed(matching) + ": --assume-family " + matching.front() +
+                   joined(matching) + ": --assume-family " + matching.front() +
                    " goes on as if it were one, if you know that it is"));
 }
 

@@ -6,6 +6,7 @@
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "format/quant_plan.h"
 
 namespace pennyweight {
@@ -147,10 +148,7 @@ Packing read_packing(
       return {};
     }
   }
-  std::string found;
-  for (const auto& entry : entries.found) {
-    found += (found.empty() ? "" : ", ") + entry;
-  }
+  const auto found = joined(entries.found);
   if (!packed) {
     if (!found.empty()) {
       spec.notes.push_back(
@@ -170,7 +168,7 @@ Packing read_packing(
     return {std::move(common)};
   }
   if (entries.method == "mxfp4") {
-    return {{{"group_size", 32}, {"bits", 4}, {"mode", "mxfp4"}}, true};
+    return {to_json(make_quant_spec(entries.method, {}, {})), true};
   }
   spec.notes.push_back(
       "the weights are packed by MLX, but config.json has no such entry" +

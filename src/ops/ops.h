@@ -181,25 +181,16 @@ mx::array xielu(
 /// cap * tanh(logits / cap); the logits where cap is 0.
 mx::array cap_logits(const mx::array& logits, float cap);
 
-/// Softmax over the last axis, and log(sum(exp(x))) over it in float32.
+/// Softmax over the last axis.
 mx::array softmax(const mx::array& x);
-mx::array logsumexp(const mx::array& x);
 
 /// Scores of rows whose vocabulary arrives in tiles, so that no more logits
 /// than a tile's are ever held. The state, float32 [rows, kScoreState], is made
-/// by score_start, brought up to date by score_update for each tile (columns
+/// by score_start, brought up to date by score_linear for each tile (columns
 /// first .. first + n - 1 of the vocabulary), and turned into scores by
 /// score_finish.
 inline constexpr int kScoreState = 16;
 mx::array score_start(int rows);
-/// logits [rows, n]; reference [rows, n] likewise, or absent.
-/// targets int32 [rows]: the next token of each row.
-mx::array score_update(
-    const mx::array& state,
-    const mx::array& logits,
-    const std::optional<mx::array>& reference,
-    const mx::array& targets,
-    int first);
 
 /// Rows first .. first + n - 1 of a head: x [rows, in], weight [n, in]. Its
 /// logits are linear(x, weight, bias) in float32, capped as by cap_logits.
@@ -209,8 +200,9 @@ struct HeadRows {
   std::optional<mx::array> bias = std::nullopt;
   float cap = 0;
 };
-/// score_update for the logits of a head, multiplied by `scale`, of which on a
-/// CPU only as many exist at a time as the caches hold.
+/// For the logits of a head, multiplied by `scale`, of which on a CPU only as
+/// many exist at a time as the caches hold; `reference` may be absent. targets
+/// int32 [rows]: the next token of each row.
 mx::array score_linear(
     const mx::array& state,
     const HeadRows& head,

@@ -19,10 +19,6 @@ mx::array softmax_by_mlx(const Arrays& in) {
   return mx::softmax(in[0], -1, /* precise = */ true);
 }
 
-mx::array logsumexp_by_mlx(const Arrays& in) {
-  return mx::logsumexp(as_float32(in[0]), -1);
-}
-
 }  // namespace
 
 mx::array softmax(const mx::array& x) {
@@ -44,31 +40,6 @@ mx::array softmax(const mx::array& x) {
       .vjp =
           [](const Arrays& in, const mx::array& dy) {
             return gradient_through(softmax_by_mlx, in, dy);
-          },
-  });
-}
-
-mx::array logsumexp(const mx::array& x) {
-  check_rows(x, "logsumexp");
-  auto shape = x.shape();
-  shape.pop_back();
-  return make({
-      .name = "logsumexp",
-      .shape = std::move(shape),
-      .dtype = mx::float32,
-      .inputs = {x},
-      .fallback = logsumexp_by_mlx,
-      .cpu = [](CpuWork& work) -> Task {
-        const kernels::LogSumExpArgs args{
-            .rows = work.rows(0),
-            .columns = work.columns(0),
-            .x = work.matrix(0),
-            .out = static_cast<float*>(work.result().data)};
-        return [args] { kernels::logsumexp(args); };
-      },
-      .vjp =
-          [](const Arrays& in, const mx::array& dy) {
-            return gradient_through(logsumexp_by_mlx, in, dy);
           },
   });
 }

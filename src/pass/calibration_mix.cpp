@@ -1,13 +1,13 @@
 #include "pass/calibration_mix.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <random>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "pass/sample.h"
 #include "pass/token_batches.h"
 #include "text/data_files.h"
@@ -22,18 +22,11 @@ namespace {
 
 std::map<std::string, double> parse_weights(const std::string& list) {
   std::map<std::string, double> weights;
-  for (size_t at = 0; at < list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    const auto entry = list.substr(at, end - at);
-    at = end + 1;
+  for (const auto& entry : split(list, ',')) {
     const size_t equals = entry.rfind('=');
-    double weight = -1;
-    if (equals != std::string::npos) {
-      const char* last = entry.data() + entry.size();
-      const auto [stop, failed] =
-          std::from_chars(entry.data() + equals + 1, last, weight);
-      weight = failed == std::errc() && stop == last ? weight : -1;
-    }
+    const double weight = equals == std::string::npos
+        ? -1
+        : number_in<double>(entry.substr(equals + 1)).value_or(-1);
     if (!(weight >= 0 && std::isfinite(weight)) || equals == 0) {
       refuse(
           "--mix has '" + one_line(entry, 60) +

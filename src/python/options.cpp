@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "python/text.h"
 
 namespace pennyweight::python {
@@ -74,14 +75,6 @@ nb::dict describe(const OptionInfo& info, const T& field) {
 
 [[noreturn]] void refuse(const std::string& command, const std::string& what) {
   throw argument_error(command, what);
-}
-
-std::string joined(const std::vector<std::string>& texts) {
-  std::string all;
-  for (const auto& text : texts) {
-    all += (all.empty() ? "" : ", ") + text;
-  }
-  return all;
 }
 
 /// A visitor that sets options from a dict of values.

@@ -74,13 +74,12 @@ Json to_json(const Recipe& recipe) {
   data["gate"] = recipe.mix_size.gate;
   data["report"] = recipe.mix_size.report;
   data["fingerprint"] = recipe.mix_fingerprint;
-  Json sizes{
-      {"block_gate", recipe.sizes.block_gate},
-      {"gptq_sequences", recipe.sizes.gptq_sequences},
-      {"fold_every", recipe.sizes.fold_every},
-      {"learn_steps", recipe.sizes.learn_steps},
-      {"dwq_sequences", recipe.sizes.dwq_sequences},
-      {"dwq_epochs", recipe.sizes.dwq_epochs}};
+  Json sizes = Json::object();
+  for (const auto& size : kStageSizes) {
+    if (size.least >= 0) {
+      sizes[size.name] = recipe.sizes.*size.value;
+    }
+  }
   if (recipe.sizes.dwq_rate) {
     sizes["dwq_rate"] = *recipe.sizes.dwq_rate;
   }
@@ -137,12 +136,11 @@ Recipe read_recipe(const std::filesystem::path& file) {
   }
   recipe.stages = read_stages(view);
   recipe.sizes.cost_sequences = 0;
-  recipe.sizes.block_gate = count(*sizes, "block_gate", 1);
-  recipe.sizes.gptq_sequences = count(*sizes, "gptq_sequences", 1);
-  recipe.sizes.fold_every = count(*sizes, "fold_every", 0);
-  recipe.sizes.learn_steps = count(*sizes, "learn_steps", 0);
-  recipe.sizes.dwq_sequences = count(*sizes, "dwq_sequences", 0);
-  recipe.sizes.dwq_epochs = count(*sizes, "dwq_epochs", 1);
+  for (const auto& size : kStageSizes) {
+    if (size.least >= 0) {
+      recipe.sizes.*size.value = count(*sizes, size.name, size.least);
+    }
+  }
   if (sizes->has("dwq_rate")) {
     recipe.sizes.dwq_rate = sizes->number("dwq_rate");
   }

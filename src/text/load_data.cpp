@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "text/choose.h"
-#include "text/read_source.h"
+#include "text/text_reader.h"
 
 namespace pennyweight {
 
@@ -13,29 +13,6 @@ namespace {
 
 /// Sequences sampled from the model where no number was asked for.
 constexpr int kSelfSamples = 128;
-
-class PoolReader : public SequenceReader {
- public:
-  explicit PoolReader(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-
-  SourceSummary read(
-      const DataSource& source,
-      const LoadDataOptions& options,
-      const ProgressFn& progress) override {
-    read_ = read_source(tokenizer_, source, options, progress);
-    return read_.summary;
-  }
-  std::vector<std::vector<int32_t>> take(
-      std::span<const size_t> order,
-      int64_t& sources) override {
-    sources = read_.pool->count_sources(order);
-    return read_.pool->take(order);
-  }
-
- private:
-  const Tokenizer& tokenizer_;
-  ReadSource read_;
-};
 
 std::vector<size_t> order_of(size_t count, const LoadDataOptions& options) {
   if (options.choose_from) {
@@ -82,7 +59,7 @@ TokenData sampled(
 }
 
 TokenData chosen(
-    SequenceReader& reader,
+    TextReader& reader,
     const DataSource& source,
     const LoadDataOptions& options,
     const ProgressFn& progress) {
@@ -111,7 +88,7 @@ TokenData chosen(
 }  // namespace
 
 TokenData load_data(
-    SequenceReader& reader,
+    TextReader& reader,
     const LoadDataOptions& options,
     const SampleSelfFn& sample_self,
     const FetchDatasetFn& fetch_dataset,
@@ -133,16 +110,6 @@ TokenData load_data(
     warn(progress, "data", warning);
   }
   return data;
-}
-
-TokenData load_data(
-    const Tokenizer& tokenizer,
-    const LoadDataOptions& options,
-    const SampleSelfFn& sample_self,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress) {
-  PoolReader reader(tokenizer);
-  return load_data(reader, options, sample_self, fetch_dataset, progress);
 }
 
 }  // namespace pennyweight

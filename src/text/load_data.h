@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -52,8 +51,7 @@ struct LoadDataOptions {
   }
 };
 
-struct DataSource;     // text/data_source.h
-struct SourceSummary;  // text/read_source.h
+class TextReader;  // text/text_reader.h
 
 struct TokenData {
   /// Plain text: all of sequence_length tokens. Chat rows: that many at most.
@@ -78,24 +76,6 @@ using SampleSelfFn = std::function<std::vector<
 using FetchDatasetFn =
     std::function<std::filesystem::path(const std::string& id)>;
 
-/// A source of text that was read and cut into sequences: what load_data takes
-/// its choice from.
-class SequenceReader {
- public:
-  virtual ~SequenceReader() = default;
-
-  /// Reads all of it.
-  virtual SourceSummary read(
-      const DataSource& source,
-      const LoadDataOptions& options,
-      const ProgressFn& progress) = 0;
-  /// Of what was read last, the sequences of these indices, in this order, and
-  /// in `sources` how many texts, rows and chats they come from.
-  virtual std::vector<std::vector<int32_t>> take(
-      std::span<const size_t> order,
-      int64_t& sources) = 0;
-};
-
 /// Token sequences for calibration and evaluation. Plain text (and rows with
 /// `text`) as mlx-lm's load_data: each text tokenized whole, cut into
 /// sequences that don't overlap, the rest dropped; a folder's files are cut
@@ -117,16 +97,7 @@ class SequenceReader {
 /// sequence; options out of range), what the callbacks throw. Fewer sequences
 /// than asked for, and every fallback, is a warning.
 TokenData load_data(
-    SequenceReader& reader,
-    const LoadDataOptions& options,
-    const SampleSelfFn& sample_self,
-    const FetchDatasetFn& fetch_dataset,
-    const ProgressFn& progress = {});
-
-/// The same in this process, without limits on what the tokenizer's files may
-/// do.
-TokenData load_data(
-    const Tokenizer& tokenizer,
+    TextReader& reader,
     const LoadDataOptions& options,
     const SampleSelfFn& sample_self,
     const FetchDatasetFn& fetch_dataset,

@@ -6,7 +6,6 @@
 #include "core/bytes.h"
 #include "core/json.h"
 #include "core/json_text.h"
-#include "text/read_source.h"
 
 namespace pennyweight {
 

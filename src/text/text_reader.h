@@ -2,10 +2,11 @@
 
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
-#include "text/load_data.h"
+#include "text/read_source.h"
 #include "text/wall.h"
 
 namespace pennyweight {
@@ -21,7 +22,7 @@ struct TokenizerFacts {
 /// whatever they do, this process goes on. It ends with the reader.
 ///
 /// Each function has Tokenizer's errors, and Wall's.
-class TextReader : public SequenceReader {
+class TextReader {
  public:
   /// Tokenizer::load's. `memory_limit` is what --memory-limit says: it holds
   /// for the tokenizer's process, too.
@@ -33,13 +34,16 @@ class TextReader : public SequenceReader {
     return facts_;
   }
 
+  /// Reads all of a source and cuts it into sequences.
   SourceSummary read(
       const DataSource& source,
       const LoadDataOptions& options,
-      const ProgressFn& progress) override;
+      const ProgressFn& progress);
+  /// Of what was read last, the sequences of these indices, in this order, and
+  /// in `sources` how many texts, rows and chats they come from.
   std::vector<std::vector<int32_t>> take(
       std::span<const size_t> order,
-      int64_t& sources) override;
+      int64_t& sources);
 
   std::vector<int32_t> encode(const std::string& text);
   std::string decode(std::span<const int32_t> ids);

@@ -8,6 +8,7 @@
 
 #include "model/decoder.h"
 #include "support/expect_error.h"
+#include "support/logits.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
@@ -60,8 +61,9 @@ Direct direct(
   for (const auto& ids : sequences) {
     auto length = static_cast<int>(ids.size());
     mx::array tokens(ids.begin(), {1, length}, mx::int32);
-    auto ours = mx::contiguous(logits(model, tokens, mx::float32));
-    auto theirs = mx::contiguous(logits(reference, tokens, mx::float32));
+    auto ours = mx::contiguous(testing::logits(model, tokens, mx::float32));
+    auto theirs =
+        mx::contiguous(testing::logits(reference, tokens, mx::float32));
     ours.eval();
     theirs.eval();
     int vocab = ours.shape(2);

@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "support/logits.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
@@ -39,9 +40,10 @@ class EveryFamily : public ::testing::TestWithParam<const char*> {};
 TEST_P(EveryFamily, RowsDoNotSeeEachOtherOrTheFuture) {
   TinyModel tiny(tiny_config(GetParam()));
   auto tokens = some_tokens(3, 12);
-  auto all = logits(tiny.model, tokens, mx::float32);
+  auto all = testing::logits(tiny.model, tokens, mx::float32);
   EXPECT_EQ(all.shape(), (mx::Shape{3, 12, 61}));
-  auto one = logits(tiny.model, mx::slice(tokens, {1, 0}, {2, 7}), mx::float32);
+  auto one = testing::logits(
+      tiny.model, mx::slice(tokens, {1, 0}, {2, 7}), mx::float32);
   EXPECT_LT(distance(one, mx::slice(all, {1, 0, 0}, {2, 7, 61})), kSame);
 }
 
@@ -74,7 +76,7 @@ TEST_P(EveryFamily, ScaleGroupsLeaveTheFunctionAsItWas) {
   auto tensors = random_tensors(config);
   TinyModel before(config, tensors);
   auto tokens = some_tokens(2, 9);
-  auto expected = logits(before.model, tokens, mx::float32);
+  auto expected = testing::logits(before.model, tokens, mx::float32);
   for (const auto& group : list_scale_groups(before.model.spec.blocks[0])) {
     auto scaled = tensors;
     // 0.5 .. 1.5, equal where one channel of the previous op feeds several.
@@ -103,7 +105,8 @@ TEST_P(EveryFamily, ScaleGroupsLeaveTheFunctionAsItWas) {
     }
     TinyModel after(config, scaled);
     EXPECT_LT(
-        distance(logits(after.model, tokens, mx::float32), expected), kSame)
+        distance(testing::logits(after.model, tokens, mx::float32), expected),
+        kSame)
         << group.previous;
   }
 }

@@ -72,8 +72,9 @@ TEST(OpsErrors, NameWhatDoesNotFit) {
       invalid);
   EXPECT_EQ(
       code_of([&] {
-        score_update(
-            score_start(2), x, mx::zeros({2, 7}), mx::zeros({2}, mx::int32), 0);
+        const HeadRows head{mx::zeros({2, 4}), mx::zeros({7, 4})};
+        const HeadRows other{mx::zeros({2, 4}), mx::zeros({8, 4})};
+        score_linear(score_start(2), head, other, mx::zeros({2}, mx::int32), 0);
       }),
       invalid);
 }

@@ -5,6 +5,7 @@
 
 #include "model/decoder.h"
 #include "support/expect_error.h"
+#include "support/logits.h"
 #include "support/tiny_model.h"
 
 namespace pennyweight {
@@ -40,7 +41,8 @@ TEST(Sample, GreedyFollowsTheLogits) {
   EXPECT_EQ(sequences[0][0], 4);
   mx::array tokens(sequences[0].begin(), {1, 10}, mx::int32);
   auto best = mx::astype(
-      mx::argmax(logits(tiny.model, tokens, mx::float32), -1), mx::int32);
+      mx::argmax(testing::logits(tiny.model, tokens, mx::float32), -1),
+      mx::int32);
   best.eval();
   for (int i = 0; i + 1 < 10; ++i) {
     EXPECT_EQ(sequences[0][i + 1], best.data<int32_t>()[i]);
@@ -59,7 +61,8 @@ TEST(Sample, PromptsAreContinuedByTheLogits) {
     whole.insert(whole.end(), fresh[i].begin(), fresh[i].end());
     mx::array tokens(whole.begin(), {1, 11}, mx::int32);
     auto best = mx::astype(
-        mx::argmax(logits(tiny.model, tokens, mx::float32), -1), mx::int32);
+        mx::argmax(testing::logits(tiny.model, tokens, mx::float32), -1),
+        mx::int32);
     best.eval();
     for (size_t k = 0; k < fresh[i].size(); ++k) {
       EXPECT_EQ(fresh[i][k], best.data<int32_t>()[k + 4]) << i << " " << k;
@@ -93,7 +96,8 @@ TEST(Sample, FrequenciesFollowTheProbabilities) {
   settings.bos = 4;
   settings.batch = 500;
   mx::array tokens(std::vector<int32_t>{4}.begin(), {1, 1}, mx::int32);
-  auto chances = mx::softmax(logits(tiny.model, tokens, mx::float32), -1, true);
+  auto chances =
+      mx::softmax(testing::logits(tiny.model, tokens, mx::float32), -1, true);
   chances.eval();
   std::vector<int> counts(61, 0);
   const int samples = 4000;

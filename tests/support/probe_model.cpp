@@ -15,6 +15,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "logits.h"
 #include "model/decoder.h"
 #include "model/stream/columns.h"
 #include "model/stream/token_inputs.h"
@@ -124,7 +125,7 @@ int run(char** args) {
   const std::string way = args[7];
   auto result = way == "cached" ? cached_logits(model, tokens, dtype)
       : way == "folded"         ? folded_logits(model, tokens, dtype)
-                                : logits(model, tokens, dtype);
+                                : testing::logits(model, tokens, dtype);
   result = mx::contiguous(mx::astype(result, mx::float32));
   mx::eval(result);
   std::ofstream out(args[5], std::ios::binary);

@@ -19,6 +19,7 @@
 #include "core/json.h"
 #include "text/load_data.h"
 #include "text/rows/rows.h"
+#include "text/text_reader.h"
 
 namespace {
 
@@ -38,12 +39,12 @@ std::vector<int32_t> read_ids(const std::string& path) {
 }
 
 int load(char** args) {
-  auto tokenizer = Tokenizer::load(args[2]);
+  TextReader reader(args[2]);
   LoadDataOptions options;
   options.data_path = args[3];
   options.sequence_length = std::stoi(args[4]);
   options.num_samples = std::stoi(args[5]);
-  auto data = load_data(tokenizer, options, {}, {});
+  auto data = load_data(reader, options, {}, {});
   Json json = {
       {"sequences", data.sequences},
       {"tokens", data.tokens},

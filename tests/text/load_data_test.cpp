@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "support/expect_error.h"
+#include "text/text_reader.h"
 #include "text/tiny_tokenizer.h"
 
 namespace pennyweight {
@@ -28,10 +29,10 @@ class LoadData : public ::testing::Test {
     setenv("HOME", folder_.path().c_str(), 1);
   }
 
-  static Tokenizer tokenizer(const std::string& chat_template = kTemplate) {
+  static TextReader reader(const std::string& chat_template = kTemplate) {
     TempFolder folder;
     write_tiny_tokenizer(folder, chat_template);
-    return Tokenizer::load(folder.path());
+    return TextReader(folder.path());
   }
 
   TokenData load(
@@ -44,7 +45,8 @@ class LoadData : public ::testing::Test {
     options.sequence_length = length;
     options.num_samples = samples;
     options.seed = seed_;
-    return load_data(tokenizer(chat_template), options, self_, fetch_);
+    auto by = reader(chat_template);
+    return load_data(by, options, self_, fetch_);
   }
 
   TempFolder folder_;
@@ -298,15 +300,14 @@ TEST_F(LoadData, ReportsAndCancels) {
   options.sequence_length = 4;
   options.num_samples = 9;
   int warnings = 0;
-  load_data(tokenizer(), options, {}, {}, [&](const ProgressEvent& event) {
+  auto by = reader();
+  load_data(by, options, {}, {}, [&](const ProgressEvent& event) {
     warnings += event.warning ? 1 : 0;
     return true;
   });
   EXPECT_EQ(warnings, 1);
   expect_error(ErrorCode::cancelled, "stopped", [&] {
-    load_data(tokenizer(), options, {}, {}, [](const ProgressEvent&) {
-      return false;
-    });
+    load_data(by, options, {}, {}, [](const ProgressEvent&) { return false; });
   });
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/json.h"
 #include "support/expect_error.h"
+#include "text/choose.h"
 #include "text/tiny_tokenizer.h"
 
 namespace pennyweight {
@@ -20,7 +21,7 @@ const char* const kChats =
     "{\"messages\": [{\"role\": \"user\", \"content\": \"one two\"}]}\n"
     "{\"messages\": [{\"role\": \"user\", \"content\": \"three four\"}]}\n";
 
-TokenData read(SequenceReader& reader, const std::filesystem::path& path) {
+TokenData read(TextReader& reader, const std::filesystem::path& path) {
   LoadDataOptions options;
   options.data_path = path.string();
   options.sequence_length = 4;
@@ -54,13 +55,17 @@ TEST(TextReader, ReadsAsThisProcessDoes) {
   options.sequence_length = 4;
   for (const int count : {-1, 3}) {
     options.num_samples = count;
-    const auto here = load_data(tokenizer, options, {}, {});
+    const auto source = find_source(options, false, {});
+    const auto here = read_source(tokenizer, source, options, {});
+    const auto& all = here.summary;
+    const auto order =
+        choose(all.count, count < 0 ? all.count : 3, options.seed);
     const auto there = load_data(reader, options, {}, {});
-    EXPECT_EQ(here.sequences, there.sequences);
-    EXPECT_EQ(here.sources, there.sources);
-    EXPECT_EQ(here.source, there.source);
-    EXPECT_EQ(here.warnings, there.warnings);
-    EXPECT_EQ(to_json(here.use), to_json(there.use));
+    EXPECT_EQ(here.pool->take(order), there.sequences);
+    EXPECT_EQ(here.pool->count_sources(order), there.sources);
+    EXPECT_EQ(source.name, there.source);
+    EXPECT_EQ(all.warnings, there.warnings);
+    EXPECT_EQ(to_json(all.use), to_json(there.use));
   }
   EXPECT_EQ(reader.facts().bos_id, tokenizer.bos_id());
   EXPECT_EQ(reader.facts().vocab_size, tokenizer.vocab_size());

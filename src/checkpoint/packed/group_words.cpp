@@ -122,8 +122,8 @@ GroupWords read_group_words(
   if (bits % form.out != 0 || form.bits < 2 || form.bits > 8) {
     parts.wrong(
         zeros,
-        "has shape " + packed_shape_text(zeros.shape) +
-            ", which packs no rows of " + std::to_string(form.out));
+        "has shape " + bracketed(zeros.shape) + ", which packs no rows of " +
+            std::to_string(form.out));
   }
   const int64_t words = int64_t{codes.shape[words_along_in ? 0 : 1]} * 32;
   if (words / form.bits >= int64_t{1} << 30) {

@@ -176,9 +176,8 @@ PackedScheme scheme_of(
   if (!right_width) {
     parts.wrong(
         codes,
-        "has shape " + packed_shape_text(codes.shape) +
-            ", which is no matrix " + packed_shape_text(shape) +
-            " by the bits that the entry names");
+        "has shape " + bracketed(codes.shape) + ", which is no matrix " +
+            bracketed(shape) + " by the bits that the entry names");
   }
   parts.require_shape(scales, scales_shape(shape, right_width->block));
   return *right_width;

@@ -23,14 +23,6 @@ mx::Shape without_ones(const mx::Shape& shape) {
 
 }  // namespace
 
-std::string packed_shape_text(const mx::Shape& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    text += (i ? ", " : "") + std::to_string(shape[i]);
-  }
-  return text + "]";
-}
-
 std::vector<std::string> PackedParts::named(const std::string& suffix) const {
   std::vector<std::string> names;
   for (const auto& [name, info] : stored_.infos) {
@@ -81,7 +73,7 @@ void PackedParts::require_matrix(const TensorInfo& codes, int64_t packed)
       shape.back() > kMostColumns / packed) {
     wrong(
         codes,
-        "has shape " + packed_shape_text(shape) +
+        "has shape " + bracketed(shape) +
             ", which is no matrix and no stack of them");
   }
 }
@@ -91,9 +83,8 @@ void PackedParts::require_shape(const TensorInfo& info, const mx::Shape& shape)
   if (info.shape != shape) {
     wrong(
         info,
-        "has shape " + packed_shape_text(info.shape) +
-            ", and the matrix and its entry ask for " +
-            packed_shape_text(shape));
+        "has shape " + bracketed(info.shape) +
+            ", and the matrix and its entry ask for " + bracketed(shape));
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "checkpoint/packed/packed_tensor.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -98,9 +99,6 @@ class PackedParts {
   int64_t dropped_ = 0;
   std::vector<std::string> notes_;
 };
-
-/// A shape in words: "[2, 3]".
-std::string packed_shape_text(const mx::Shape& shape);
 
 inline int64_t divide_up(int64_t count, int64_t by) {
   return (count + by - 1) / by;

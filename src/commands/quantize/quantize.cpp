@@ -1,13 +1,10 @@
 #include "commands/quantize/quantize.h"
 
 #include <chrono>
-#include <limits>
+
 #include "commands/command.h"
-
-#include <mlx/memory.h>
-
 #include "commands/quantize/report.h"
-#include "commands/quantize/stages.h"
+#include "commands/quantize/stage_runner.h"
 #include "core/bytes.h"
 #include "core/error.h"
 #include "core/files/atomic_file.h"
@@ -85,8 +82,22 @@ class Quantization {
     }
     plan_widths();
     adapt_to_widths();
-    run_stages();
-    write();
+    const StageContext context{
+        model_,
+        folder_,
+        options_.plan,
+        mix_,
+        *widths_,
+        work_->stages(),
+        session_.progress()};
+    StageRunner stages(
+        session_,
+        context,
+        *work_,
+        budget_ ? &*budget_ : nullptr,
+        recipe_.has_value());
+    stages.run(chain_, sizes_);
+    write(context, stages);
   }
 
  private:
@@ -270,113 +281,7 @@ class Quantization {
     }
   }
 
-  StageContext context() const {
-    return {
-        model_,
-        folder_,
-        options_.plan,
-        mix_,
-        *widths_,
-        work_->stages(),
-        session_.progress()};
-  }
-
-  void run_stages() {
-    using Kind = ChainStage::Kind;
-    for (const ChainStage& stage : chain_) {
-      if (stage.kind == Kind::distill && best_.empty()) {
-        break;
-      }
-      if (budget_) {
-        budget_->fit(stage.name, sizes_);
-      }
-      if (!has_work(stage, sizes_)) {
-        continue;
-      }
-      run_stage(stage, [&](const fs::path& output) {
-        switch (stage.kind) {
-          case Kind::rtn:
-            return run_nearest(context(), output);
-          case Kind::distill:
-            return run_dwq(context(), sizes_, work_->stages() / best_, output);
-          default:
-            return run_rounding(context(), sizes_, stage, output);
-        }
-      });
-    }
-    if (best_.empty()) {
-      throw numeric_error(
-          session_.command(),
-          "no stage leaves a model of finite probabilities at this size; give "
-          "a larger one");
-    }
-  }
-
-  /// Does a stage, or reads what it came to before a kill; keeps it where the
-  /// KL on the validation text is the least so far.
-  void run_stage(
-      const ChainStage& stage,
-      const std::function<Json(const fs::path& output)>& body) {
-    const auto& name = stage.name;
-    Json& done = work_->state()["stages"];
-    if (!done.contains(name)) {
-      const double start = session_.seconds();
-      const auto output = work_->fresh_stage(name);
-      Json figures = body(output);
-      mx::clear_cache();  // later stages have arrays of other sizes
-      done[name] = {
-          {"kl", finite_kl(output)},
-          {"seconds", session_.seconds() - start},
-          {"files", work_->sums(name)},
-          {"figures", figures}};
-      work_->save();
-    }
-    const Json& found = done[name];
-    if (budget_) {
-      budget_->took(name, found.at("seconds").get<double>(), sizes_);
-    }
-    const bool finite = !found.at("kl").is_null();
-    StageOutcome outcome{
-        .stage = stage,
-        .kl = finite ? found.at("kl").get<double>()
-                     : std::numeric_limits<double>::infinity(),
-        .seconds = found.at("seconds").get<double>(),
-        .figures = found.at("figures")};
-    outcome.kept = finite && (outcome.kl < best_kl_ || recipe_);
-    session_.say(
-        name + ": KL " + std::to_string(outcome.kl) +
-        (outcome.kept ? "" : ", no better: not kept"));
-    if (outcome.kept) {
-      if (!best_.empty()) {
-        work_->drop_stage(best_);
-      }
-      best_ = name;
-      best_kl_ = outcome.kl;
-    } else {
-      outcome.note = finite ? "not better on the validation text"
-                            : "its probabilities are not finite";
-      if (!finite) {
-        session_.note(name + ": " + outcome.note + "; not kept");
-      }
-      work_->drop_stage(name);
-    }
-    stages_.push_back(std::move(outcome));
-  }
-
-  /// On the validation text; null where a model has overflown.
-  Json finite_kl(const fs::path& output) {
-    try {
-      const auto found = divergence(context(), output, mix_.gate, &gate_);
-      return found.reference->kl.mean.value;
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::numeric) {
-        throw;
-      }
-      return nullptr;
-    }
-  }
-
-  Recipe recipe() const {
+  Recipe recipe(const StageRunner& stages) const {
     Recipe made;
     made.version = version();
     made.kernels = kernels::kernel_kind();
@@ -392,29 +297,14 @@ class Quantization {
     for (const auto& own : widths_->modules) {
       made.widths[own.module.path] = own.spec;
     }
-    made.stages = kept_stages();
+    made.stages = stages.kept();
     made.sizes = sizes_;
-    for (const auto& outcome : stages_) {
+    for (const auto& outcome : stages.outcomes()) {
       if (outcome.figures.contains("learning_rate")) {
         made.sizes.dwq_rate = outcome.figures.at("learning_rate").get<double>();
       }
     }
     return made;
-  }
-
-  // One that rounds, and perhaps dwq after it.
-  std::vector<std::string> kept_stages() const {
-    std::string rounding;
-    for (const auto& outcome : stages_) {
-      if (outcome.kept && outcome.stage.kind != ChainStage::Kind::distill) {
-        rounding = outcome.stage.name;
-      }
-    }
-    std::vector<std::string> names{rounding};
-    if (best_ != rounding) {
-      names.push_back(best_);
-    }
-    return names;
   }
 
   void note_memory() {
@@ -427,56 +317,9 @@ class Quantization {
     }
   }
 
-  Json figures(const Json& page) const {
-    Json stages = Json::array();
-    for (const auto& outcome : stages_) {
-      stages.push_back(
-          {{"name", outcome.stage.name},
-           {"kl", outcome.kl},
-           {"seconds", outcome.seconds},
-           {"kept", outcome.kept},
-           {"note", outcome.note},
-           {"figures", outcome.figures}});
-    }
-    return {
-        {"kl", final_.kl},
-        {"perplexity", final_.perplexity},
-        {"perplexity_reference", final_.perplexity_reference},
-        {"top1", final_.top1},
-        {"pins", wishes_.pins.json()},
-        {"bytes_read", widths_->bytes_read},
-        {"fetched_bytes", model_.checkpoint.fetched_bytes()},
-        {"stages", stages},
-        {"page", page}};
-  }
-
-  std::string describe() const {
-    std::vector<std::vector<std::string>> rows{
-        {"stage", "KL", "seconds", "kept"}};
-    for (const auto& outcome : stages_) {
-      rows.push_back(
-          {outcome.stage.name,
-           fixed(outcome.kl, 4),
-           fixed(outcome.seconds, 1),
-           outcome.kept ? "yes" : "no"});
-    }
-    return wishes_.pins.text() + table(rows) +
-        "\nbytes of weights read a token: " + human_bytes(widths_->bytes_read) +
-        "\non text that no stage has seen: KL " + fixed(final_.kl, 4) +
-        ", perplexity " + fixed(final_.perplexity_reference, 3) + " -> " +
-        fixed(final_.perplexity, 3) + ", same likeliest token " +
-        fixed(100 * final_.top1, 1) +
-        "%\nlook at report.html in the output; recipe.json does it again\n";
-  }
-
-  void write() {
-    const auto source = work_->stages() / best_;
-    const auto found = divergence(context(), source, mix_.report);
-    final_ = {
-        found.reference->kl.mean.value,
-        found.perplexity.value,
-        found.reference->perplexity.value,
-        found.reference->top1.value};
+  void write(const StageContext& context, const StageRunner& stages) {
+    const auto source = stages.best();
+    const auto found = divergence(context, source, mix_.report);
     auto& report = session_.report();
     report.output = options_.mlx_path;
     report.bytes_out = widths_->bytes;
@@ -486,15 +329,15 @@ class Quantization {
     AtomicFolder output(options_.mlx_path, options_.force);
     copy_folder(source, output.path());
     if (!options_.drop_mtp) {
-      report.mtp = carry_mtp(context().model, output.path());
+      report.mtp = carry_mtp(model_, output.path());
     }
     write_file(
-        output.path() / "recipe.json", to_text(to_json(recipe()), 2) + "\n");
+        output.path() / "recipe.json",
+        to_text(to_json(recipe(stages)), 2) + "\n");
     const Presentation shown{
-        context(),
+        context,
         report,
-        stages_,
-        final_,
+        stages.outcomes(),
         found,
         options_,
         wishes_.pins,
@@ -502,8 +345,8 @@ class Quantization {
     const auto page = page_data(shown, source);
     write_file(output.path() / "report.html", report_page(page));
     write_card(shown, output.path());
-    report.figures = figures(page);
-    report.text = describe();
+    report.figures = result_figures(shown, page);
+    report.text = result_text(shown);
     output.commit();
     work_->remove();
   }
@@ -524,12 +367,7 @@ class Quantization {
   std::optional<WidthChooser> chooser_;
   std::optional<WidthPlan> widths_;
   int64_t planned_bytes_ = 0;  // of the output, before widths are chosen
-  ReferenceStates gate_;       // of the full model
   bool measured_ = false;      // widths were chosen by costs
-  std::string best_;           // stage
-  double best_kl_ = std::numeric_limits<double>::infinity();
-  std::vector<StageOutcome> stages_;
-  FinalFigures final_;
 };
 
 /// Chooses each module's width for the size asked for, then rounds: by GPTQ,

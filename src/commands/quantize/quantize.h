@@ -62,12 +62,4 @@ struct StageOutcome {
   Json figures = Json::object();
 };
 
-/// The result on text that no stage has seen.
-struct FinalFigures {
-  double kl = 0;
-  double perplexity = 0;
-  double perplexity_reference = 0;
-  double top1 = 0;
-};
-
 }  // namespace pennyweight

@@ -162,13 +162,7 @@ Json stages_json(const std::vector<StageOutcome>& all) {
   return stages;
 }
 
-}  // namespace
-
-std::string machine_name() {
-  return std::to_string(kernels::thread_count()) + " threads, " +
-      describe_kernels();
-}
-
+// Estimated KL of plans from `low` to `high` bits a weight.
 Json frontier_points(const WidthChooser& widths, double low, double high) {
   constexpr int kPoints = 15;
   Json points = Json::array();
@@ -189,6 +183,13 @@ Json frontier_points(const WidthChooser& widths, double low, double high) {
     }
   }
   return points;
+}
+
+}  // namespace
+
+std::string machine_name() {
+  return std::to_string(kernels::thread_count()) + " threads, " +
+      describe_kernels();
 }
 
 Json page_data(const Presentation& shown, const fs::path& quantized) {
@@ -244,8 +245,54 @@ Json page_data(const Presentation& shown, const fs::path& quantized) {
   return page;
 }
 
+Json result_figures(const Presentation& shown, const Json& page) {
+  Json stages = Json::array();
+  for (const auto& outcome : shown.stages) {
+    stages.push_back(
+        {{"name", outcome.stage.name},
+         {"kl", outcome.kl},
+         {"seconds", outcome.seconds},
+         {"kept", outcome.kept},
+         {"note", outcome.note},
+         {"figures", outcome.figures}});
+  }
+  const auto& against = *shown.fidelity.reference;
+  return {
+      {"kl", against.kl.mean.value},
+      {"perplexity", shown.fidelity.perplexity.value},
+      {"perplexity_reference", against.perplexity.value},
+      {"top1", against.top1.value},
+      {"pins", shown.pins.json()},
+      {"bytes_read", shown.context.widths.bytes_read},
+      {"fetched_bytes", shown.context.model.checkpoint.fetched_bytes()},
+      {"stages", stages},
+      {"page", page}};
+}
+
+std::string result_text(const Presentation& shown) {
+  std::vector<std::vector<std::string>> rows{
+      {"stage", "KL", "seconds", "kept"}};
+  for (const auto& outcome : shown.stages) {
+    rows.push_back(
+        {outcome.stage.name,
+         fixed(outcome.kl, 4),
+         fixed(outcome.seconds, 1),
+         outcome.kept ? "yes" : "no"});
+  }
+  const auto& against = *shown.fidelity.reference;
+  return shown.pins.text() + table(rows) + "\nbytes of weights read a token: " +
+      human_bytes(shown.context.widths.bytes_read) +
+      "\non text that no stage has seen: KL " +
+      fixed(against.kl.mean.value, 4) + ", perplexity " +
+      fixed(against.perplexity.value, 3) + " -> " +
+      fixed(shown.fidelity.perplexity.value, 3) + ", same likeliest token " +
+      fixed(100 * against.top1.value, 1) +
+      "%\nlook at report.html in the output; recipe.json does it again\n";
+}
+
 void write_card(const Presentation& shown, const fs::path& folder) {
   const auto& result = shown.result;
+  const auto& against = *shown.fidelity.reference;
   ModelCard card;
   card.source = shown.context.options.model;
   card.base =
@@ -261,11 +308,10 @@ void write_card(const Presentation& shown, const fs::path& folder) {
       {"size", fixed(double(result.bytes_out) / 1e6, 2) + " MB"},
       {"weights read a token",
        fixed(shown.context.widths.bytes_read / 1e6, 2) + " MB"},
-      {"KL to the original", fixed(shown.figures.kl, 4)},
-      {"perplexity", fixed(shown.figures.perplexity, 3)},
-      {"perplexity of the original",
-       fixed(shown.figures.perplexity_reference, 3)},
-      {"same likeliest token", fixed(100 * shown.figures.top1, 1) + " %"},
+      {"KL to the original", fixed(against.kl.mean.value, 4)},
+      {"perplexity", fixed(shown.fidelity.perplexity.value, 3)},
+      {"perplexity of the original", fixed(against.perplexity.value, 3)},
+      {"same likeliest token", fixed(100 * against.top1.value, 1) + " %"},
       {"measured on",
        std::to_string(shown.fidelity.tokens) + " tokens of " +
            shown.context.mix.source + " that no stage has seen"}};

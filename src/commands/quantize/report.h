@@ -11,8 +11,7 @@ struct Presentation {
   StageContext context;
   const RunReport& result;
   const std::vector<StageOutcome>& stages;
-  const FinalFigures& figures;
-  const Evaluation& fidelity;  // on the report's text
+  const Evaluation& fidelity;  // on the report's text, which no stage has seen
   const QuantizeOptions& options;
   const PinnedWidths& pins;
   const WidthChooser* frontier;  // null: widths were not chosen by cost
@@ -22,11 +21,12 @@ struct Presentation {
 /// with beginnings of the report's text.
 Json page_data(const Presentation& shown, const fs::path& quantized);
 
+/// The figures of the run's report beside the page, and its text.
+Json result_figures(const Presentation& shown, const Json& page);
+std::string result_text(const Presentation& shown);
+
 /// README.md, the model card.
 void write_card(const Presentation& shown, const fs::path& folder);
-
-/// Estimated KL of plans from `low` to `high` bits a weight.
-Json frontier_points(const WidthChooser& widths, double low, double high);
 
 /// "2 threads, AVX-512 ...", for reports.
 std::string machine_name();

@@ -1,10 +1,10 @@
 #include "core/files/leftovers.h"
+#include "core/text.h"
 
 #include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 
 namespace pennyweight {
 
@@ -20,11 +20,8 @@ std::optional<pid_t> owner_of(
   if (!entry.starts_with(prefix)) {
     return std::nullopt;
   }
-  pid_t pid = 0;
-  const char* end = entry.data() + entry.size();
-  auto [stop, error] = std::from_chars(entry.data() + prefix.size(), end, pid);
-  const bool whole = error == std::errc() && stop == end && pid > 0;
-  return whole ? std::optional(pid) : std::nullopt;
+  const auto pid = number_in<pid_t>(entry.substr(prefix.size()));
+  return pid.value_or(0) > 0 ? pid : std::nullopt;
 }
 
 bool is_gone(pid_t pid) {

@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 
 #include "core/error.h"
 #include "core/files/atomic_file.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -24,15 +24,8 @@ int descriptor_of(const fs::path& path) {
     return STDERR_FILENO;
   }
   for (const std::string folder : {"/dev/fd/", "/proc/self/fd/"}) {
-    if (!text.starts_with(folder)) {
-      continue;
-    }
-    int fd = -1;
-    const char* end = text.data() + text.size();
-    const auto [stop, failed] =
-        std::from_chars(text.data() + folder.size(), end, fd);
-    if (failed == std::errc() && stop == end) {
-      return fd;
+    if (text.starts_with(folder)) {
+      return number_in<int>(text.substr(folder.size())).value_or(-1);
     }
   }
   return -1;

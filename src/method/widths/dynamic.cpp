@@ -8,10 +8,10 @@
 #include <mlx/transforms.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "kernels/threads.h"
 #include "ops/rounding/quantize.h"
 
@@ -22,16 +22,14 @@ namespace {
 constexpr int64_t kChunk = int64_t{1} << 16;  // sums are made by these
 
 int parse_number(std::string_view text, const std::string& entry) {
-  int value = 0;
-  const auto [end, failed] =
-      std::from_chars(text.data(), text.data() + text.size(), value);
-  if (failed != std::errc() || end != text.data() + text.size()) {
+  const auto value = number_in<int>(text);
+  if (!value) {
     throw argument_error(
         "dynamic",
         "candidate '" + one_line(entry, 40) +
             "' is neither bits:group_size, such as 4:64, nor bf16");
   }
-  return value;
+  return *value;
 }
 
 mx::array rounded(const mx::array& weight, const QuantSpec& spec) {
@@ -216,10 +214,7 @@ std::string candidate_name(const Candidate& candidate) {
 
 std::vector<Candidate> parse_candidates(const std::string& list) {
   std::vector<Candidate> candidates;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    const std::string entry = list.substr(at, end - at);
-    at = end + 1;
+  for (const auto& entry : cut(list, ',')) {
     Candidate candidate;
     if (entry != "bf16" && entry != "fp16" && entry != "fp32" &&
         entry != "floats") {

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -100,17 +101,17 @@ void note_partial(
 
 // `before`: the patch without what was taken from rope_parameters.
 void note_spelling(const Json& before, ClassConfig& config) {
-  std::string keys;
+  std::vector<std::string> keys;
   for (const auto& [key, value] : config.patch.items()) {
     if (!before.contains(key)) {
-      keys += (keys.empty() ? "" : ", ") + key;
+      keys.push_back(key);
     }
   }
   if (!keys.empty()) {
     config.notes.push_back(
         "mlx-lm does not read rope_parameters in this family: an output's "
         "config spells out " +
-        keys);
+        joined(keys));
   }
 }
 

@@ -207,27 +207,25 @@ DecoderSpec read_exaone_moe(const FamilyInput& input) {
 // layer has.
 DecoderSpec read_laguna(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "qkv_bias",
        .output_bias = "attention_bias",
        .qk_norm = true,
-       .rope = RopeFact::own},
-      spec);
+       .rope = RopeFact::own});
+  const auto layers = static_cast<int>(spec.blocks.size());
   count_as_read(
       config, {"rope_parameters", "partial_rotary_factor", "sliding_window"});
-  const auto types = laguna_types(config, shape.layers);
+  const auto types = laguna_types(config, layers);
   const bool slides = std::ranges::count(types, "sliding_attention") > 0;
   const int window = slides ? read_window(config, spec) : 0;
   const Json* gating = config.find("gating");
   const bool gated = !gating || *gating != false;
-  std::vector<double> heads(types.size(), shape.heads);
+  std::vector<double> heads(types.size(), spec.blocks.front().attention.heads);
   if (config.find("num_attention_heads_per_layer")) {
-    heads = layer_numbers(
-        config, "num_attention_heads_per_layer", shape.layers, 1 << 16);
+    heads =
+        layer_numbers(config, "num_attention_heads_per_layer", layers, 1 << 16);
   }
-  fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
     const auto at = static_cast<size_t>(block.index);
     auto& attention = block.attention;
@@ -238,11 +236,11 @@ DecoderSpec read_laguna(const FamilyInput& input) {
     }
     if (gated) {
       attention.gate = LinearSpec{
-          block.path + ".self_attn.g_proj", attention.heads, shape.hidden};
+          block.path + ".self_attn.g_proj", attention.heads, spec.hidden};
       attention.softplus_gate = true;
     }
     attention.rope =
-        read_rope_of(config, types[at], shape.head_dim, true, spec);
+        read_rope_of(config, types[at], attention.head_dim, true, spec);
     attention.window = types[at] == "sliding_attention" ? window : 0;
   }
   add_laguna_experts(config, spec);
@@ -317,20 +315,18 @@ DecoderSpec read_openelm(const FamilyInput& input) {
 // mlx_lm/models/mellum.py: qwen3_moe with windows.
 DecoderSpec read_mellum(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
-      input, {.qk_norm = true, .rope = RopeFact::own}, spec);
+  auto spec = read_standard(input, {.qk_norm = true, .rope = RopeFact::own});
   const int window = read_window(config, spec);
-  const Json types = layer_list(config, "layer_types", shape.layers);
+  const Json& types =
+      layer_list(config, "layer_types", std::ssize(spec.blocks));
   require_full_attention(config, types);
-  fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_experts");
   const auto wide = config.integer("moe_intermediate_size", 1, kMaxWidth);
   for (BlockSpec& block : spec.blocks) {
     const Json& type = types.at(static_cast<size_t>(block.index));
     const auto name = type.is_string() ? type.get<std::string>() : "";
     block.attention.rope =
-        read_rope_of(config, name, shape.head_dim, false, spec);
+        read_rope_of(config, name, block.attention.head_dim, false, spec);
     if (name != "full_attention") {
       block.attention.window = window;
     }

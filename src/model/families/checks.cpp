@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/json.h"
+#include "core/text.h"
 #include "model/families/standard.h"
 
 namespace pennyweight {
@@ -50,14 +51,11 @@ void require_scaling(
   const auto type = scaling->string_or(key, "");
   if (!scaling->has("factor") ||
       std::ranges::find(types, type) == types.end()) {
-    std::string list;
-    for (const auto& known : types) {
-      list += (list.empty() ? "" : " or ") + known;
-    }
     refuse_config(
         config,
         "rope_scaling wants a factor and a " + std::string(key) + " of " +
-            list + ", without which mlx-lm can't load this family");
+            joined(types, " or ") +
+            ", without which mlx-lm can't load this family");
   }
 }
 
@@ -104,9 +102,9 @@ void split_gate_up(
 NormSpec block_norm(
     const BlockSpec& block,
     const char* name,
-    const StandardShape& shape,
+    const DecoderSpec& spec,
     float offset) {
-  return {block.path + name, shape.hidden, shape.eps, offset};
+  return {block.path + name, spec.hidden, spec.final_norm.eps, offset};
 }
 
 void widen_head_norms(DecoderSpec& spec) {

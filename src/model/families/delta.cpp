@@ -34,11 +34,11 @@ DeltaShape read_delta_shape(const JsonView& config) {
 
 void fill_layer(
     const DeltaShape& shape,
-    const StandardShape& whole,
     bool fused,
+    const DecoderSpec& spec,
     BlockSpec& block) {
   const std::string path = block.path + ".linear_attn.";
-  const int64_t hidden = whole.hidden;
+  const int64_t hidden = spec.hidden;
   const int64_t keys = int64_t{shape.key_heads} * shape.key_dim;
   const int64_t values = int64_t{shape.heads} * shape.value_dim;
   DeltaSpec delta;
@@ -56,7 +56,7 @@ void fill_layer(
   // mlx-lm protects it in qwen3_5, and not in qwen3_next.
   delta.a_log = {path + "A_log", {shape.heads}, !fused};
   delta.dt_bias = {path + "dt_bias", {shape.heads}};
-  delta.norm = {path + "norm", shape.value_dim, whole.eps};
+  delta.norm = {path + "norm", shape.value_dim, spec.final_norm.eps};
   delta.key_heads = shape.key_heads;
   delta.heads = shape.heads;
   delta.key_dim = shape.key_dim;
@@ -71,11 +71,7 @@ void fill_layer(
 
 }  // namespace
 
-void fill_delta_layers(
-    const JsonView& config,
-    const StandardShape& shape,
-    bool fused,
-    DecoderSpec& spec) {
+void fill_delta_layers(const JsonView& config, bool fused, DecoderSpec& spec) {
   const auto delta = read_delta_shape(config);
   const auto interval =
       config.integer_or("full_attention_interval", 4, 1, kMaxLayers);
@@ -85,7 +81,7 @@ void fill_delta_layers(
       block.attention.q.out *= 2;
       block.attention.gated = true;
     } else {
-      fill_layer(delta, shape, fused, block);
+      fill_layer(delta, fused, spec, block);
     }
   }
 }

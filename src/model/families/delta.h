@@ -8,11 +8,7 @@ namespace pennyweight {
 /// by the gated delta rule, and gates the attention that stays. With `fused` q,
 /// k, v, z share one matrix and b, a another. corrupt Error for sizes out of
 /// range.
-void fill_delta_layers(
-    const JsonView& config,
-    const StandardShape& shape,
-    bool fused,
-    DecoderSpec& spec);
+void fill_delta_layers(const JsonView& config, bool fused, DecoderSpec& spec);
 
 /// Adds experts and a gated shared one, where the config has any: to all layers
 /// (`everywhere`), or to those that decoder_sparse_step and mlp_only_layers do

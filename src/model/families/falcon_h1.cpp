@@ -130,14 +130,13 @@ void count_unused(const JsonView& config) {
 void fill_falcon_block(
     const FamilyInput& input,
     const ScanShape& own,
-    float eps,
     BlockSpec& block,
     DecoderSpec& spec) {
   const JsonView& config = input.config;
   const std::string path = block.path + ".mamba.";
   auto scan = make_scan(input, path, own, spec);
   if (config.boolean_or("mamba_rms_norm", false)) {
-    scan.norm = scan_norm(path, own, eps);
+    scan.norm = scan_norm(path, own, spec.final_norm.eps);
     scan.norm_first = config.boolean_or("mamba_norm_before_gate", false);
   }
   auto layer = scan_layer(path, own, std::move(scan));
@@ -156,24 +155,21 @@ void fill_falcon_block(
 // mlx_lm/models/falcon_h1.py: attention and a scan side by side, then an MLP.
 DecoderSpec read_falcon_h1(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
   count_unused(config);
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "attention_bias",
        .output_bias = "attention_bias",
        .mlp_bias = "mlp_bias",
        .traditional = "rope_traditional",
-       .final_norm_path = "model.final_layernorm"},
-      spec);
-  fill_standard(shape, spec);
-  const auto own = read_falcon_scan(config, shape.hidden);
+       .final_norm_path = "model.final_layernorm"});
+  const auto own = read_falcon_scan(config, spec.hidden);
   for (BlockSpec& block : spec.blocks) {
-    fill_falcon_block(input, own, shape.eps, block, spec);
+    fill_falcon_block(input, own, block, spec);
   }
   const float embedding = read_multiplier(config, "embedding_multiplier");
   const float head = read_multiplier(config, "lm_head_multiplier");
-  if (shape.tied) {
+  if (!spec.head) {
     spec.logit_scale = head / embedding;
   }
   // mlx-lm tells the hub's form by the shape of the convolution.

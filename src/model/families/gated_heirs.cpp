@@ -70,7 +70,7 @@ std::vector<MuseLayer> read_muse_layers(const JsonView& config, int count) {
   }
   std::vector<MuseLayer> layers;
   for (size_t i = 0; i < types.size(); ++i) {
-    // mlx-lm rotates what is of neither type, without a window.
+    // mlx-lm rotates layers of an unknown type, too, and gives them no window.
     const bool plain = types.at(i) != "full_attention";
     layers.push_back(
         {types.at(i) == "sliding_attention",
@@ -107,17 +107,15 @@ void carry_muse_vision(const FamilyInput& input, DecoderSpec& spec) {
 // mlx_lm/models/afmoe.py: windows and rotary embeddings on the same layers.
 DecoderSpec read_afmoe(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(input, {.qk_norm = true}, spec);
-  const Json& types = layer_list(config, "layer_types", shape.layers);
+  auto spec = read_standard(input, {.qk_norm = true});
+  const Json& types =
+      layer_list(config, "layer_types", std::ssize(spec.blocks));
   require_full_attention(config, types);
   const int window = read_window(config, spec);
-  fill_standard(shape, spec);
   for (BlockSpec& block : spec.blocks) {
-    block.attention_post =
-        block_norm(block, ".post_attention_layernorm", shape);
-    block.mlp_norm = block_norm(block, ".pre_mlp_layernorm", shape);
-    block.mlp_post = block_norm(block, ".post_mlp_layernorm", shape);
+    block.attention_post = block_norm(block, ".post_attention_layernorm", spec);
+    block.mlp_norm = block_norm(block, ".pre_mlp_layernorm", spec);
+    block.mlp_post = block_norm(block, ".post_mlp_layernorm", spec);
     add_gate(block);
     if (types.at(static_cast<size_t>(block.index)) == "sliding_attention") {
       block.attention.window = window;
@@ -127,7 +125,7 @@ DecoderSpec read_afmoe(const FamilyInput& input) {
   }
   if (config.boolean_or("mup_enabled", true)) {
     spec.embedding_scale =
-        static_cast<float>(std::sqrt(static_cast<double>(shape.hidden)));
+        static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
   }
   add_afmoe_experts(config, spec);
   return spec;
@@ -165,7 +163,6 @@ DecoderSpec read_phimoe(const FamilyInput& input) {
   for (BlockSpec& block : spec.blocks) {
     MoeSpec& moe = put_experts(
         {.counts = counts,
-         .wide = shape.intermediate,
          .path = ".block_sparse_moe",
          .names = {"w1", "w3", "w2"}},
         block,
@@ -203,13 +200,13 @@ DecoderSpec read_muse_glimmer(const FamilyInput& input) {
   for (BlockSpec& block : spec.blocks) {
     const auto at = static_cast<size_t>(block.index);
     const auto post_norm = [&](const char* name) {
-      auto norm = block_norm(block, name, shape, 1);
+      auto norm = block_norm(block, name, spec, 1);
       norm.eps = static_cast<float>(post_eps);
       return norm;
     };
-    block.attention_norm = block_norm(block, ".input_layernorm", shape, 1);
+    block.attention_norm = block_norm(block, ".input_layernorm", spec, 1);
     block.attention_post = post_norm(".post_attention_layernorm");
-    block.mlp_norm = block_norm(block, ".pre_feedforward_layernorm", shape, 1);
+    block.mlp_norm = block_norm(block, ".pre_feedforward_layernorm", spec, 1);
     block.mlp_post = post_norm(".post_feedforward_layernorm");
     auto& attention = block.attention;
     NormSpec bare{block.path + ".self_attn.q_norm", shape.head_dim, shape.eps};

@@ -6,20 +6,18 @@ namespace pennyweight {
 
 // mlx_lm/models/gemma.py
 DecoderSpec read_gemma(const FamilyInput& input) {
-  DecoderSpec spec;
-  // Published configs say gelu, which transformers takes for the one with tanh.
-  spec.notes.push_back(
-      "the MLP's gelu is the exact one, as in mlx-lm; transformers computes "
-      "the one with tanh, whatever hidden_act says");
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.activation = nullptr,
        .head = HeadFact::dropped,
        .traditional = "rope_traditional",
-       .rope = RopeFact::plain},
-      spec);
-  fill_standard(shape, spec);
-  spec.embedding_scale = std::sqrt(static_cast<float>(shape.hidden));
+       .rope = RopeFact::plain});
+  // Published configs say gelu, which transformers takes for the one with tanh.
+  spec.notes.insert(
+      spec.notes.begin(),
+      "the MLP's gelu is the exact one, as in mlx-lm; transformers computes "
+      "the one with tanh, whatever hidden_act says");
+  spec.embedding_scale = std::sqrt(static_cast<float>(spec.hidden));
   spec.embedding_scale_in_type = true;
   for (BlockSpec& block : spec.blocks) {
     block.attention_norm->offset = 1;
@@ -30,13 +28,10 @@ DecoderSpec read_gemma(const FamilyInput& input) {
   return spec;
 }
 
-void fill_gemma_blocks(
-    const StandardShape& shape,
-    double scalar,
-    DecoderSpec& spec) {
+void fill_gemma_blocks(double scalar, DecoderSpec& spec) {
   for (BlockSpec& block : spec.blocks) {
     const auto norm = [&](const char* name) {
-      return block_norm(block, name, shape, 1);
+      return block_norm(block, name, spec, 1);
     };
     block.attention_norm = norm(".input_layernorm");
     block.attention_post = norm(".post_attention_layernorm");
@@ -52,21 +47,17 @@ void fill_gemma_blocks(
 // scores and logits. It knows no sliding windows.
 DecoderSpec read_gemma2(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.activation = "gelu_pytorch_tanh",
        .activation_key = "hidden_activation",
        .head = HeadFact::dropped,
        .traditional = "rope_traditional",
-       .rope = RopeFact::plain},
-      spec);
-  fill_standard(shape, spec);
+       .rope = RopeFact::plain});
   spec.embedding_scale =
-      static_cast<float>(std::sqrt(static_cast<double>(shape.hidden)));
+      static_cast<float>(std::sqrt(static_cast<double>(spec.hidden)));
   spec.logit_cap = read_multiplier(config, "final_logit_softcapping");
-  fill_gemma_blocks(
-      shape, read_multiplier(config, "query_pre_attn_scalar"), spec);
+  fill_gemma_blocks(read_multiplier(config, "query_pre_attn_scalar"), spec);
   for (BlockSpec& block : spec.blocks) {
     block.attention.cap = read_multiplier(config, "attn_logit_softcapping");
   }

@@ -20,30 +20,29 @@ float embedding_scale(int64_t hidden) {
 // mlx_lm/models/gemma3_text.py
 DecoderSpec read_gemma3_text(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.activation = "gelu_pytorch_tanh",
        .activation_key = "hidden_activation",
        .qk_norm = true,
-       .head = HeadFact::own},
-      spec);
+       .head = HeadFact::own});
+  if (!input.has_tensor("lm_head.weight")) {
+    spec.head.reset();
+  }
   const int window = read_window(config, spec);
   const auto pattern =
       static_cast<int>(config.integer("sliding_window_pattern", 1, 1 << 20));
-  if (pattern > shape.layers) {
+  if (pattern > std::ssize(spec.blocks)) {
     refuse_config(
         config,
         "no layer has full attention (sliding_window_pattern, layer_types), "
         "without which mlx-lm can't run this family");
   }
-  shape.tied = !input.has_tensor("lm_head.weight");
-  fill_standard(shape, spec);
-  spec.embedding_scale = embedding_scale(shape.hidden);
+  spec.embedding_scale = embedding_scale(spec.hidden);
   RopeSpec local;
-  local.dims = shape.head_dim;
+  local.dims = spec.blocks.front().attention.head_dim;
   local.base = config.number("rope_local_base_freq");
-  fill_gemma_blocks(shape, config.number("query_pre_attn_scalar"), spec);
+  fill_gemma_blocks(config.number("query_pre_attn_scalar"), spec);
   for (BlockSpec& block : spec.blocks) {
     block.clips_residual = true;
     block.attention.q_norm->offset = 1;

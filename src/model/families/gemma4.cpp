@@ -174,7 +174,7 @@ void fill_gemma4_experts(
   const int64_t hidden = shape.base.hidden;
   const std::string router = block.path + ".router.";
   const auto norm = [&](const char* name) {
-    return block_norm(block, name, shape.base);
+    return block_norm(block, name, spec);
   };
   MoeSpec moe;
   moe.router = {.path = router + "proj", .out = count, .in = hidden};
@@ -210,7 +210,7 @@ void fill_gemma4_block(
     DecoderSpec& spec) {
   const int64_t hidden = shape.base.hidden;
   const auto norm = [&](const char* name) {
-    return block_norm(block, name, shape.base);
+    return block_norm(block, name, spec);
   };
   fill_gemma4_attention(config, shape, block, spec);
   block.attention_post = norm(".post_attention_layernorm");

@@ -37,14 +37,14 @@ void add_sources(const std::string& path, DecoderSpec& spec) {
   }
 }
 
-std::vector<int> read_windows(
+std::vector<int> read_gpt_oss_windows(
     const JsonView& config,
-    const StandardShape& shape,
+    int64_t layers,
     DecoderSpec& spec) {
-  std::vector<int> windows;
   const int window = read_window(config, spec);
-  const Json* types = find_layer_list(config, "layer_types", shape.layers);
-  for (int i = 0; i < shape.layers; ++i) {
+  const Json* types = find_layer_list(config, "layer_types", layers);
+  std::vector<int> windows;
+  for (int64_t i = 0; i < layers; ++i) {
     const bool full = types
         ? types->at(static_cast<size_t>(i)) == "full_attention"
         : i % 2 == 1;
@@ -58,33 +58,27 @@ std::vector<int> read_windows(
 // mlx_lm/models/gpt_oss.py: sinks, biases everywhere, clipped activations.
 DecoderSpec read_gpt_oss(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  auto shape = read_standard_shape(
-      input,
-      {.qkv_bias = true,
-       .output_bias = true,
-       .head = HeadFact::own,
-       .rope = RopeFact::own},
-      spec);
-  shape.windows = read_windows(config, shape, spec);
-  read_rope(config, shape.rope, spec);
-  fill_standard(shape, spec);
-  spec.experts_published_as = make_quant_spec("mxfp4", 4, 32);
+  auto spec = read_standard(
+      input, {.qkv_bias = true, .output_bias = true, .head = HeadFact::own});
+  const auto windows =
+      read_gpt_oss_windows(config, std::ssize(spec.blocks), spec);
+  spec.experts_published_as = make_quant_spec("mxfp4", {}, {});
   const auto counts = read_expert_counts(config, "num_local_experts");
   for (BlockSpec& block : spec.blocks) {
     const std::string path = block.path + ".mlp";
-    block.attention.sinks =
-        ParameterSpec{block.path + ".self_attn.sinks", {shape.heads}};
-    block.mlp.reset();
+    auto& attention = block.attention;
+    attention.window = windows[static_cast<size_t>(block.index)];
+    attention.sinks =
+        ParameterSpec{block.path + ".self_attn.sinks", {attention.heads}};
     MoeSpec moe;
     moe.router = {
         .path = path + ".router",
         .out = counts.count,
-        .in = shape.hidden,
+        .in = spec.hidden,
         .bias = true,
         .converts_as = router_spec()};
     moe.experts =
-        standard_mlp(path + ".experts", shape.hidden, shape.intermediate, true);
+        standard_mlp(path + ".experts", spec.hidden, block.mlp->up.out, true);
     moe.experts.activation = Activation::clipped;
     for (LinearSpec* linear :
          {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {
@@ -94,6 +88,7 @@ DecoderSpec read_gpt_oss(const FamilyInput& input) {
     moe.chosen = counts.chosen;
     moe.scores = MoeSpec::Scores::chosen_softmax;
     block.moe = std::move(moe);
+    block.mlp.reset();
     add_sources(path + ".experts", spec);
   }
   return spec;

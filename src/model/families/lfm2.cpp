@@ -9,7 +9,8 @@ namespace pennyweight {
 
 namespace {
 
-// Layers with attention; the others have a short convolution.
+// The numbers of the layers with attention; the others have a short
+// convolution.
 std::set<int> full_layers(const JsonView& config, int layers) {
   std::set<int> full;
   const auto types = read_layer_names(config, "layer_types", layers);

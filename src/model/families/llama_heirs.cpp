@@ -51,20 +51,16 @@ DecoderSpec read_glm(const FamilyInput& input) {
 // mlx_lm/models/glm4.py: norms before and behind, gate and up in one matrix,
 // half of each head rotated.
 DecoderSpec read_glm4(const FamilyInput& input) {
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "attention_bias",
        .head = HeadFact::own,
        .traditional = {"rope_traditional", true},
        .part = 1,
-       .rope = RopeFact::plain},
-      spec);
-  fill_standard(shape, spec);
+       .rope = RopeFact::plain});
   for (BlockSpec& block : spec.blocks) {
-    block.attention_post =
-        block_norm(block, ".post_self_attn_layernorm", shape);
-    block.mlp_post = block_norm(block, ".post_mlp_layernorm", shape);
+    block.attention_post = block_norm(block, ".post_self_attn_layernorm", spec);
+    block.mlp_post = block_norm(block, ".post_mlp_layernorm", spec);
     fuse_gate_up(*block.mlp, block.path + ".mlp");
   }
   return spec;
@@ -84,7 +80,7 @@ DecoderSpec read_granite(const FamilyInput& input) {
   for (BlockSpec& block : spec.blocks) {
     block.attention.scale = read_multiplier(config, "attention_multiplier");
     block.residual_scale = read_multiplier(config, "residual_multiplier");
-    // As the class asks mlx_lm.convert to.
+    // The class asks mlx_lm.convert for these widths.
     block.attention.o.converts_as = make_quant_spec("affine", 8, 64);
     block.mlp->down.converts_as = make_quant_spec("affine", 8, 64);
   }
@@ -142,17 +138,16 @@ DecoderSpec read_mimo(const FamilyInput& input) {
 // mlx_lm/models/minicpm.py: three multipliers.
 DecoderSpec read_minicpm(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
-      input, {.plain_heads = true, .traditional = "rope_traditional"}, spec);
-  refuse_tied(config, shape.tied);
-  fill_standard(shape, spec);
+  auto spec = read_standard(
+      input, {.plain_heads = true, .traditional = "rope_traditional"});
+  refuse_tied(config, !spec.head);
   spec.embedding_scale = read_multiplier(config, "scale_emb");
   spec.logit_scale = read_multiplier(config, "dim_model_base") /
-      static_cast<float>(shape.hidden);
+      static_cast<float>(spec.hidden);
   const double depth = read_multiplier(config, "scale_depth");
   for (BlockSpec& block : spec.blocks) {
-    block.residual_scale = static_cast<float>(depth / std::sqrt(shape.layers));
+    block.residual_scale =
+        static_cast<float>(depth / std::sqrt(double(spec.blocks.size())));
   }
   return spec;
 }

@@ -8,7 +8,7 @@ constexpr int64_t kMaxExperts = 1 << 12;
 // The most experts in all layers together, ten times as many as any model has.
 constexpr int64_t kMaxExpertsInAll = 1 << 17;
 
-// The stack's tensors, of those of single experts.
+// Adds the sources of a stack that the checkpoint holds as single experts.
 void add_sources(
     const std::string& stack,
     const std::string& experts,
@@ -21,8 +21,6 @@ void add_sources(
     spec.sources.emplace(stack + suffix, std::move(source));
   }
 }
-
-}  // namespace
 
 MoeSpec standard_moe(
     const std::string& path,
@@ -48,6 +46,8 @@ MoeSpec standard_moe(
   return moe;
 }
 
+}  // namespace
+
 ExpertCounts read_expert_counts(
     const JsonView& config,
     const char* key,
@@ -70,8 +70,9 @@ ExpertCounts read_expert_counts(
 MoeSpec&
 put_experts(const ExpertLayer& layer, BlockSpec& block, DecoderSpec& spec) {
   const std::string path = block.path + layer.path;
-  MoeSpec& moe = block.moe.emplace(standard_moe(
-      path, spec.hidden, layer.wide, layer.counts, spec, layer.names));
+  const int64_t wide = layer.wide > 0 ? layer.wide : block.mlp->up.out;
+  MoeSpec& moe = block.moe.emplace(
+      standard_moe(path, spec.hidden, wide, layer.counts, spec, layer.names));
   for (LinearSpec* linear :
        {&moe.experts.gate, &moe.experts.up, &moe.experts.down}) {
     linear->bias = layer.bias;
@@ -82,10 +83,6 @@ put_experts(const ExpertLayer& layer, BlockSpec& block, DecoderSpec& spec) {
         path + layer.shared_path, spec.hidden, layer.shared, layer.shared_bias);
   }
   return moe;
-}
-
-QuantSpec router_spec() {
-  return make_quant_spec("affine", 8, 64);
 }
 
 void correct_choice(const std::string& path, MoeSpec& moe) {

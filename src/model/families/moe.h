@@ -27,22 +27,12 @@ ExpertCounts read_expert_counts(
     const char* key,
     const char* chosen = "num_experts_per_tok");
 
-/// Experts under `path`: the router path.gate and the stacks path.switch_mlp.*,
-/// or by other `names`. Adds to `spec` the sources of stacks that the
-/// checkpoint holds as path.experts.N.*. The scores are left to the family.
-MoeSpec standard_moe(
-    const std::string& path,
-    int64_t hidden,
-    int64_t wide,
-    const ExpertCounts& counts,
-    DecoderSpec& spec,
-    const ExpertNames& names = {});
-
-/// The experts that a block has in place of its MLP, and the shared ones beside
-/// them. Widths are those of the hidden layer.
+/// Experts in place of a block's MLP, and the shared ones beside them: under
+/// `path` the router and stacks, as `names` call them. The checkpoint may hold
+/// path.experts.N.* instead.
 struct ExpertLayer {
   ExpertCounts counts{};
-  int64_t wide = 0;
+  int64_t wide = 0;    // 0: as wide as the MLP was
   int64_t shared = 0;  // of all shared ones together; 0: there are none
   const char* path = ".mlp";
   const char* shared_path = ".shared_experts";
@@ -50,12 +40,10 @@ struct ExpertLayer {
   bool shared_bias = false;
   ExpertNames names{};
 };
-/// Puts them into the block, whose MLP goes; returns the block's MoeSpec.
+/// Returns the block's, whose scores are left to the family; where its tensors
+/// stand is told to `spec`.
 MoeSpec&
 put_experts(const ExpertLayer& layer, BlockSpec& block, DecoderSpec& spec);
-
-/// The width that mlx_lm.convert gives most routers.
-QuantSpec router_spec();
 
 /// The parameter `path` is added to the scores for the choice.
 void correct_choice(const std::string& path, MoeSpec& moe);

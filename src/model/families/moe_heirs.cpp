@@ -176,21 +176,19 @@ DecoderSpec read_granitemoe(const FamilyInput& input) {
 // normed over all heads together.
 DecoderSpec read_minimax(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  auto shape = read_standard_shape(
-      input, {.qk_norm = {"use_qk_norm", true}, .rope = RopeFact::plain}, spec);
-  shape.rope.dims =
-      static_cast<int>(config.integer("rotary_dim", 2, shape.head_dim)) / 2 * 2;
+  auto spec = read_standard(
+      input, {.qk_norm = {"use_qk_norm", true}, .rope = RopeFact::plain});
   count_as_read(config, {"shared_intermediate_size", "scoring_func"});
-  fill_standard(shape, spec);
   const auto counts = read_expert_counts(config, "num_local_experts");
-  if (shape.qk_norm) {
+  const auto& head = spec.blocks.front().attention;
+  const auto rotated = config.integer("rotary_dim", 2, head.head_dim);
+  if (head.q_norm) {
     widen_head_norms(spec);
   }
   for (BlockSpec& block : spec.blocks) {
+    block.attention.rope.dims = static_cast<int>(rotated) / 2 * 2;
     MoeSpec& moe = put_experts(
         {.counts = counts,
-         .wide = shape.intermediate,
          .path = ".block_sparse_moe",
          .names = {"w1", "w3", "w2"}},
         block,
@@ -206,19 +204,15 @@ DecoderSpec read_minimax(const FamilyInput& input) {
 
 // mlx_lm/models/mixtral.py
 DecoderSpec read_mixtral(const FamilyInput& input) {
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.plain_heads = true,
        .traditional = "rope_traditional",
-       .rope = RopeFact::plain},
-      spec);
-  fill_standard(shape, spec);
+       .rope = RopeFact::plain});
   const auto counts = read_expert_counts(input.config, "num_local_experts");
   for (BlockSpec& block : spec.blocks) {
     MoeSpec& moe = put_experts(
         {.counts = counts,
-         .wide = shape.intermediate,
          .path = ".block_sparse_moe",
          .names = {"w1", "w3", "w2"}},
         block,
@@ -231,19 +225,15 @@ DecoderSpec read_mixtral(const FamilyInput& input) {
 // mlx_lm/models/olmoe.py: queries and keys are normed over all heads together.
 DecoderSpec read_olmoe(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "attention_bias",
        .output_bias = "attention_bias",
        .qk_norm = true,
-       .traditional = "rope_traditional"},
-      spec);
-  fill_standard(shape, spec);
+       .traditional = "rope_traditional"});
   widen_head_norms(spec);
   const ExpertLayer layer{
       .counts = read_expert_counts(config, "num_experts"),
-      .wide = shape.intermediate,
       .bias = config.boolean_or("mlp_bias", false)};
   for (BlockSpec& block : spec.blocks) {
     put_experts(layer, block, spec).normalize =

@@ -9,13 +9,12 @@ namespace pennyweight {
 
 namespace {
 
-void put_norms_behind(const StandardShape& shape, DecoderSpec& spec) {
+void put_norms_behind(DecoderSpec& spec) {
   for (BlockSpec& block : spec.blocks) {
     block.attention_norm.reset();
-    block.attention_post =
-        block_norm(block, ".post_attention_layernorm", shape);
+    block.attention_post = block_norm(block, ".post_attention_layernorm", spec);
     block.mlp_norm.reset();
-    block.mlp_post = block_norm(block, ".post_feedforward_layernorm", shape);
+    block.mlp_post = block_norm(block, ".post_feedforward_layernorm", spec);
   }
 }
 
@@ -96,17 +95,14 @@ read_exaone4_pattern(const JsonView& config, int layers, DecoderSpec& spec) {
 // mlx_lm/models/olmo2.py: norms behind attention and MLP alone; queries and
 // keys are normed over all heads together.
 DecoderSpec read_olmo2(const FamilyInput& input) {
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "attention_bias",
        .output_bias = "attention_bias",
        .mlp_bias = "mlp_bias",
        .qk_norm = true,
-       .traditional = "rope_traditional"},
-      spec);
-  fill_standard(shape, spec);
-  put_norms_behind(shape, spec);
+       .traditional = "rope_traditional"});
+  put_norms_behind(spec);
   widen_head_norms(spec);
   return spec;
 }
@@ -115,25 +111,23 @@ DecoderSpec read_olmo2(const FamilyInput& input) {
 // their rotary embedding.
 DecoderSpec read_olmo3(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "attention_bias",
        .output_bias = "attention_bias",
-       .qk_norm = true},
-      spec);
+       .qk_norm = true});
   const int window = read_window(config, spec);
-  const auto slides = read_olmo3_layers(config, shape.layers);
-  fill_standard(shape, spec);
-  put_norms_behind(shape, spec);
+  const auto slides = read_olmo3_layers(config, int(spec.blocks.size()));
+  put_norms_behind(spec);
   widen_head_norms(spec);
-  RopeSpec plain;
-  plain.dims = shape.head_dim;
-  plain.base = shape.rope.base;
   for (BlockSpec& block : spec.blocks) {
+    auto& attention = block.attention;
     if (slides[static_cast<size_t>(block.index)]) {
-      block.attention.rope = plain;
-      block.attention.window = window;
+      RopeSpec plain;
+      plain.dims = attention.head_dim;
+      plain.base = attention.rope.base;
+      attention.rope = plain;
+      attention.window = window;
     }
   }
   return spec;
@@ -143,13 +137,12 @@ DecoderSpec read_olmo3(const FamilyInput& input) {
 // rotary embeddings on the same layers.
 DecoderSpec read_exaone4(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(input, {.qk_norm = true}, spec);
-  const auto pattern = read_exaone4_pattern(config, shape.layers, spec);
+  auto spec = read_standard(input, {.qk_norm = true});
+  const auto pattern =
+      read_exaone4_pattern(config, int(spec.blocks.size()), spec);
   count_as_read(config, {"sliding_window"});
   const int window = pattern.empty() ? 0 : read_window(config, spec);
-  fill_standard(shape, spec);
-  put_norms_behind(shape, spec);
+  put_norms_behind(spec);
   for (BlockSpec& block : spec.blocks) {
     if (pattern.empty()) {
       continue;

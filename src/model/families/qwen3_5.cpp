@@ -79,7 +79,7 @@ DecoderSpec read_text(const FamilyInput& input) {
        .rope = RopeFact::own},
       spec);
   shape.prefix = kInner;
-  static const Json none = Json::object();  // what a null is to mlx-lm
+  static const Json none = Json::object();  // mlx-lm takes a null for this
   const auto given = config.object("rope_parameters");
   const auto parameters =
       given ? *given : JsonView(none, config.origin() + ": rope_parameters");
@@ -87,7 +87,7 @@ DecoderSpec read_text(const FamilyInput& input) {
   shape.rope.base = parameters.number_or("rope_theta", 100000);
   read_rope_scaling(parameters, read_positions(config), shape.rope, spec.notes);
   fill_standard(shape, spec);
-  fill_delta_layers(config, shape, false, spec);
+  fill_delta_layers(config, false, spec);
   fill_delta_experts(config, true, spec);
   if (shape.tied) {
     spec.dropped.push_back("lm_head.weight");

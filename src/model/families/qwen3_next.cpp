@@ -5,16 +5,13 @@ namespace pennyweight {
 // mlx_lm/models/qwen3_next.py
 DecoderSpec read_qwen3_next(const FamilyInput& input) {
   const JsonView& config = input.config;
-  DecoderSpec spec;
-  const auto shape = read_standard_shape(
+  auto spec = read_standard(
       input,
       {.qkv_bias = "attention_bias",
        .output_bias = "attention_bias",
        .qk_norm = true,
-       .part = 1},
-      spec);
-  fill_standard(shape, spec);
-  fill_delta_layers(config, shape, true, spec);
+       .part = 1});
+  fill_delta_layers(config, true, spec);
   fill_delta_experts(config, false, spec);
   spec.mtp.push_back("*mtp.");
   // mlx-lm tells the hub's form by experts that stand one by one or in

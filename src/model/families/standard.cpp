@@ -105,6 +105,40 @@ bool holds(const JsonView& config, const Fact& fact) {
   return fact.key ? config.boolean_or(fact.key, fact.value) : fact.value;
 }
 
+// mlx-lm's class has `own` whatever the config says: notes a config that says
+// otherwise (silu goes by the name of swish, too).
+void note_activation(
+    const JsonView& config,
+    DecoderSpec& spec,
+    const std::string& own,
+    const char* key) {
+  const auto activation = config.string_or(key, own);
+  // Several names stand for the same function.
+  const auto plain = [](const std::string& name) {
+    return name == "swish"                                   ? "silu"
+        : name == "gelu_fast" || name == "gelu_pytorch_tanh" ? "gelu_new"
+                                                             : name;
+  };
+  if (plain(activation) != plain(own)) {
+    spec.notes.push_back(
+        std::string(key) + " " + one_line(activation, 40) +
+        " is not used, as in mlx-lm, whose class for this family has " + own);
+  }
+}
+
+// For classes that know a linear scaling alone, and make nothing of another.
+void read_linear_rope(
+    const JsonView& config,
+    RopeSpec& rope,
+    DecoderSpec& spec) {
+  const auto scaling = config.object("rope_scaling");
+  if (scaling && scaling->string_or("type", "") == "linear") {
+    read_rope(config, rope, spec);
+  } else {
+    read_plain_rope(config, rope, spec);
+  }
+}
+
 bool read_head(
     const FamilyInput& input,
     const StandardFacts& facts,
@@ -174,25 +208,6 @@ float read_multiplier(const JsonView& config, const char* key) {
     throw wrong_config(config, "\"" + std::string(key) + "\" must be above 0");
   }
   return static_cast<float>(value);
-}
-
-void note_activation(
-    const JsonView& config,
-    DecoderSpec& spec,
-    const std::string& own,
-    const char* key) {
-  const auto activation = config.string_or(key, own);
-  // Several names stand for the same function.
-  const auto plain = [](const std::string& name) {
-    return name == "swish"                                   ? "silu"
-        : name == "gelu_fast" || name == "gelu_pytorch_tanh" ? "gelu_new"
-                                                             : name;
-  };
-  if (plain(activation) != plain(own)) {
-    spec.notes.push_back(
-        std::string(key) + " " + one_line(activation, 40) +
-        " is not used, as in mlx-lm, whose class for this family has " + own);
-  }
 }
 
 bool read_tied(
@@ -282,18 +297,6 @@ void read_plain_rope(
     spec.notes.push_back(
         "rope_scaling is not used, as in mlx-lm, whose class for this family "
         "makes nothing of it");
-  }
-}
-
-void read_linear_rope(
-    const JsonView& config,
-    RopeSpec& rope,
-    DecoderSpec& spec) {
-  const auto scaling = config.object("rope_scaling");
-  if (scaling && scaling->string_or("type", "") == "linear") {
-    read_rope(config, rope, spec);
-  } else {
-    read_plain_rope(config, rope, spec);
   }
 }
 

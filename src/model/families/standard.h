@@ -96,15 +96,6 @@ Error wrong_config(const JsonView& config, const std::string& what);
     const JsonView& config,
     const std::string& what);
 
-/// Adds a note where the config names another activation than `activation`, the
-/// one that mlx-lm's class has whatever the config says. Names of the same
-/// function count as equal.
-void note_activation(
-    const JsonView& config,
-    DecoderSpec& spec,
-    const std::string& activation = "silu",
-    const char* key = "hidden_act");
-
 /// A key's list with an entry for each layer (corrupt Error for another);
 /// nullptr where it is absent.
 const Json*
@@ -123,7 +114,7 @@ void require_scaling(
     const char* key,
     const std::vector<std::string>& types);
 
-/// A number that must be above 0.
+/// Reads a number that must be above 0 (corrupt Error).
 float read_multiplier(const JsonView& config, const char* key);
 
 /// Whether the head is the embedding, as tie_word_embeddings says. Where the
@@ -191,7 +182,8 @@ void split_gate_up(
     const std::string& down,
     DecoderSpec& spec);
 
-/// gate_proj, up_proj and down_proj under `path`.
+/// An MLP of gate_proj, up_proj and down_proj under `path`, `wide` rows wide
+/// inside.
 MlpSpec standard_mlp(
     const std::string& path,
     int64_t hidden,
@@ -202,11 +194,12 @@ MlpSpec standard_mlp(
 /// whose class in mlx-lm takes that; a config that says otherwise is noted.
 void use_plain_heads(StandardShape& shape, DecoderSpec& spec);
 
-/// The norm block.path + `name` of the residual stream.
+/// The norm block.path + `name` of the residual stream, with the eps of the
+/// spec's final norm.
 NormSpec block_norm(
     const BlockSpec& block,
     const char* name,
-    const StandardShape& shape,
+    const DecoderSpec& spec,
     float offset = 0);
 
 /// Queries and keys are normed over all heads together.
@@ -215,12 +208,9 @@ void widen_head_norms(DecoderSpec& spec);
 /// All norms but the heads' become layer norms.
 void use_layer_norms(DecoderSpec& spec, bool bias);
 
-/// Gemma's blocks: norms that add 1 before and behind, gelu, scores scaled by
-/// 1 / sqrt(scalar).
-void fill_gemma_blocks(
-    const StandardShape& shape,
-    double scalar,
-    DecoderSpec& spec);
+/// Makes the blocks those of Gemma: norms before and behind each branch that
+/// add 1 to their weights, gelu, scores scaled by 1 / sqrt(scalar).
+void fill_gemma_blocks(double scalar, DecoderSpec& spec);
 
 /// Adds a source for each tensor of the spec's modules, norms and parameters
 /// whose name in the checkpoint, stored(name), is another one.
@@ -253,13 +243,6 @@ int partial_dims(const JsonView& config, int head_dim, double fallback = 1);
 /// Bounds far above any model's sizes, which keep products within int64.
 inline constexpr int64_t kMaxWidth = int64_t{1} << 22;
 inline constexpr int64_t kMaxLayers = 4096;
-
-/// As read_rope() for linear scaling and as read_plain_rope() for any other,
-/// for classes that know only that one.
-void read_linear_rope(
-    const JsonView& config,
-    RopeSpec& rope,
-    DecoderSpec& spec);
 
 /// Fills blocks, norms, embedding and head of `spec` from `shape`.
 void fill_standard(const StandardShape& shape, DecoderSpec& spec);

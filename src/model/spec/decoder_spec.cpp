@@ -180,4 +180,8 @@ std::string module_of(const std::string& tensor) {
   return tensor.substr(0, tensor.rfind('.'));
 }
 
+QuantSpec router_spec() {
+  return make_quant_spec("affine", 8, 64);
+}
+
 }  // namespace pennyweight

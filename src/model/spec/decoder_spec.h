@@ -253,6 +253,10 @@ std::vector<ParameterSpec> list_parameters(const BlockSpec& block);
 /// that are no matrix.
 std::vector<ParameterSpec> list_parameters(const DecoderSpec& spec);
 
+/// Routers decide for whole tokens and weigh little: 8 bits, in groups of 64.
+/// So does mlx_lm.convert for most families.
+QuantSpec router_spec();
+
 /// How many blocks the model has, whether it can be run or is known by names.
 int block_count(const DecoderSpec& spec);
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "model/block_parts.h"
+#include "model/blocks/block_parts.h"
 
 namespace pennyweight {
 

@@ -3,7 +3,7 @@
 #include <mlx/ops.h>
 #include <mlx/transforms.h>
 
-#include "model/block_parts.h"
+#include "model/blocks/block_parts.h"
 
 namespace pennyweight {
 

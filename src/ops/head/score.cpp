@@ -142,31 +142,6 @@ void check_score_place(
           "; they have to be int32, one a row");
 }
 
-void check_score(
-    const mx::array& state,
-    const mx::array& logits,
-    const std::optional<mx::array>& reference,
-    const mx::array& targets,
-    int first) {
-  const char* where = "score";
-  check_score_place(state, targets, first);
-  require_floating(logits, where, "logits");
-  require(
-      logits.ndim() == 2 && logits.shape(0) == state.shape(0) &&
-          logits.shape(1) > 0,
-      where,
-      "logits " + describe(logits) + " do not fit the state " +
-          describe(state));
-  if (reference) {
-    require_floating(*reference, where, "reference");
-    require(
-        reference->shape() == logits.shape(),
-        where,
-        "the reference " + describe(*reference) + " and the logits " +
-            describe(logits) + " differ");
-  }
-}
-
 }  // namespace
 
 void check_score_linear(
@@ -201,45 +176,6 @@ mx::array score_start(int rows) {
   row[kScoreRefMax] = lowest;
   return mx::broadcast_to(
       mx::array(row.begin(), {1, kScoreState}), {rows, kScoreState});
-}
-
-mx::array score_update(
-    const mx::array& state,
-    const mx::array& logits,
-    const std::optional<mx::array>& reference,
-    const mx::array& targets,
-    int first) {
-  check_score(state, logits, reference, targets, first);
-  Arrays inputs{state, targets, logits};
-  if (reference) {
-    inputs.push_back(*reference);
-  }
-  return make({
-      .name = "score_update",
-      .shape = state.shape(),
-      .dtype = mx::float32,
-      .inputs = std::move(inputs),
-      .fallback =
-          [first](const Arrays& in) {
-            const auto beside =
-                in.size() > 3 ? std::optional(in[3]) : std::nullopt;
-            return update_by_mlx(in[0], in[2], beside, in[1], first);
-          },
-      .cpu = [first](CpuWork& work) -> Task {
-        kernels::ScoreArgs args{
-            .rows = work.rows(2),
-            .columns = work.columns(2),
-            .first = first,
-            .logits = work.matrix(2),
-            .targets = work.data<int32_t>(1),
-            .state = static_cast<float*>(work.result_from(0).data),
-            .state_stride = kScoreState};
-        if (work.count() > 3) {
-          args.reference = work.matrix(3);
-        }
-        return [args] { kernels::score_update(args); };
-      },
-  });
 }
 
 mx::array score_linear(

@@ -90,26 +90,4 @@ mx::array pack_codes(const mx::array& codes, int bits) {
   return cpu_arrays("PackCodes", {codes}, {shape}, {mx::uint32}, body)[0];
 }
 
-mx::array unpack_codes(const mx::array& packed, int bits) {
-  check_bits(bits);
-  check_array(packed, mx::uint32);
-  int64_t row_bits = int64_t{packed.shape(-1)} * 32;
-  if (row_bits % bits != 0 || row_bits / bits % 8 != 0) {
-    throw argument_error(
-        "pack",
-        std::to_string(packed.shape(-1)) + " words hold no whole number of " +
-            std::to_string(bits) + "-bit codes");
-  }
-  auto shape = with_last(packed.shape(), row_bits / bits);
-  auto body =
-      [bits](const std::vector<mx::array>& in, std::vector<mx::array>& out) {
-        unpack_codes(
-            reinterpret_cast<const uint8_t*>(in[0].data<uint32_t>()),
-            static_cast<int64_t>(out[0].size()),
-            bits,
-            out[0].data<uint8_t>());
-      };
-  return cpu_arrays("UnpackCodes", {packed}, {shape}, {mx::uint8}, body)[0];
-}
-
 }  // namespace pennyweight

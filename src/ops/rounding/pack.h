@@ -17,10 +17,7 @@ namespace mx = mlx::core;
 /// not fill words.
 mx::array pack_codes(const mx::array& codes, int bits);
 
-/// The inverse: uint32 [..., words] to uint8 [..., words * 32 / bits].
-mx::array unpack_codes(const mx::array& packed, int bits);
-
-/// The same on raw memory: `count` codes, a multiple of 8.
+/// The same on raw memory, and its inverse: `count` codes, a multiple of 8.
 void pack_codes(const uint8_t* codes, int64_t count, int bits, uint8_t* out);
 void unpack_codes(const uint8_t* packed, int64_t count, int bits, uint8_t* out);
 

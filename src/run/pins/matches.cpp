@@ -73,14 +73,6 @@ std::set<std::string> components(const std::string& path) {
   return {parts.begin(), parts.end()};
 }
 
-std::string listed(const std::vector<std::string>& texts) {
-  std::string all;
-  for (const auto& text : texts) {
-    all += (all.empty() ? "" : ", ") + text;
-  }
-  return all;
-}
-
 [[noreturn]] void
 refuse(const WidthPin& pin, const std::string& where, const std::string& what) {
   throw argument_error(where, pin.said + " " + what);
@@ -162,7 +154,7 @@ void NamedModules::refuse_nothing(const WidthPin& pin, const std::string& where)
         pin,
         where,
         "matches nothing: the model has no " + role_name(*pin.role) +
-            ", only " + listed(roles));
+            ", only " + joined(roles));
   }
   for (const auto& [name, info] : model_.tensors.all()) {
     const auto module = module_of(name);
@@ -203,7 +195,7 @@ std::string NamedModules::nearest_paths(const std::string& pattern) const {
   for (size_t i = 0; i < std::min<size_t>(3, ranked.size()); ++i) {
     names.push_back(ranked[i].second);
   }
-  return listed(names);
+  return joined(names);
 }
 
 }  // namespace pennyweight

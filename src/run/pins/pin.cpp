@@ -1,9 +1,9 @@
 #include "run/pins/pin.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "core/error.h"
+#include "core/text.h"
 #include "run/pins/pattern.h"
 
 namespace pennyweight {
@@ -82,12 +82,7 @@ class Parser {
   }
 
   void read_width(const std::string& width) {
-    std::vector<std::string> parts;
-    for (size_t at = 0; at <= width.size();) {
-      const size_t end = std::min(width.find(':', at), width.size());
-      parts.push_back(width.substr(at, end - at));
-      at = end + 1;
-    }
+    const auto parts = cut(width, ':');
     for (const char* floats : {"bf16", "fp16", "fp32", "floats"}) {
       if (parts.front() == floats) {
         refuse("floats are no width; --keep leaves modules unquantized");
@@ -117,15 +112,12 @@ class Parser {
   }
 
   int number(const std::string& text, const std::string& what) {
-    int value = 0;
-    const auto [end, failed] =
-        std::from_chars(text.data(), text.data() + text.size(), value);
-    if (failed != std::errc() || end != text.data() + text.size() ||
-        value < 1) {
+    const auto value = number_in<int>(text);
+    if (value.value_or(0) < 1) {
       refuse(
           "its " + what + " '" + one_line(text, 40) + "' is no number above 0");
     }
-    return value;
+    return *value;
   }
 
   [[noreturn]] void refuse(const std::string& what) const {

@@ -91,7 +91,7 @@ void measure_tables(
         sample.sums.hessian = it->second.sums.hessian;
       }
       rates.tables[module.in] =
-          measure_table_width(sample, model.dtype, sampler);
+          measure_width(sample, model.dtype, sampler, true);
     }
   }
 }
@@ -189,16 +189,11 @@ double write_rate(RateSampler& sampler) {
 Json to_json(const std::map<int64_t, WidthRates>& rates) {
   Json json = Json::array();
   for (const auto& [in, own] : rates) {
-    json.push_back(
-        {{"inputs", in},
-         {"factor", own.factor},
-         {"round_row", own.round},
-         {"pass_row", own.pass},
-         {"loss_row", own.loss},
-         {"nearest_loss_row", own.nearest_loss},
-         {"nearest_row", own.nearest},
-         {"expand_row", own.expand},
-         {"learn_row", own.learn}});
+    Json entry{{"inputs", in}};
+    for (const auto& rate : kWidthRates) {
+      entry[rate.name] = own.*rate.value;
+    }
+    json.push_back(std::move(entry));
   }
   return json;
 }

@@ -26,6 +26,23 @@ struct WidthRates {
   double learn = 0;         // a row: a step of learned rounding
 };
 
+/// All of them: how a report names each, and the power of the inputs that it
+/// grows with.
+struct WidthRate {
+  const char* name;
+  double WidthRates::*value;
+  int power = 1;
+};
+inline constexpr WidthRate kWidthRates[] = {
+    {"factor", &WidthRates::factor, 2},
+    {"round_row", &WidthRates::round},
+    {"pass_row", &WidthRates::pass},
+    {"loss_row", &WidthRates::loss},
+    {"nearest_loss_row", &WidthRates::nearest_loss},
+    {"nearest_row", &WidthRates::nearest},
+    {"expand_row", &WidthRates::expand},
+    {"learn_row", &WidthRates::learn}};
+
 /// Of one kind of block.
 struct BlockRates {
   double load = 0;         // to read and check it

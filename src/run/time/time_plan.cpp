@@ -23,21 +23,14 @@ constexpr double kMostTrials = 1.5;
 }  // namespace
 
 double TimePlan::of(PlannedStage stage) const {
-  switch (stage) {
-    case PlannedStage::costs:
-      return costs;
-    case PlannedStage::nearest:
-      return nearest;
-    case PlannedStage::gptq:
-      return gptq;
-    case PlannedStage::learned:
-      return learned;
-    case PlannedStage::dwq:
-      return dwq;
-    case PlannedStage::report:
-      return report;
-  }
-  return 0;
+  constexpr double TimePlan::*kStages[] = {
+      &TimePlan::costs,
+      &TimePlan::nearest,
+      &TimePlan::gptq,
+      &TimePlan::learned,
+      &TimePlan::dwq,
+      &TimePlan::report};
+  return this->*kStages[size_t(stage)];
 }
 
 double TimePlan::from(PlannedStage stage) const {
@@ -82,17 +75,10 @@ TimeRange plan_range(const TimePlan& plan, const MachineRates& rates) {
 }
 
 Json to_json(const StageSizes& sizes) {
-  Json json{
-      {"cost_sequences", sizes.cost_sequences},
-      {"cost_row_step", sizes.cost_row_step},
-      {"gate_sequences", sizes.gate_sequences},
-      {"block_gate", sizes.block_gate},
-      {"report_sequences", sizes.report_sequences},
-      {"gptq_sequences", sizes.gptq_sequences},
-      {"fold_every", sizes.fold_every},
-      {"learn_steps", sizes.learn_steps},
-      {"dwq_sequences", sizes.dwq_sequences},
-      {"dwq_epochs", sizes.dwq_epochs}};
+  Json json = Json::object();
+  for (const auto& size : kStageSizes) {
+    json[size.name] = sizes.*size.value;
+  }
   if (sizes.dwq_rate) {
     json["dwq_rate"] = *sizes.dwq_rate;
   }
@@ -101,16 +87,9 @@ Json to_json(const StageSizes& sizes) {
 
 StageSizes sizes_from_json(const Json& json) {
   StageSizes sizes;
-  sizes.cost_sequences = json.at("cost_sequences").get<int>();
-  sizes.cost_row_step = json.at("cost_row_step").get<int>();
-  sizes.gate_sequences = json.at("gate_sequences").get<int>();
-  sizes.block_gate = json.at("block_gate").get<int>();
-  sizes.report_sequences = json.at("report_sequences").get<int>();
-  sizes.gptq_sequences = json.at("gptq_sequences").get<int>();
-  sizes.fold_every = json.at("fold_every").get<int>();
-  sizes.learn_steps = json.at("learn_steps").get<int>();
-  sizes.dwq_sequences = json.at("dwq_sequences").get<int>();
-  sizes.dwq_epochs = json.at("dwq_epochs").get<int>();
+  for (const auto& size : kStageSizes) {
+    sizes.*size.value = json.at(size.name).get<int>();
+  }
   if (json.contains("dwq_rate")) {
     sizes.dwq_rate = json.at("dwq_rate").get<double>();
   }

@@ -160,7 +160,9 @@ class WidthProbe {
   std::vector<float> input_shift_, output_shift_;
 };
 
-WidthRates measure(
+}  // namespace
+
+WidthRates measure_width(
     const WidthSample& sample,
     mx::Dtype dtype,
     RateSampler& sampler,
@@ -173,34 +175,12 @@ WidthRates measure(
   const auto wide_part = part_of(sample, kWide);
   const auto narrow = WidthProbe(narrow_part, dtype, sampler).measure(tables);
   const auto wide = WidthProbe(wide_part, dtype, sampler).measure(tables);
-  const auto whole = [&](double WidthRates::*rate, int power) {
-    return at_width(in, {kNarrow, narrow.*rate}, {kWide, wide.*rate}, power);
-  };
-  return {
-      .factor = whole(&WidthRates::factor, 2),
-      .round = whole(&WidthRates::round, 1),
-      .pass = whole(&WidthRates::pass, 1),
-      .loss = whole(&WidthRates::loss, 1),
-      .nearest_loss = whole(&WidthRates::nearest_loss, 1),
-      .nearest = whole(&WidthRates::nearest, 1),
-      .expand = whole(&WidthRates::expand, 1),
-      .learn = whole(&WidthRates::learn, 1)};
-}
-
-}  // namespace
-
-WidthRates measure_width(
-    const WidthSample& sample,
-    mx::Dtype dtype,
-    RateSampler& sampler) {
-  return measure(sample, dtype, sampler, false);
-}
-
-WidthRates measure_table_width(
-    const WidthSample& sample,
-    mx::Dtype dtype,
-    RateSampler& sampler) {
-  return measure(sample, dtype, sampler, true);
+  WidthRates whole;
+  for (const auto& [name, rate, power] : kWidthRates) {
+    whole.*rate =
+        at_width(in, {kNarrow, narrow.*rate}, {kWide, wide.*rate}, power);
+  }
+  return whole;
 }
 
 }  // namespace pennyweight

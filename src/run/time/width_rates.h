@@ -14,15 +14,13 @@ struct WidthSample {
   int64_t rows = 0;  // to time at least
 };
 
-/// Times the roundings of some of its rows. Those of wide linears are timed on
-/// two parts of their inputs, from which at_width() gives the whole.
-WidthRates
-measure_width(const WidthSample& sample, mx::Dtype dtype, RateSampler& sampler);
-
-/// The same without losses and learning, which embedding and head are spared.
-WidthRates measure_table_width(
+/// Times the roundings of some of its rows; of `tables` without losses and
+/// learning, which embedding and head are spared. Those of wide linears are
+/// timed on two parts of their inputs, from which at_width() gives the whole.
+WidthRates measure_width(
     const WidthSample& sample,
     mx::Dtype dtype,
-    RateSampler& sampler);
+    RateSampler& sampler,
+    bool tables = false);
 
 }  // namespace pennyweight

@@ -1,8 +1,6 @@
 #include "run/work/work_folder.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,13 +8,13 @@
 #include "core/error.h"
 #include "core/files/atomic_file.h"
 #include "core/json.h"
+#include "run/work/work_lock.h"
 #include "run/work/work_names.h"
 
 namespace pennyweight {
 
 namespace {
 
-constexpr const char* kLock = "lock";
 constexpr const char* kSettings = "settings.json";
 constexpr const char* kStageFolder = "stages";
 
@@ -55,7 +53,7 @@ WorkFolder::WorkFolder(
   try {
     enter(policy);
     if (writer_) {
-      lock();
+      lock_ = lock_work(*folder_, path_, target_);
     }
   } catch (...) {
     remove_if_empty();
@@ -211,7 +209,7 @@ void WorkFolder::discard() {
     remove();
     remove_if_empty();
   }
-  unlock();
+  lock_.reset();
 }
 
 // The folder and the parents that were made for it.
@@ -224,41 +222,9 @@ void WorkFolder::remove_if_empty() const {
   }
 }
 
-void WorkFolder::lock() {
-  const auto file = (path_ / kLock).string();
-  const auto kind = folder_->kind(kLock);
-  if (kind && *kind != DirHandle::Kind::file) {
-    folder_->remove(kLock);
-  }
-  auto opened = folder_->open_file(kLock, O_RDWR | O_CREAT);
-  const bool locked = ::flock(opened.get(), LOCK_EX | LOCK_NB) == 0;
-  const int failed = errno;
-  // The one who had it may have removed the file after it was opened here.
-  struct stat named {};
-  const auto own = FileStamp::of(opened.get());
-  const bool same =
-      ::fstatat(folder_->fd(), kLock, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-      own.number == static_cast<uint64_t>(named.st_ino);
-  if (locked && same) {
-    lock_ = std::move(opened);
-    return;
-  }
-  if (!locked && failed != EWOULDBLOCK) {
-    throw io_error("resume", "can't lock", file, failed);
-  }
-  throw argument_error(
-      "resume",
-      "another process is writing " + target_.string() +
-          "; wait for it or choose another output");
-}
-
-void WorkFolder::unlock() {
-  lock_.reset();
-}
-
 void WorkFolder::start_anew(const WorkSettings& settings) {
   // A block that stayed would pass for one of the new settings.
-  remove_all_but({kLock});
+  remove_all_but({kWorkLock});
   finished_ = 0;
   state_.reset();
   write_work_json(*folder_, kSettings, to_json(settings), kSettings);
@@ -338,7 +304,7 @@ void WorkFolder::drop_damaged() {
 // What a killed process had begun, and blocks behind a gap; runs of their own
 // that a run is made of stay.
 void WorkFolder::drop_unfinished() const {
-  std::set<std::string> kept{kLock, kSettings};
+  std::set<std::string> kept{kWorkLock, kSettings};
   if (state_) {
     kept.insert({kStageFolder, state_name(*state_)});
   }
@@ -402,15 +368,15 @@ void WorkFolder::remove() {
   finished_ = 0;
   state_.reset();
   // The lock last, so that no other process begins in what is being removed.
-  remove_all_but({kLock});
-  folder_->remove(kLock);
+  remove_all_but({kWorkLock});
+  folder_->remove(kWorkLock);
   const auto name = path_.filename();
   if (folder_->is_in_place() &&
       ::unlinkat(parent_->fd(), name.c_str(), AT_REMOVEDIR) != 0 &&
       errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT) {
     throw io_error("resume", "can't remove", path_.string(), errno);
   }
-  unlock();  // what is there from now on is another process's
+  lock_.reset();  // what is there from now on is another process's
 }
 
 }  // namespace pennyweight

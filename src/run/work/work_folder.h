@@ -110,8 +110,6 @@ class WorkFolder : public StateStore {
       const WorkSettings& settings,
       const Json& before,
       const ResumePolicy& policy);
-  void lock();
-  void unlock();
   void discard();
   void remove_if_empty() const;
   std::optional<Json> read_settings() const;

@@ -6,6 +6,7 @@
 #include "core/hash.h"
 #include "core/json.h"
 #include "core/json_text.h"
+#include "core/text.h"
 
 namespace pennyweight {
 
@@ -88,14 +89,10 @@ void compare_settings(
   if (found.empty()) {
     return;
   }
-  std::string names;
-  for (const auto& text : found) {
-    names += (names.empty() ? "" : ", ") + text;
-  }
   throw argument_error(
       "resume",
       "an unfinished run for " + target.string() + " has other settings: " +
-          names + "; use those, or drop its work with --force");
+          joined(found) + "; use those, or drop its work with --force");
 }
 
 std::optional<std::string> changed_model(

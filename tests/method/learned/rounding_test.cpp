@@ -11,10 +11,10 @@
 #include "method/learned/method.h"
 #include "method/pack_result.h"
 #include "ops/primitive.h"
-#include "ops/rounding/pack.h"
 #include "ops/rounding/quantize.h"
 #include "pass/floats.h"
 #include "support/expect_error.h"
+#include "support/unpack.h"
 
 namespace pennyweight {
 
@@ -40,8 +40,7 @@ bool same(const mx::array& a, const mx::array& b) {
 }
 
 std::vector<uint8_t> codes_of(const ops::QuantizedWeight& weight) {
-  auto codes = mx::contiguous(unpack_codes(weight.codes, weight.bits));
-  mx::eval(codes);
+  auto codes = testing::unpacked(weight.codes, weight.bits);
   return {codes.data<uint8_t>(), codes.data<uint8_t>() + codes.size()};
 }
 

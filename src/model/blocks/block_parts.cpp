@@ -1,4 +1,4 @@
-#include "model/block_parts.h"
+#include "model/blocks/block_parts.h"
 
 #include <mlx/ops.h>
 

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "model/block_parts.h"
+#include "model/blocks/block_parts.h"
 #include "ops/gated_delta.h"
 
 namespace pennyweight {

@@ -1,6 +1,6 @@
 #include <mlx/ops.h>
 
-#include "model/block_parts.h"
+#include "model/blocks/block_parts.h"
 #include "ops/gated_delta.h"
 
 namespace pennyweight {
