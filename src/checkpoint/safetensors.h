@@ -77,6 +77,9 @@ class SafetensorsFile {
     return entries_;
   }
 
+  /// The header's "__metadata__", read again at each call: most who open a file
+  /// do not ask.
+  std::map<std::string, std::string> metadata() const;
   /// The stamp that the file had when it was opened.
   const FileStamp& stamp() const {
     return stamp_;
