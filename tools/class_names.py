@@ -34,6 +34,7 @@ from mlx_lm.utils import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from class_keys import registered  # noqa: E402
+from class_names_axes import axes  # noqa: E402
 from class_names_configs import CLASSES  # noqa: E402
 from class_names_rules import (  # noqa: E402
     Unsure, expand_prefix, fill, hub_layout, numbers, pattern_of, value_of)
@@ -92,6 +93,11 @@ def build(name, config):
     module = importlib.import_module(f"mlx_lm.models.{name}")
     # Some models change what they are given.
     return module.Model(copy.deepcopy(args_of(name, json.dumps(config))))
+
+
+def shapes_of(model):
+    return {name: value.shape for name, value
+            in tree_flatten(model.parameters())}
 
 
 def tagged(model):
@@ -506,6 +512,7 @@ def entry(name, spec):
             never[tie["key"]] = "mlx-lm can't run it quantized"
     made["not_where"] = never
     made["keys"] = keys_of(name, base)
+    made["axes"], made["untried"] = axes(build, name, configs, shapes_of)
     return made
 
 

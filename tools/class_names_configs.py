@@ -181,6 +181,8 @@ CLASSES = {
             "attn_layer_period": 2, "expert_layer_offset": 1,
             "expert_layer_period": 2, "mamba_d_conv": 4, "mamba_d_state": 16,
             "mamba_expand": 2, "num_experts": 5, "num_experts_per_tok": 2},
+        "variants": [{"layers_block_type":
+                      ["attention", "mamba", "attention", "mamba"]}],
         "rules": stacks(f"{LAYER}.feed_forward.experts.#.@",
                         f"{LAYER}.feed_forward.switch_mlp", "num_experts")
         + widths_first(f"{LAYER}.mamba.conv1d.weight")},
@@ -330,7 +332,8 @@ CLASSES = {
                           "attention_window_size": 64, "mamba_num_heads": 4},
         "rules": widths_first(
             "model.layers.layers.*.mixer.conv1d.weight")},
-    "plamo3": {"config": BASE | {"window_size": 64}},
+    "plamo3": {"config": BASE | {"window_size": 64},
+               "variants": [{"sliding_window": 32}]},
     "prism_hadamard_qwen35": {
         "not_taken": "its weights come packed behind rotations"},
     "recurrent_gemma": {
@@ -339,6 +342,8 @@ CLASSES = {
             "logits_soft_cap": 30.0, "attention_window_size": 64,
             "num_key_value_heads": 1,
             "block_types": ["recurrent", "recurrent", "attention"]},
+        "variants": [{"block_types": None,
+                      "_block_types": ["recurrent", "attention"]}],
         "rules": widths_first(
             f"{LAYER}.temporal_block.conv_1d.weight")},
     "rwkv7": {
@@ -367,6 +372,11 @@ CLASSES = {
             "num_attention_groups": 2, "moe_num_experts": 5, "moe_top_k": 2,
             "moe_intermediate_size": 64, "share_expert_dim": 64,
             "moe_layers_enum": "1,2"},
+        "variants": [{
+            "layer_types": ["full_attention", "sliding_attention",
+                            "full_attention"],
+            "attention_other_setting": {
+                "num_attention_heads": 8, "num_attention_groups": 4}}],
         "rules": renamed({
             f"{LAYER}.moe.{theirs}": f"{LAYER}.mlp.{ours}"
             for theirs, ours in {

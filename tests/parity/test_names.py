@@ -26,7 +26,7 @@ import hub_client  # noqa: E402
 import packed_models  # noqa: E402
 import random_model  # noqa: E402
 import walks  # noqa: E402
-from class_names_rules import expand_prefix, hub_layout  # noqa: E402
+from class_names_rules import expand_prefix, hub_layout, pattern_of  # noqa: E402
 from hub_server import Hub  # noqa: E402
 from short_runs import SLOW  # noqa: E402
 from test_convert_parity import read, same_tensors  # noqa: E402
@@ -162,7 +162,7 @@ def test_each_form_is_mlx_lms(tmp_path, name):
 def test_the_table_is_of_the_pinned_mlx_lm():
     done = subprocess.run(
         [sys.executable, ROOT / "tools/class_names.py", "--check"],
-        capture_output=True, text=True, timeout=300)
+        capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + "run tools/class_names.py"
 
 
@@ -395,11 +395,32 @@ def test_tensors_that_do_not_fit(tmp_path, change, words):
     refused(tmp_path / "model", *words, code=4)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_width_is_refused(tmp_path, name):
+    """As mlx-lm refuses it when it loads the model: of three tensors of which
+    the table knows an axis, that one is longer by one."""
+    model = class_names.build(name, config_of(name))
+    own = {key: value.shape for key, value in tree_flatten(model.parameters())}
+    known = [(key, axis) for key in sorted(own) for axis, word in enumerate(
+        TABLE[name]["axes"].get(pattern_of(key), "").split()) if word != "-"]
+    assert len(known) > len(own) / 2
+    for key, axis in known[::len(known) // 3][:3]:
+        def longer(weights):
+            shape = list(weights[key].shape)
+            shape[axis] += 1
+            weights[key] = mx.ones(shape)
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        write(tmp_path / "model", name, hub=False, before=longer)
+        refused(tmp_path / "model", key, "the config's", "asks for", code=4)
+        with pytest.raises(ValueError):
+            load_model(tmp_path / "model")
+
+
 def test_a_stack_of_another_count(tmp_path):
     write(tmp_path / "model", "jamba", hub=False)
     config = read(tmp_path / "model") | {"num_experts": 4}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
-    refused(tmp_path / "model", "switch_mlp", "5 matrices", "num_experts is 4",
+    refused(tmp_path / "model", "router", "num_experts asks for 4 in place of 5",
             code=4)
 
 

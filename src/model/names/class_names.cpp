@@ -61,6 +61,22 @@ ClassNames::Tensor read_tensor(const std::string& words) {
   return tensor;
 }
 
+// "2*intermediate_size - hidden_size": the axes one after the other.
+std::vector<ClassNames::Axis> read_axes(const std::string& words) {
+  std::vector<ClassNames::Axis> axes;
+  for (const auto& word : split(words, ' ')) {
+    auto& axis = axes.emplace_back();
+    for (const auto& part : split(word, '*')) {
+      if (std::isdigit(static_cast<unsigned char>(part[0]))) {
+        axis.factor = std::stol(part);
+      } else if (part != "-") {
+        axis.keys.push_back(part);
+      }
+    }
+  }
+  return axes;
+}
+
 // A rule's pattern as it is looked up: its '#', which numbers a stack's
 // matrices, matches a number as '*' does.
 std::string looked_up(std::string pattern) {
@@ -70,7 +86,7 @@ std::string looked_up(std::string pattern) {
 
 ClassNames read_class(const ClassText& text) {
   ClassNames names{
-      text.name, "", parse_json(text.json, "class_names.inc"), {}, {}};
+      text.name, "", parse_json(text.json, "class_names.inc"), {}, {}, {}};
   if (names.facts.contains("not_taken")) {
     names.not_taken = names.facts.at("not_taken").get<std::string>();
     return names;
@@ -80,6 +96,9 @@ ClassNames read_class(const ClassText& text) {
     for (const auto& pattern : patterns) {
       names.tensors.emplace(pattern.get<std::string>(), tensor);
     }
+  }
+  for (const auto& [pattern, words] : names.facts.at("axes").items()) {
+    names.axes.emplace(pattern, read_axes(words.get<std::string>()));
   }
   for (const auto& rule : names.facts.at("rules")) {
     names.rules[looked_up(rule.at("from").get<std::string>())].push_back(rule);

@@ -37,6 +37,13 @@ struct ClassNames {
     std::string count{};
   };
 
+  /// What an axis of a tensor is in every model that mlx-lm can load: a product
+  /// of numbers of config.json, by their keys. No keys: it is not known.
+  struct Axis {
+    int64_t factor = 1;
+    std::vector<std::string> keys;
+  };
+
   std::string name;
   /// Why the class is not taken; empty where it is.
   std::string not_taken;
@@ -44,6 +51,8 @@ struct ClassNames {
   /// see entry() in tools/class_names.py.
   Json facts;
   std::map<std::string, Tensor> tensors;  // by pattern
+  /// By pattern with every number a '*', from tools/class_names_axes.py.
+  std::map<std::string, std::vector<Axis>> axes;
   /// Rules of tools/class_names_rules.py, by the pattern of the tensors that
   /// they read.
   std::map<std::string, std::vector<Json>> rules;

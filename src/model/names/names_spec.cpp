@@ -6,6 +6,7 @@
 #include "checkpoint/quantization_entries.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "model/names/check_axes.h"
 #include "model/names/class_names.h"
 #include "model/names/present.h"
 #include "model/names/rule_sources.h"
@@ -32,7 +33,8 @@ class Reader {
       : checkpoint_(checkpoint),
         names_(std::move(names)),
         origin_((checkpoint.folder() / "config.json").string()),
-        config_(checkpoint.config(), origin_) {}
+        config_(checkpoint.config(), origin_),
+        axes_(names_, checkpoint.config()) {}
 
   DecoderSpec read() {
     check_keys();
@@ -234,7 +236,11 @@ class Reader {
       const std::string& name,
       const TensorInfo& info) {
     const auto* known = find(name);
-    if (!known || (known->untied && own_->tied) || known->kind == Kind::bias) {
+    if (!known || (known->untied && own_->tied)) {
+      return;
+    }
+    check_axes(tensors, name, info);
+    if (known->kind == Kind::bias) {
       return;
     }
     if (info.shape.size() != known->dims ||
@@ -258,6 +264,22 @@ class Reader {
       return;
     }
     own_->modules.push_back(module_of_names(tensors, *known, info));
+  }
+
+  // A wrong number in a shape or in the config, which mlx-lm can't load.
+  void check_axes(
+      const ModelTensors& tensors,
+      const std::string& name,
+      const TensorInfo& info) const {
+    auto shape = info.shape;
+    if (name.ends_with(".weight") && !shape.empty()) {
+      shape.back() = static_cast<int>(width_of(tensors, module_of(name), info));
+    } else if (tensors.contains(module_of(name) + ".scales")) {
+      return;  // of a packed matrix
+    }
+    if (const auto what = axes_.wrong(name, shape); !what.empty()) {
+      corrupt("tensor " + one_line(name, 120) + " " + what);
+    }
   }
 
   ModuleSpec module_of_names(
@@ -332,6 +354,7 @@ class Reader {
   const ClassNames names_;
   const std::string origin_;
   const JsonView config_;
+  const AxisCheck axes_;
   const Json packing_ =
       read_quantization_entries(checkpoint_.config(), checkpoint_.folder()).mlx;
   DecoderSpec spec_;

@@ -30,14 +30,15 @@ std::string why_not_by_names(const Checkpoint& checkpoint);
 std::string about_names(const Checkpoint& checkpoint);
 
 /// A spec with `names`, and with `sources` and `dropped` as a family fills
-/// them. Shapes are taken from the checkpoint: they are not compared with the
-/// config's sizes. A tensor that the table does not know is left out here, and
+/// them. Shapes are taken from the checkpoint, and compared with the config's
+/// sizes as far as AxisCheck knows them. A tensor that the table does not know is left out here, and
 /// so refused when the model's tensors are claimed.
 ///
 /// Errors: invalid_argument for a model that is not known by names;
 /// not_supported for a config by which mlx-lm changes weights in a way that is
 /// not known; corrupt for a tensor that is missing (not_found where a file is
-/// missing, too) or of another form than its name stands for.
+/// missing, too), of another form than its name stands for, or of another shape
+/// than the config gives it.
 DecoderSpec read_names_spec(const Checkpoint& checkpoint);
 
 }  // namespace pennyweight
