@@ -44,8 +44,10 @@ int64_t block_bytes(
   const bool shifts = stage.needs().quantized_inputs;
   const int64_t split = shifts ? 2 : 1;  // sums, and what they are split into
   for (const ModuleSpec& module : list_modules(block)) {
-    // Of the experts a token reads only some.
-    widths += module.part > 0 ? 0 : module.out + module.in;
+    // Of the experts a token reads only some, which are counted below.
+    widths += module.part > 0 || (module.expert && block.moe)
+        ? 0
+        : module.out + module.in;
     if (const auto& spec = module.published) {
       // As it is mapped, and as it is read.
       published += 2 * quantized_bytes(*spec, module.out, module.in, 1);
@@ -57,14 +59,24 @@ int64_t block_bytes(
     experts += module.expert ? split * expert_bytes(module, shifts) : 0;
   }
   statistics += std::min(experts, split * kExpertSums);
-  if (block.moe) {
-    widths += block.moe->chosen *
-        (2 * model.spec.hidden + 3 * block.moe->experts.down.in);
-  }
   const int64_t item = static_cast<int64_t>(mx::size_of(model.dtype));
   const int64_t rows = std::max<int64_t>(demand.batch_tokens, 512);
+  int64_t slots = 0;  // of experts that stay packed
+  if (block.moe) {
+    const int64_t hidden = block.moe->chosen * model.spec.hidden;
+    const int64_t wide = block.moe->chosen * block.moe->experts.down.in;
+    if (published > 0) {
+      // No statistics are taken between their steps, so that a stream's arrays
+      // go before the next one's come: what is read, gate, up and their
+      // product.
+      slots = rows * (hidden + 3 * wide) * item;
+    } else {
+      widths += 2 * hidden + 3 * wide;
+    }
+  }
   // Both streams' arrays of a batch at once, and what a kernel copies.
-  const int64_t batch = 2 * rows * (widths * item + 4 * model.spec.hidden * 4);
+  const int64_t batch =
+      2 * rows * (widths * item + 4 * model.spec.hidden * 4) + slots;
   return weights * item * 3 + 6 * weights + published + statistics + batch +
       stage.working_bytes(block);
 }
