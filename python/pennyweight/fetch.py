@@ -34,10 +34,12 @@ NEEDED = {
     "model": ["*.json", "*.jsonl", "*.jinja", "*.py", "*.tiktoken", "*.txt",
               "tokenizer.model", "tiktoken.model", "model*.safetensors"],
     "dataset": ["*.json", "*.jsonl", "*.parquet", "*.txt"]}
-# Files that are fetched, too: the card, for the licence, and SentencePiece models,
-# which have any name. Other clients fetch none of them, so that a copy in the
-# cache counts as whole without them.
-WELCOME = {"model": ["README.md", "*.model", "*.model.v*"], "dataset": []}
+# Files that are fetched, too: the card, for the licence, SentencePiece models,
+# which have any name, and the heads that our own outputs keep in a file of theirs.
+# Other clients fetch none of them, so that a copy in the cache counts as whole
+# without them.
+WELCOME = {"model": ["README.md", "*.model", "*.model.v*", "mtp.safetensors"],
+           "dataset": []}
 
 # As in mlx_lm/quant/utils.py (mlx-lm 0.32.2).
 TEXT = ".cache/mlx-lm/calibration_v5.txt"

@@ -16,10 +16,13 @@ mlx_lm_utils = pytest.importorskip("mlx_lm.utils")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(ROOT / "python"))
+import hub_client  # noqa: E402
 import packed_models  # noqa: E402
 import packers  # noqa: E402
 import random_model as demo  # noqa: E402
 import walks  # noqa: E402
+from hub_server import Hub  # noqa: E402
 from test_families import METHODS, config_of, write  # noqa: E402
 
 FILE = "mtp.safetensors"
@@ -245,3 +248,19 @@ def test_a_broken_file_beside_the_model_is_named(models):
          folder / "out", "-q"], capture_output=True, text=True)
     assert done.returncode == 4 and FILE in done.stderr, done.stderr
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--stream"]], ids=["whole", "streamed"])
+def test_a_file_beside_a_model_on_the_hub_is_fetched(tmp_path, flags):
+    """As our own outputs have it, once they are published."""
+    _, heads = write_packed(tmp_path / "model", "fp8", beside=True)
+    hub = Hub({path.name: path.read_bytes()
+               for path in (tmp_path / "model").iterdir()})
+    try:
+        done = hub_client.run(
+            hub, tmp_path / "home", "convert", "--model", "org/tiny",
+            "--mlx-path", tmp_path / "out", "-q", *flags)
+    finally:
+        hub.close()
+    assert done.returncode == 0, done.stderr
+    assert stored(tmp_path / "out" / FILE) == heads

@@ -31,8 +31,8 @@ std::string about_names(const Checkpoint& checkpoint);
 
 /// A spec with `names`, and with `sources` and `dropped` as a family fills
 /// them. Shapes are taken from the checkpoint, and compared with the config's
-/// sizes as far as AxisCheck knows them. A tensor that the table does not know is left out here, and
-/// so refused when the model's tensors are claimed.
+/// sizes as far as AxisCheck knows them. A tensor that the table does not know
+/// is left out here, and so refused when the model's tensors are claimed.
 ///
 /// Errors: invalid_argument for a model that is not known by names;
 /// not_supported for a config by which mlx-lm changes weights in a way that is
