@@ -19,6 +19,14 @@ def test_all_runs_are_on_record():
         golden_bytes.RUNS)
 
 
+def test_the_runs_take_avx2(tmp_path):
+    """Also where the processor has more. They once did not."""
+    report = tmp_path / "report.json"
+    golden_bytes.run("gptq-plain", tmp_path, "--json", report)
+    kernels = json.loads(report.read_text())["kernels"]
+    assert kernels["instructions"] == "AVX2"
+
+
 @pytest.mark.parametrize("name", golden_bytes.RUNS)
 def test_bytes(name, tmp_path):
     known = json.loads(golden_bytes.GOLDEN.read_text())[name]

@@ -266,7 +266,12 @@ namespace simd {
 bool available() {
 #if defined(__x86_64__)
   // Asked once: on a virtual machine the CPUID instruction takes long.
-  static const bool any = (hwy::SupportedTargets() & HWY_TARGETS) != 0;
+  static const bool any = [] {
+    const auto targets = hwy::SupportedTargets();
+    // Which has chosen among all that the processor has, `limited` or not.
+    hwy::GetChosenTarget().Update(targets);
+    return (targets & HWY_TARGETS) != 0;
+  }();
   return any;
 #else
   return true;
