@@ -36,7 +36,7 @@ def registered():
 def classes():
     """Those of families.def, and those that families read inner configs as."""
     names = {name for _, name in registered()}
-    for file in FAMILIES.glob("*.cpp"):
+    for file in FAMILIES.rglob("*.cpp"):
         names |= set(re.findall(r'read_as\("([\w.]+)"', file.read_text()))
     return sorted(names)
 

@@ -7,8 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 MOST = 20
-# Each file is a model class of mlx-lm, and nothing else asks for them.
-CATALOGUES = {"model/families"}
 REGISTRY = {"method/methods.def", "method/registry.cpp", "method/chain.h",
             "method/chain.cpp"}
 METHODS = ["gptq", "awq", "learned", "dwq", "shrunk"]
@@ -27,7 +25,7 @@ def test_folders_are_small():
         units.setdefault(folder, set()).add(path.stem)
     assert units
     large = {folder: len(names) for folder, names in units.items()
-             if len(names) > MOST and folder not in CATALOGUES}
+             if len(names) > MOST}
     assert not large, f"split these: {large}"
 
 

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <set>
 
-#include "model/families/latent.h"
+#include "model/families/experts/latent.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {

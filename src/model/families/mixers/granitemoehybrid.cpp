@@ -1,4 +1,4 @@
-#include "model/families/mixers.h"
+#include "model/families/mixers/mixers.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {

@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "core/json.h"
-#include "model/families/mixers.h"
+#include "model/families/mixers/mixers.h"
 
 namespace pennyweight {
 

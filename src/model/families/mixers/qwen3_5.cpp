@@ -1,5 +1,5 @@
 #include "core/json.h"
-#include "model/families/delta.h"
+#include "model/families/mixers/delta.h"
 
 namespace pennyweight {
 

@@ -1,4 +1,4 @@
-#include "model/families/delta.h"
+#include "model/families/mixers/delta.h"
 
 namespace pennyweight {
 

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "core/json.h"
-#include "model/families/latent.h"
+#include "model/families/experts/latent.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {

@@ -2,7 +2,7 @@
 #include <set>
 
 #include "core/json.h"
-#include "model/families/mixers.h"
+#include "model/families/mixers/mixers.h"
 #include "model/families/moe.h"
 
 namespace pennyweight {
