@@ -464,7 +464,7 @@ def forms(name, spec):
             if not any(config.get(key) for key in spec.get("not_where", {}))]
 
 
-def entry(name, spec, with_axes):
+def entry(name, spec, with_axes=True):
     """What the table says of a class."""
     if "not_taken" in spec:
         raise Unsure(spec["not_taken"])
@@ -584,7 +584,7 @@ def table():
 def check_all_but_axes():
     """Prints the classes whose entry is another, and fails if there are any."""
     known = {name: json.loads(text) for name, text in re.findall(
-        r'\{"(\w+)", R"json\((.*?)\)json"\}', TABLE.read_text(), re.DOTALL)}
+        r'\{"([\w.-]+)", R"json\((.*?)\)json"\}', TABLE.read_text(), re.DOTALL)}
     for made in known.values():
         made.pop("axes", None)
         made.pop("untried", None)
