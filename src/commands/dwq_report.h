@@ -26,7 +26,8 @@ void report_distillation(
     const DwqOptions& options,
     RunReport& report);
 
-/// For the model card; %bpw stands for the bits a weight. `data`: in words.
+/// A sentence for the model card, in which %bpw stands for the bits a weight.
+/// `data` names the text.
 std::string summary_of(const Distilled& done, const std::string& data);
 
 }  // namespace pennyweight

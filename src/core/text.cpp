@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
-#include <sstream>
 
 #include "core/error.h"
 
@@ -29,10 +28,9 @@ std::string joined(
 }
 
 std::vector<std::string> split(const std::string& text, char mark) {
-  std::vector<std::string> parts;
-  std::istringstream stream(text);
-  for (std::string part; std::getline(stream, part, mark);) {
-    parts.push_back(part);
+  auto parts = cut(text, mark);
+  if (parts.back().empty()) {
+    parts.pop_back();
   }
   return parts;
 }

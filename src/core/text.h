@@ -31,10 +31,11 @@ std::string bracketed(const Numbers& numbers) {
   }
   return "[" + joined(texts) + "]";
 }
-/// What stands between the marks; nothing behind a last one.
-std::vector<std::string> split(const std::string& text, char mark);
-/// The same, with what is behind a last mark too: one part more than marks.
+/// The parts between the marks, one more than there are marks: "a,,b," has the
+/// parts "a", "", "b" and "", and an empty text has one, which is empty.
 std::vector<std::string> cut(const std::string& text, char mark);
+/// The same, without an empty part at the end: an empty text has none.
+std::vector<std::string> split(const std::string& text, char mark);
 /// The number that the whole text is, as from_chars reads it.
 template <class Number>
 std::optional<Number> number_in(std::string_view text) {

@@ -33,8 +33,8 @@ struct StageSizes {
   }
 };
 
-/// All but dwq_rate, by their names in JSON. `least`: the least that a recipe
-/// may say, -1 of what it does not hold.
+/// All sizes but dwq_rate, by their names in JSON. `least` is the least value
+/// that a recipe may give; -1 where recipes do not have the size.
 struct StageSize {
   const char* name;
   int StageSizes::*value;

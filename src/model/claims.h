@@ -16,10 +16,10 @@ namespace pennyweight {
 /// Whether weights may be of this type.
 bool is_stored_float(mx::Dtype dtype);
 
-/// Claims a model's tensors one by one and says at the end what nobody asked
-/// for. A corrupt Error for what is of another shape or type than the spec
-/// says, or is claimed twice; for what is missing, too, or not_found where
-/// files are.
+/// Claims a model's tensors one by one; finish() refuses those that were not
+/// claimed. corrupt Error for a tensor of another shape or type than the spec
+/// says, for one that is claimed twice, and for one that is missing, which is
+/// not_found where files are missing.
 class Claims {
  public:
   Claims(const Checkpoint& checkpoint, const ModelTensors& tensors)
@@ -36,13 +36,13 @@ class Claims {
   bool is_claimed(const std::string& name) const {
     return claimed_.contains(name);
   }
-  /// What nobody asks for, though it is there.
+  /// Takes a tensor out that the model has no use for.
   void leave(const std::string& name) {
     claimed_.insert(name);
   }
-  /// An Error for what nobody has claimed.
+  /// corrupt Error for a tensor that was neither claimed nor left.
   void finish() const;
-  /// The type of most bytes of floats.
+  /// The type that most bytes of claimed floats have.
   mx::Dtype main_dtype() const;
 
  private:

@@ -10,6 +10,8 @@ using Parts = std::vector<std::string>;
 TEST(Text, IsSplitAtEachMark) {
   EXPECT_EQ(split("model.layers.7", '.'), (Parts{"model", "layers", "7"}));
   EXPECT_EQ(split("a,,b,", ','), (Parts{"a", "", "b"}));
+  EXPECT_EQ(split("a,,", ','), (Parts{"a", ""}));
+  EXPECT_EQ(split(",", ','), Parts{""});
   EXPECT_EQ(split("", ','), Parts{});
 }
 

@@ -16,8 +16,9 @@ namespace pennyweight {
 /// a run has finished before a kill is read.
 class StageRunner {
  public:
-  /// All outlive it. `budget` may be null; with `keeps_all` each finite output
-  /// takes the place of the one before it, as a recipe says.
+  /// All must outlive this. `budget` is null without a limit of time. With
+  /// `keeps_all`, which is for recipes, each finite output takes the place of
+  /// the one before it, whatever its KL.
   StageRunner(
       Session& session,
       const StageContext& context,
@@ -30,8 +31,8 @@ class StageRunner {
         budget_(budget),
         keeps_all_(keeps_all) {}
 
-  /// What the budget makes of `sizes` on the way is told there. numeric Error
-  /// where no stage leaves a model of finite probabilities.
+  /// The budget changes `sizes` on the way to what fits the time that is left.
+  /// numeric Error where no stage leaves a model of finite probabilities.
   void run(const std::vector<ChainStage>& chain, StageSizes& sizes);
 
   const std::vector<StageOutcome>& outcomes() const {
@@ -41,7 +42,8 @@ class StageRunner {
   fs::path best() const {
     return work_.stages() / best_;
   }
-  /// What a recipe has of them: the one that rounds, and perhaps dwq after it.
+  /// The stages that a recipe repeats: the one that rounds, and perhaps dwq
+  /// after it.
   std::vector<std::string> kept() const;
 
  private:

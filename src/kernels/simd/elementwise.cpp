@@ -268,7 +268,8 @@ bool available() {
   // Asked once: on a virtual machine the CPUID instruction takes long.
   static const bool any = [] {
     const auto targets = hwy::SupportedTargets();
-    // Which has chosen among all that the processor has, `limited` or not.
+    // That call has made the processor's best the choice, though `limited` may
+    // have excluded it: its result leaves out what is excluded.
     hwy::GetChosenTarget().Update(targets);
     return (targets & HWY_TARGETS) != 0;
   }();

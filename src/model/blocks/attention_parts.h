@@ -16,8 +16,8 @@ struct Heads {
 mx::array
 rotated(const AttentionSpec& attention, const mx::array& x, int offset);
 
-/// Of latent attention, values padded to the keys' size. not_supported Error
-/// for a text in which an indexer would choose keys.
+/// The heads of latent attention, whose values are padded to the keys' size.
+/// not_supported Error for a text so long that an indexer would choose keys.
 Heads latent_heads(
     const AttentionSpec& attention,
     const BlockWeights& weights,

@@ -40,12 +40,12 @@ struct ExpertLayer {
   bool shared_bias = false;
   ExpertNames names{};
 };
-/// Returns the block's, whose scores are left to the family; where its tensors
-/// stand is told to `spec`.
+/// Puts the experts into the block and adds the sources of their stacks to
+/// `spec`. Returns the block's MoeSpec, whose scores are left to the family.
 MoeSpec&
 put_experts(const ExpertLayer& layer, BlockSpec& block, DecoderSpec& spec);
 
-/// The parameter `path` is added to the scores for the choice.
+/// Has the parameter `path` added to the scores where experts are chosen.
 void correct_choice(const std::string& path, MoeSpec& moe);
 
 /// Reads whether the chosen experts' scores are made to add up to 1, what the

@@ -31,8 +31,8 @@ struct StandardShape {
   std::vector<int> windows;  // by layer; empty: none
 };
 
-/// Fixed for a family, or what a key of the config says: `value` where it is
-/// absent.
+/// A yes or no that is fixed for a family, or that a key of the config says;
+/// then `value` is for a config without the key.
 struct Fact {
   Fact(bool fixed) : value(fixed) {}
   Fact(const char* config_key, bool fallback = false)
@@ -43,10 +43,10 @@ struct Fact {
 };
 
 enum class HeadFact {
-  as_told,  // read_tied()
-  own,      // whatever tie_word_embeddings says; or the family sets it later
-  tied,
-  dropped,  // tied; one of its own goes (drop_head())
+  as_told,  // as read_tied() says
+  own,      // a module of its own, whatever tie_word_embeddings says
+  tied,     // the embedding
+  dropped,  // the embedding; a head in the checkpoint is dropped (drop_head())
 };
 
 enum class RopeFact {
@@ -56,8 +56,8 @@ enum class RopeFact {
   own,     // the family reads it
 };
 
-/// What a family's class in mlx-lm makes of a config, where it is llama's but
-/// for these.
+/// Where a family's class in mlx-lm makes something else of a config than
+/// llama's does; the defaults are llama's.
 struct StandardFacts {
   const char* activation = "silu";  // nullptr: the family looks at it
   const char* activation_key = "hidden_act";
@@ -76,16 +76,15 @@ struct StandardFacts {
   const char* head_path = "lm_head";
 };
 
-/// Sizes, range-checked (corrupt Error), and what `facts` say, with their notes
-/// and patches in `spec`. The sizes are those that every such config has:
-/// hidden, intermediate, vocab, layers, heads, eps and, where given, kv_heads
-/// and head_dim with their usual defaults.
+/// Reads the sizes that every such config has, range-checked (corrupt Error),
+/// and what `facts` say. Notes and patches go to `spec`. kv_heads and head_dim
+/// have their usual defaults.
 StandardShape read_standard_shape(
     const FamilyInput& input,
     const StandardFacts& facts,
     DecoderSpec& spec);
 
-/// The spec of a family that is these facts.
+/// The whole spec of a family that differs from llama by `facts` alone.
 DecoderSpec read_standard(const FamilyInput& input, const StandardFacts& facts);
 
 /// A corrupt Error that names the config.
@@ -96,11 +95,11 @@ Error wrong_config(const JsonView& config, const std::string& what);
     const JsonView& config,
     const std::string& what);
 
-/// A key's list with an entry for each layer (corrupt Error for another);
-/// nullptr where it is absent.
+/// The list under `key`, nullptr where it is absent. corrupt Error where it is
+/// no list with an entry for each layer.
 const Json*
 find_layer_list(const JsonView& config, const char* key, int64_t layers);
-/// The same; absent is an Error, too.
+/// The same, with a corrupt Error where it is absent.
 const Json& layer_list(const JsonView& config, const char* key, int64_t layers);
 
 /// Refuses a list of layer types of which none is full_attention, which most
@@ -134,7 +133,7 @@ void drop_head(
     DecoderSpec& spec,
     const std::string& head = "lm_head");
 
-/// `base`, which must be above 1 (corrupt Error).
+/// Gives `base` back, which must be above 1 (corrupt Error).
 double check_rope_base(const JsonView& config, double base);
 
 /// Fills rope.base and the scaling from rope_theta and rope_scaling.
@@ -143,7 +142,8 @@ void read_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 /// it; a scaling is noted.
 void read_plain_rope(const JsonView& config, RopeSpec& rope, DecoderSpec& spec);
 
-/// max_position_embeddings; `fallback`, where there is one, if it is absent.
+/// Reads max_position_embeddings; without a `fallback` it must be there
+/// (corrupt Error).
 int read_positions(
     const JsonView& config,
     std::optional<int> fallback = std::nullopt);
@@ -174,8 +174,8 @@ void fuse_qkv(AttentionSpec& attention, const std::string& path);
 /// Puts gate and up into one matrix at path.gate_up_proj.
 void fuse_gate_up(MlpSpec& mlp, const std::string& path);
 
-/// The checkpoint has gate above up in one tensor; `down`, taken as it is, is
-/// beside it.
+/// Adds the sources of an MLP whose gate stands above up in one tensor,
+/// `joined`; its down matrix is the tensor `down`.
 void split_gate_up(
     const MlpSpec& mlp,
     const TensorSource& joined,

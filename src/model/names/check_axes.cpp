@@ -21,14 +21,6 @@ Json value_at(const Json& config, const std::string& key) {
   return *inner;
 }
 
-std::string words(const mx::Shape& shape) {
-  std::string text;
-  for (const int extent : shape) {
-    text += (text.empty() ? "[" : ", ") + std::to_string(extent);
-  }
-  return text + "]";
-}
-
 }  // namespace
 
 AxisCheck::AxisCheck(const ClassNames& names, const Json& config)
@@ -52,7 +44,8 @@ std::string AxisCheck::wrong(const std::string& name, const mx::Shape& shape)
     for (size_t i = 0; i < shape.size(); ++i) {
       if (const auto asked = asked_for(it->second[i], shape[i]);
           !asked.empty()) {
-        return "has shape " + words(shape) + ", where the config's " + asked;
+        return "has shape " + bracketed(shape) + ", where the config's " +
+            asked;
       }
     }
   }

@@ -23,14 +23,21 @@ constexpr double kMostTrials = 1.5;
 }  // namespace
 
 double TimePlan::of(PlannedStage stage) const {
-  constexpr double TimePlan::*kStages[] = {
-      &TimePlan::costs,
-      &TimePlan::nearest,
-      &TimePlan::gptq,
-      &TimePlan::learned,
-      &TimePlan::dwq,
-      &TimePlan::report};
-  return this->*kStages[size_t(stage)];
+  switch (stage) {
+    case PlannedStage::costs:
+      return costs;
+    case PlannedStage::nearest:
+      return nearest;
+    case PlannedStage::gptq:
+      return gptq;
+    case PlannedStage::learned:
+      return learned;
+    case PlannedStage::dwq:
+      return dwq;
+    case PlannedStage::report:
+      return report;
+  }
+  return 0;
 }
 
 double TimePlan::from(PlannedStage stage) const {

@@ -9,16 +9,7 @@ namespace pennyweight {
 namespace {
 
 ScanShape read_falcon_scan(const JsonView& config, int64_t hidden) {
-  auto shape = read_scan_shape(
-      config,
-      hidden,
-      {"mamba_n_heads",
-       "mamba_d_head",
-       "mamba_n_groups",
-       "mamba_d_state",
-       "mamba_d_conv",
-       "mamba_proj_bias",
-       "mamba_conv_bias"});
+  auto shape = read_scan_shape(config, hidden, kMambaKeys);
   shape.conv_bias = config.boolean_or("mamba_conv_bias", true);
   shape.dt_most = std::numeric_limits<float>::infinity();
   if (config.integer("mamba_d_ssm", 1, kMaxWidth) !=

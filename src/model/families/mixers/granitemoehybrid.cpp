@@ -9,16 +9,7 @@ constexpr float kLeastStep = 0.001f;
 constexpr float kMostStep = 100;
 
 ScanShape read_granite_scan(const JsonView& config, int64_t hidden) {
-  auto shape = read_scan_shape(
-      config,
-      hidden,
-      {"mamba_n_heads",
-       "mamba_d_head",
-       "mamba_n_groups",
-       "mamba_d_state",
-       "mamba_d_conv",
-       "mamba_proj_bias",
-       "mamba_conv_bias"});
+  auto shape = read_scan_shape(config, hidden, kMambaKeys);
   read_time_limit(config, kLeastStep, kMostStep, shape);
   return shape;
 }

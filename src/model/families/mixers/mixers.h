@@ -42,7 +42,8 @@ struct ScanShape {
   float dt_most = 0;
 };
 
-/// The keys that hold them; of a bias that is absent there is none.
+/// The keys that have these sizes in a config. A bias is false where its key is
+/// absent.
 struct ScanKeys {
   const char* heads;
   const char* head_dim;
@@ -52,6 +53,14 @@ struct ScanKeys {
   const char* bias;
   const char* conv_bias;
 };
+inline constexpr ScanKeys kMambaKeys{
+    "mamba_n_heads",
+    "mamba_d_head",
+    "mamba_n_groups",
+    "mamba_d_state",
+    "mamba_d_conv",
+    "mamba_proj_bias",
+    "mamba_conv_bias"};
 ScanShape
 read_scan_shape(const JsonView& config, int64_t hidden, const ScanKeys& keys);
 
