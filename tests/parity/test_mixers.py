@@ -25,7 +25,7 @@ REFUSED = [
     ("nemotron_h", {"time_step_limit": [0.1]}, 4, "time_step_limit"),
     ("granitemoehybrid", {"layer_types": ["mamba", "conv", "mamba"]}, 6,
      "layer type conv"),
-    ("granitemoehybrid", {"layer_types": ["mamba"]}, 4, "name 3 layers"),
+    ("granitemoehybrid", {"layer_types": ["mamba"]}, 4, "must have 3 entries"),
     ("granitemoehybrid", {"rope_theta": 5.0, "rope_parameters": {
         "rope_theta": 7.0, "rope_type": "default"}}, 4, "differ"),
     ("falcon_h1", {"mamba_d_ssm": 90}, 4, "mamba_n_heads * mamba_d_head"),

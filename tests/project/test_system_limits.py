@@ -5,6 +5,7 @@ PENNYWEIGHT_SLOW=1, at many more points."""
 
 import json
 import resource
+import shutil
 import sys
 from pathlib import Path
 
@@ -142,6 +143,28 @@ def test_threads(name, tmp_path):
         return short_runs.run(arguments, env=env)
 
     codes = check(tmp_path, name, range(1, 9 if SLOW else 4), run)
+    assert 5 in codes
+
+
+@pytest.mark.parametrize("name", ["evaluate", "gptq"])
+def test_buffers_of_onednn(name, tmp_path):
+    """The n-th buffer that oneDNN asks for in the midst of a product is
+    refused."""
+    log = tmp_path / "log"
+    env = short_runs.faults(tmp_path, calls=["onednn_buffer"], log=log)
+    done = short_runs.run(command(name, tmp_path / "free"), env=env)
+    assert done.returncode == 0, done.stderr
+    count = len(log.read_text().splitlines()) if log.exists() else 0
+    if not count:
+        pytest.skip("oneDNN asks for no buffers here")
+    shutil.rmtree(tmp_path / "free", ignore_errors=True)
+
+    def run(arguments, number):
+        env = short_runs.faults(tmp_path, "ENOMEM", number, ["onednn_buffer"])
+        return short_runs.run(arguments, env=env)
+
+    points = {1, 2, count // 100, count // 10, count // 3, count}
+    codes = check(tmp_path, name, sorted(points - {0}), run)
     assert 5 in codes
 
 

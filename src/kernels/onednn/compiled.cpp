@@ -12,6 +12,7 @@
 #include <mutex>
 #include <new>
 #include <shared_mutex>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -85,16 +86,31 @@ struct OneThread {
 };
 #endif
 
-/// bad_alloc where oneDNN would not get the memory that a product's code takes:
-/// it writes the code to a null pointer then.
-void require_address_space() {
+/// Whether the system would give the memory that a product's code takes.
+bool has_address_space() {
   constexpr size_t kCode = size_t{16} << 20;
   void* held =
       ::mmap(nullptr, kCode, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (held == MAP_FAILED) {
-    throw std::bad_alloc();
+    return false;
   }
   ::munmap(held, kCode);
+  return true;
+}
+
+/// Runs `work`, which calls oneDNN. What oneDNN throws becomes bad_alloc where
+/// the system refused it memory, which not each of its parts says, else
+/// `other(what it said)`.
+template <class Work, class Other>
+auto calling_onednn(const Work& work, const Other& other) {
+  try {
+    return work();
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory || !has_address_space()) {
+      throw std::bad_alloc();
+    }
+    throw other(std::string(error.what()));
+  }
 }
 
 class ProductCache {
@@ -121,18 +137,18 @@ class ProductCache {
   static std::shared_ptr<const CompiledProduct> make(
       const ProductShape& shape) {
     const OneThread alone;
-    require_address_space();
-    try {
-      return std::make_shared<const CompiledProduct>(shape);
-    } catch (const dnnl::error& error) {
-      if (error.status == dnnl_out_of_memory) {
-        throw std::bad_alloc();
-      }
-      throw not_supported_error(
-          "kernels",
-          "oneDNN has no product of this shape (" + std::string(error.what()) +
-              "); set PENNYWEIGHT_KERNEL to simd");
+    // Without it, oneDNN writes the code to a null pointer.
+    if (!has_address_space()) {
+      throw std::bad_alloc();
     }
+    return calling_onednn(
+        [&] { return std::make_shared<const CompiledProduct>(shape); },
+        [](const std::string& said) {
+          return not_supported_error(
+              "kernels",
+              "oneDNN has no product of this shape (" + said +
+                  "); set PENNYWEIGHT_KERNEL to simd");
+        });
   }
 
   std::shared_mutex mutex_;
@@ -180,6 +196,14 @@ CompiledProduct::CompiledProduct(const ProductShape& shape) {
 }
 
 void CompiledProduct::run(const MatmulArgs& args, const float* bias) const {
+  calling_onednn(
+      [&] { execute(args, bias); },
+      [](const std::string& said) {
+        return std::runtime_error("oneDNN failed in a product: " + said);
+      });
+}
+
+void CompiledProduct::execute(const MatmulArgs& args, const float* bias) const {
   thread_local dnnl::stream stream(engine());
   thread_local Scratch scratch;
   const auto memory = [](const dnnl::memory::desc& desc, const void* data) {

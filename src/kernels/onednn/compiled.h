@@ -28,7 +28,7 @@ class CompiledProduct {
   explicit CompiledProduct(const ProductShape& shape);
 
   /// `bias` is null or float32 [n]. A shape that `adds` adds to what stands in
-  /// args.out.
+  /// args.out. bad_alloc where the system gives no memory.
   void run(const MatmulArgs& args, const float* bias) const;
 
   ProductServer& server() const {
@@ -46,6 +46,8 @@ class CompiledProduct {
   }
 
  private:
+  void execute(const MatmulArgs& args, const float* bias) const;
+
   ProductServer* server_ = nullptr;
   bool is_brgemm_ = false;
   bool is_slow_ = false;
