@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -79,12 +80,28 @@ def evaluate(model, *flags, code=0):
 
 
 def kl(out, model=DEMO):
+    return divergence(out, model)["mean"]
+
+
+def divergence(out, model=DEMO):
+    """KL of the model's tokens on text that it was not fitted to: "mean",
+    "standard_error" and so on."""
     report = Path(f"{out}.kl.json")
     subprocess.run(
         [BIN, "evaluate", out, "--reference", model, "--data-path", HELD_OUT,
          "--sequence-length", "128", "--num-samples", "-1", "--json", report,
          "--force", "--quiet"], check=True, timeout=300)
-    return json.loads(report.read_text())["kl"]["mean"]
+    return json.loads(report.read_text())["kl"]
+
+
+def equally_good(out, other):
+    """Whether two outputs of the demo model differ by no more than noise: sums
+    in another order turn codes that lie between two, and what follows them, so
+    that each is one draw. Three standard errors of the difference."""
+    ours, theirs = divergence(out), divergence(other)
+    noise = math.hypot(ours["standard_error"], theirs["standard_error"])
+    print(ours["mean"], theirs["mean"], noise)
+    return abs(ours["mean"] - theirs["mean"]) < 3 * noise
 
 
 def same_files(one, other):
