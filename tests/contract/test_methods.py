@@ -61,7 +61,7 @@ def test_twice_the_same_and_no_worse_than_rtn(method, tmp_path, rtn_kl):
 
 
 def test_killed_and_resumed(method, tmp_path):
-    model = walks.wide_model(tmp_path / "model", 6)
+    model = walks.wide_model(tmp_path / "model", 4)
     run(*command(method, model, tmp_path / "straight"))
     out = tmp_path / "out"
     begun = subprocess.Popen(

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import random_model  # noqa: E402
 import walks  # noqa: E402
+from short_runs import SLOW  # noqa: E402
 from walks import DEMO, kl, leftovers, mpirun, same_files  # noqa: E402, F401
 
 STORIES = Path(
@@ -96,12 +97,12 @@ def test_scales_are_folded(tmp_path):
 
 def test_then_gptq(tmp_path):
     report = awq(DEMO, tmp_path / "out", "--then", "gptq",
-                 "--num-samples", 48)
+                 "--num-samples", 24)
     for block in report["blocks"]:
         errors = block["held_out_error"]
         assert errors[block["kept"]] == min(errors.values())
         assert block["gptq"]["modules"]
-    awq(DEMO, tmp_path / "alone", "--num-samples", 48)
+    awq(DEMO, tmp_path / "alone", "--num-samples", 24)
     assert kl(tmp_path / "out") < kl(tmp_path / "alone")
 
 
@@ -114,7 +115,8 @@ def test_full_inputs(tmp_path):
 def test_killed_and_gone_on_with(tmp_path):
     model = tmp_path / "model"
     random_model.write(model, num_hidden_layers=8)
-    for flags in ([], ["--then", "gptq"]):
+    # Alone, tests/contract does it.
+    for flags in ([], ["--then", "gptq"])[0 if SLOW else 1:]:
         straight, out = tmp_path / "straight", tmp_path / "out"
         awq(model, straight, "--num-samples", 24, *flags)
         process = subprocess.Popen(
@@ -134,18 +136,19 @@ def test_killed_and_gone_on_with(tmp_path):
 
 
 def test_memory_does_not_grow_with_blocks(tmp_path):
+    # A block has 1.6 MB: what stays of 8 would be 12 % of the peak.
     peaks = [awq(walks.wide_model(tmp_path / f"model{blocks}", blocks),
                  tmp_path / f"out{blocks}", "--num-samples", 16,
                  "--n-grid", 5)["peak_rss"]
-             for blocks in (6, 22)]
+             for blocks in (4, 12)]
     print(f"{peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB")
     assert abs(peaks[1] - peaks[0]) < 0.05 * peaks[0]
 
 
 def test_two_processes(mpirun, tmp_path):  # noqa: F811
-    awq(DEMO, tmp_path / "one", "--num-samples", 48)
+    awq(DEMO, tmp_path / "one", "--num-samples", 24)
     two = awq(
-        DEMO, tmp_path / "two", "--num-samples", 48, launcher=mpirun)
+        DEMO, tmp_path / "two", "--num-samples", 24, launcher=mpirun)
     assert two["processes"] == 2
     assert walks.equally_good(tmp_path / "two", tmp_path / "one")
 

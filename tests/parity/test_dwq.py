@@ -267,7 +267,7 @@ def test_other_methods_may_come_before(method, tmp_path):
          "--data-path", TEXT, "--sequence-length", "64", "--num-samples",
          "32"], check=True, capture_output=True, timeout=300)
     run(DEMO, tmp_path / "out", "--quantized-model", student,
-        "--num-samples", 96)
+        "--num-samples", 48)
     assert kl(tmp_path / "out") < kl(student)
 
 
@@ -317,7 +317,6 @@ def test_nothing_to_train(students, tmp_path):
 
 
 def test_killed_at_any_point(students, tmp_path):
-    points = 10 if SLOW else 4
     flags = ["--quantized-model", students / "q3", "--num-samples", 80,
              "--batch-size", 2, "--learning-rate", 1e-4]
     straight = tmp_path / "straight"
@@ -325,13 +324,14 @@ def test_killed_at_any_point(students, tmp_path):
     run(DEMO, straight, *flags)
     seconds = time.monotonic() - begun
     when = random.Random(3)
+    kills = [when.uniform(0.1, 1) for _ in range(10)] if SLOW else [0.6]
     resumed = 0
-    for i in range(points):
+    for i, point in enumerate(kills):
         out = tmp_path / f"out{i}"
         process = subprocess.Popen(
             command(DEMO, out, *flags), stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
-        time.sleep(when.uniform(0.1, 1) * seconds)
+        time.sleep(point * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
         if not out.exists():
@@ -339,7 +339,7 @@ def test_killed_at_any_point(students, tmp_path):
         assert same_files(straight, out), i
         assert not leftovers(tmp_path)
         shutil.rmtree(out)
-    assert resumed >= points // 4
+    assert resumed > len(kills) // 4
 
 
 @pytest.mark.parametrize("flags", [[], ["--pipeline"]])

@@ -76,16 +76,16 @@ def test_sensitivities_of_families(tmp_path, family):
 
 def compare_sensitivities(tmp_path, model):
     loaded, tokenizer = load(str(model))
-    # All sequences of a text that holds 16, four of mlx-lm's batches: their
-    # order does not matter to a mean.
+    # All sequences of a text that holds two of mlx-lm's batches: their order
+    # does not matter to a mean.
     words = TEXT.read_text()
     size = next(n for n in range(1000, len(words), 20)
-                if len(rows_of(tokenizer, words[:n])) == 16)
+                if len(rows_of(tokenizer, words[:n])) == 8)
     text = tmp_path / "text.txt"
     text.write_text(words[:size])
     report = run(model, tmp_path / "out", "--target-bpw", 7, cwd=tmp_path,
                  data=text)
-    assert report["tokens"] == 16 * 64
+    assert report["tokens"] == 8 * 64
     ours = dict(json.loads((tmp_path / report["sensitivities"]).read_text()))
     theirs = dict(dynamic_quant.estimate_sensitivities(
         loaded, mx.array(rows_of(tokenizer, words[:size])), 4, 64, 5, 64))

@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
 import test_experts  # noqa: E402
 import walks  # noqa: E402
+from short_runs import SLOW  # noqa: E402
 from walks import (  # noqa: E402, F401
     BIN, DEMO, HELD_OUT, TEXT, leftovers, mpirun, same_files)
 
@@ -126,12 +127,13 @@ def test_killed_and_resumed(tmp_path):
     seconds = time.monotonic() - begun
     resumed = 0
     points = random.Random(7)
-    for i in range(4):
+    kills = [points.uniform(0.3, 0.9) for _ in range(4)] if SLOW else [0.6]
+    for i, point in enumerate(kills):
         out = tmp_path / f"out{i}"
         process = subprocess.Popen(
             walks.command("gptq", model, out, *flags),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(points.uniform(0.3, 0.9) * seconds)
+        time.sleep(point * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
         if not out.exists():
@@ -156,7 +158,7 @@ def test_mixtures_of_experts(family, tmp_path):
 
 
 def test_two_processes(mpirun, tmp_path):
-    flags = ["--bits", 2, "--num-samples", 48, "--learn-steps", 10]
+    flags = ["--bits", 2, "--num-samples", 24, "--learn-steps", 10]
     one = gptq(DEMO, tmp_path / "one", *flags)
     two = gptq(DEMO, tmp_path / "two", *flags, launcher=mpirun)
     # Other batches, and with them other blocks after the first; the same in

@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import chromium  # noqa: E402
 import test_families  # noqa: E402
-from short_runs import small_disk  # noqa: E402
+from short_runs import SLOW, small_disk  # noqa: E402
 from walks import (  # noqa: E402
     BIN, DEMO, TEXT, convert, kl, leftovers, wide_model)
 
-FEW = ["--sequence-length", 64, "--gptq-samples", 40, "--dwq-samples", 40,
-       "--learn-steps", 8]
+FEW = ["--sequence-length", 64, "--gptq-samples", 24, "--dwq-samples", 24,
+       "--learn-steps", 4]
 # What must be the same when it is made again; the report has times in it.
 SAME = ["config.json", "recipe.json", "model.safetensors",
         "model.safetensors.index.json"]
@@ -86,7 +86,7 @@ def test_parts_of_the_text_are_stated(made):
     _, report = made
     data = report["page"]["data"]
     domain, = data["domains"]
-    assert domain["fit"] == 40 and domain["gate"] > 0 and domain["report"] > 0
+    assert domain["fit"] == 24 and domain["gate"] > 0 and domain["report"] > 0
     assert data["report_tokens"] == 64 * domain["report"]
 
 
@@ -157,7 +157,7 @@ def test_killed_and_resumed(made, tmp_path):
     out = tmp_path / "out"
     flags = ["--target-bpw", 3.2, *FEW]
     kills = 0
-    for wait in (0.6, 1.5, 3, 5, 8):
+    for wait in (0.6, 1.5, 3, 5, 8) if SLOW else (0.6, 3):
         process = subprocess.Popen(
             command("quantize", DEMO, out, *flags),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -176,8 +176,8 @@ def test_killed_and_resumed(made, tmp_path):
     assert not leftovers(tmp_path)
 
 
-TWO_BITS = ["--bits", 2, "--sequence-length", 64, "--gptq-samples", 24,
-            "--dwq-samples", 16, "--learn-steps", 4]
+TWO_BITS = ["--bits", 2, "--sequence-length", 64, "--gptq-samples", 12,
+            "--dwq-samples", 8, "--learn-steps", 2]
 
 
 @pytest.fixture(scope="module")
@@ -482,9 +482,10 @@ def test_blocks_of_other_kinds(family, tmp_path):
 
 def test_memory_does_not_grow_with_blocks(tmp_path):
     # The pass that finds costs keeps each block's inputs, as the way back
-    # needs them; they are kept small here.
+    # needs them; they are kept small here. A block has 1.6 MB: what stays of
+    # 12 would be more than the tenth that is allowed.
     peaks = []
-    for blocks in (8, 24):
+    for blocks in (4, 16):
         model = wide_model(tmp_path / f"model{blocks}", blocks)
         out = tmp_path / f"out{blocks}"
         peaks.append(run(

@@ -35,8 +35,8 @@ WRITING = {
              "learning_rate": 1e-4},
             ["--data-path", TEXT, "--max-seq-length", 33, "--num-samples", 8,
              "--learning-rate", 1e-4]),
-    "quantize": ({**STAGED, "target_bpw": 3.2, "effort": "best"},
-                 [*STAGED_FLAGS, "--target-bpw", 3.2, "--effort", "best"]),
+    "quantize": ({**STAGED, "target_bpw": 3.2, "effort": "fast"},
+                 [*STAGED_FLAGS, "--target-bpw", 3.2, "--effort", "fast"]),
     "sweep": ({**STAGED, "bpw": "3,5", "keep_models": True},
               [*STAGED_FLAGS, "--bpw", "3,5", "--keep-models"]),
 }
