@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,19 @@ def evaluate(model, *flags, code=0):
         capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
     return json.loads(report.read_text()) if code == 0 else done.stderr
+
+
+def kill_when(command, come, seconds=300):
+    """Runs `command` and kills it as soon as `come()`, or when `seconds` are
+    over; it may have ended before."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + seconds
+    while (process.poll() is None and not come() and
+           time.monotonic() < end):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
 
 
 def kl(out, model=DEMO):
