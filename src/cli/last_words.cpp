@@ -16,6 +16,7 @@
 
 #include "core/error.h"
 #include "core/files/temporaries.h"
+#include "core/process.h"
 #include "core/rust_abi.h"
 
 namespace pennyweight::cli {
@@ -132,12 +133,6 @@ void on_exit() {
         "[system] a library ended the run for want of memory or threads; close "
         "other programs, or set OMP_NUM_THREADS lower");
   }
-}
-
-bool has_address_space(size_t bytes) {
-  void* held =
-      ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return held != MAP_FAILED && ::munmap(held, bytes) == 0;
 }
 
 // A library that does not look whether it was given memory writes to a null

@@ -1,5 +1,6 @@
 #include "core/process.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <fstream>
@@ -23,6 +24,12 @@ int64_t peak_rss() {
 #else
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 #endif
+}
+
+bool has_address_space(size_t bytes) {
+  void* held =
+      ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return held != MAP_FAILED && ::munmap(held, bytes) == 0;
 }
 
 }  // namespace pennyweight

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,13 +63,9 @@ def test_killed_and_resumed(method, tmp_path):
     model = walks.wide_model(tmp_path / "model", 4)
     run(*command(method, model, tmp_path / "straight"))
     out = tmp_path / "out"
-    begun = subprocess.Popen(
-        command(method, model, out), stderr=subprocess.DEVNULL)
     second = tmp_path / ".out.pennyweight/block-00001"
-    while not second.exists() and begun.poll() is None:
-        time.sleep(0.01)
-    begun.send_signal(signal.SIGKILL)
-    assert begun.wait() == -signal.SIGKILL
+    ended = walks.kill_when(command(method, model, out), second.exists)
+    assert ended == -signal.SIGKILL
     report = tmp_path / "report.json"
     run(*command(method, model, out, "--resume", "--json", report))
     assert json.loads(report.read_text())["resumed_blocks"] > 0
@@ -122,13 +117,8 @@ def test_a_killed_stage_is_gone_on_with(tmp_path):
         return [program, "quantize", *map(str, [model, "-o", out, *flags])]
 
     run(*quantize(tmp_path / "straight"))
-    begun = subprocess.Popen(
-        quantize(tmp_path / "out"), stderr=subprocess.DEVNULL)
-    block = (f".out.pennyweight/stages/.{EXAMPLE}.pennyweight/block-00001")
-    while not (tmp_path / block).exists() and begun.poll() is None:
-        time.sleep(0.01)
-    begun.send_signal(signal.SIGKILL)
-    begun.wait()
+    block = f".out.pennyweight/stages/.{EXAMPLE}.pennyweight/block-00001"
+    walks.kill_when(quantize(tmp_path / "out"), (tmp_path / block).exists)
     run(*quantize(tmp_path / "out"))
     name = "model.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (

@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -115,18 +112,14 @@ def test_full_inputs(tmp_path):
 def test_killed_and_gone_on_with(tmp_path):
     model = tmp_path / "model"
     random_model.write(model, num_hidden_layers=8)
-    # Alone, tests/contract does it.
+    # tests/contract kills awq without --then.
     for flags in ([], ["--then", "gptq"])[0 if SLOW else 1:]:
         straight, out = tmp_path / "straight", tmp_path / "out"
         awq(model, straight, "--num-samples", 24, *flags)
-        process = subprocess.Popen(
-            walks.command("awq", model, out, "--num-samples", 24, *flags),
-            stderr=subprocess.DEVNULL)
         block = tmp_path / ".out.pennyweight" / "block-00002"
-        while process.poll() is None and not block.exists():
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        walks.kill_when(
+            walks.command("awq", model, out, "--num-samples", 24, *flags),
+            block.exists)
         report = awq(model, out, "--num-samples", 24, *flags)
         assert report["resumed_blocks"] > 0
         assert same_files(straight, out)

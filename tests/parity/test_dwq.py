@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
 import test_families  # noqa: E402
+import walks  # noqa: E402
 from short_runs import SLOW  # noqa: E402
 from structures import chosen  # noqa: E402
-import walks  # noqa: E402
 from walks import (  # noqa: E402, F401
     BIN, DEMO, TEXT, convert, kl, leftovers, mpirun, same_files, tokens_of)
 
@@ -331,8 +331,7 @@ def test_killed_at_any_point(students, tmp_path):
         again = command(DEMO, out, *flags)
         work = tmp_path / f".out{i}.pennyweight"
         if SLOW:
-            walks.kill_when(
-                again, lambda: False, when.uniform(0.1, 1) * seconds)
+            walks.kill_when(again, seconds=when.uniform(0.1, 1) * seconds)
         else:
             walks.kill_when(again, lambda: list(work.glob("state-*")))
         if not out.exists():
@@ -340,7 +339,7 @@ def test_killed_at_any_point(students, tmp_path):
         assert same_files(straight, out), i
         assert not leftovers(tmp_path)
         shutil.rmtree(out)
-    assert resumed > kills // 4
+    assert resumed >= max(1, kills // 4)
 
 
 @pytest.mark.parametrize("flags", [[], ["--pipeline"]])
@@ -460,17 +459,9 @@ def test_a_damaged_state_is_made_again(students, tmp_path):
     flags = ["--quantized-model", students / "q3", "--num-samples", 80,
              "--batch-size", 2]
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        command(DEMO, out, *flags), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
     work = tmp_path / ".out.pennyweight"
-    for _ in range(3000):
-        states = list(work.glob("state-*"))
-        if states:
-            break
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    walks.kill_when(
+        command(DEMO, out, *flags), lambda: list(work.glob("state-*")))
     file = next(work.glob("state-*")) / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1

@@ -131,8 +131,7 @@ def test_killed_and_resumed(tmp_path):
         third = tmp_path / f".out{i}.pennyweight/block-00002"
         run = walks.command("gptq", model, out, *flags)
         if SLOW:
-            walks.kill_when(
-                run, lambda: False, points.uniform(0.3, 0.9) * seconds)
+            walks.kill_when(run, seconds=points.uniform(0.3, 0.9) * seconds)
         else:
             walks.kill_when(run, third.exists)
         if not out.exists():

@@ -52,17 +52,6 @@ def test_round_trips(probe, tmp_path, family, monkeypatch):  # noqa: F811
         assert error < 1e-4, method
 
 
-def divergence(out):
-    """The mean KL from the full model, by the CPU's kernels."""
-    report = Path(f"{out}.eval.json")
-    done = short_runs.run([
-        short_runs.BIN, "evaluate", out, "--reference", short_runs.DEMO,
-        "--data-path", walks.HELD_OUT, "--sequence-length", 128, "--quiet",
-        "--json", report])
-    assert done.returncode == 0, done.stderr
-    return json.loads(report.read_text())["kl"]["mean"]
-
-
 def command(name, out, *flags):
     """MLX multiplies bfloat16 at a tenth of its rate in float32 on a CPU: of
     what takes gradients the long run alone has that. And it alone has, as stages
@@ -97,7 +86,7 @@ def test_methods(tmp_path, name):
             seconds=600, env={"PENNYWEIGHT_KERNEL": kernel})
         assert done.returncode == 0, done.stderr
         assert "diverged" not in done.stderr
-        found[kernel] = divergence(out)
+        found[kernel] = walks.kl(out)
         if kernel == "mlx":
             assert json.loads(report.read_text())["kernels"]["choice"] == "mlx"
     assert abs(found["mlx"] - found[""]) <= ALLOWED * found[""], found

@@ -5,7 +5,6 @@ can't be touched is said."""
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +20,7 @@ import random_model  # noqa: E402
 import test_costs  # noqa: E402
 import test_memory  # noqa: E402
 import test_pins  # noqa: E402
+import walks  # noqa: E402
 from hub_server import Hub  # noqa: E402
 from short_runs import BIN, TEXT, contents  # noqa: E402
 from test_model_parity import (  # noqa: E402, F401
@@ -120,14 +120,10 @@ def test_recipe_gives_the_same_bytes(model, made, tmp_path):
 
 def test_killed_and_resumed(model, made, tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [BIN, "quantize", model, "-o", out, *map(str, WHOLE)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stages = tmp_path / ".out.pennyweight/stages"
-    while process.poll() is None and not list(stages.glob(".gptq.*/block-00000")):
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
+    walks.kill_when(
+        [BIN, "quantize", model, "-o", out, *map(str, WHOLE)],
+        lambda: list(stages.glob(".gptq.*/block-00000")))
     run("quantize", model, out, *WHOLE)
     assert contents(out, *TIMED) == contents(made[0], *TIMED, *PROBED)
 

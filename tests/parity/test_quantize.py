@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mlx.core as mx
@@ -20,7 +19,7 @@ import chromium  # noqa: E402
 import test_families  # noqa: E402
 from short_runs import SLOW, small_disk  # noqa: E402
 from walks import (  # noqa: E402
-    BIN, DEMO, TEXT, convert, kl, leftovers, wide_model)
+    BIN, DEMO, TEXT, convert, kill_when, kl, leftovers, wide_model)
 
 FEW = ["--sequence-length", 64, "--gptq-samples", 24, "--dwq-samples", 24,
        "--learn-steps", 4]
@@ -185,15 +184,9 @@ def stopped(tmp_path_factory):
     """A straight run, and one that was killed after GPTQ."""
     folder = tmp_path_factory.mktemp("stopped")
     run("quantize", DEMO, folder / "straight", *TWO_BITS)
-    process = subprocess.Popen(
-        command("quantize", DEMO, folder / "out", *TWO_BITS),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stages = folder / ".out.pennyweight/stages"
-    while process.poll() is None and not (
-            stages / ".learned.pennyweight/block-00000").exists():
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    kill_when(command("quantize", DEMO, folder / "out", *TWO_BITS),
+              (stages / ".learned.pennyweight/block-00000").exists)
     assert (stages / "gptq").exists()
     return folder
 
@@ -419,15 +412,9 @@ def test_sweep_measures(tmp_path):
 def test_sweep_keeps_models_as_they_were_made(tmp_path):
     flags = ["--bpw", "3,5", "--keep-models", *FEW[:4]]
     run("sweep", DEMO, tmp_path / "straight", *flags)
-    process = subprocess.Popen(
-        command("sweep", DEMO, tmp_path / "out", *flags),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stages = tmp_path / ".out.pennyweight/stages"
-    while process.poll() is None and not (
-            stages / ".5.000-bpw.pennyweight").exists():
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    kill_when(command("sweep", DEMO, tmp_path / "out", *flags),
+              (stages / ".5.000-bpw.pennyweight").exists)
     file = stages / "3.000-bpw/model.safetensors"
     data = bytearray(file.read_bytes())
     data[-5] ^= 1

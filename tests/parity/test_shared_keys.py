@@ -5,7 +5,6 @@ cut."""
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,14 +34,10 @@ def test_killed_where_keys_are_shared(model, tmp_path):
     out = tmp_path / "out"
     flags = FLAGS[:4]
     walks.run("awq", model, tmp_path / "straight", *flags)
-    begun = subprocess.Popen(
-        walks.command("awq", model, out, *flags, "--quiet"),
-        stderr=subprocess.DEVNULL)
     fourth = tmp_path / ".out.pennyweight/block-00003"
-    while not fourth.exists() and begun.poll() is None:
-        time.sleep(0.005)
-    begun.send_signal(signal.SIGKILL)
-    assert begun.wait() == -signal.SIGKILL
+    ended = walks.kill_when(
+        walks.command("awq", model, out, *flags, "--quiet"), fourth.exists)
+    assert ended == -signal.SIGKILL
     report = walks.run("awq", model, out, *flags, "--resume")
     assert report["resumed_blocks"] > 3
     assert walks.same_files(out, tmp_path / "straight")

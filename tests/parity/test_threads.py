@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import test_experts  # noqa: E402
 import test_memory  # noqa: E402
 from short_runs import SLOW  # noqa: E402
-from walks import BIN, DEMO, TEXT, wide_model  # noqa: E402
+from walks import BIN, DEMO, TEXT, kill_when, wide_model  # noqa: E402
 
 # More than the cores of most machines that test: only how work is shared
 # counts. 3 divides few shapes, 8 shares among more than there are tasks.
@@ -137,15 +136,9 @@ def test_a_run_goes_on_with_other_threads(tmp_path):
     flags = [*WALK, "--group-size", 32]
     run(1, "gptq", model, tmp_path / "whole", *flags, **PLAIN)
     out = tmp_path / "out"
-    begun = subprocess.Popen(
-        command("gptq", model, out, *flags), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "3"} | PLAIN)
     first = tmp_path / ".out.pennyweight/block-00000"
-    while not first.exists() and begun.poll() is None:
-        time.sleep(0.01)
-    begun.kill()
-    begun.wait()
+    kill_when(command("gptq", model, out, *flags), first.exists,
+              env=os.environ | {"OMP_NUM_THREADS": "3"} | PLAIN)
     assert not out.exists()
     run(2, "gptq", model, out, *flags, **PLAIN)
     report = json.loads(Path(f"{out}.json").read_text())

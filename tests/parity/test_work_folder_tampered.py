@@ -9,7 +9,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support")]
 import random_model  # noqa: E402
-from walks import BIN, TEXT, leftovers, same_files  # noqa: E402
+from walks import BIN, TEXT, kill_when, leftovers, same_files  # noqa: E402
 
 SMALL = {"num_hidden_layers": 6, "hidden_size": 64, "intermediate_size": 128,
          "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
@@ -45,14 +44,10 @@ def leave_unfinished(model, out, *flags):
     """A run that is killed when it has two blocks or some more."""
     work = out.parent / f".{out.name}.pennyweight"
     for _ in range(20):
-        process = subprocess.Popen(
+        kill_when(
             [BIN, "gptq", "--model", str(model), "--mlx-path", str(out),
              "--data-path", str(TEXT), *FLAGS, *flags],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (work / "block-00001").exists():
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+            (work / "block-00001").exists)
         if not out.exists():
             return work
         shutil.rmtree(out)  # it was faster

@@ -80,17 +80,17 @@ def evaluate(model, *flags, code=0):
     return json.loads(report.read_text()) if code == 0 else done.stderr
 
 
-def kill_when(command, come, seconds=300):
-    """Runs `command` and kills it as soon as `come()`, or when `seconds` are
-    over; it may have ended before."""
+def kill_when(command, reached=lambda: False, seconds=300, **how):
+    """Runs `command` and kills it as soon as `reached()` is true, or after
+    `seconds`. Gives its exit code: the run may have ended before."""
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **how)
     end = time.monotonic() + seconds
-    while (process.poll() is None and not come() and
+    while (process.poll() is None and not reached() and
            time.monotonic() < end):
-        time.sleep(0.005)
+        time.sleep(0.002)
     process.kill()
-    process.wait()
+    return process.wait()
 
 
 def kl(out, model=DEMO):
@@ -109,12 +109,13 @@ def divergence(out, model=DEMO):
 
 
 def equally_good(out, other):
-    """Whether two outputs of the demo model differ by no more than noise: sums
-    in another order turn codes that lie between two, and what follows them, so
-    that each is one draw. Three standard errors of the difference."""
+    """Whether the KLs of two outputs of the demo model differ by less than three
+    standard errors. Sums in another order round single weights to the other
+    neighbour, and all that is rounded after them differs: each output is one
+    draw among equally good ones."""
     ours, theirs = divergence(out), divergence(other)
     noise = math.hypot(ours["standard_error"], theirs["standard_error"])
-    print(ours["mean"], theirs["mean"], noise)
+    print(f"KL {ours['mean']} and {theirs['mean']}, standard error {noise}")
     return abs(ours["mean"] - theirs["mean"]) < 3 * noise
 
 

@@ -2,8 +2,6 @@
 
 #include "kernels/onednn/compiled.h"
 
-#include <sys/mman.h>
-
 #ifdef PENNYWEIGHT_HAVE_OPENMP
 #include <omp.h>
 #endif
@@ -18,6 +16,7 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/process.h"
 #include "kernels/onednn/product.h"
 #include "kernels/scratch.h"
 
@@ -86,27 +85,18 @@ struct OneThread {
 };
 #endif
 
-/// Whether the system would give the memory that a product's code takes.
-bool has_address_space() {
-  constexpr size_t kCode = size_t{16} << 20;
-  void* held =
-      ::mmap(nullptr, kCode, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (held == MAP_FAILED) {
-    return false;
-  }
-  ::munmap(held, kCode);
-  return true;
-}
+/// Address space for the code of a product.
+constexpr size_t kCode = size_t{16} << 20;
 
-/// Runs `work`, which calls oneDNN. What oneDNN throws becomes bad_alloc where
-/// the system refused it memory, which not each of its parts says, else
-/// `other(what it said)`.
+/// Runs `work`, which calls oneDNN, and turns what that throws into bad_alloc
+/// if the system is out of memory, else into `other(message)`. Not every part
+/// of oneDNN says that memory was refused, so the system is asked.
 template <class Work, class Other>
 auto calling_onednn(const Work& work, const Other& other) {
   try {
     return work();
   } catch (const dnnl::error& error) {
-    if (error.status == dnnl_out_of_memory || !has_address_space()) {
+    if (error.status == dnnl_out_of_memory || !has_address_space(kCode)) {
       throw std::bad_alloc();
     }
     throw other(std::string(error.what()));
@@ -137,8 +127,8 @@ class ProductCache {
   static std::shared_ptr<const CompiledProduct> make(
       const ProductShape& shape) {
     const OneThread alone;
-    // Without it, oneDNN writes the code to a null pointer.
-    if (!has_address_space()) {
+    // Without this memory oneDNN would write the code to a null pointer.
+    if (!has_address_space(kCode)) {
       throw std::bad_alloc();
     }
     return calling_onednn(
