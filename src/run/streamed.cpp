@@ -22,12 +22,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kWhere = "hub";
+constexpr const char* kHub = "hub";
 constexpr size_t kLongestAnswer = size_t{64} << 10;
 constexpr int kPatience = 200;  // milliseconds between two looks for a stop
 
 [[noreturn]] void fail(const std::string& what) {
-  throw Error(ErrorCode::io, kWhere, what);
+  throw Error(ErrorCode::io, kHub, what);
 }
 
 class SocketProvider : public ShardProvider {
@@ -51,7 +51,7 @@ class SocketProvider : public ShardProvider {
             socket_.get(),
             reinterpret_cast<const sockaddr*>(&address),
             sizeof(address)) != 0) {
-      throw io_error(kWhere, "can't reach who fetches by", path, errno);
+      throw io_error(kHub, "can't reach who fetches by", path, errno);
     }
   }
 
@@ -72,7 +72,7 @@ class SocketProvider : public ShardProvider {
     if (answer.has("code")) {
       throw Error(
           code_named(answer.string("code")),
-          kWhere,
+          kHub,
           model_ + ": " + one_line(answer.string("message"), 600));
     }
     return answer;
@@ -97,7 +97,7 @@ class SocketProvider : public ShardProvider {
       if (::poll(&waiting, 1, kPatience) <= 0) {
         ++looks;
         const int64_t seconds = 1 + looks * kPatience / 1000;
-        report(progress_, {kWhere, seconds, 0, "s", "waiting for " + file_});
+        report(progress_, {kHub, seconds, 0, "s", "waiting for " + file_});
         continue;
       }
       char text[4096];
@@ -127,7 +127,7 @@ std::shared_ptr<ShardProvider> shard_provider(
   std::error_code ignored;
   if (fs::is_directory(name, ignored)) {
     throw argument_error(
-        kWhere,
+        kHub,
         "--stream is for a model of the hub; " + one_line(name, 200) +
             " is here already");
   }

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 import walks  # noqa: E402
+from short_runs import small_model  # noqa: E402
 from walks import BIN, DEMO, HELD_OUT, TEXT, built_program, same_files  # noqa: E402
 
 LINE = re.compile(r"^PENNYWEIGHT_METHOD\((\w+)\)", re.M)
@@ -52,15 +53,29 @@ def rtn_kl(tmp_path_factory):
     return walks.kl(out)
 
 
-def test_twice_the_same_and_no_worse_than_rtn(method, tmp_path, rtn_kl):
-    for out in ("one", "two"):
-        run(*command(method, DEMO, tmp_path / out))
-    assert same_files(tmp_path / "one", tmp_path / "two")
-    assert walks.kl(tmp_path / "one") <= rtn_kl
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What a method makes of the demo model, once for all tests."""
+    outputs = {}
+
+    def get(method):
+        name, _ = method
+        if name not in outputs:
+            outputs[name] = tmp_path_factory.mktemp(name) / "out"
+            run(*command(method, DEMO, outputs[name]))
+        return outputs[name]
+    return get
+
+
+def test_twice_the_same_and_no_worse_than_rtn(method, made, tmp_path, rtn_kl):
+    again = tmp_path / "out"  # the card has its name
+    run(*command(method, DEMO, again))
+    assert same_files(made(method), again)
+    assert walks.kl(again) <= rtn_kl
 
 
 def test_killed_and_resumed(method, tmp_path):
-    model = walks.wide_model(tmp_path / "model", 4)
+    model = small_model(tmp_path / "model")
     run(*command(method, model, tmp_path / "straight"))
     out = tmp_path / "out"
     second = tmp_path / ".out.pennyweight/block-00001"
@@ -73,11 +88,10 @@ def test_killed_and_resumed(method, tmp_path):
     assert walks.leftovers(tmp_path) == []
 
 
-def test_stock_mlx_lm_loads_it(method, tmp_path):
+def test_stock_mlx_lm_loads_it(method, made):
     mx = pytest.importorskip("mlx.core")
     load = pytest.importorskip("mlx_lm").load
-    run(*command(method, DEMO, tmp_path / "out"))
-    model, tokenizer = load(str(tmp_path / "out"))
+    model, tokenizer = load(str(made(method)))
     logits = model(mx.array([tokenizer.encode("of the")]))
     assert bool(mx.isfinite(logits).all())
 

@@ -23,6 +23,7 @@ from mlx_lm.utils import load_model
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
+import short_runs  # noqa: E402
 import test_families  # noqa: E402
 import walks  # noqa: E402
 from short_runs import SLOW  # noqa: E402
@@ -259,7 +260,7 @@ def test_rounds_the_full_model_itself(tmp_path, students):
         tmp_path / "other/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["awq", "gptq"])
+@pytest.mark.parametrize("method", ["awq", "gptq"] if SLOW else ["gptq"])
 def test_other_methods_may_come_before(method, tmp_path):
     student = tmp_path / "student"
     subprocess.run(
@@ -316,26 +317,36 @@ def test_nothing_to_train(students, tmp_path):
     assert not leftovers(tmp_path)
 
 
-def test_killed_at_any_point(students, tmp_path):
-    flags = ["--quantized-model", students / "q3", "--num-samples", 80,
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model that trains soon, and itself at 3 bits."""
+    folder = tmp_path_factory.mktemp("small")
+    model = short_runs.small_model(folder / "model")
+    convert(model, folder / "q3", "-q", "--q-bits", 3)
+    return model, folder / "q3"
+
+
+def test_killed_at_any_point(small, tmp_path):
+    model, student = small
+    flags = ["--quantized-model", student, "--num-samples", 80,
              "--batch-size", 2, "--learning-rate", 1e-4]
     straight = tmp_path / "straight"
     begun = time.monotonic()
-    run(DEMO, straight, *flags)
+    run(model, straight, *flags)
     seconds = time.monotonic() - begun
     when = random.Random(3)
     resumed = 0
     kills = 10 if SLOW else 1
     for i in range(kills):
         out = tmp_path / f"out{i}"
-        again = command(DEMO, out, *flags)
+        again = command(model, out, *flags)
         work = tmp_path / f".out{i}.pennyweight"
         if SLOW:
             walks.kill_when(again, seconds=when.uniform(0.1, 1) * seconds)
         else:
             walks.kill_when(again, lambda: list(work.glob("state-*")))
         if not out.exists():
-            resumed += run(DEMO, out, *flags)["resumed_steps"] > 0
+            resumed += run(model, out, *flags)["resumed_steps"] > 0
         assert same_files(straight, out), i
         assert not leftovers(tmp_path)
         shutil.rmtree(out)
@@ -344,7 +355,7 @@ def test_killed_at_any_point(students, tmp_path):
 
 @pytest.mark.parametrize("flags", [[], ["--pipeline"]])
 def test_two_processes(flags, students, mpirun, tmp_path):  # noqa: F811
-    common = ["--quantized-model", students / "q3", "--num-samples", 48,
+    common = ["--quantized-model", students / "q3", "--num-samples", 24,
               "--learning-rate", 1e-4]
     one = run(DEMO, tmp_path / "one", *common)
     two = run(DEMO, tmp_path / "two", *common, *flags, launcher=mpirun)
@@ -455,23 +466,24 @@ def test_damaged_targets(damage, words, students, tmp_path):
     assert not (tmp_path / "out").exists() and not leftovers(tmp_path)
 
 
-def test_a_damaged_state_is_made_again(students, tmp_path):
-    flags = ["--quantized-model", students / "q3", "--num-samples", 80,
+def test_a_damaged_state_is_made_again(small, tmp_path):
+    model, student = small
+    flags = ["--quantized-model", student, "--num-samples", 80,
              "--batch-size", 2]
     out = tmp_path / "out"
     work = tmp_path / ".out.pennyweight"
     walks.kill_when(
-        command(DEMO, out, *flags), lambda: list(work.glob("state-*")))
+        command(model, out, *flags), lambda: list(work.glob("state-*")))
     file = next(work.glob("state-*")) / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    errors = run(DEMO, out, *flags, "--learning-rate", 1e-4, code=2)
+    errors = run(model, out, *flags, "--learning-rate", 1e-4, code=2)
     assert "has other settings" in errors
-    report = run(DEMO, out, *flags)
+    report = run(model, out, *flags)
     assert report["resumed_steps"] == 0
     assert any("is damaged" in note for note in report["notes"])
-    run(DEMO, tmp_path / "straight", *flags)
+    run(model, tmp_path / "straight", *flags)
     assert ((tmp_path / "straight/model.safetensors").read_bytes()
             == (out / "model.safetensors").read_bytes())
     assert not leftovers(tmp_path)

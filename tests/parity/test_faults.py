@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support")]
 import short_runs  # noqa: E402
-from short_runs import SLOW, WRITING, command, contents, left_in  # noqa: E402
+from short_runs import SLOW, WRITING, contents, left_in  # noqa: E402
 
 METHODS = sorted(WRITING)
 KILLS = 25 if SLOW else 3
@@ -27,17 +27,21 @@ CHANGING = ["open", "write", "pwrite", "fsync", "rename", "mkdir", "ftruncate"]
 class Straight:
     """A run without faults: its output, and the calls it made."""
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, model):
         self.name = name
+        self.model = model
         log = folder.parent / f"{folder.name}.log"
         done = short_runs.run(
-            command(name, folder / "out"),
+            self.command(folder / "out"),
             env=short_runs.faults(folder, log=log))
         assert done.returncode == 0, done.stderr
         assert left_in(folder) == ["out"]
         self.files = contents(folder / "out", *TIMED)
         self.calls = [line.split(" ")[0]
                       for line in log.read_text().splitlines()]
+
+    def command(self, out, *flags):
+        return short_runs.command(self.name, out, *flags, model=self.model)
 
     def assert_same(self, out):
         files = contents(out, *TIMED)
@@ -49,10 +53,11 @@ class Straight:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     made = {}
+    model = short_runs.small_model(tmp_path_factory.mktemp("small") / "model")
 
     def get(name):
         if name not in made:
-            made[name] = Straight(name, tmp_path_factory.mktemp(name))
+            made[name] = Straight(name, tmp_path_factory.mktemp(name), model)
         return made[name]
     return get
 
@@ -63,7 +68,7 @@ def go_on(run, folder):
     force = ["--force"] * (folder / "out").exists()
     if force:
         run.assert_same(folder / "out")
-    done = short_runs.run(command(run.name, folder / "out", *force))
+    done = short_runs.run(run.command(folder / "out", *force))
     assert done.returncode == 0, done.stderr
     run.assert_same(folder / "out")
     assert left_in(folder) == ["out"]
@@ -88,7 +93,7 @@ def test_killed(name, straight, tmp_path):
         folder.mkdir(exist_ok=True)
         how = rng.choice(["kill", "torn"])
         done = short_runs.run(
-            command(name, folder / "out"),
+            run.command(folder / "out"),
             env=short_runs.faults(folder, how, number))
         assert done.returncode == -9, (number, how, done)
         try:
@@ -107,7 +112,7 @@ def test_killed_again_and_again(name, straight, tmp_path):
     number = max(2, len(run.calls) // (12 if SLOW else 3))
     for kills in range(100):
         done = short_runs.run(
-            command(name, tmp_path / "out"),
+            run.command(tmp_path / "out"),
             env=short_runs.faults(tmp_path, "kill", number * (kills + 1)))
         if (tmp_path / "out").exists():
             break
@@ -124,7 +129,7 @@ def test_refused(name, straight, tmp_path):
         folder.mkdir()
         what = rng.choice(["ENOSPC+", "EIO", "EMFILE+", "EIO+"])
         done = short_runs.run(
-            command(name, folder / "out"),
+            run.command(folder / "out"),
             env=short_runs.faults(folder, what, number, CHANGING))
         told = f"{name}: {what} at call {number}: "
         # What the disk refuses to sync may be nothing to tell.
@@ -154,7 +159,7 @@ def test_interrupted_and_short_writes(name, straight, tmp_path):
         folder.mkdir()
         what = rng.choice(["short", "EINTR"])
         done = short_runs.run(
-            command(name, folder / "out"), env=short_runs.faults(
+            run.command(folder / "out"), env=short_runs.faults(
                 folder, what, number, ["write", "pwrite"]))
         assert done.returncode == 0, (what, number, done.stderr)
         run.assert_same(folder / "out")

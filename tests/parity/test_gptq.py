@@ -46,7 +46,7 @@ def deep(tmp_path_factory):
 def test_every_width_loads_generates_and_beats_rounding(bits, tmp_path):
     from mlx_lm import generate, load
     out = tmp_path / "out"
-    report = gptq(DEMO, out, "--bits", bits, "--num-samples", 48)
+    report = gptq(DEMO, out, "--bits", bits, "--num-samples", 24)
     model, tokenizer = load(str(out))
     assert generate(model, tokenizer, prompt="The", max_tokens=4)
     config = json.loads((out / "config.json").read_text())["quantization"]
@@ -227,14 +227,15 @@ def test_memory_does_not_grow_with_blocks(tmp_path):
 def test_memory_limit_is_kept(tmp_path):
     """Activations alone would pass it: they go to the scratch file, and the
     output is the same."""
-    model = wide_model(tmp_path / "model", 2)
+    model = tmp_path / "model"
+    random_model.write(model)
     text = tmp_path / "text.txt"
-    text.write_text(TEXT.read_text() * 13)
+    text.write_text(TEXT.read_text() * 16)
     free = gptq(model, tmp_path / "free", text=text)
-    limit = 400e6
+    limit = 225e6
     assert free["plan"]["activations_in_memory"] > limit
     report = gptq(
-        model, tmp_path / "out", "--memory-limit", "400MB", text=text)
+        model, tmp_path / "out", "--memory-limit", "225MB", text=text)
     assert report["plan"]["scratch"] > 0
     assert report["peak_rss"] < limit, report["peak_rss"]
     assert same_files(tmp_path / "free", tmp_path / "out")

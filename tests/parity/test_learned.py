@@ -27,6 +27,7 @@ from walks import (  # noqa: E402, F401
 
 SHARED = Path(os.environ.get("PENNYWEIGHT_SHARED", ROOT.parent / "shared"))
 LEARN = ["--learn-steps", 40, "--learn-tokens", 2048]
+FEW = ["--learn-steps", 10]
 
 
 def gptq(model, out, *flags, **how):
@@ -56,7 +57,7 @@ def kl(out, model, text):
     return json.loads(report.read_text())["kl"]["mean"]
 
 
-@pytest.mark.parametrize("bits", [2, 3])
+@pytest.mark.parametrize("bits", [2, 3] if SLOW else [2])
 def test_lowers_block_errors_and_kl(bits, trained, tmp_path):
     from mlx_lm import generate, load
     model, text, other = trained
@@ -106,13 +107,13 @@ def test_wider_blocks_are_left_alone(tmp_path):
 
 def test_nothing_held_out(tmp_path):
     report = gptq(
-        DEMO, tmp_path / "out", "--bits", 2, "--num-samples", 6, *LEARN)
+        DEMO, tmp_path / "out", "--bits", 2, "--num-samples", 6, *FEW)
     for block in report["blocks"]:
         assert block["kept"] == "learned" and "held_out_error" not in block
         assert block["fit_error"]["learned"] < block["fit_error"]["all"]
     plain = gptq(
         DEMO, tmp_path / "plain", "--bits", 2, "--num-samples", 6, "--plain",
-        *LEARN)
+        *FEW)
     assert {b["kept"] for b in plain["blocks"]} == {"learned"}
 
 
@@ -149,7 +150,7 @@ def test_mixtures_of_experts(family, tmp_path):
     test_experts.write(model, family)
     report = gptq(
         model, tmp_path / "out", "--bits", 2, "--group-size", 32,
-        "--num-samples", 48, *LEARN)
+        "--num-samples", 48, *FEW)
     errors = [block["held_out_error"] for block in report["blocks"]]
     assert all(e["learned"] < e["all"] for e in errors), errors
     assert report["peak_rss"] < report["plan"]["peak"] * 1.1

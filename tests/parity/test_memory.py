@@ -72,7 +72,7 @@ def test_eight_and_sixteen_blocks(tmp_path):
 
 SMALL, LARGE = 32_768, 131_072
 TEXT = ROOT / "docs/architecture.md"
-DWQ = ["--num-samples", 8, "--max-seq-length", 129, "--learning-rate", 1e-5]
+DWQ = ["--num-samples", 8, "--max-seq-length", 33, "--learning-rate", 1e-5]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_vocabulary(command, vocabularies, tmp_path):
                 "--data-path", TEXT, *DWQ],
             "dynamic-quant": [
                 "--model", model, "--mlx-path", out, "--data-path", TEXT,
-                "--num-samples", 8, "--target-bpw", 4.9],
+                "--sequence-length", 64, "--num-samples", 8, "--target-bpw", 4.9],
         }[command]
         peaks.append(run(command, *flags)["peak_rss"])
     packed = packed_bytes(out)

@@ -27,10 +27,9 @@ from test_model_parity import (  # noqa: E402
 
 def ran(name, folder, out, *flags):
     """A short run of a command on this model, and its report."""
-    arguments = [str(folder) if part == str(short_runs.DEMO) else part
-                 for part in short_runs.command(name, out, *flags)]
     report = Path(f"{out}.json")
-    done = short_runs.run([*arguments, "--json", report], seconds=300)
+    done = short_runs.run(short_runs.command(
+        name, out, *flags, "--json", report, model=folder), seconds=300)
     assert done.returncode == 0, done.stderr
     return json.loads(report.read_text())
 

@@ -19,8 +19,8 @@ from walks import BIN, DEMO, TEXT, kill_when, wide_model  # noqa: E402
 # More than the cores of most machines that test: only how work is shared
 # counts. 3 divides few shapes, 8 shares among more than there are tasks.
 COUNTS = [2, 3, 8] if SLOW else [3, 8]
-# Of what is made of parts that are compared for all of them.
-CHAINS = COUNTS if SLOW else [3]
+# Of what shares its work as gptq does, or is made of such parts.
+ALIKE = COUNTS if SLOW else [3]
 LENGTH = ["--sequence-length", 96]
 WALK = [*LENGTH, "--num-samples", 8, "--data-path", TEXT]
 FEW = [*LENGTH, "--data-path", TEXT, "--gptq-samples", 8, "--dwq-samples", 8,
@@ -95,11 +95,12 @@ def test_gptq_of_experts(experts, tmp_path, kind):
 
 def test_learned_rounding(tmp_path):
     assert_same(
-        tmp_path, "gptq", DEMO, *WALK, "--bits", 2, "--learn-steps", 4)
+        tmp_path, "gptq", DEMO, *WALK, "--bits", 2, "--learn-steps", 4,
+        counts=ALIKE)
 
 
 def test_awq(tmp_path):
-    assert_same(tmp_path, "awq", DEMO, *WALK, "--then", "gptq")
+    assert_same(tmp_path, "awq", DEMO, *WALK, "--then", "gptq", counts=ALIKE)
 
 
 def test_dynamic_quant(tmp_path):
@@ -111,24 +112,25 @@ def test_packed_experts(tmp_path):
     test_memory.write_packs(tmp_path / "model", 4, width=1088)
     assert_same(tmp_path, "dynamic-quant", tmp_path / "model", *WALK,
                 "--target-bpw", 4.6, "--low-bits", 3, "--high-bits", 8,
-                counts=CHAINS)
+                counts=ALIKE)
 
 
 def test_dwq(nearest, tmp_path):
     assert_same(
         tmp_path, "dwq", DEMO, "--quantized-model", nearest,
-        "--data-path", TEXT, "--max-seq-length", 65, "--num-samples", 16)
+        "--data-path", TEXT, "--max-seq-length", 65, "--num-samples", 16,
+        counts=ALIKE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_quantize(tmp_path, kind):
     assert_same(tmp_path, "quantize", DEMO, "--target-bpw", 2.8, *FEW,
-                kind=kind, counts=CHAINS)
+                kind=kind, counts=ALIKE)
 
 
 def test_sweep(tmp_path):
     assert_same(tmp_path, "sweep", DEMO, "--bpw", "3", "--keep-models", *FEW,
-                counts=CHAINS)
+                counts=ALIKE)
 
 
 def test_a_run_goes_on_with_other_threads(tmp_path):

@@ -3,6 +3,7 @@ disk. Whatever it refuses, and to which thread or library, a run ends in one
 line with exit code 5, by no signal, and leaves nothing half done behind. With
 PENNYWEIGHT_SLOW=1, at many more points."""
 
+import functools
 import json
 import resource
 import shutil
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support")]
 import short_runs  # noqa: E402
-from short_runs import BIN, DEMO, READING, SLOW, WRITING, command  # noqa: E402
+from short_runs import BIN, DEMO, READING, SLOW, WRITING  # noqa: E402
 
 MB = 1 << 20
 COMMANDS = sorted(WRITING | READING)
@@ -49,7 +50,14 @@ def fault_of(done, folder):
     return wrong or (f"left {left}" if left else None)
 
 
-def check(tmp_path, name, points, run):
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """The shortest run of a command on a small model."""
+    model = short_runs.small_model(tmp_path_factory.mktemp("small") / "model")
+    return functools.partial(short_runs.command, model=model)
+
+
+def check(tmp_path, command, name, points, run):
     """`run(command, point)` at each point; asserts that all end well, and gives
     the exit codes."""
     faults, codes = [], []
@@ -99,19 +107,19 @@ STEPS = [0, 1, 3, 6, 10, 15, 20, 26, 32, 40, 50, 60, 75, 90, 110, 130, 150,
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_address_space(name, start, tmp_path):
+def test_address_space(command, name, start, tmp_path):
     # In brief, other points for each command.
     steps = STEPS if SLOW else STEPS[COMMANDS.index(name) % 5::5]
 
     def run(arguments, step):
         return limited(arguments, resource.RLIMIT_AS, start + step * MB)
 
-    codes = check(tmp_path, name, steps, run)
+    codes = check(tmp_path, command, name, steps, run)
     assert 5 in codes
 
 
 @pytest.mark.parametrize("name", ["awq", "gptq", "learned"])
-def test_parents_that_were_made_go_too(name, start, tmp_path):
+def test_parents_that_were_made_go_too(command, name, start, tmp_path):
     done = limited(command(name, tmp_path / "new/deep/out"),
                    resource.RLIMIT_AS, start + 20 * MB)
     assert short_runs.fault_of_refusal(done, {5}) is None
@@ -119,30 +127,30 @@ def test_parents_that_were_made_go_too(name, start, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["convert", "gptq", "sweep"])
-def test_parents_that_were_made_stay_with_the_output(name, tmp_path):
+def test_parents_that_were_made_stay_with_the_output(command, name, tmp_path):
     done = short_runs.run(command(name, tmp_path / "new/deep/out"))
     assert done.returncode == 0, done.stderr
     assert short_runs.left_in(tmp_path / "new/deep") == ["out"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_descriptors(name, tmp_path):
+def test_descriptors(command, name, tmp_path):
     numbers = range(3, 41) if SLOW else [4, 5, 6, 7, 9]
 
     def run(arguments, number):
         return limited(arguments, resource.RLIMIT_NOFILE, number)
 
-    check(tmp_path, name, numbers, run)
+    check(tmp_path, command, name, numbers, run)
 
 
 @pytest.mark.parametrize("name", ["convert", "evaluate", "gptq", "quantize"])
-def test_threads(name, tmp_path):
+def test_threads(command, name, tmp_path):
     """The n-th thread is refused, whoever asks for it."""
     def run(arguments, number):
         env = short_runs.faults(tmp_path, "EAGAIN+", number, ["pthread_create"])
         return short_runs.run(arguments, env=env)
 
-    codes = check(tmp_path, name, range(1, 9 if SLOW else 4), run)
+    codes = check(tmp_path, command, name, range(1, 9 if SLOW else 4), run)
     assert 5 in codes
 
 
@@ -152,7 +160,8 @@ def test_buffers_of_onednn(name, tmp_path):
     refused."""
     log = tmp_path / "log"
     env = short_runs.faults(tmp_path, calls=["onednn_buffer"], log=log)
-    done = short_runs.run(command(name, tmp_path / "free"), env=env)
+    done = short_runs.run(
+        short_runs.command(name, tmp_path / "free"), env=env)
     assert done.returncode == 0, done.stderr
     count = len(log.read_text().splitlines()) if log.exists() else 0
     if not count:
@@ -164,12 +173,14 @@ def test_buffers_of_onednn(name, tmp_path):
         return short_runs.run(arguments, env=env)
 
     points = {1, 2, count // 100, count // 10, count // 3, count}
-    codes = check(tmp_path, name, sorted(points - {0}), run)
+    codes = check(
+        tmp_path, short_runs.command, name, sorted(points - {0}), run)
     assert 5 in codes
 
 
 def test_processor_time(tmp_path):
-    done = limited(command("quantize", tmp_path / "out"), resource.RLIMIT_CPU, 1)
+    done = limited(short_runs.command("quantize", tmp_path / "out"),
+                   resource.RLIMIT_CPU, 1)
     assert fault_of(done, tmp_path) is None
     assert done.returncode == 0 or "ulimit -t" in done.stderr
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "python")]
+sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests/support")]
 BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 DEMO = ROOT / "assets/demo"
 TEXT = DEMO / "calibration.txt"
-SHORT = {"data": TEXT, "sequence_length": 64, "num_samples": 16}
+SHORT = {"data": TEXT, "sequence_length": 64, "num_samples": 8}
 STAGED = {"data": TEXT, "sequence_length": 32, "gptq_samples": 4, "dwq_samples": 4,
           "learn_steps": 1}
 # These hold times, and where the text was.

@@ -15,11 +15,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from api import DEMO, ROOT, SHORT, STAGED, TEXT, digests, program, python  # noqa: E402
+from short_runs import small_model  # noqa: E402
 
 import pennyweight  # noqa: E402
 from pennyweight import commands  # noqa: E402
 
-SHORT_FLAGS = ["--data-path", TEXT, "--sequence-length", 64, "--num-samples", 16]
+SHORT_FLAGS = ["--data-path", TEXT, "--sequence-length", 64, "--num-samples", 8]
 STAGED_FLAGS = ["--data-path", TEXT, "--sequence-length", 32, "--gptq-samples", 4,
                 "--dwq-samples", 4, "--learn-steps", 1]
 # Function -> its keywords, and the program's flags for the same. Between them
@@ -41,8 +42,8 @@ WRITING = {
               [*STAGED_FLAGS, "--bpw", "3,5", "--keep-models"]),
 }
 FIGURES = {
-    "convert": lambda own: own.quantized_modules == 29 and own.dtype == "bfloat16",
-    "gptq": lambda own: own.tokens > 0 and len(own.blocks) == 4,
+    "convert": lambda own: own.quantized_modules == 22 and own.dtype == "bfloat16",
+    "gptq": lambda own: own.tokens > 0 and len(own.blocks) == 3,
     "awq": lambda own: own.held_out_tokens > 0 and own.blocks[0].held_out_error,
     "dynamic_quant": lambda own: own.sensitivities.is_file() and own.tokens > 0,
     "dwq": lambda own: 0 < own.best_kl <= own.start_kl and own.learning_rate == 1e-4,
@@ -55,17 +56,22 @@ def test_no_command_is_without_a_test():
     assert set(commands.__all__) == {*WRITING, "plan", "evaluate", "inspect"}
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("small") / "model")
+
+
 @pytest.mark.filterwarnings("ignore::pennyweight.Warning")
 @pytest.mark.parametrize("name", WRITING)
-def test_writes_the_programs_bytes_again_and_again(tmp_path, name):
+def test_writes_the_programs_bytes_again_and_again(small, tmp_path, name):
     keywords, flags = WRITING[name]
     function = getattr(pennyweight, name)
     target = tmp_path / "model"  # the recipe and the card have its name
-    program(name.replace("_", "-"), "--model", DEMO, "-o", target, *flags)
+    program(name.replace("_", "-"), "--model", small, "-o", target, *flags)
     wanted = digests(target)
     assert "model.safetensors" in {name.split("/")[-1] for name in wanted}
     for _ in range(2):
-        report = function(DEMO, target, force=True, **keywords)
+        report = function(small, target, force=True, **keywords)
         assert digests(target) == wanted
         assert report.output == target and report.seconds > 0
         assert report.json["kernels"]["products"] or name == "convert"

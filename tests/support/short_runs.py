@@ -1,5 +1,5 @@
-"""The shortest run of each command on the demo model, for tests that need many, and
-functions that do such runs, with faults too."""
+"""The shortest run of each command, for tests that need many, and functions that do
+such runs, with faults too."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = os.environ.get(
@@ -17,7 +18,7 @@ SLOW = bool(os.environ.get("PENNYWEIGHT_SLOW"))
 # The exit codes (docs/commands.md) that say that something was refused.
 REFUSED = {2, 3, 4, 5, 6, 7}
 
-TO = ["--model", DEMO, "--mlx-path", "OUT", "--data-path", TEXT]
+TO = ["--model", "MODEL", "--mlx-path", "OUT", "--data-path", TEXT]
 SHORT = ["--sequence-length", 64, "--num-samples", 6]
 STAGED = ["--data-path", TEXT, "--sequence-length", 32, "--gptq-samples", 4,
           "--dwq-samples", 4, "--learn-steps", 1]
@@ -31,21 +32,28 @@ WRITING = {
     "dynamic-quant": ["dynamic-quant", *TO, *SHORT, "--target-bpw", 5],
     "dwq": ["dwq", *TO, "--max-seq-length", 33, "--num-samples", 8,
             "--learning-rate", 1e-4],
-    "quantize": ["quantize", DEMO, "-o", "OUT", "--target-bpw", 3.2, *STAGED],
-    "sweep": ["sweep", DEMO, "-o", "OUT", "--bpw", "3,5", *STAGED],
+    "quantize": ["quantize", "MODEL", "-o", "OUT", "--target-bpw", 3.2, *STAGED],
+    "sweep": ["sweep", "MODEL", "-o", "OUT", "--bpw", "3,5", *STAGED],
 }
 READING = {
-    "evaluate": ["evaluate", DEMO, "--data-path", TEXT, *SHORT],
-    "inspect": ["inspect", DEMO],
-    "plan": ["plan", DEMO, *STAGED[:4]],
+    "evaluate": ["evaluate", "MODEL", "--data-path", TEXT, *SHORT],
+    "inspect": ["inspect", "MODEL"],
+    "plan": ["plan", "MODEL", *STAGED[:4]],
 }
 
 
-def command(name, out, *flags):
-    """The arguments of a run that writes to `out`."""
-    parts = (WRITING | READING)[name]
-    return [BIN, *(str(out) if part == "OUT" else str(part)
-                   for part in parts), "--quiet", *map(str, flags)]
+def command(name, out, *flags, model=DEMO):
+    """The arguments of a run that reads `model` and writes to `out`."""
+    names = {"MODEL": model, "OUT": out}
+    parts = (names.get(part, part) for part in (WRITING | READING)[name])
+    return [BIN, *map(str, parts), "--quiet", *map(str, flags)]
+
+
+def small_model(folder):
+    """Three blocks that take a third of the demo model's time, for tests that do not
+    ask how good an output is."""
+    random_model.write(folder, num_hidden_layers=3)
+    return folder
 
 
 def run(arguments, seconds=120, **how):
