@@ -278,7 +278,7 @@ TEST(Gptq, GridsAreExactInTheOutputType) {
 }
 
 TEST(GptqHessian, FactorsMultiplyBack) {
-  for (int64_t n : {1, 63, 64, 65, 200, 600, 1200}) {
+  for (int64_t n : {1, 63, 64, 65, 200, 520, 1030}) {
     std::vector<float> hessian(size_t(n * n));
     std::iota(hessian.begin(), hessian.end(), 0.0f);
     hessian = n >= 63 ? correlated_hessian(n, 28) : std::vector<float>{2.0f};
