@@ -214,7 +214,7 @@ def test_packed_experts_stay_packed(command, most, tmp_path):
 def test_the_plan_follows_packed_experts(tmp_path):
     """What tokens take in blocks whose experts stay packed: no statistics stop
     among these, so that what one stream makes there goes before the other's."""
-    write_packs(tmp_path / "model", 32, width=1024)
+    write_packs(tmp_path / "model", 16, width=1024)
     reports = []
     for batch in (1, 4):
         out = tmp_path / f"{batch}"

@@ -13,6 +13,7 @@ pytest.importorskip("mlx_lm")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
 sys.path.insert(0, str(Path(__file__).parent))
+import random_model  # noqa: E402
 import short_runs  # noqa: E402
 import walks  # noqa: E402
 from short_runs import SLOW  # noqa: E402
@@ -60,9 +61,8 @@ def test_round_trips(probe, tmp_path, family, monkeypatch):  # noqa: F811
 
 def command(name, out, *flags):
     """MLX multiplies bfloat16 at a tenth of its rate in float32 on a CPU: of
-    what takes gradients the long run alone has that. And it alone has, as stages
-    of quantize, learned rounding and distillation, which are tested as commands."""
-    if SLOW or name not in ("dwq", "quantize"):
+    distillation the long run alone has that."""
+    if SLOW or name != "dwq":
         return short_runs.command(name, out, *flags)
     wide = out.parent / "float32"
     if not wide.exists():
@@ -70,16 +70,14 @@ def command(name, out, *flags):
             short_runs.BIN, "convert", "--model", short_runs.DEMO, "--mlx-path",
             wide, "--dtype", "float32", "--quiet"])
         assert done.returncode == 0, done.stderr
-    words = short_runs.command(name, out, *flags, model=wide)
-    if name == "quantize":
-        for flag in ("--dwq-samples", "--learn-steps"):
-            words[words.index(flag) + 1] = "0"
-    return words
+    return short_runs.command(name, out, *flags, model=wide)
 
 
+# quantize, which is made of the others, has a smaller model below; of the demo
+# model in the long run alone.
 @pytest.mark.parametrize(
     "name", ["convert", "gptq", "learned", "awq", "dynamic-quant", "dwq",
-             "quantize"])
+             *["quantize"] * SLOW])
 def test_methods(tmp_path, name):
     """Each on the demo model: as good a model as by the CPU's kernels."""
     found = {}
@@ -97,3 +95,23 @@ def test_methods(tmp_path, name):
     assert abs(found["mlx"] - found[""]) <= ALLOWED * found[""], found
     if name == "convert":  # which multiplies nothing
         assert found["mlx"] == found[""]
+
+
+def test_quantize(tmp_path):
+    """Goes through all stages to the size asked for, and keeps the better ones."""
+    model, report = tmp_path / "model", tmp_path / "report.json"
+    random_model.write(model, dtype=mx.float32, torch_dtype="float32")
+    done = short_runs.run(
+        short_runs.command("quantize", tmp_path / "out", "--json", report,
+                           model=model),
+        seconds=600, env={"PENNYWEIGHT_KERNEL": "mlx"})
+    assert done.returncode == 0, done.stderr
+    result = json.loads(report.read_text())
+    assert result["kernels"]["choice"] == "mlx"
+    assert 3.2 * 0.99 <= result["bits_per_weight"] <= 3.2
+    best, names = float("inf"), []
+    for stage in result["stages"]:
+        assert stage["kept"] == (stage["kl"] < best), result["stages"]
+        best = min(best, stage["kl"])
+        names.append(stage["name"])
+    assert names == ["nearest", "gptq", "learned", "dwq"]
