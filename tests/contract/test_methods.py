@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/support"))
+import random_model  # noqa: E402
 import walks  # noqa: E402
-from short_runs import small_model  # noqa: E402
 from walks import BIN, DEMO, HELD_OUT, TEXT, built_program, same_files  # noqa: E402
 
 LINE = re.compile(r"^PENNYWEIGHT_METHOD\((\w+)\)", re.M)
@@ -75,7 +75,8 @@ def test_twice_the_same_and_no_worse_than_rtn(method, made, tmp_path, rtn_kl):
 
 
 def test_killed_and_resumed(method, tmp_path):
-    model = small_model(tmp_path / "model")
+    model = tmp_path / "model"
+    random_model.write(model, num_hidden_layers=6)
     run(*command(method, model, tmp_path / "straight"))
     out = tmp_path / "out"
     second = tmp_path / ".out.pennyweight/block-00001"
