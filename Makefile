@@ -22,7 +22,7 @@ PYTEST := PENNYWEIGHT_BIN=$(CURDIR)/$(BIN) \
 quickstart: program ## set up, build, quantize the demo model, print the table
 	@tools/quickstart.sh $(BIN)
 
-check: lint build test-cpp test-sanitize test-python check-macos ## everything CI checks
+check: lint build test-cpp test-sanitize check-macos test-python ## everything CI checks
 	@echo "make check: all passed"
 
 check-all: check includes check-aarch64 test-slow try-wheel ## and what takes long: 200 kills, 500 hostile inputs, 1 GB of text, all families
