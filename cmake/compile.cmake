@@ -5,7 +5,8 @@
 # most of them. Few enough that a change to one is compiled in some seconds.
 # Precompiled headers would save another tenth, and have g++ 12 see overflows
 # that are not there. 1 in the dev preset, where a source that forgets to
-# include what it uses fails; joined to others it does not.
+# include what it uses fails; joined to others it does not. 64, which is a whole
+# room, where all is compiled at once: with sanitizers, and for macOS.
 set(PENNYWEIGHT_BATCH 8 CACHE STRING "Sources that are compiled together")
 
 # Folders of src/ without a loop over weights, activations or text. -O3 would

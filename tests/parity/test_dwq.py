@@ -23,7 +23,6 @@ from mlx_lm.utils import load_model
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests/support"), str(ROOT / "tests/parity")]
 import random_model  # noqa: E402
-import short_runs  # noqa: E402
 import test_families  # noqa: E402
 import walks  # noqa: E402
 from short_runs import SLOW  # noqa: E402
@@ -318,12 +317,11 @@ def test_nothing_to_train(students, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(small_model, tmp_path_factory):
     """A model that trains soon, and itself at 3 bits."""
-    folder = tmp_path_factory.mktemp("small")
-    model = short_runs.small_model(folder / "model")
-    convert(model, folder / "q3", "-q", "--q-bits", 3)
-    return model, folder / "q3"
+    student = tmp_path_factory.mktemp("student") / "q3"
+    convert(small_model, student, "-q", "--q-bits", 3)
+    return small_model, student
 
 
 def test_killed_at_any_point(small, tmp_path):

@@ -51,13 +51,13 @@ class Straight:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
+def straight(small_model, tmp_path_factory):
     made = {}
-    model = short_runs.small_model(tmp_path_factory.mktemp("small") / "model")
 
     def get(name):
         if name not in made:
-            made[name] = Straight(name, tmp_path_factory.mktemp(name), model)
+            made[name] = Straight(
+                name, tmp_path_factory.mktemp(name), small_model)
         return made[name]
     return get
 

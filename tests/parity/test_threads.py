@@ -19,7 +19,8 @@ from walks import BIN, DEMO, TEXT, kill_when, wide_model  # noqa: E402
 # More than the cores of most machines that test: only how work is shared
 # counts. 3 divides few shapes, 8 shares among more than there are tasks.
 COUNTS = [2, 3, 8] if SLOW else [3, 8]
-# Of what shares its work as gptq does, or is made of such parts.
+# For what shares its work as gptq does, or is made of methods that are compared
+# for all counts.
 ALIKE = COUNTS if SLOW else [3]
 LENGTH = ["--sequence-length", 96]
 WALK = [*LENGTH, "--num-samples", 8, "--data-path", TEXT]

@@ -50,11 +50,10 @@ def fault_of(done, folder):
     return wrong or (f"left {left}" if left else None)
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory):
+@pytest.fixture
+def command(small_model):
     """The shortest run of a command on a small model."""
-    model = short_runs.small_model(tmp_path_factory.mktemp("small") / "model")
-    return functools.partial(short_runs.command, model=model)
+    return functools.partial(short_runs.command, model=small_model)
 
 
 def check(tmp_path, command, name, points, run):

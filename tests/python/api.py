@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests/support")]
+sys.path[:0] = [str(ROOT / "python")]
 BIN = os.environ.get(
     "PENNYWEIGHT_BIN", str(ROOT / "build/release/src/pennyweight"))
 DEMO = ROOT / "assets/demo"

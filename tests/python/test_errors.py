@@ -14,7 +14,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from api import DEMO, SHORT, STAGED, TEXT, digests, python  # noqa: E402
-from short_runs import small_model  # noqa: E402
 
 import pennyweight  # noqa: E402
 
@@ -133,17 +132,12 @@ print(os.path.exists(report.output / "model.safetensors"), len(heard))
 """
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("small") / "model")
-
-
 @pytest.mark.parametrize("handler, raised, heard", [
     ("python's", "KeyboardInterrupt", 0), ("own", "SystemExit", 1)])
-def test_ctrl_c(small, tmp_path, handler, raised, heard):
+def test_ctrl_c(small_model, tmp_path, handler, raised, heard):
     """Stops the run at once by the process's own handler, which stays; the process
     goes on, and runs the same again."""
-    process = python(INTERRUPTED, small, TEXT, tmp_path / "out", handler,
+    process = python(INTERRUPTED, small_model, TEXT, tmp_path / "out", handler,
                      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     deadline = time.monotonic() + 60
@@ -178,11 +172,11 @@ def test_ctrl_c_of_the_command(tmp_path, stop):
     assert "Traceback" not in errors
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(small, tmp_path):
+def test_ctrl_c_leaves_a_run_that_goes_on(small_model, tmp_path):
     straight = tmp_path / "straight" / "out"
     straight.parent.mkdir()
     options = {**STAGED, "target_bpw": 3.2}
-    pennyweight.quantize(small, straight, **options)
+    pennyweight.quantize(small_model, straight, **options)
 
     def stop(event):
         if event.stage == "gptq" and event.unit == "blocks" and event.done == 2:
@@ -190,9 +184,9 @@ def test_ctrl_c_leaves_a_run_that_goes_on(small, tmp_path):
 
     stopped = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        pennyweight.quantize(small, stopped, progress=stop, **options)
+        pennyweight.quantize(small_model, stopped, progress=stop, **options)
     assert not stopped.exists() and (tmp_path / ".out.pennyweight").is_dir()
-    report = pennyweight.quantize(small, stopped, resume=True, **options)
+    report = pennyweight.quantize(small_model, stopped, resume=True, **options)
     assert report.output == stopped
     assert digests(stopped) == digests(straight)
 

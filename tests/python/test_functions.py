@@ -15,7 +15,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from api import DEMO, ROOT, SHORT, STAGED, TEXT, digests, program, python  # noqa: E402
-from short_runs import small_model  # noqa: E402
 
 import pennyweight  # noqa: E402
 from pennyweight import commands  # noqa: E402
@@ -56,22 +55,17 @@ def test_no_command_is_without_a_test():
     assert set(commands.__all__) == {*WRITING, "plan", "evaluate", "inspect"}
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("small") / "model")
-
-
 @pytest.mark.filterwarnings("ignore::pennyweight.Warning")
 @pytest.mark.parametrize("name", WRITING)
-def test_writes_the_programs_bytes_again_and_again(small, tmp_path, name):
+def test_writes_the_programs_bytes_again_and_again(small_model, tmp_path, name):
     keywords, flags = WRITING[name]
     function = getattr(pennyweight, name)
     target = tmp_path / "model"  # the recipe and the card have its name
-    program(name.replace("_", "-"), "--model", small, "-o", target, *flags)
+    program(name.replace("_", "-"), "--model", small_model, "-o", target, *flags)
     wanted = digests(target)
     assert "model.safetensors" in {name.split("/")[-1] for name in wanted}
     for _ in range(2):
-        report = function(small, target, force=True, **keywords)
+        report = function(small_model, target, force=True, **keywords)
         assert digests(target) == wanted
         assert report.output == target and report.seconds > 0
         assert report.json["kernels"]["products"] or name == "convert"

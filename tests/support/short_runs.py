@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import random_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = os.environ.get(
@@ -47,13 +46,6 @@ def command(name, out, *flags, model=DEMO):
     names = {"MODEL": model, "OUT": out}
     parts = (names.get(part, part) for part in (WRITING | READING)[name])
     return [BIN, *map(str, parts), "--quiet", *map(str, flags)]
-
-
-def small_model(folder):
-    """Three blocks that take a third of the demo model's time, for tests that do not
-    ask how good an output is."""
-    random_model.write(folder, num_hidden_layers=3)
-    return folder
 
 
 def run(arguments, seconds=120, **how):

@@ -119,6 +119,17 @@ def equally_good(out, other):
     return abs(ours["mean"] - theirs["mean"]) < 3 * noise
 
 
+def least_kl(stages):
+    """The least KL of quantize's stages. Asserts that those are kept that are below
+    all before them, and that each other says why it is not."""
+    best = float("inf")
+    for stage in stages:
+        assert stage["kept"] == (stage["kl"] < best), stages
+        best = min(best, stage["kl"])
+        assert stage["kept"] or stage["note"]
+    return best
+
+
 def same_files(one, other):
     names = sorted(p.name for p in one.iterdir())
     assert names == sorted(p.name for p in other.iterdir())
